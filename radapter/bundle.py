@@ -1,0 +1,244 @@
+"""The deployable folder: what is in it, its manifest, and whether it is whole.
+
+    onnx/vision_model.onnx      pixel_values [batch, 3, height, width] -> image_embeds [batch, dim]
+    onnx/text_model.onnx        input_ids [batch, length] -> text_embeds [batch, dim]
+    config.json                 the architecture, in Hugging Face's CLIP form where there is one
+    preprocessor_config.json    resize, crop, mean and standard deviation
+    tokenizer.json              with tokenizer_config.json and special_tokens_map.json
+    classes.json                class names and the logit scale, where the bundle classifies
+    class_features.npy          their text features [classes, dim], float32, unit norm
+    manifest.json               where it comes from, how it was checked, sha256 of every file
+    README.md                   the model card
+
+The folder is enough by itself: onnxruntime, numpy and Pillow run it, without radapter or torch.
+Nothing in it depends on when or where it was made: the same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from radapter.errors import BrokenInput
+from radapter.run import file_hash
+
+SCHEMA_VERSION = 1
+MANIFEST, CARD = "manifest.json", "README.md"
+VISION, TEXT = "onnx/vision_model.onnx", "onnx/text_model.onnx"
+CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
+REQUIRED = (VISION, TEXT, "config.json", "preprocessor_config.json", "tokenizer.json")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON as people read it; the same content gives the same bytes."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_classes(
+    folder: Path, names: Sequence[str], features: np.ndarray, logit_scale: float
+) -> None:
+    """Write class names with their text features.
+
+    Args:
+        folder: the bundle.
+        names: one name a class.
+        features: [classes, dim], unit norm; kept as float32, readable with numpy alone.
+        logit_scale: what cosines are multiplied by before a softmax (1 / temperature).
+    """
+    features = np.ascontiguousarray(features, dtype=np.float32)
+    if features.ndim != 2 or len(features) != len(names):
+        raise ValueError(f"{len(names)} class names, but features of shape {features.shape}")
+    if not np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-4):
+        raise ValueError("class features must have unit norm")
+    content = {"features": CLASS_FEATURES, "logit_scale": logit_scale, "classes": list(names)}
+    write_json(folder / CLASSES, content)
+    np.save(folder / CLASS_FEATURES, features, allow_pickle=False)
+
+
+def read_classes(folder: Path | str) -> tuple[list[str], np.ndarray, float] | None:
+    """Class names, their features [classes, dim] and the logit scale; None if there are none.
+
+    Raises:
+        BrokenInput: the files are damaged or do not fit each other.
+    """
+    folder = Path(folder)
+    if not (folder / CLASSES).is_file():
+        return None
+    try:
+        content = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
+        names, logit_scale = list(content["classes"]), float(content["logit_scale"])
+        features = np.load(folder / CLASS_FEATURES, allow_pickle=False)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise BrokenInput(
+            f"The classes of bundle {folder} cannot be read: {error}. Export it again."
+        ) from None
+    if features.ndim != 2 or len(features) != len(names):
+        raise BrokenInput(
+            f"Bundle {folder} names {len(names)} classes but holds features of shape "
+            f"{features.shape}. Export it again."
+        )
+    return names, features, logit_scale
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the model card, then the manifest with the hash of every file; the last thing done.
+
+    Args:
+        folder: the bundle, with everything else in place.
+        facts: what the manifest says besides `schema_version` and `files`.
+
+    Returns:
+        The manifest.
+    """
+    (folder / CARD).write_text(_card(folder, facts), encoding="utf-8", newline="\n")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
+    files.pop(MANIFEST, None)
+    manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """The manifest of a bundle, its form checked but not its files: see `verify`.
+
+    Raises:
+        BrokenInput: there is none, it is damaged, or a newer radapter wrote it.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BrokenInput(
+            f"No bundle at {folder}: {MANIFEST} is not there. Type first: radapter export"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BrokenInput(f"{path} cannot be read: {error}. Export the bundle again.") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BrokenInput(f"{path} is no bundle manifest: it has no schema_version.")
+    if version > SCHEMA_VERSION:
+        raise BrokenInput(
+            f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "
+            "Upgrade radapter, or export the bundle again with this one."
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(h, str) for h in files.values()):
+        raise BrokenInput(f"{path} is damaged: it lists no files with their hashes.")
+    return manifest
+
+
+def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, Any]:
+    """Check that a bundle is whole: every file it lists is in the folder with the hash it had.
+
+    The hashes find damage and mix-ups. They are no signature: whoever can change a file can
+    change the manifest too.
+
+    Args:
+        folder: the bundle.
+        weights_hash: of the merged model that it has to be made from, if that matters.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        BrokenInput: something is missing, changed, stale, or named so as to lead out of the folder.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name in REQUIRED:
+        if name not in manifest["files"]:
+            raise BrokenInput(f"{folder / MANIFEST} does not list {name}. Export the bundle again.")
+    for name, expected in manifest["files"].items():
+        path = _inside(folder, name)
+        if not path.is_file():
+            raise BrokenInput(f"Bundle {folder} lacks {name}. Export it again.")
+        if file_hash(path) != expected:
+            raise BrokenInput(
+                f"{path} is damaged: it does not have the hash in {MANIFEST}. "
+                "Export the bundle again."
+            )
+    made_from = manifest.get("weights_hash")
+    if weights_hash is not None and made_from != weights_hash:
+        raise BrokenInput(
+            f"Bundle {folder} is stale: it was made from a merged model with hash "
+            f"{str(made_from)[:16]}, the present one has {weights_hash[:16]}. "
+            "Type first: radapter export"
+        )
+    return manifest
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file that a manifest names; BrokenInput if it leads out of the folder."""
+    windows = PureWindowsPath(name)  # sees drives and backslashes as well as slashes
+    outside = windows.anchor or ".." in windows.parts or PurePosixPath(name).is_absolute()
+    path = folder / name
+    if not name or outside or not path.resolve().is_relative_to(folder.resolve()):
+        raise BrokenInput(
+            f"{folder / MANIFEST} names a file outside of the bundle: {name!r}. Do not use it."
+        )
+    return path
+
+
+def _card(folder: Path, facts: Mapping[str, Any]) -> str:
+    """The model card, from the manifest's facts."""
+
+    def named(key: str, hash_key: str) -> str | None:
+        if key not in facts:
+            return None
+        return facts[key] + (f" (`{facts[hash_key][:16]}`)" if hash_key in facts else "")
+
+    rows = {
+        "Base model": named("base_model", "base_hash"),
+        "Recipe": named("recipe", "recipe_hash"),
+        "Method": facts.get("method"),
+        "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
+        "Weights": f"`{facts['weights_hash'][:16]}`",
+        "Precision, ONNX opset": f"{facts['precision']}, {facts['opset']}",
+        "Pictures": f"{facts['image_size'][0]} x {facts['image_size'][1]} (height x width)",
+        "Texts": f"up to {facts['context_length']} tokens"
+        + (", any length" if facts["text_length"] == "dynamic" else ", padded to that length"),
+        "Features": f"{facts['embed_dim']} dimensions, unit norm",
+        "Logit scale": f"{facts['logit_scale']:.4g}",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items() if value is not None]
+    checks = [
+        f"| {tower} | {check['worst_cosine']:.7f} | {check['max_abs_difference']:.1e} |"
+        for tower, check in facts["verification"].items()
+        if isinstance(check, dict)
+    ]
+    classes = read_classes(folder)
+    labels = (
+        f"`{CLASSES}` names {len(classes[0])} classes, `{CLASS_FEATURES}` holds their text "
+        "features: the class of a picture is the one with the largest dot product.\n\n"
+        if classes
+        else ""
+    )
+    return (
+        "---\nlibrary_name: onnx\npipeline_tag: zero-shot-image-classification\n"
+        "tags: [clip, onnx, radapter]\n---\n\n"
+        "# A CLIP model fine-tuned and exported with radapter\n\n"
+        "| | |\n| --- | --- |\n" + "\n".join(lines) + "\n\n"
+        "## Use\n\n"
+        f"`{VISION}` takes `pixel_values` [batch, 3, height, width], prepared as "
+        "`preprocessor_config.json` says, and gives `image_embeds` [batch, dim].\n"
+        f"`{TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
+        "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
+        f"{labels}"
+        "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
+        "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
+        "mis-decoded text, control characters, and a capital sigma at the end of a word.\n\n"
+        "## Checked\n\n"
+        "Reloaded in a fresh process and compared with PyTorch on the same inputs, in batches of "
+        f"{', '.join(str(n) for n in facts['verification']['batches'])}:\n\n"
+        "| tower | worst cosine | largest difference |\n| --- | --- | --- |\n"
+        + "\n".join(checks)
+        + "\n\n## Licence\n\n"
+        "The licence and the limits of use are those of the base model and of the data.\n"
+    )

@@ -1,0 +1,5 @@
+"""Where pictures, texts and labels come from: folders, tables, shards, the built-in set."""
+
+from radapter.data.dataset import Dataset, open_data
+
+__all__ = ["Dataset", "open_data"]

@@ -1,0 +1,107 @@
+"""One form for every source: named pictures, read when asked for, with labels and captions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from radapter.errors import BrokenInput, UsageError
+from radapter.recipe import Data, EmojiData, FolderData, HeldOut, ShardsData, TableData
+
+IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures and what is known of them; every list has one entry a picture."""
+
+    source: str
+    keys: list[str]
+    """Names of the pictures, for messages and results"""
+    read: Callable[[int], Image.Image]
+    """The RGB picture at an index; BrokenInput names it if it cannot be read"""
+    labels: list[int] = field(default_factory=list)
+    """Class numbers; empty if there are no classes"""
+    class_names: list[str] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
+    """Texts of each picture; empty if there are none"""
+    groups: list[int] = field(default_factory=list)
+    """Pictures with one number show the same thing: they are positives of each other's texts"""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, indices: list[int]) -> Dataset:
+        """The pictures at `indices`, in that order."""
+        read = self.read
+        return dataclasses.replace(
+            self,
+            keys=[self.keys[i] for i in indices],
+            read=lambda i: read(indices[i]),
+            labels=[self.labels[i] for i in indices] if self.labels else [],
+            captions=[self.captions[i] for i in indices] if self.captions else [],
+            groups=[self.groups[i] for i in indices],
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over names, labels and texts: two sets with one fingerprint are the same task."""
+        digest = hashlib.sha256(self.source.encode())
+        for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
+            digest.update(repr(part).encode())
+        return digest.hexdigest()
+
+
+def open_data(settings: Data) -> Dataset:
+    """The data that a recipe or suite describes.
+
+    Raises:
+        BrokenInput: a file or folder is missing, empty or damaged.
+        UsageError: the description does not fit the source, such as an unknown style.
+    """
+    from radapter.data import emoji, folders, shards, tables
+
+    if isinstance(settings, EmojiData):
+        dataset = emoji.open_emoji(settings)
+    elif isinstance(settings, FolderData):
+        dataset = folders.open_folder(settings)
+    elif isinstance(settings, TableData):
+        dataset = tables.open_table(settings)
+    elif isinstance(settings, ShardsData):
+        dataset = shards.open_shards(settings)
+    else:
+        raise TypeError(f"no reader for {type(settings).__name__}")
+    if settings.task == "classification" and not dataset.labels:
+        raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
+    if settings.task == "captions" and not dataset.captions:
+        raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
+    if isinstance(settings, HeldOut):
+        dataset = _split(dataset, settings)
+    if not len(dataset):
+        raise BrokenInput(f"{dataset.source} has no pictures.")
+    return dataset
+
+
+def _split(dataset: Dataset, settings: HeldOut) -> Dataset:
+    """Hold out a share by a hash of the name, so that adding pictures moves no other one."""
+    if settings.split == "all" or (settings.split == "train" and not settings.hold_out):
+        return dataset
+    held = [
+        int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < settings.hold_out
+        for key in dataset.keys
+    ]
+    wanted = settings.split == "validation"
+    return dataset.select([i for i, is_held in enumerate(held) if is_held == wanted])
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The RGB picture in a file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BrokenInput(f"Picture cannot be read: {path}: {error}") from None

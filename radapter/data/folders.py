@@ -1,0 +1,34 @@
+"""Image folders: ROOT/CLASS NAME/picture.jpg, the class name being the prompt's word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, read_picture
+from radapter.errors import BrokenInput
+from radapter.recipe import FolderData
+
+
+def open_folder(settings: FolderData) -> Dataset:
+    """Pictures in class folders, in the order of their names; `_` in a class name is a space."""
+    root = Path(settings.root).expanduser()
+    if not root.is_dir():
+        raise BrokenInput(f"No such folder: {root}.")
+    classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not classes:
+        raise BrokenInput(f"{root} has no class folders: expected {root}/CLASS NAME/picture.jpg.")
+    paths, labels = [], []
+    for label, folder in enumerate(classes):
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
+        if not found:
+            raise BrokenInput(f"{folder} has no pictures.")
+        paths += found
+        labels += [label] * len(found)
+    return Dataset(
+        source=f"folder {root}",
+        keys=[p.relative_to(root).as_posix() for p in paths],
+        read=lambda i: read_picture(paths[i]),
+        labels=labels,
+        class_names=[p.name.replace("_", " ") for p in classes],
+        groups=list(range(len(paths))),
+    )

@@ -1,0 +1,158 @@
+"""Training pairs: a picture as the recipe changes it, a text, a group; batches that can resume.
+
+Every random choice for item i of epoch e is a function of (seed, e, i), and the order of an epoch
+of (seed, e). So a resumed run needs no more than the number of its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import v2
+
+from radapter.data.dataset import Dataset
+from radapter.errors import BrokenInput
+from radapter.recipe import Augmentation, Data
+
+WHITE = 255
+
+
+def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any]) -> v2.Transform:
+    """PIL picture -> float tensor [3, height, width], at random."""
+    size = preprocess_cfg["size"]
+    interpolation = v2.InterpolationMode(preprocess_cfg.get("interpolation", "bicubic"))
+    steps: list[Any] = [
+        v2.RandomResizedCrop(size, scale=augmentation.crop, interpolation=interpolation)
+    ]
+    if augmentation.rotate:
+        steps.append(
+            v2.RandomAffine(
+                augmentation.rotate,
+                translate=(0.05, 0.05),
+                interpolation=v2.InterpolationMode.BILINEAR,
+                fill=WHITE,
+            )
+        )
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip(augmentation.flip))
+    if augmentation.colour:
+        c = augmentation.colour
+        steps.append(v2.ColorJitter(c, c, c, hue=c / 10))
+    if augmentation.grey:
+        steps.append(v2.RandomGrayscale(augmentation.grey))
+    steps += [
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(preprocess_cfg["mean"]), list(preprocess_cfg["std"])),
+    ]
+    return v2.Compose(steps)
+
+
+def templates_of(settings: Data) -> list[str]:
+    """Prompts with `{}` for the class name."""
+    if settings.templates == "openai":
+        return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    return list(settings.templates)
+
+
+class Pairs(TorchDataset[dict[str, Any]]):
+    """Picture-text pairs. For classification a pair is a picture and one template drawn for it, its
+    group the class; for captions every caption is a pair of its own, its group the picture's."""
+
+    def __init__(self, dataset: Dataset, settings: Data, transform: v2.Transform, seed: int):
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.classify = settings.task == "classification"
+        self.templates = templates_of(settings)
+        if self.classify:
+            self.items = [(i, "") for i in range(len(dataset))]
+        else:
+            self.items = [(i, text) for i, texts in enumerate(dataset.captions) for text in texts]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
+        epoch, item = place
+        index, text = self.items[item]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(self.seed, epoch, item))
+            if self.classify:
+                template = self.templates[int(torch.randint(len(self.templates), ()))]
+                text = template.replace("{}", self.dataset.class_names[self.dataset.labels[index]])
+            try:
+                image = self.transform(self.dataset.read(index))
+            except BrokenInput as error:
+                return {"broken": str(error)}
+        group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
+        return {"image": image, "text": text, "group": group}
+
+
+class Collate:
+    """Items to tensors: `images` [batch, 3, h, w], `tokens` [texts, length] of the distinct texts,
+    `text_of` [batch] from pair to text, `groups` [batch], and messages about broken pictures."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        broken = [item["broken"] for item in items if "broken" in item]
+        items = [item for item in items if "broken" not in item]
+        if not items:
+            return {"broken": broken, "groups": torch.empty(0)}
+        number: dict[str, int] = {}
+        text_of = [number.setdefault(item["text"], len(number)) for item in items]
+        return {
+            "images": torch.stack([item["image"] for item in items]),
+            "tokens": self.tokenizer(list(number)),
+            "text_of": torch.tensor(text_of),
+            "groups": torch.tensor([item["group"] for item in items]),
+            "broken": broken,
+        }
+
+
+class Order:
+    """Batches of (epoch, item), shuffled anew each epoch, the last short batch left out."""
+
+    def __init__(self, items: int, batch_size: int, epochs: int, seed: int, start_step: int = 0):
+        self.items, self.seed, self.start = items, seed, start_step
+        self.batch_size = min(batch_size, items)
+        self.steps_per_epoch = items // self.batch_size
+        self.steps = epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        permutation: tuple[int, Tensor] = (-1, torch.empty(0))
+        for step in range(self.start, self.steps):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if permutation[0] != epoch:
+                generator = torch.Generator().manual_seed(_mix(self.seed, epoch, -1))
+                permutation = (epoch, torch.randperm(self.items, generator=generator))
+            chosen = permutation[1][place * self.batch_size : (place + 1) * self.batch_size]
+            yield [(epoch, int(i)) for i in chosen]
+
+
+def loader(pairs: Pairs, order: Order, tokenizer: Any, workers: int) -> DataLoader[Any]:
+    """Batches in `order`, read by `workers` processes (0: in this one)."""
+    return DataLoader(
+        pairs,
+        batch_sampler=order,  # type: ignore[arg-type]
+        collate_fn=Collate(tokenizer),
+        num_workers=workers,
+        persistent_workers=False,
+    )
+
+
+def _mix(seed: int, epoch: int, item: int) -> int:
+    """One 63-bit seed from three numbers; neighbouring ones give unrelated streams."""
+    import hashlib
+
+    digest = hashlib.blake2b(f"{seed},{epoch},{item}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

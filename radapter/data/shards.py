@@ -1,0 +1,138 @@
+"""WebDataset shards on local disks, read at random through an index of their members.
+
+Only listed extensions are read and nothing is decoded but pictures, text and numbers: a shard that
+holds a pickle, and a source that would run a program (`pipe:`), are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset
+from radapter.errors import BrokenInput, UsageError
+from radapter.recipe import ShardsData
+
+TEXT_EXTENSIONS = (".cls", ".json", ".txt")
+PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one file of a sample lies: `size` bytes at `offset` of the shard."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        file = _open(self.shard)
+        file.seek(self.offset)
+        return file.read(self.size)
+
+    def picture(self) -> Image.Image:
+        try:
+            with Image.open(io.BytesIO(self.read())) as picture:
+                return picture.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            where = f"{self.shard}: {self.name}"
+            raise BrokenInput(f"Picture cannot be read: {where}: {error}") from None
+
+
+def index_shard(path: Path) -> dict[str, dict[str, Member]]:
+    """{sample key: {extension: member}} of a shard, in its order.
+
+    Raises:
+        BrokenInput: the file is missing, no tar, cut short, or holds a pickle.
+    """
+    samples: dict[str, dict[str, Member]] = {}
+    try:
+        size = path.stat().st_size
+        with tarfile.open(path, "r:") as shard:
+            for info in shard:
+                if not info.isfile():
+                    continue
+                stem, dot, extension = Path(info.name).name.partition(".")
+                extension = (dot + extension).lower()
+                if extension.endswith(PICKLES):
+                    raise BrokenInput(
+                        f"{path} holds a pickle ({info.name}), which can run code when read. "
+                        "Only pictures, .txt, .cls and .json are taken."
+                    )
+                if info.offset_data + info.size > size:
+                    raise BrokenInput(f"{path} is cut short in {info.name}.")
+                key = (Path(info.name).parent / stem).as_posix()
+                member = Member(path, info.name, info.offset_data, info.size)
+                samples.setdefault(key, {})[extension] = member
+    except FileNotFoundError:
+        raise BrokenInput(f"No such shard: {path}.") from None
+    except tarfile.TarError as error:
+        raise BrokenInput(f"{path} is no whole tar file: {error}") from None
+    return samples
+
+
+def open_shards(settings: ShardsData) -> Dataset:
+    """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number)."""
+    from webdataset.shardlists import expand_urls
+
+    if settings.shards.startswith("pipe:") or "://" in settings.shards:
+        raise UsageError(f"shards: only local tar files are read, found '{settings.shards}'")
+    pictures: list[Member] = []
+    keys: list[str] = []
+    captions: list[list[str]] = []
+    labels: list[int] = []
+    for url in expand_urls(settings.shards):
+        for key, members in index_shard(Path(url).expanduser()).items():
+            found = [e for e in members if e in IMAGE_EXTENSIONS]
+            if len(found) != 1:
+                raise BrokenInput(f"{url}: sample {key} has {len(found)} pictures, expected one.")
+            pictures.append(members[found[0]])
+            keys.append(f"{Path(url).name}/{key}")
+            if ".txt" in members:
+                lines = members[".txt"].read().decode("utf-8", "replace").splitlines()
+                captions.append([line.strip() for line in lines if line.strip()])
+            if ".cls" in members:
+                text = members[".cls"].read().decode("ascii", "replace").strip()
+                if not text.isdigit():
+                    raise BrokenInput(f"{url}: {members['.cls'].name} is no class number: {text!r}")
+                labels.append(int(text))
+    for kind, values in (("captions (.txt)", captions), ("a class (.cls)", labels)):
+        if values and len(values) != len(keys):
+            raise BrokenInput(f"{settings.shards}: only {len(values)} of {len(keys)} have {kind}.")
+    names = settings.class_names or []
+    if settings.task == "classification" and labels:
+        if not names:
+            raise UsageError("data.class_names is missing: it names the numbers in .cls")
+        if max(labels) >= len(names):
+            raise BrokenInput(f"Class {max(labels)} has no name: class_names has {len(names)}.")
+    return Dataset(
+        source=f"shards {settings.shards}",
+        keys=keys,
+        read=lambda i: pictures[i].picture(),
+        labels=labels,
+        class_names=names,
+        captions=captions,
+        groups=list(range(len(keys))),
+    )
+
+
+_files = threading.local()
+
+
+def _open(path: Path) -> IO[bytes]:
+    """One open file a shard and thread; a forked worker must not share its parent's position."""
+    opened = getattr(_files, "opened", {})
+    if getattr(_files, "process", None) != os.getpid():
+        opened = {}
+    if path not in opened:
+        opened[path] = open(path, "rb")  # noqa: SIM115 (kept open: reads go back and forth)
+    _files.opened, _files.process = opened, os.getpid()
+    return opened[path]

@@ -1,0 +1,40 @@
+"""Errors a user can act on. Each carries the exit code of the command-line table."""
+
+
+class RadapterError(Exception):
+    """One short paragraph: what is wrong, where, and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(RadapterError):
+    """Wrong usage: option, recipe, unknown suite, model or method."""
+
+    exit_code = 2
+
+
+class GateFailed(RadapterError):
+    """A gate (parity, regression) found a result out of tolerance."""
+
+    exit_code = 3
+
+
+class BrokenInput(RadapterError):
+    """Something on disk is missing, stale or broken."""
+
+    exit_code = 4
+
+
+class MissingDependency(RadapterError):
+    """A needed device or package is absent."""
+
+    exit_code = 5
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The end of a message about an unknown name: the nearest one, and all if they are few."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return hint + (f" Known: {', '.join(sorted(known))}." if len(known) < 10 else "")

@@ -1,0 +1,5 @@
+"""From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process."""
+
+from radapter.export.onnx import export_bundle, plan
+
+__all__ = ["export_bundle", "plan"]

@@ -1,0 +1,72 @@
+"""Run exported ONNX files and compare them with features computed before, in a process of its own.
+
+    python -P verify.py BUNDLE REFERENCE
+
+It imports neither radapter nor torch, so that what it proves holds where only onnxruntime is
+installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] and
+`<file>|<case>|output` [n, dim], unit norm. On stdout: one JSON object, for each file the worst
+cosine and the largest absolute difference over all its cases and batch sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.numpy import load_file
+
+BATCHES = (1, 2, 5)
+
+
+def check(folder: Path, reference: Path) -> dict[str, dict[str, float]]:
+    """Check every ONNX file that the reference names.
+
+    Raises:
+        ValueError: an output has another shape, another norm than 1, or is not finite.
+    """
+    tensors = load_file(reference)
+    results: dict[str, dict[str, float]] = {}
+    for name in sorted({key.split("|")[0] for key in tensors}):
+        onnx.checker.check_model(str(folder / name), full_check=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # the same numbers on every machine of a kind
+        session = onnxruntime.InferenceSession(
+            str(folder / name), options, providers=["CPUExecutionProvider"]
+        )
+        results[name] = {"worst_cosine": 1.0, "max_abs_difference": 0.0}
+        for case in sorted({key.split("|")[1] for key in tensors if key.startswith(name)}):
+            inputs, expected = (tensors[f"{name}|{case}|{part}"] for part in ("input", "output"))
+            for batch in BATCHES:
+                where = f"{name}, {case}, batch {batch}"
+                compare(session, inputs[:batch], expected[:batch], results[name], where)
+    return results
+
+
+def compare(
+    session: onnxruntime.InferenceSession,
+    inputs: np.ndarray,
+    expected: np.ndarray,
+    result: dict[str, float],
+    where: str,
+) -> None:
+    """Run one batch and update `result` with its worst figures."""
+    (output,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    if output.shape != expected.shape:
+        raise ValueError(f"{where}: output of shape {output.shape}, expected {expected.shape}")
+    norms = np.linalg.norm(output.astype(np.float64), axis=1)
+    if not (np.abs(norms - 1) < 1e-5).all():  # false for what is not finite, too
+        raise ValueError(f"{where}: features do not have unit norm: {norms}")
+    cosines = (output.astype(np.float64) * expected).sum(1) / (
+        norms * np.linalg.norm(expected.astype(np.float64), axis=1)
+    )
+    result["worst_cosine"] = min(result["worst_cosine"], float(cosines.min()))
+    difference = float(np.abs(output - expected).max())
+    result["max_abs_difference"] = max(result["max_abs_difference"], difference)
+
+
+if __name__ == "__main__":
+    print(json.dumps(check(Path(sys.argv[1]), Path(sys.argv[2]))))

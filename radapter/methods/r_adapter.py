@@ -1,0 +1,286 @@
+"""R-Adapter (Kim et al., ECCV 2024): linear adapters that fold into the weights they follow.
+
+In every transformer block one adapter follows the attention's output projection and one the MLP's
+second linear layer, inside its residual branch:
+
+    A(z) = z + gamma / (1 - p) * s * W z,    gamma ~ Bernoulli(1 - p) in training, no bias
+
+so that with the averaged W~ and a scale alpha the layer before it becomes (section 3.2)
+
+    W_rep = (I + alpha s W~) W_org,    b_rep = (I + alpha s W~) b_org
+
+W starts at zero (low rank: W = U D with U zero), so training starts at the zero-shot model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from radapter.errors import BrokenInput, UsageError
+
+
+class Adapter(nn.Module):
+    """One adapter of width d: z [..., d] -> z + s W z."""
+
+    def __init__(
+        self,
+        width: int,
+        rank: int | None,
+        *,
+        drop: float,
+        drop_unit: str,
+        scale: float,
+        learn_scale: bool,
+    ):
+        super().__init__()
+        self.drop, self.drop_unit = drop, drop_unit
+        if rank is None:
+            self.weight = nn.Parameter(torch.zeros(width, width))
+        else:
+            self.up = nn.Parameter(torch.zeros(width, rank))
+            self.down = nn.Parameter(torch.empty(rank, width))
+            nn.init.xavier_uniform_(self.down)
+        self.low_rank = rank is not None
+        initial = torch.tensor(float(scale))
+        if learn_scale:
+            self.scale: Tensor = nn.Parameter(initial)
+        else:
+            self.register_buffer("scale", initial)
+        self.fixed: Tensor | None = None
+        """An effective matrix to use instead of the trained one, without dropping."""
+
+    def effective(self) -> Tensor:
+        """s W, [d, d]."""
+        return self.scale * (self.up @ self.down if self.low_rank else self.weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.fixed is not None:
+            return z + F.linear(z, self.fixed)
+        keep: Tensor | float = 1.0
+        if self.training and self.drop:
+            keep = self._draw(z) / (1.0 - self.drop)
+        if self.low_rank:
+            change = F.linear(F.linear(z, self.down), self.up)
+        else:
+            change = F.linear(z, self.weight)
+        return z + keep * self.scale * change
+
+    def _draw(self, z: Tensor) -> Tensor:
+        """gamma: one draw for the adapter, one a sample, or one a token position."""
+        shape = {
+            "adapter": [],
+            "sample": [z.shape[0], *[1] * (z.dim() - 1)],
+            "position": [1, z.shape[1], 1],
+        }[self.drop_unit]
+        return torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(1.0 - self.drop)
+
+
+class RAdapter:
+    """Adapters attached to a model by forward hooks; the model's own tensors stay as they are."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapters: dict[str, Adapter],
+        average: Mapping[str, Any],
+    ):
+        self.model, self.adapters = model, adapters
+        self.momentum: float = average.get("momentum", 0.999)
+        self.warmup: bool = average.get("warmup", False)
+        self.of: str = average.get("of", "effective")
+        self.updates = 0
+        self._share = 1.0
+        with torch.no_grad():
+            self.average = {name: value.clone() for name, value in self._averaged_values()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for adapter in self.adapters.values():
+            yield from adapter.parameters()
+
+    def _averaged_values(self) -> Iterator[tuple[str, Tensor]]:
+        for name, adapter in self.adapters.items():
+            if self.of == "effective":
+                yield f"{name}.delta", adapter.effective()
+            else:
+                for key, value in adapter.state_dict().items():
+                    yield f"{name}.{key}", value
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        m = self.momentum
+        if self.warmup:
+            m = min(m, (1 + self.updates) / (10 + self.updates))
+        for name, value in self._averaged_values():
+            self.average[name].lerp_(value, 1.0 - m)
+        self.updates += 1
+        self._share *= m
+
+    def zero_share(self) -> float:
+        return self._share
+
+    def state(self) -> dict[str, Tensor]:
+        state = {
+            f"adapter.{name}.{key}": value
+            for name, adapter in self.adapters.items()
+            for key, value in adapter.state_dict().items()
+        }
+        state |= {f"average.{name}": value for name, value in self.average.items()}
+        # float64 holds both exactly: the count is far below 2^53.
+        state["progress"] = torch.tensor([self.updates, self._share], dtype=torch.float64)
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for name, adapter in self.adapters.items():
+            own = {key: state[f"adapter.{name}.{key}"] for key in adapter.state_dict()}
+            adapter.load_state_dict(own)
+        for name, value in self.average.items():
+            value.copy_(state[f"average.{name}"])
+        self.updates = int(state["progress"][0])
+        self._share = float(state["progress"][1])
+
+    def stored(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.average.items()}
+
+    @contextlib.contextmanager
+    def scaled(self, alpha: float) -> Iterator[nn.Module]:
+        """The unmerged model with averaged adapters scaled by `alpha`; merging must equal it."""
+        deltas = effective_matrices(self.average)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for name, adapter in self.adapters.items():
+                adapter.fixed = alpha * deltas[name]
+            yield self.model
+        finally:
+            for adapter in self.adapters.values():
+                adapter.fixed = None
+            self.model.train(was_training)
+
+
+def attach(
+    model: nn.Module,
+    *,
+    rank: int | str = "full",
+    towers: str = "both",
+    drop: float = 0.2,
+    drop_unit: str = "adapter",
+    scale: float = 1.0,
+    learn_scale: bool = False,
+    average: Mapping[str, Any] | None = None,
+) -> RAdapter:
+    """Freeze an open_clip model and put adapters into the residual branches of its blocks.
+
+    Args:
+        model: an open_clip model; both `nn.MultiheadAttention` and open_clip's own attention work,
+            since the adapter follows the whole attention module.
+        rank: "full" for a d x d matrix, or r for W = U D with U [d, r] and D [r, d].
+        towers: "both", "image" or "text".
+        drop: the probability p that an adapter is dropped in a training step.
+        drop_unit: what one draw covers: "adapter" (the paper), "sample", or "position" (what the
+            released code does: one draw a token position, shared over the batch).
+        scale: s, or its initial value with `learn_scale` (one s an adapter; released code: 0.1).
+        average: `momentum`, `warmup` and `of`, see `radapter.recipe.AdapterAverage`.
+
+    Raises:
+        UsageError: a tower without residual attention blocks.
+    """
+    model.requires_grad_(False)
+    adapters: dict[str, Adapter] = {}
+    device = next(model.parameters()).device
+    full = None if rank == "full" else int(rank)
+    for tower in ("image", "text"):
+        if towers not in ("both", tower):
+            continue
+        blocks = _blocks(model, tower)
+        if not blocks:
+            raise UsageError(
+                f"The {tower} tower of this model has no residual attention blocks, which "
+                "r-adapter needs. Use method 'full', or restrict `method.towers`."
+            )
+        for name, block in blocks:
+            for place, linear in (("attn", "attn.out_proj"), ("mlp", "mlp.c_proj")):
+                width = block.get_submodule(linear).weight.shape[0]
+                adapter = Adapter(
+                    int(width),
+                    full,
+                    drop=drop,
+                    drop_unit=drop_unit,
+                    scale=scale,
+                    learn_scale=learn_scale,
+                ).to(device)
+                # Follow the mode of the model without being in its state dict.
+                adapter.training = model.training
+                adapters[f"{name}.{linear}"] = adapter
+                block.get_submodule(place).register_forward_hook(_hook(adapter))
+    return RAdapter(model, adapters, average or {})
+
+
+def _hook(adapter: Adapter) -> Any:
+    def follow(module: nn.Module, inputs: Any, output: Any) -> Any:
+        adapter.training = module.training
+        if isinstance(output, tuple):  # nn.MultiheadAttention: (output, attention weights)
+            return (adapter(output[0]), *output[1:])
+        return adapter(output)
+
+    return follow
+
+
+def _blocks(model: nn.Module, tower: str) -> list[tuple[str, nn.Module]]:
+    """(name, block) of the residual attention blocks of one tower, in order."""
+    found = []
+    for name, module in model.named_modules():
+        if name.startswith("visual.") != (tower == "image"):
+            continue
+        names = {child for child, _ in module.named_modules()}
+        if {"attn.out_proj", "mlp.c_proj", "ln_1", "ln_2"} <= names:
+            found.append((name, module))
+    return found
+
+
+def effective_matrices(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """s W~ [d, d] by the name of the linear layer it follows, from stored tensors of any form."""
+    linears = dict.fromkeys(name.rsplit(".", 1)[0] for name in stored)
+    matrices = {}
+    for linear in linears:
+        part = {key: stored[f"{linear}.{key}"] for key in _keys(stored, linear)}
+        if "delta" in part:
+            matrices[linear] = part["delta"]
+        elif "weight" in part:
+            matrices[linear] = part["scale"] * part["weight"]
+        elif {"up", "down"} <= set(part):
+            matrices[linear] = part["scale"] * (part["up"] @ part["down"])
+        else:
+            raise BrokenInput(f"The adapter has no matrix for {linear}.")
+    return matrices
+
+
+def _keys(stored: Mapping[str, Tensor], linear: str) -> list[str]:
+    known = ("delta", "weight", "up", "down", "scale")
+    return [key for key in known if f"{linear}.{key}" in stored]
+
+
+def merge(
+    base: Mapping[str, Tensor], stored: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Fold averaged adapters, scaled by alpha, into the weights they follow.
+
+    W_rep = W + alpha s W~ W and the same for the bias; alpha = 0 gives the base bit for bit. The
+    product is formed in float64, so it is as good as fp32 can hold.
+    """
+    merged = {name: tensor.clone() for name, tensor in base.items()}
+    if alpha == 0:
+        return merged
+    for linear, delta in effective_matrices(stored).items():
+        if f"{linear}.weight" not in base:
+            raise BrokenInput(f"The adapter belongs to another model: it has no {linear}.")
+        for name in (f"{linear}.weight", f"{linear}.bias"):
+            original = base[name].double()
+            change = delta.double() @ original
+            merged[name] = (original + alpha * change).to(base[name].dtype)
+    return merged

@@ -1,0 +1,234 @@
+"""Load open_clip models by name, from a folder or a checkpoint file; save and hash them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from radapter.errors import BrokenInput, UsageError, nearest
+
+EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+@dataclass
+class LoadedModel:
+    """A model with everything needed to use it: fp32, on the CPU, in evaluation mode."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    """list of texts -> token ids [n, context length], int64"""
+    preprocess: Any
+    """PIL picture -> float tensor [3, height, width], as at evaluation"""
+    config: dict[str, Any] = field(repr=False)
+    """`model_cfg` and `preprocess_cfg`, the content of open_clip_config.json"""
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of the weights as they were loaded; see `weights_hash`."""
+        return weights_hash(self.model.state_dict())
+
+
+def names() -> list[str]:
+    """Every `NAME:TAG` that can be loaded, the built-in model first."""
+    return ["emoji-clip", *(f"{name}:{tag}" for name, tag in open_clip.list_pretrained())]
+
+
+def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
+    """A model by name, from a folder or from a checkpoint file.
+
+    Args:
+        path_or_name: `emoji-clip` (built in), `NAME:TAG` as open_clip knows them, `NAME:FILE` for
+            a checkpoint of a known architecture, `NAME:random` for random weights, or a folder in
+            open_clip's format (`local-dir:FOLDER` too).
+        seed: draws the weights of `NAME:random`.
+
+    Raises:
+        UsageError: no such model or tag.
+        BrokenInput: a file is missing, damaged or holds what is not safe to load.
+    """
+    name = str(path_or_name)
+    if name == "emoji-clip":
+        return _from_folder(EMOJI_CLIP, name)
+    if name.startswith("local-dir:"):
+        return _from_folder(Path(name.removeprefix("local-dir:")), name)
+    if Path(name).is_dir():
+        return _from_folder(Path(name), name)
+    architecture, separator, tag = name.partition(":")
+    if not separator and (os.sep in name or Path(name).suffix):
+        raise BrokenInput(f"No model folder at {name}.")
+    if architecture == "emoji-clip" and tag == "random":
+        return _random(json.loads((EMOJI_CLIP / CONFIG).read_text()), name, seed)
+    known = ["emoji-clip", *open_clip.list_models()]
+    if architecture not in known:
+        raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not tag:
+        raise UsageError(
+            f"Model '{name}' needs its weights named too: {name}:TAG with TAG one of "
+            f"{', '.join([*tags, 'random'])}."
+        )
+    if tag == "random":
+        return _random({"model_cfg": open_clip.get_model_config(architecture)}, name, seed)
+    if tag not in tags and not Path(tag).is_file():
+        raise UsageError(
+            f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
+        )
+    return _pretrained(architecture, tag, name)
+
+
+def _from_folder(folder: Path, name: str) -> LoadedModel:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]
+    except FileNotFoundError:
+        raise BrokenInput(f"{folder} is no model folder: it has no {CONFIG}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise BrokenInput(
+            f"{folder / CONFIG} is damaged: not an open_clip configuration."
+        ) from None
+    check_safetensors(folder / WEIGHTS)
+    return _create(f"local-dir:{folder}", None, name, config, source=str(folder / WEIGHTS))
+
+
+def _pretrained(architecture: str, tag: str, name: str) -> LoadedModel:
+    known = open_clip.get_pretrained_cfg(architecture, tag) or {}
+    if Path(tag).is_file() and tag.endswith(".safetensors"):
+        check_safetensors(Path(tag))
+    # A tag's activation is part of the weights' identity: open_clip 3 only warns about it.
+    quick = bool(known.get("quick_gelu")) or architecture.endswith("quickgelu")
+    config = {"model_cfg": open_clip.get_model_config(architecture)}
+    return _create(architecture, tag, name, config, source=tag, force_quick_gelu=quick)
+
+
+def _random(config: dict[str, Any], name: str, seed: int) -> LoadedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model_cfg = copy.deepcopy(config["model_cfg"])
+        custom = model_cfg.pop("custom_text", False)
+        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
+    preprocess_cfg = {**open_clip.transform.PreprocessCfg().__dict__}
+    preprocess_cfg |= config.get("preprocess_cfg", {})
+    preprocess_cfg["size"] = model.visual.image_size
+    open_clip.model.set_model_preprocess_cfg(model, preprocess_cfg)
+    return _wrap(model, name, config)
+
+
+def _create(
+    open_clip_name: str,
+    pretrained: str | None,
+    name: str,
+    config: dict[str, Any],
+    *,
+    source: str,
+    force_quick_gelu: bool = False,
+) -> LoadedModel:
+    try:
+        with _quiet():
+            model = open_clip.create_model(
+                open_clip_name, pretrained, force_quick_gelu=force_quick_gelu, weights_only=True
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BrokenInput(f"The weights of {name} ({source}) cannot be loaded: {reason}") from error
+    return _wrap(model, name, config)
+
+
+def _wrap(model: nn.Module, name: str, config: dict[str, Any]) -> LoadedModel:
+    model_cfg = dict(config["model_cfg"])
+    if any(isinstance(m, open_clip.transformer.QuickGELU) for m in model.modules()):
+        model_cfg["quick_gelu"] = True
+    preprocess_cfg = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
+    preprocess = open_clip.transform.image_transform_v2(
+        open_clip.transform.PreprocessCfg(**preprocess_cfg), is_train=False
+    )
+    text_cfg = model_cfg["text_cfg"]
+    context = text_cfg.get("context_length", 77)
+    if text_cfg.get("hf_tokenizer_name"):
+        with _quiet():
+            tokenizer = open_clip.HFTokenizer(
+                text_cfg["hf_tokenizer_name"],
+                context_length=context,
+                **text_cfg.get("tokenizer_kwargs", {}),
+            )
+    else:
+        tokenizer = open_clip.SimpleTokenizer(
+            context_length=context, **text_cfg.get("tokenizer_kwargs", {})
+        )
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    return LoadedModel(name, model.eval(), tokenizer, preprocess, config)
+
+
+def save(
+    folder: Path,
+    loaded: LoadedModel,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write open_clip's folder format, which `open_clip.create_model("local-dir:...")` loads."""
+    config = json.dumps(loaded.config, indent=2, default=list) + "\n"
+    (folder / CONFIG).write_text(config, encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes and values of the weights, the values as little-endian fp32.
+
+    It covers the weights as they are used, not the bytes of the file: a checkpoint kept as fp16
+    has the same hash as its fp32 copy.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().float().contiguous()
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.numpy()).cast("B") if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def check_safetensors(path: Path) -> dict[str, str]:
+    """The metadata of a whole safetensors file; BrokenInput if it is anything else."""
+    if not path.is_file():
+        raise BrokenInput(f"Weights not found: {path}.")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        raise BrokenInput(
+            f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
+            "Only safetensors are taken."
+        )
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return tensors.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise BrokenInput(f"{path} is damaged or truncated: {error}") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """open_clip logs to the root logger and warns about what is handled here."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger().setLevel(level)

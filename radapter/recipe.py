@@ -1,0 +1,324 @@
+"""The recipe: what is trained, on what, how. Schema, loading, overrides, errors with their line.
+
+Read with ruamel.yaml (it refuses duplicate keys and reads `5e-4` as a number) and validated by
+pydantic with unknown keys refused. All errors are reported at once, each with file, line, column.
+This module imports no torch, so the command line can list and check recipes at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from radapter.errors import UsageError
+from radapter.recipe_errors import explain
+
+S = typing.TypeVar("S", bound=BaseModel)
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------- method
+
+
+class Average(Section):
+    """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
+
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    warmup: bool = False
+    """Use m_t = min(m, (1 + t) / (10 + t)), so that a short run forgets its zero start."""
+
+
+class AdapterAverage(Average):
+    of: Literal["effective", "factors"] = "effective"
+    """`effective` averages s·W (low rank: s·U·D), as the formula wants; `factors` averages s, U
+    and D apart, as the authors' released code does: the mean of products is not the product of
+    means, but a low-rank adapter then stays low rank on disk."""
+
+
+class RAdapter(Section):
+    name: Literal["r-adapter"]
+    rank: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
+    towers: Literal["both", "image", "text"] = "both"
+    drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    drop_unit: Literal["adapter", "sample", "position"] = "adapter"
+    scale: float = 1.0
+    learn_scale: bool = False
+    average: AdapterAverage = AdapterAverage()
+
+
+class Full(Section):
+    name: Literal["full"]
+    towers: Literal["both", "image", "text"] = "both"
+    train_temperature: bool = False
+    average: Average = Average(momentum=0.0)
+
+
+Method = Annotated[RAdapter | Full, Field(discriminator="name")]
+
+# ---------------------------------------------------------------- data
+
+
+class Augmentation(Section):
+    """Changes to training pictures. The defaults are R-Adapter's: a crop of 90 to 100 %."""
+
+    crop: tuple[Unit, Unit] = (0.9, 1.0)
+    flip: Unit = 0.0
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Largest rotation in degrees; a rotation goes with a shift of up to 5 %."""
+    colour: Unit = 0.0
+    """Strength of brightness, contrast and saturation changes; hue changes by a tenth of it."""
+    grey: Unit = 0.0
+    """Share of pictures turned grey."""
+
+
+class Data(Section):
+    task: Literal["classification", "captions"] = "classification"
+    templates: list[str] | Literal["openai"] = ["a photo of a {}."]
+    """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+    augmentation: Augmentation = Augmentation()
+    broken_images: Annotated[int, Field(ge=0)] = 0
+    """How many pictures that cannot be read are skipped (and named) before it is an error."""
+
+    @model_validator(mode="after")
+    def _templates_have_a_place(self) -> Data:
+        if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
+            raise ValueError("every template needs exactly one {} for the class name")
+        return self
+
+
+class EmojiData(Data):
+    """The built-in set: one concept drawn by eight designers. Splits are by concept."""
+
+    source: Literal["emoji"]
+    styles: Annotated[list[str], Field(min_length=1)] = ["noto"]
+    split: Literal["train", "validation", "test", "all"] = "train"
+    fold: Annotated[int, Field(ge=0, le=4)] = 0
+    captions: list[Literal["name", "keywords", "kind"]] = ["name", "keywords"]
+    """Texts of a picture: its name, its keywords in one line, "subgroup: name"."""
+
+
+class HeldOut(Data):
+    """Sources without splits of their own: a share of the pictures is held out, by name."""
+
+    hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    split: Literal["train", "validation", "all"] = "train"
+
+
+class FolderData(HeldOut):
+    """One folder per class: ROOT/CLASS NAME/picture.jpg."""
+
+    source: Literal["folder"]
+    root: str
+
+
+class TableData(HeldOut):
+    """A CSV or TSV table with a picture and a text (a caption or a class name) in each row."""
+
+    source: Literal["table"]
+    path: str
+    root: str = ""
+    """The folder that picture paths are relative to; the table's own folder if empty."""
+    image_column: str = "filepath"
+    text_column: str = "title"
+    group_column: str | None = None
+    """Rows with the same value here are positives of each other; else rows of one picture are."""
+
+
+class ShardsData(HeldOut):
+    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`."""
+
+    source: Literal["shards"]
+    shards: str
+    """A path or brace pattern, such as data/train-{000..011}.tar."""
+    class_names: list[str] | None = None
+    """Names for the numbers in `.cls`; needed for classification."""
+
+
+DataSource = Annotated[
+    EmojiData | FolderData | TableData | ShardsData, Field(discriminator="source")
+]
+
+# ---------------------------------------------------------------- the rest
+
+
+class Objective(Section):
+    name: Literal["mpm-nce"] = "mpm-nce"
+    positives: Literal["group", "pair"] = "group"
+    """`group`: all pairs of one class or picture are positives. `pair`: the plain contrastive
+    loss of CLIP, where only the pair itself is."""
+    smoothing: Unit = 0.0
+    margin: Annotated[float, Field(ge=0.0)] = 0.05
+
+
+class Optimisation(Section):
+    lr: Annotated[float, Field(gt=0.0)] = 5e-4
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    epochs: Annotated[int, Field(ge=1)] = 10
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    """Learning rate that the cosine ends at."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-8
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+
+
+class Checkpoints(Section):
+    every_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class Recipe(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    model: str
+    """`NAME:TAG` as open_clip knows them, a local folder, or the built-in `emoji-clip`."""
+    method: Method
+    data: DataSource
+    validation: DataSource | None = None
+    """Held-out data of the training distribution; if absent, the held-out part of `data`."""
+    objective: Objective = Objective()
+    optimisation: Optimisation = Optimisation()
+    checkpoints: Checkpoints = Checkpoints()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read pictures; 0 reads them in the training process."""
+    seed: int = 0
+    alpha: float = 0.5
+    suites: list[str] = []
+
+    def validation_data(self) -> DataSource | None:
+        """Held-out pictures of the training distribution, without augmentation, or None."""
+        if self.validation is not None:
+            return self.validation
+        if isinstance(self.data, HeldOut) and not self.data.hold_out:
+            return None
+        return self.data.model_copy(update={"split": "validation"})
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a YAML file, with `key.sub=value` overrides.
+
+    Raises:
+        UsageError: the file is missing, empty, no YAML or against the schema; the message has
+            a line for every error, with file, line and column.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"Recipe not found: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Recipe cannot be read: {path}: {error}") from None
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, name: str = "recipe", overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a YAML text; `name` stands in error messages for the file. See `load`."""
+    return validate(Recipe, _read_yaml(text, name), name, overrides)
+
+
+def validate(
+    schema: type[S], tree: Any, name: str, overrides: list[str] | tuple[str, ...] = ()
+) -> S:
+    """Check a tree read by `read_yaml` against a schema, all errors at once with their lines."""
+    overridden = {_override(tree, item) for item in overrides}
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        problems = [explain(schema, tree, name, overridden, e) for e in error.errors()]
+        raise UsageError("\n".join(dict.fromkeys(problems))) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The tree of a YAML file, with positions, for `validate`."""
+    try:
+        return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot be read: {path}: {error}") from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `parse` reads back to an equal one."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _read_yaml(text: str, name: str) -> Any:
+    try:
+        tree = YAML().load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = (error.problem or "not valid YAML").split("\n")[0]
+        raise UsageError(f"{where}: {problem}") from None
+    except Exception as error:  # ruamel raises plain ValueErrors for some malformed scalars
+        raise UsageError(f"{name}: not valid YAML: {error}") from None
+    if tree is None:
+        raise UsageError(f"{name}: the file is empty")
+    if not isinstance(tree, dict):
+        raise UsageError(f"{name}:1:1: expected `key: value` lines, found a {type(tree).__name__}")
+    return tree
+
+
+def _override(tree: dict[str, Any], item: str) -> tuple[str, ...]:
+    """Set `key.sub=value` in the tree; returns the path that was set."""
+    key, equals, value = item.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys):
+        raise UsageError(f"override '{item}': expected key.sub=value, such as optimisation.lr=1e-3")
+    node: Any = tree
+    for part in keys[:-1]:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise UsageError(f"override '{item}': '{part}' is a value, not a section")
+    try:
+        node[keys[-1]] = YAML(typ="safe").load(value)
+    except Exception:
+        raise UsageError(f"override '{item}': the value is not valid YAML") from None
+    return keys
+
+
+# ---------------------------------------------------------------- shipped recipes
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with radapter, by name: `emoji`, `pretrain/emoji-clip`, ..."""
+    inside = Path(__file__).parent / "recipes"  # in an installed wheel
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "recipes"
+    found = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def locate(recipe: str) -> Path:
+    """The file that a command-line argument means: a path, or the name of a shipped recipe."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    known = shipped()
+    name = recipe.removeprefix("recipes/").removesuffix(".yaml")
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise UsageError(f"Recipe not found: {recipe}.{hint} `radapter recipes` lists what ships.")

@@ -1,0 +1,230 @@
+"""A run folder: what is in it, the newest one, atomic writes, locking.
+
+    runs/<recipe>-<UTC time>-<short id>/
+        recipe.yaml           the resolved recipe
+        environment.json      versions and machine
+        metrics.jsonl         one line per logged step
+        adapter.safetensors   the averaged adapter, once training has finished
+        checkpoints/step-N/   state.safetensors + state.json, to resume from
+        merged/alpha-0.50/    open_clip folder; merged/current names the present one
+        bundles/<hash>/       deployable folders, by the hash of the merged weights
+        eval/*.json           results
+
+A file is written under a temporary name, synced and renamed; a folder likewise. So a kill at any
+moment leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from radapter import recipe as recipes
+from radapter.errors import BrokenInput, UsageError
+
+DEFAULT_ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths inside a run folder; nothing is read until asked for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def created(self) -> datetime | None:
+        """When the run was started, in UTC, from its name."""
+        try:
+            return datetime.strptime(self.name.rsplit("-", 2)[1], "%Y%m%dT%H%M%SZ").replace(
+                tzinfo=UTC
+            )
+        except (IndexError, ValueError):
+            return None
+
+    def recipe(self) -> recipes.Recipe:
+        path = self.path / "recipe.yaml"
+        if not path.is_file():
+            raise BrokenInput(f"Not a run folder: {self.path} has no recipe.yaml.")
+        try:
+            return recipes.load(path)
+        except UsageError as error:
+            raise BrokenInput(f"The run's recipe is damaged: {error}") from None
+
+    def trained(self) -> Path:
+        """The adapter file; BrokenInput names the command to type if training has not finished."""
+        if not self.adapter.is_file():
+            raise BrokenInput(
+                f"Run {self.name} has not finished training. "
+                f"Type first: radapter train --resume {self.path}"
+            )
+        return self.adapter
+
+    def merged(self) -> Path:
+        """The present merged model; BrokenInput names the command if there is none."""
+        pointer = self.path / "merged" / "current"
+        if not pointer.is_file():
+            self.trained()
+            raise BrokenInput(
+                f"Run {self.name} has no merged model. Type first: radapter merge --run {self.path}"
+            )
+        folder = pointer.parent / pointer.read_text().strip()
+        if folder.parent != pointer.parent or not folder.is_dir():
+            raise BrokenInput(
+                f"{pointer} names a folder that is not there. "
+                f"Type first: radapter merge --run {self.path}"
+            )
+        return folder
+
+    def bundle_for(self, merged_hash: str) -> Path:
+        """Where the bundle made from merged weights with this hash is, or would be."""
+        return self.path / "bundles" / merged_hash[:16]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run while writing to it. An OS lock: it does not outlive a killed process."""
+        try:
+            lock = FileLock(self.path / ".lock", timeout=0)
+            with lock:
+                yield
+        except Timeout:
+            raise BrokenInput(
+                f"Run {self.name} is being written by another process. Wait until it is done."
+            ) from None
+
+
+def create(recipe: recipes.Recipe, root: Path = DEFAULT_ROOT) -> Run:
+    """A new run folder with its resolved recipe in it."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    run = Run(Path(root) / f"{recipe.name}-{stamp}-{secrets.token_hex(3)}")
+    with new_folder(run.path) as folder:
+        (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    return run
+
+
+def all_runs(root: Path = DEFAULT_ROOT) -> list[Run]:
+    """Every run under `root`, the oldest first."""
+    found = [Run(p.parent) for p in Path(root).glob("*/recipe.yaml")]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    return sorted(
+        (run for run in found if not run.name.startswith(".")),
+        key=lambda run: (
+            run.created or oldest,
+            (run.path / "recipe.yaml").stat().st_mtime_ns,
+        ),
+    )
+
+
+def find(path: Path | None = None, root: Path = DEFAULT_ROOT) -> Run:
+    """The run at `path` (a folder, or a name under `root`), or the newest one if it is None."""
+    if path is None:
+        runs = all_runs(root)
+        if not runs:
+            raise BrokenInput(
+                f"No run in {Path(root)}/. Type first: radapter train RECIPE "
+                "(radapter recipes lists them)"
+            )
+        return runs[-1]
+    for candidate in (Path(path), Path(root) / path):
+        if (candidate / "recipe.yaml").is_file():
+            return Run(candidate)
+    raise BrokenInput(f"No run at {path}. `radapter runs` lists what is there.")
+
+
+# ---------------------------------------------------------------- atomic writes
+
+
+def write_atomic(path: Path | str, data: bytes | str) -> None:
+    """Write a file whole or not at all: temporary name, sync, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own at the end, or vanishes on an error.
+
+    A folder that is at `path` already is moved aside first and removed after.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+        replaced = path.exists()
+        if replaced:
+            os.rename(path, old)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(path.parent)
+    if replaced:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`. Call it with the run locked."""
+    for leftover in folder.rglob(".*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    for leftover in folder.rglob(".*.old"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Path | str) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,32 @@
+"""What computes features: PyTorch or an exported engine, behind one interface.
+
+Evaluation sees only `Runtime`, so every suite runs on every runtime. Import the one that is
+needed: `radapter.runtimes.pytorch`, `radapter.runtimes.onnx`.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Runtime(Protocol):
+    """A pair of towers ready to run. Both take and give tensors on the CPU."""
+
+    name: str
+    device: str
+    precision: str
+    provenance: dict[str, Any]
+    """Where the weights come from (`weights_hash`) and what really serves."""
+    logit_scale: float
+    """What cosines are multiplied by to become logits; already exponentiated."""
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
+        ...
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
+        ...
+
+
+__all__ = ["Runtime"]

@@ -1,0 +1,140 @@
+"""onnxruntime as a runtime: the exported engine, run from its bundle."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from radapter import bundle
+from radapter.errors import BrokenInput, MissingDependency
+
+CPU_LINE, GPU_LINE = 'pip install "radapter[cpu]"', 'pip install "radapter[gpu]"'
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingDependency: it is not installed, or both of its distributions are: they share one
+            folder, the later overwrites the earlier, and nothing says which one is left.
+    """
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(installed) == 2:
+        raise MissingDependency(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. "
+            "Type first: pip uninstall -y onnxruntime onnxruntime-gpu, "
+            f"then {CPU_LINE} or {GPU_LINE}, not both."
+        )
+    try:
+        import onnxruntime
+
+        onnxruntime.InferenceSession  # noqa: B018 - absent from what an uninstall leaves behind
+    except (ImportError, AttributeError):
+        raise MissingDependency(
+            f"onnxruntime is not installed. Type first: {CPU_LINE} "
+            f"(or {GPU_LINE} for an NVIDIA device)"
+        ) from None
+    return onnxruntime
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+class OnnxRuntime:
+    """The two towers of a bundle. Every file of the bundle is checked first.
+
+    Args:
+        folder: the bundle.
+        provider: the execution provider that has to serve; there is no fallback to another.
+        threads: for one operator, on the CPU. Default: as many as torch uses.
+        weights_hash: of the merged model that the bundle has to be made from, if that matters.
+
+    Raises:
+        BrokenInput: the bundle is damaged, incomplete or stale.
+        MissingDependency: onnxruntime or the provider is not there.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        folder: Path | str,
+        provider: str = "CPUExecutionProvider",
+        *,
+        threads: int | None = None,
+        weights_hash: str | None = None,
+    ) -> None:
+        ort = import_onnxruntime()
+        folder = Path(folder)
+        manifest = bundle.verify(folder, weights_hash=weights_hash)
+        if provider not in ort.get_available_providers():
+            raise MissingDependency(
+                f"This onnxruntime has no {provider}, only "
+                f"{', '.join(ort.get_available_providers())}. For an NVIDIA device type first: "
+                f"pip uninstall -y onnxruntime, then {GPU_LINE}"
+            )
+        self.device = "cpu" if provider == "CPUExecutionProvider" else "cuda"
+        if self.device == "cuda" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # finds the CUDA libraries that torch brought along
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, with a message of ours
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Idle threads that spin would take the processor from the other tower, and from torch.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._vision = _session(ort, folder / bundle.VISION, options, provider)
+            self._text = _session(ort, folder / bundle.TEXT, options, provider)
+            self.precision = str(manifest["precision"])
+            self.logit_scale = float(manifest["logit_scale"])
+            self._context_length = int(manifest["context_length"])
+            self._pads = manifest["text_length"] == "fixed"
+        except (KeyError, TypeError, ValueError) as error:
+            raise BrokenInput(
+                f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+            ) from None
+        self.provenance: dict[str, Any] = {
+            "weights_hash": manifest.get("weights_hash"),
+            "onnxruntime": ort.__version__,
+            "provider": self._vision.get_providers()[0],
+            "threads": options.intra_op_num_threads,
+            "files": {name: manifest["files"][name] for name in (bundle.VISION, bundle.TEXT)},
+        }
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
+        inputs = {"pixel_values": pixel_values.detach().cpu().float().contiguous().numpy()}
+        return torch.from_numpy(self._vision.run(["image_embeds"], inputs)[0])
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
+        tokens = tokens.detach().cpu().long()
+        if self._pads:
+            tokens = F.pad(tokens, (0, self._context_length - tokens.shape[1]))
+        inputs = {"input_ids": tokens.contiguous().numpy()}
+        return torch.from_numpy(self._text.run(["text_embeds"], inputs)[0])
+
+
+def _session(ort: Any, path: Path, options: Any, provider: str) -> Any:
+    """A session that `provider` really serves: onnxruntime falls back to the CPU in silence."""
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # its exceptions have no common base of their own
+        reason = " ".join(str(error).split())[:300]
+        raise BrokenInput(f"onnxruntime cannot load {path}: {reason}") from None
+    served = session.get_providers()[0]
+    if served != provider:
+        raise MissingDependency(
+            f"onnxruntime was asked for {provider} but serves {path.name} with {served}: the "
+            "device or its libraries are missing. `radapter info` says what loads."
+        )
+    return session

@@ -1,0 +1,76 @@
+"""PyTorch as a runtime: the reference that exported engines are compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from radapter import models
+from radapter.errors import MissingDependency
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode is restored at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class PyTorchRuntime:
+    """The two towers of a loaded model, eager, in fp32.
+
+    Args:
+        loaded: the model; used as it is where it is on that device already, else a copy.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+
+    Raises:
+        MissingDependency: there is no such device.
+    """
+
+    name = "pytorch"
+    precision = "fp32"
+
+    def __init__(self, loaded: models.LoadedModel, device: str = "cpu") -> None:
+        self.device = device
+        self._model = loaded.model
+        try:
+            if next(self._model.parameters()).device.type != torch.device(device).type:
+                self._model = copy.deepcopy(self._model).to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise MissingDependency(
+                f"PyTorch has no device '{device}' here: {reason} Use the device 'cpu'."
+            ) from None
+        self.logit_scale = float(loaded.model.logit_scale.detach().exp())  # type: ignore[operator]
+        self.provenance: dict[str, Any] = {
+            "weights_hash": loaded.weights_hash,
+            "torch": torch.__version__,
+        }
+        if device.startswith("cuda"):
+            self.provenance["device_name"] = torch.cuda.get_device_name(device)
+        else:
+            self.provenance["threads"] = torch.get_num_threads()
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
+        with evaluation_mode(self._model):
+            features = self._model.encode_image(pixel_values.to(self.device))  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
+        with evaluation_mode(self._model):
+            features = models.encode_text(self._model, tokens.to(self.device))
+        return F.normalize(features.float(), dim=-1).cpu()

@@ -1,0 +1,5 @@
+"""The training loop, its schedule and its checkpoints."""
+
+from radapter.training.loop import Interrupted, Plan, plan, resume, train
+
+__all__ = ["Interrupted", "Plan", "plan", "resume", "train"]

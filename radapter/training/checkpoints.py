@@ -1,0 +1,90 @@
+"""State to resume from: written whole or not at all, checked when read, the last few kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from radapter.errors import BrokenInput
+from radapter.run import file_hash, new_folder, write_atomic
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    step: int
+    """Optimizer steps done"""
+    seconds: float
+    """Time that these steps took, over all sessions"""
+    method: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """Write `step-N/`, point `newest` at it, and remove all but the last `keep`."""
+    name = f"step-{checkpoint.step:08d}"
+    with new_folder(folder / name) as path:
+        tensors = {f"method/{key}": value for key, value in checkpoint.method.items()}
+        tensors |= {f"optimizer/{key}": value for key, value in checkpoint.optimizer.items()}
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(contiguous, path / "state.safetensors")
+        facts = {
+            "schema_version": 1,
+            "step": checkpoint.step,
+            "seconds": checkpoint.seconds,
+            "sha256": file_hash(path / "state.safetensors"),
+        }
+        (path / "state.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_atomic(folder / "newest", name + "\n")
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, or None if there is none at all.
+
+    A damaged one is passed over with a warning; BrokenInput if every one is damaged.
+    """
+    found = sorted(folder.glob("step-*"), reverse=True)
+    for path in found:
+        try:
+            facts = json.loads((path / "state.json").read_text())
+            if file_hash(path / "state.safetensors") != facts["sha256"]:
+                raise ValueError("state.safetensors does not match its hash")
+            tensors = load_file(path / "state.safetensors")
+        except (OSError, ValueError, KeyError) as error:
+            warnings.warn(f"Checkpoint {path.name} is damaged ({error}).", stacklevel=2)
+            continue
+        parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition("/")
+            parts[part][key] = tensor
+        return Checkpoint(facts["step"], facts["seconds"], parts["method"], parts["optimizer"])
+    if found:
+        raise BrokenInput(f"Every checkpoint in {folder} is damaged.")
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors: `<parameter number>/<name>`."""
+    return {
+        f"{number}/{name}": torch.as_tensor(value)
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave, for an optimizer made over the same parameters."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,368 @@
+"""The training loop: from a recipe to a run folder with an averaged adapter in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from radapter import run as runs
+from radapter.data import open_data
+from radapter.data.pairs import Order, Pairs, loader, training_transform
+from radapter.errors import BrokenInput, GateFailed, MissingDependency
+from radapter.losses import mpm_nce
+from radapter.methods import METHODS, Attached
+from radapter.models import LoadedModel, encode_text, load, shorten
+from radapter.recipe import Optimisation, Recipe
+from radapter.training import checkpoints
+from radapter.training.schedule import learning_rate
+
+LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the state is saved and `run` can be resumed."""
+
+    def __init__(self, run: runs.Run, step: int):
+        super().__init__(f"stopped after step {step}")
+        self.run, self.step = run, step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training will do, known before it starts."""
+
+    pictures: int
+    pairs: int
+    batch_size: int
+    steps: int
+    trainable: int
+    """Parameters that are trained"""
+    parameters: int
+    """Parameters of the model"""
+    state_bytes: int
+    """Memory for weights, gradients, averages and the optimizer's two moments, fp32"""
+    device: str
+
+
+@dataclass
+class _Parts:
+    recipe: Recipe
+    base: LoadedModel
+    base_hash: str
+    attached: Attached
+    trained: list[torch.nn.Parameter]
+    pairs: Pairs
+    device: torch.device
+    pictures: int
+
+    def order(self, start_step: int = 0) -> Order:
+        o = self.recipe.optimisation
+        return Order(len(self.pairs), o.batch_size, o.epochs, self.recipe.seed, start_step)
+
+    def plan(self) -> Plan:
+        order = self.order()
+        trainable = sum(p.numel() for p in self.trained)
+        parameters = sum(p.numel() for p in self.base.model.parameters())
+        frozen = sum(p.numel() for p in self.base.model.parameters() if not p.requires_grad)
+        return Plan(
+            pictures=self.pictures,
+            pairs=len(self.pairs),
+            batch_size=order.batch_size,
+            steps=order.steps,
+            trainable=trainable,
+            parameters=parameters,
+            state_bytes=4 * (frozen + 5 * trainable),
+            device=str(self.device),
+        )
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Check data and model as `train` would and say what training would do; nothing is written."""
+    return _prepare(recipe).plan()
+
+
+def train(
+    recipe: Recipe,
+    root: Path = runs.DEFAULT_ROOT,
+    *,
+    on_start: Callable[[runs.Run, Plan], None] = lambda run, plan: None,
+    on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> runs.Run:
+    """Train what the recipe says and leave the averaged adapter in a new run folder.
+
+    Args:
+        recipe: a validated recipe.
+        root: the folder that run folders are made in.
+        on_start: called once with the run and its plan.
+        on_step: called after every step with `step`, `steps`, `loss`, `lr`, `seconds`.
+        should_stop: asked after every step; if true, the state is saved and Interrupted raised.
+
+    Raises:
+        BrokenInput, UsageError, MissingDependency: before anything is written.
+        GateFailed: the loss is no longer finite.
+        Interrupted: on `should_stop`.
+    """
+    parts = _prepare(recipe)
+    run = runs.create(recipe, root)
+    with run.lock():
+        _write_environment(run)
+        on_start(run, parts.plan())
+        _loop(run, parts, None, on_step, should_stop)
+    return run
+
+
+def resume(
+    run: runs.Run,
+    *,
+    on_start: Callable[[runs.Run, Plan], None] = lambda run, plan: None,
+    on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> runs.Run:
+    """Go on from the run's newest whole checkpoint; a finished run is left as it is. See `train`.
+
+    On one machine's CPU the result is bit for bit that of a run that was never stopped.
+    """
+    recipe = run.recipe()
+    if run.adapter.is_file():
+        return run
+    with run.lock():
+        runs.clear_temporary(run.path)
+        parts = _prepare(recipe)
+        checkpoint = checkpoints.load(run.checkpoints)
+        on_start(run, parts.plan())
+        _loop(run, parts, checkpoint, on_step, should_stop)
+    return run
+
+
+def _prepare(recipe: Recipe) -> _Parts:
+    """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
+    device = _device(recipe.device)
+    dataset = open_data(recipe.data)
+    base = load(recipe.model, seed=recipe.seed)
+    base_hash = base.weights_hash
+    base.model.to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        settings = recipe.method.model_dump(exclude={"name"})
+        attached = METHODS[recipe.method.name].attach(base.model, **settings)
+    transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
+    pairs = Pairs(dataset, recipe.data, transform, recipe.seed)
+    if len(pairs) < 2:
+        raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
+    trained = list(attached.parameters())
+    return _Parts(recipe, base, base_hash, attached, trained, pairs, device, len(dataset))
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], o: Optimisation) -> torch.optim.AdamW:
+    """AdamW; weight decay spares biases, norms and scales, as everywhere in the field."""
+    matrices = [p for p in parameters if p.dim() >= 2]
+    others = [p for p in parameters if p.dim() < 2]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=o.lr,
+        betas=o.betas,
+        eps=o.eps,
+        weight_decay=o.weight_decay,
+        fused=True,
+    )
+
+
+def _loop(
+    run: runs.Run,
+    parts: _Parts,
+    checkpoint: checkpoints.Checkpoint | None,
+    on_step: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    recipe, o, attached = parts.recipe, parts.recipe.optimisation, parts.attached
+    optimizer = _optimizer(parts.trained, o)
+    step, before = 0, 0.0
+    if checkpoint is not None:
+        attached.load_state(checkpoint.method)
+        checkpoints.load_optimizer(optimizer, checkpoint.optimizer)
+        step, before = checkpoint.step, checkpoint.seconds
+    order = parts.order(start_step=step)
+    log_every = max(1, order.steps // 500)
+    _cut_metrics(run.metrics, step)
+    broken: set[str] = set()
+    recent: list[float] = []
+    start = saved = time.monotonic()
+    parts.base.model.train()
+
+    def save_checkpoint() -> None:
+        state = checkpoints.Checkpoint(
+            step,
+            before + time.monotonic() - start,
+            attached.state(),
+            checkpoints.optimizer_tensors(optimizer),
+        )
+        checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
+
+    with open(run.metrics, "a", encoding="utf-8") as metrics_file:
+        for batch in loader(parts.pairs, order, parts.base.tokenizer, recipe.workers):
+            _count_broken(broken, batch["broken"], recipe.data.broken_images)
+            lr = learning_rate(
+                step,
+                steps=order.steps,
+                peak=o.lr,
+                warmup_steps=o.warmup_steps,
+                final=o.final_lr,
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            # Each step's draws depend on its number alone, so no generator state is stored.
+            torch.manual_seed(recipe.seed * 1_000_003 + step)
+            if len(batch["groups"]):
+                recent.append(_step(parts, batch, optimizer))
+            step += 1
+            metrics = {
+                "step": step,
+                "steps": order.steps,
+                "loss": sum(recent) / max(1, len(recent)),
+                "lr": lr,
+                "zero_share": attached.zero_share(),
+                "seconds": round(before + time.monotonic() - start, 3),
+            }
+            if step % log_every == 0 or step == order.steps:
+                metrics_file.write(json.dumps(metrics) + "\n")
+                metrics_file.flush()
+                recent.clear()
+            on_step(metrics)
+            if step < order.steps:
+                if should_stop():
+                    save_checkpoint()
+                    raise Interrupted(run, step)
+                if time.monotonic() - saved > recipe.checkpoints.every_seconds:
+                    save_checkpoint()
+                    saved = time.monotonic()
+    _write_adapter(run, parts, order.steps)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _step(parts: _Parts, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> float:
+    """One optimizer step; the loss."""
+    recipe, model = parts.recipe, parts.base.model
+    objective = recipe.objective
+    groups = batch["groups"].to(parts.device)
+    if objective.positives == "pair":
+        groups = torch.arange(len(groups), device=parts.device)
+    low_precision = recipe.precision == "bf16"
+    with torch.autocast(parts.device.type, torch.bfloat16, enabled=low_precision):
+        images = model.encode_image(batch["images"].to(parts.device))  # type: ignore[operator]
+        # Equal texts of a batch are encoded once.
+        texts = encode_text(model, shorten(model, batch["tokens"]).to(parts.device))
+    image_features = F.normalize(images.float(), dim=-1)
+    text_features = F.normalize(texts.float(), dim=-1)[batch["text_of"].to(parts.device)]
+    logit_scale: Tensor = model.logit_scale  # type: ignore[assignment]
+    loss = mpm_nce(
+        image_features,
+        text_features,
+        groups,
+        logit_scale=logit_scale.exp(),
+        smoothing=objective.smoothing,
+        margin=objective.margin,
+    )
+    if not math.isfinite(loss.item()):
+        raise GateFailed(
+            f"The loss became {loss.item()}; nothing of this step was kept. "
+            "Try a smaller optimisation.lr."
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    if recipe.optimisation.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parts.trained, recipe.optimisation.clip_norm)
+    optimizer.step()
+    if logit_scale.requires_grad:
+        with torch.no_grad():
+            logit_scale.clamp_(0.0, LARGEST_LOGIT_SCALE)
+    parts.attached.update_average()
+    return loss.item()
+
+
+def _count_broken(broken: set[str], found: list[str], limit: int) -> None:
+    for message in found:
+        if message not in broken and limit:
+            print(f"skipped: {message}", file=sys.stderr)
+        broken.add(message)
+    if len(broken) > limit:
+        what = "\n".join(sorted(broken)[:5])
+        raise BrokenInput(
+            f"{what}\n{len(broken)} broken, and data.broken_images allows {limit}: "
+            "mend or remove them, or raise that limit."
+        )
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop the lines after the step that a resumed run starts from, and a half-written last one."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break
+    runs.write_atomic(path, "".join(kept))
+
+
+def _write_adapter(run: runs.Run, parts: _Parts, steps: int) -> None:
+    """adapter.safetensors; no time and no run id in it, so one seed gives one file."""
+    facts = {
+        "schema_version": 1,
+        "method": parts.recipe.method.model_dump(mode="json"),
+        "base_model": parts.recipe.model,
+        "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
+        "base_hash": parts.base_hash,
+        "steps": steps,
+        "zero_share": parts.attached.zero_share(),
+    }
+    # One metadata entry: the order of several is not fixed in the file.
+    metadata = {"radapter": json.dumps(facts, sort_keys=True)}
+    runs.write_atomic(run.adapter, to_safetensors(parts.attached.stored(), metadata=metadata))
+
+
+def _write_environment(run: runs.Run) -> None:
+    packages = {}
+    for name in ("radapter", "torch", "torchvision", "open_clip_torch", "numpy", "safetensors"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed as a package"
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": packages,
+    }
+    runs.write_atomic(run.path / "environment.json", json.dumps(facts, indent=2) + "\n")
+
+
+def plan_facts(made: Plan) -> dict[str, Any]:
+    """A plan as plain data, for `--json`."""
+    return asdict(made)

@@ -1,0 +1,13 @@
+"""Learning rates."""
+
+import math
+
+
+def learning_rate(
+    step: int, *, steps: int, peak: float, warmup_steps: int = 0, final: float = 0.0
+) -> float:
+    """Linear warm-up to `peak`, then a cosine that ends at `final`; `step` counts from 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * progress))

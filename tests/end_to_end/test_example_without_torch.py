@@ -1,0 +1,125 @@
+"""The example runs a bundle where torch and radapter cannot be imported."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+from PIL import Image
+from tiny_bundle import NAMES
+
+from radapter import bundle
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "classify.py"
+BLOCKER = """
+import sys
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "open_clip", "radapter", "transformers"):
+            raise ImportError(f"{name} is blocked")
+
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run Python with the example's arguments, torch and radapter blocked."""
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "sitecustomize.py").write_text(BLOCKER)
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.mark.parametrize("name", ["torch", "radapter"])
+def test_the_block_blocks(run, name):
+    done = run("-c", f"import {name}")
+    assert done.returncode == 1
+    assert f"{name} is blocked" in done.stderr
+
+
+def test_it_classifies(run, picture, exported, tiny):
+    done = run(EXAMPLE, exported, picture)
+    assert done.returncode == 0, done.stderr
+    features = tiny.model.encode_image(tiny.preprocess(Image.open(picture))[None])
+    assert _shares(done.stdout) == _expected(features, bundle.read_classes(exported)[1], NAMES)
+
+
+def test_it_classifies_free_texts(run, picture, exported, tiny):
+    texts = ["a red ball", "Something else, entirely", "¿qué?"]
+    done = run(EXAMPLE, exported, picture, *texts)
+    assert done.returncode == 0, done.stderr
+    features = tiny.model.encode_image(tiny.preprocess(Image.open(picture))[None])
+    rows = tiny.model.encode_text(tiny.tokenizer(texts)).detach().numpy()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert _shares(done.stdout) == _expected(features, rows, texts)
+
+
+def test_it_is_short_and_imports_neither():
+    source = EXAMPLE.read_text()
+    assert len(source.splitlines()) < 60
+    assert "import torch" not in source
+    assert "import radapter" not in source
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(64, 64), (32, 32), (20, 20), (71, 50), (50, 71), (33, 200), (101, 34)]
+)
+def test_preprocessing_is_open_clips(tmp_path, mode, interpolation, width, height):
+    from radapter.export.huggingface import write_preprocessor
+
+    example = _load(tmp_path)
+    cfg = open_clip.transform.PreprocessCfg(size=32, resize_mode=mode, interpolation=interpolation)
+    write_preprocessor(tmp_path, cfg.__dict__)
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    expected = open_clip.transform.image_transform_v2(cfg, is_train=False)(image).numpy()
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    np.testing.assert_allclose(example(image, config)[0], expected, atol=1e-6)
+
+
+def _load(tmp_path):
+    """The example's `preprocess`, without running its last line."""
+    source = EXAMPLE.read_text().rsplit("main(", 1)[0]
+    (tmp_path / "example.py").write_text(source)
+    spec = importlib.util.spec_from_file_location("example", tmp_path / "example.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.preprocess
+
+
+def _expected(features, rows, names):
+    """Name -> share in percent, from the definition of a softmax."""
+    image = features.detach().numpy()[0].astype(np.float64)
+    logits = rows.astype(np.float64) @ (image / np.linalg.norm(image)) / 0.07
+    shares = np.exp(logits) / np.exp(logits).sum()
+    return {name: pytest.approx(100 * s, abs=0.06) for name, s in zip(names, shares, strict=True)}
+
+
+def _shares(output):
+    rows = (line.split("%", 1) for line in output.splitlines())
+    return {name.strip(): float(share) for share, name in rows}

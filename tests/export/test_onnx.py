@@ -1,0 +1,179 @@
+"""Exported files: byte-equal, without traces of this machine, equal to the model, or not there."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_bundle import FACTS, NAMES, PROMPTS, TEXT, make
+
+import radapter.export.onnx as exporter
+from radapter import bundle
+from radapter.errors import GateFailed, MissingDependency, UsageError
+from radapter.export import export_bundle, plan, tensorrt
+from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+REPEAT = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from tiny_bundle import FACTS, NAMES, PROMPTS, make
+from radapter.export import export_bundle
+export_bundle(make(), sys.argv[3], facts=FACTS, classes={"names": NAMES, "prompts": PROMPTS})
+"""
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_names_shapes_and_opset(exported):
+    for name, inputs, outputs in (
+        (bundle.VISION, ("pixel_values", ["batch", 3, 32, 32]), ("image_embeds", ["batch", 16])),
+        (bundle.TEXT, ("input_ids", ["batch", "length"]), ("text_embeds", ["batch", 16])),
+    ):
+        session = onnxruntime.InferenceSession(exported / name)
+        assert [(i.name, i.shape) for i in session.get_inputs()] == [inputs]
+        assert [(o.name, o.shape) for o in session.get_outputs()] == [outputs]
+        opsets = onnx.load(exported / name).opset_import
+        assert [(opset.domain, opset.version) for opset in opsets] == [("", 20)]
+    assert sorted(p.name for p in (exported / "onnx").iterdir()) == [
+        "text_model.onnx",
+        "vision_model.onnx",
+    ]
+
+
+def test_the_files_hold_each_weight_once(exported, tiny):
+    weights = sum(p.numel() for p in tiny.model.visual.parameters()) * 4
+    assert weights < (exported / bundle.VISION).stat().st_size < 1.3 * weights + 100_000
+
+
+def test_no_trace_of_this_machine(exported):
+    root = Path(exporter.__file__).parents[2]
+    traces = {str(root), str(Path.home()), sysconfig.get_paths()["purelib"], str(exported.parent)}
+    traces |= {"site-packages", "stack_trace", ".py", os.sep + "tmp" + os.sep}
+    for path in exported.rglob("*"):
+        if path.is_file() and path.name not in ("tokenizer.json", "README.md"):
+            content = path.read_bytes()
+            found = [t for t in traces if len(t) > 1 and t.encode() in content]
+            # three bytes come up by chance among weights
+            assert not [t for t in found if not (t == ".py" and path.suffix in (".onnx", ".npy"))]
+
+
+def test_verification_is_in_the_manifest(exported):
+    verification = bundle.read_manifest(exported)["verification"]
+    assert verification["batches"] == [1, 2, 5]
+    assert verification["text_lengths"][-1] == TEXT["context_length"]
+    assert verification["text_lengths"][0] < 20
+    for tower in ("image", "text"):
+        assert 0.999999 < verification[tower]["worst_cosine"] <= 1
+        assert 0 < verification[tower]["max_abs_difference"] < 1e-5
+
+
+def test_two_exports_are_byte_equal(exported, tmp_path):
+    tests, root = Path(__file__).parents[1], Path(exporter.__file__).parents[2]
+    command = [sys.executable, "-c", REPEAT, str(tests), str(root), str(tmp_path / "again")]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, cwd=tmp_path)
+    assert hashes(tmp_path / "again") == hashes(exported)
+
+
+def test_the_model_is_left_as_it_was_and_nothing_is_printed(tmp_path, capfd):
+    loaded = make()
+    model = loaded.model.train()
+    model.visual.eval()
+    calls = []
+    hook = model.visual.register_forward_hook(lambda *args: calls.append(1))
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    export_bundle(loaded, tmp_path / "bundle", facts={"base_model": str(tmp_path / "base")})
+    assert capfd.readouterr() == ("", "")
+    assert [module.training for module in model.modules()] == modes
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert list(model.visual._forward_hooks) == [hook.id]
+    # exported from training mode all the same, and no class files without classes
+    manifest = bundle.verify(tmp_path / "bundle")
+    assert manifest["base_model"] == "base"
+    assert bundle.CLASSES not in manifest["files"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [{"no_causal_mask": True}, {"pool_type": "last"}, {"pool_type": "eos", "eos_id": 49407}],
+    ids=["bidirectional", "last", "end-token"],
+)
+def test_other_text_towers(tmp_path, text):
+    """Where padding counts, the length is fixed, and the runtime pads what is shorter."""
+    loaded = make(custom=True, context_length=12, **text)
+    manifest = export_bundle(loaded, tmp_path / "bundle", facts=FACTS)
+    assert manifest["text_length"] == ("dynamic" if "eos_id" in text else "fixed")
+    engine = OnnxRuntime(tmp_path / "bundle")
+    for batch in (1, 4):
+        tokens = loaded.tokenizer(["a cat", "two dogs", "a bird", "one"][:batch])
+        expected = PyTorchRuntime(loaded).encode_text(tokens)
+        torch.testing.assert_close(engine.encode_text(tokens), expected, atol=2e-6, rtol=0)
+        cut = engine.encode_text(tokens[:, :6])
+        torch.testing.assert_close(cut, expected, atol=2e-6, rtol=0)
+
+
+def test_disagreement_is_a_failed_gate_and_leaves_nothing(tmp_path, monkeypatch):
+    real = PyTorchRuntime.encode_text
+    monkeypatch.setattr(PyTorchRuntime, "encode_text", lambda *args: real(*args).roll(1, dims=1))
+    with pytest.raises(GateFailed, match=r"onnx/text_model\.onnx does not agree"):
+        export_bundle(make(), tmp_path / "bundle", facts=FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_run_is_a_failed_gate(tmp_path, monkeypatch):
+    real = exporter._export_towers
+
+    def truncated(model, folder, *args, **kwargs):
+        real(model, folder, *args, **kwargs)
+        path = folder / bundle.VISION
+        path.write_bytes(path.read_bytes()[:5000])
+
+    monkeypatch.setattr(exporter, "_export_towers", truncated)
+    with pytest.raises(GateFailed, match="do not run"):
+        export_bundle(make(), tmp_path / "bundle", facts=FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_opset_that_makes_invalid_files_is_refused(tiny, tmp_path):
+    with pytest.raises(UsageError, match="18 to 25"):
+        export_bundle(tiny, tmp_path / "bundle", facts=FACTS, opset=26)
+
+
+def test_the_plan_names_what_is_written(exported, tiny):
+    planned = plan(tiny, {"names": NAMES, "prompts": PROMPTS})
+    written = {p.relative_to(exported).as_posix(): p.stat().st_size for p in exported.rglob("*")}
+    files = {name for name in written if (exported / name).is_file()}
+    assert set(planned) == files
+    for name in (bundle.VISION, bundle.TEXT, "tokenizer.json"):
+        assert planned[name] == pytest.approx(written[name], rel=0.5)
+    assert planned[bundle.TEXT] == pytest.approx(written[bundle.TEXT], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"), [((), "not installed either"), (("tensorrt_rtx",), "tensorrt_rtx installed")]
+)
+def test_tensorrt_says_what_is_missing(exported, monkeypatch, found, said):
+    monkeypatch.setattr(tensorrt, "find_spec", lambda name: name in found or None)
+    with pytest.raises(MissingDependency, match=said):
+        tensorrt.build(exported)
+
+
+def test_given_features_are_used(tiny):
+    features = np.array([[3.0, 4.0] + [0.0] * 14])
+    result = exporter.class_features(tiny, {"names": ["a"], "features": features})
+    np.testing.assert_allclose(result[0, :2], [0.6, 0.8], rtol=1e-6)

@@ -1,0 +1,153 @@
+"""The two runtimes: equal features, and clear refusals instead of silent fallbacks."""
+
+import builtins
+import json
+from importlib import metadata
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tiny_bundle import make
+
+from radapter import bundle, models
+from radapter.errors import BrokenInput, MissingDependency
+from radapter.run import file_hash
+from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+TEXTS = ["", "a cat", "a photo of two dogs and a house", "word " * 100]
+
+
+@pytest.fixture(scope="module")
+def engine(exported):
+    return OnnxRuntime(exported)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_pictures_agree_with_open_clip(engine, tiny, batch):
+    pixels = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
+    with torch.no_grad():
+        features = tiny.model.encode_image(pixels).double()
+    expected = features / features.norm(dim=1, keepdim=True)
+    for runtime in (engine, PyTorchRuntime(tiny)):
+        output = runtime.encode_image(pixels)
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], TEXTS[1:2], TEXTS[:3]])
+def test_texts_agree_with_open_clip_at_any_length(engine, tiny, texts):
+    tokens = tiny.tokenizer(texts)
+    with torch.no_grad():
+        features = tiny.model.encode_text(tokens).double()
+    expected = features / features.norm(dim=1, keepdim=True)
+    short = models.shorten(tiny.model, tokens)
+    for runtime in (engine, PyTorchRuntime(tiny)):
+        for ids in (tokens, short):
+            output = runtime.encode_text(ids).double()
+            torch.testing.assert_close(output, expected, atol=2e-6, rtol=0)
+
+
+def test_what_they_say_of_themselves(engine, tiny):
+    reference = PyTorchRuntime(tiny)
+    assert engine.logit_scale == pytest.approx(reference.logit_scale, rel=1e-7)
+    assert engine.logit_scale == pytest.approx(float(tiny.model.logit_scale.exp()), rel=1e-6)
+    assert engine.provenance["weights_hash"] == reference.provenance["weights_hash"]
+    assert engine.provenance["provider"] == "CPUExecutionProvider"
+    assert (engine.name, engine.device, engine.precision) == ("onnx", "cpu", "fp32")
+    assert (reference.name, reference.device, reference.precision) == ("pytorch", "cpu", "fp32")
+
+
+def test_pytorch_leaves_the_model_as_it_was():
+    loaded = make()
+    loaded.model.train()
+    loaded.model.visual.eval()
+    before = {name: module.training for name, module in loaded.model.named_modules()}
+    runtime = PyTorchRuntime(loaded)
+    features = runtime.encode_text(loaded.tokenizer(["a cat"]))
+    assert {name: module.training for name, module in loaded.model.named_modules()} == before
+    assert not features.requires_grad
+    assert all(p.requires_grad and p.grad is None for p in loaded.model.parameters())
+
+
+def test_an_unknown_device_is_a_missing_dependency(tiny):
+    with pytest.raises(MissingDependency, match="no device"):
+        PyTorchRuntime(tiny, device="cuda:99")
+
+
+def test_a_truncated_file_is_broken(bundle_copy):
+    model = bundle_copy / bundle.TEXT
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(BrokenInput, match="text_model"):
+        OnnxRuntime(bundle_copy)
+
+
+def test_a_file_that_does_not_load_is_broken_even_with_the_right_hash(bundle_copy):
+    model = bundle_copy / bundle.VISION
+    model.write_bytes(model.read_bytes()[:1000])
+    _rehash(bundle_copy, bundle.VISION)
+    with pytest.raises(BrokenInput, match="cannot load"):
+        OnnxRuntime(bundle_copy)
+
+
+def test_changed_weights_change_the_features(bundle_copy, engine):
+    """What runs is the file: the parity gate can see damage that the hashes do not."""
+    path = bundle_copy / bundle.VISION
+    model = onnx.load(path)
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    damaged = numpy_helper.to_array(largest) * np.float32(1.5)
+    largest.CopyFrom(numpy_helper.from_array(damaged, largest.name))
+    onnx.save(model, path)
+    _rehash(bundle_copy, bundle.VISION)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    cosines = (OnnxRuntime(bundle_copy).encode_image(pixels) * engine.encode_image(pixels)).sum(1)
+    assert cosines.min() < 0.9999
+
+
+def test_a_provider_that_is_not_there_is_refused(exported):
+    with pytest.raises(MissingDependency, match=r"radapter\[gpu\]"):
+        OnnxRuntime(exported, "CUDAExecutionProvider")
+
+
+def test_a_provider_that_falls_back_is_refused(exported, monkeypatch):
+    """onnxruntime-gpu lists CUDA on any machine, then serves from the CPU in silence."""
+    import onnxruntime
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(MissingDependency, match="but serves vision_model"):
+        OnnxRuntime(exported, "CUDAExecutionProvider")
+
+
+def test_no_onnxruntime_names_the_line_to_type(exported, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingDependency, match=r'pip install "radapter\[cpu\]"'):
+        OnnxRuntime(exported)
+
+
+def test_both_distributions_are_refused(exported, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    with pytest.raises(MissingDependency, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+        OnnxRuntime(exported)
+
+
+def _rehash(folder, name):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = file_hash(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
