@@ -40,7 +40,8 @@ def mpm_nce(
         A scalar tensor, fp32.
     """
     positive = groups[:, None] == groups[None, :]
-    similarity = image_features.float() @ text_features.float().T
+    with torch.autocast(image_features.device.type, enabled=False):
+        similarity = image_features.float() @ text_features.float().T
     logits = logit_scale * (similarity + margin * ~positive)
 
     positives = positive.sum(dim=1, keepdim=True)

@@ -25,7 +25,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------- method
@@ -195,7 +195,7 @@ class Recipe(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     alpha: float = 0.5
     suites: list[str] = []
 
@@ -275,7 +275,8 @@ def _read_yaml(text: str, name: str) -> Any:
     if tree is None:
         raise UsageError(f"{name}: the file is empty")
     if not isinstance(tree, dict):
-        raise UsageError(f"{name}:1:1: expected `key: value` lines, found a {type(tree).__name__}")
+        found = "a list" if isinstance(tree, list) else "a single value"
+        raise UsageError(f"{name}:1:1: expected `key: value` lines, found {found}")
     return tree
 
 

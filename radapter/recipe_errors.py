@@ -40,7 +40,11 @@ def explain(
         problem = f"{dotted}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
         if error["type"] == "value_error":
             problem = f"{dotted}: {message}"
-    if any(location[: len(keys)] == keys for keys in overridden):
+    written = _in_file(tree, location)
+    if any(
+        location[: len(keys)] == keys or (not written and keys[: len(location)] == location)
+        for keys in overridden
+    ):
         return f"override {dotted}: {problem}"
     line, column = _position(tree, location)
     return f"{name}:{line}:{column}: {problem}"
@@ -94,6 +98,19 @@ def _branch(schema: type[BaseModel], path: list[Any], tag: str) -> type[BaseMode
             if tag in typing.get_args(candidate.annotation):
                 return member
     return None
+
+
+def _in_file(tree: Any, path: tuple[Any, ...]) -> bool:
+    """Whether every key of `path` was read from the file, not made by an override."""
+    for part in path:
+        marks = getattr(tree, "lc", None)
+        if marks is None or (isinstance(tree, dict) and part not in (marks.data or {})):
+            return False
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
 
 
 def _position(tree: Any, path: tuple[Any, ...]) -> tuple[int, int]:

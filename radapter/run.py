@@ -96,13 +96,13 @@ class Run:
             raise BrokenInput(
                 f"Run {self.name} has no merged model. Type first: radapter merge --run {self.path}"
             )
-        folder = pointer.parent / pointer.read_text().strip()
-        if folder.parent != pointer.parent or not folder.is_dir():
+        name = pointer.read_text().strip()
+        if name not in (path.name for path in pointer.parent.iterdir() if path.is_dir()):
             raise BrokenInput(
                 f"{pointer} names a folder that is not there. "
                 f"Type first: radapter merge --run {self.path}"
             )
-        return folder
+        return pointer.parent / name
 
     def bundle_for(self, merged_hash: str) -> Path:
         """Where the bundle made from merged weights with this hash is, or would be."""
@@ -199,7 +199,12 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         replaced = path.exists()
         if replaced:
             os.rename(path, old)
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            if replaced:
+                os.rename(old, path)
+            raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -209,11 +214,15 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`. Call it with the run locked."""
+    """Undo what a killed process left half-done in `folder`. Call it with the run locked."""
     for leftover in folder.rglob(".*.tmp"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     for leftover in folder.rglob(".*.old"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        path = leftover.with_name(leftover.name[1:].rsplit(".", 2)[0])
+        if path.exists():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:  # killed between the two renames of `new_folder`
+            os.rename(leftover, path)
 
 
 def _sync(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Dataset:
     keys: list[str]
     """Names of the pictures, for messages and results"""
     read: Callable[[int], Image.Image]
-    """The RGB picture at an index; BrokenInput names it if it cannot be read"""
+    """The RGB picture at an index; BrokenInput names it if it cannot be read. It goes to
+    worker processes, so it is a partial function and no lambda."""
     labels: list[int] = field(default_factory=list)
     """Class numbers; empty if there are no classes"""
     class_names: list[str] = field(default_factory=list)
@@ -38,11 +40,10 @@ class Dataset:
 
     def select(self, indices: list[int]) -> Dataset:
         """The pictures at `indices`, in that order."""
-        read = self.read
         return dataclasses.replace(
             self,
             keys=[self.keys[i] for i in indices],
-            read=lambda i: read(indices[i]),
+            read=functools.partial(_read_chosen, self.read, list(indices)),
             labels=[self.labels[i] for i in indices] if self.labels else [],
             captions=[self.captions[i] for i in indices] if self.captions else [],
             groups=[self.groups[i] for i in indices],
@@ -54,6 +55,10 @@ class Dataset:
         for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
             digest.update(repr(part).encode())
         return digest.hexdigest()
+
+
+def _read_chosen(read: Callable[[int], Image.Image], indices: list[int], index: int) -> Image.Image:
+    return read(indices[index])
 
 
 def open_data(settings: Data) -> Dataset:
@@ -75,9 +80,9 @@ def open_data(settings: Data) -> Dataset:
         dataset = shards.open_shards(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
-    if settings.task == "classification" and not dataset.labels:
+    if settings.task == "classification" and dataset.keys and not dataset.labels:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
-    if settings.task == "captions" and not dataset.captions:
+    if settings.task == "captions" and dataset.keys and not dataset.captions:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if isinstance(settings, HeldOut):
         dataset = _split(dataset, settings)

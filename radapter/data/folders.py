@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+
+from PIL import Image
 
 from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, read_picture
 from radapter.errors import BrokenInput
@@ -27,8 +30,12 @@ def open_folder(settings: FolderData) -> Dataset:
     return Dataset(
         source=f"folder {root}",
         keys=[p.relative_to(root).as_posix() for p in paths],
-        read=lambda i: read_picture(paths[i]),
+        read=functools.partial(_read, paths),
         labels=labels,
         class_names=[p.name.replace("_", " ") for p in classes],
         groups=list(range(len(paths))),
     )
+
+
+def _read(paths: list[Path], index: int) -> Image.Image:
+    return read_picture(paths[index])

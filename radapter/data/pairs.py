@@ -54,11 +54,11 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
     return v2.Compose(steps)
 
 
-def templates_of(settings: Data) -> list[str]:
-    """Prompts with `{}` for the class name."""
-    if settings.templates == "openai":
+def templates_of(templates: list[str] | str) -> list[str]:
+    """Prompts with `{}` for the class name; `openai` is open_clip's list of 80."""
+    if isinstance(templates, str):
         return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-    return list(settings.templates)
+    return list(templates)
 
 
 class Pairs(TorchDataset[dict[str, Any]]):
@@ -68,7 +68,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
     def __init__(self, dataset: Dataset, settings: Data, transform: v2.Transform, seed: int):
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.classify = settings.task == "classification"
-        self.templates = templates_of(settings)
+        self.templates = templates_of(settings.templates)
         if self.classify:
             self.items = [(i, "") for i in range(len(dataset))]
         else:
@@ -77,7 +77,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, item = place
         index, text = self.items[item]
         with torch.random.fork_rng(devices=[]):
@@ -143,7 +143,7 @@ def loader(pairs: Pairs, order: Order, tokenizer: Any, workers: int) -> DataLoad
     """Batches in `order`, read by `workers` processes (0: in this one)."""
     return DataLoader(
         pairs,
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=order,
         collate_fn=Collate(tokenizer),
         num_workers=workers,
         persistent_workers=False,

@@ -6,6 +6,7 @@ holds a pickle, and a source that would run a program (`pipe:`), are refused.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tarfile
@@ -74,7 +75,7 @@ def index_shard(path: Path) -> dict[str, dict[str, Member]]:
                 samples.setdefault(key, {})[extension] = member
     except FileNotFoundError:
         raise BrokenInput(f"No such shard: {path}.") from None
-    except tarfile.TarError as error:
+    except (OSError, tarfile.TarError) as error:
         raise BrokenInput(f"{path} is no whole tar file: {error}") from None
     return samples
 
@@ -116,12 +117,16 @@ def open_shards(settings: ShardsData) -> Dataset:
     return Dataset(
         source=f"shards {settings.shards}",
         keys=keys,
-        read=lambda i: pictures[i].picture(),
+        read=functools.partial(_read, pictures),
         labels=labels,
         class_names=names,
         captions=captions,
         groups=list(range(len(keys))),
     )
+
+
+def _read(pictures: list[Member], index: int) -> Image.Image:
+    return pictures[index].picture()
 
 
 _files = threading.local()

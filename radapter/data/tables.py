@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
+
+from PIL import Image
 
 from radapter.data.dataset import Dataset, read_picture
 from radapter.errors import BrokenInput, nearest
@@ -55,9 +58,13 @@ def open_table(settings: TableData) -> Dataset:
     return Dataset(
         source=f"table {path}",
         keys=keys,
-        read=lambda i: read_picture(root / keys[i]),
+        read=functools.partial(_read, root, keys),
         labels=labels,
         class_names=class_names,
         captions=[texts[key] for key in keys],
         groups=[groups[group_of[key]] for key in keys],
     )
+
+
+def _read(root: Path, keys: list[str], index: int) -> Image.Image:
+    return read_picture(root / keys[index])

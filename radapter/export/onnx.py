@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import logging
 import math
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
-import radapter
-from radapter import bundle, models
+from radapter import __version__, bundle, models
 from radapter.errors import GateFailed, UsageError
-from radapter.export import verify
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.run import new_folder
 from radapter.runtimes.onnx import import_onnxruntime
@@ -31,6 +31,7 @@ from radapter.runtimes.pytorch import PyTorchRuntime
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
 WORST_COSINE = 0.99999  # fp32, as the parity gate of the evaluation
+BATCHES = (1, 2, 5)  # that are verified
 ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
 TEXTS = ("a cat", "two red balls", "nothing", "a photo of a house by the sea", "blue")
 LONG = " ".join("a long text about one thing and another, that goes on and on" for _ in range(20))
@@ -168,8 +169,8 @@ def _image_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _cases(loaded: models.LoadedModel, reference: PyTorchRuntime) -> dict[str, Tensor]:
-    """Inputs and the features that PyTorch gives for them, named as `verify` expects."""
-    n = max(verify.BATCHES)
+    """Inputs and the features that PyTorch gives for them, named as verify.py expects."""
+    n = max(BATCHES)
     size = _image_size(loaded.model)
     noise = torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(0))
     # Pictures are smooth; blurred noise is nearer to them than noise is.
@@ -202,8 +203,7 @@ def _export_towers(
         (bundle.TEXT, TextTower(model), tokens, text_axes, "text_embeds"),
     ):
         name = "pixel_values" if path == bundle.VISION else "input_ids"
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 tower.eval(),
                 (example,),
@@ -217,8 +217,25 @@ def _export_towers(
         assert program is not None
         # Stack traces with this machine's paths, otherwise.
         ClearMetadataAndDocStringPass()(program.model)
+        program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
         size = sum(p.numel() * p.element_size() for p in tower.parameters())
         program.save(str(folder / path), external_data=size > ONE_FILE)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns and logs about its own workings; what matters is verified."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _verify(folder: Path, cases: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -226,7 +243,8 @@ def _verify(folder: Path, cases: Mapping[str, Tensor]) -> dict[str, Any]:
     reference = folder / ".reference.safetensors"
     save_file(dict(cases), reference)
     # By path and with -P: neither this package nor the folder of verify.py, which has an onnx.py.
-    command = [sys.executable, "-P", str(Path(verify.__file__)), str(folder), str(reference)]
+    script = Path(__file__).with_name("verify.py")
+    command = [sys.executable, "-P", *map(str, (script, folder, reference, *BATCHES))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
@@ -248,7 +266,7 @@ def _verify(folder: Path, cases: Mapping[str, Tensor]) -> dict[str, Any]:
     lengths = sorted({cases[name].shape[1] for name in texts})
     return {
         "runtime": "onnxruntime, CPUExecutionProvider",
-        "batches": list(verify.BATCHES),
+        "batches": list(BATCHES),
         "text_lengths": lengths,
         "image": results[bundle.VISION],
         "text": results[bundle.TEXT],
@@ -258,7 +276,7 @@ def _verify(folder: Path, cases: Mapping[str, Tensor]) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     names = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
     found = {name: _version(name) for name in names}
-    return {"radapter": radapter.__version__, **{k: v for k, v in found.items() if v}}
+    return {"radapter": __version__, **{k: v for k, v in found.items() if v}}
 
 
 def _version(distribution: str) -> str | None:

@@ -1,6 +1,6 @@
 """Run exported ONNX files and compare them with features computed before, in a process of its own.
 
-    python -P verify.py BUNDLE REFERENCE
+    python -P verify.py BUNDLE REFERENCE BATCH [BATCH ...]
 
 It imports neither radapter nor torch, so that what it proves holds where only onnxruntime is
 installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] and
@@ -19,11 +19,9 @@ import onnx
 import onnxruntime
 from safetensors.numpy import load_file
 
-BATCHES = (1, 2, 5)
 
-
-def check(folder: Path, reference: Path) -> dict[str, dict[str, float]]:
-    """Check every ONNX file that the reference names.
+def check(folder: Path, reference: Path, batches: list[int]) -> dict[str, dict[str, float]]:
+    """Check every ONNX file that the reference names, in batches of these sizes.
 
     Raises:
         ValueError: an output has another shape, another norm than 1, or is not finite.
@@ -40,7 +38,7 @@ def check(folder: Path, reference: Path) -> dict[str, dict[str, float]]:
         results[name] = {"worst_cosine": 1.0, "max_abs_difference": 0.0}
         for case in sorted({key.split("|")[1] for key in tensors if key.startswith(name)}):
             inputs, expected = (tensors[f"{name}|{case}|{part}"] for part in ("input", "output"))
-            for batch in BATCHES:
+            for batch in batches:
                 where = f"{name}, {case}, batch {batch}"
                 compare(session, inputs[:batch], expected[:batch], results[name], where)
     return results
@@ -69,4 +67,5 @@ def compare(
 
 
 if __name__ == "__main__":
-    print(json.dumps(check(Path(sys.argv[1]), Path(sys.argv[2]))))
+    sizes = [int(size) for size in sys.argv[3:]]
+    print(json.dumps(check(Path(sys.argv[1]), Path(sys.argv[2]), sizes)))

@@ -205,9 +205,9 @@ def attach(
             )
         for name, block in blocks:
             for place, linear in (("attn", "attn.out_proj"), ("mlp", "mlp.c_proj")):
-                width = block.get_submodule(linear).weight.shape[0]
+                width = int(block.get_parameter(f"{linear}.weight").shape[0])
                 adapter = Adapter(
-                    int(width),
+                    width,
                     full,
                     drop=drop,
                     drop_unit=drop_unit,

@@ -39,7 +39,8 @@ def shorten(model: nn.Module, tokens: Tensor) -> Tensor:
     if not takes_short_texts(model) or not len(tokens):
         return tokens
     pool, end_token = _pooling(text_tower(model))
-    ends = tokens.argmax(dim=1) if pool == "argmax" else (tokens == end_token).int().argmax(dim=1)
+    is_end = tokens if pool == "argmax" else torch.eq(tokens, int(end_token or 0)).int()
+    ends = is_end.argmax(dim=1)
     return tokens[:, : int(ends.max()) + 1]
 
 

@@ -59,7 +59,7 @@ def load(folder: Path) -> Checkpoint | None:
             if file_hash(path / "state.safetensors") != facts["sha256"]:
                 raise ValueError("state.safetensors does not match its hash")
             tensors = load_file(path / "state.safetensors")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"Checkpoint {path.name} is damaged ({error}).", stacklevel=2)
             continue
         parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}}

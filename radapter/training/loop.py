@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,10 @@ def _optimizer(parameters: list[torch.nn.Parameter], o: Optimisation) -> torch.o
     """AdamW; weight decay spares biases, norms and scales, as everywhere in the field."""
     matrices = [p for p in parameters if p.dim() >= 2]
     others = [p for p in parameters if p.dim() < 2]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
         [g for g in groups if g["params"]],
         lr=o.lr,
@@ -361,8 +364,3 @@ def _write_environment(run: runs.Run) -> None:
         "packages": packages,
     }
     runs.write_atomic(run.path / "environment.json", json.dumps(facts, indent=2) + "\n")
-
-
-def plan_facts(made: Plan) -> dict[str, Any]:
-    """A plan as plain data, for `--json`."""
-    return asdict(made)

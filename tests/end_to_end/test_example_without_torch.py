@@ -87,7 +87,8 @@ def test_it_is_short_and_imports_neither():
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(
-    ("width", "height"), [(64, 64), (32, 32), (20, 20), (71, 50), (50, 71), (33, 200), (101, 34)]
+    ("width", "height"),
+    [(64, 64), (32, 32), (20, 20), (71, 50), (50, 71), (33, 200), (101, 34), (32, 35), (35, 32)],
 )
 def test_preprocessing_is_open_clips(tmp_path, mode, interpolation, width, height):
     from radapter.export.huggingface import write_preprocessor

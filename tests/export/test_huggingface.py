@@ -12,17 +12,49 @@ from radapter.errors import UsageError
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 
 EQUAL = [
-    "a photo of a cat", "Café déjà-vu naïve", "ÅNGSTRÖM e\u0301 decomposed", "3 cats, 1,024 in 1999",
-    "½ ² Ⅻ", "It's the dog's; they've, we'll, I'd, I'm, you're", "DON'T SHOUT'S 'twas", "two  spaces",
-    "tab\tand\nline\r\n end  ", "\u00a0no-break\u3000space", "🙂 👍🏽 👩\u200d🚀 🇫🇷 emoji", "一只猫在垫子上 中文",
-    "кошка на ковре", "قطة", "कुत्ता", "한국어 고양이", "hello_world #tag @you 50%", "wow! really?!", "!",
-    "A.B.C. http://x.y/z?q=1", "dash – em — dash…", "ẞ ß İstanbul", "", " ", "word " * 100, "x" * 300,
+    "a photo of a cat",
+    "Café déjà-vu naïve",
+    "ÅNGSTRÖM e\u0301 decomposed",
+    "3 cats, 1,024 in 1999",
+    "½ ² Ⅻ",
+    "It's the dog's; they've, we'll, I'd, I'm, you're",
+    "DON'T SHOUT'S 'twas",
+    "two  spaces",
+    "tab\tand\nline\r\n end  ",
+    "\u00a0no-break\u3000space",
+    "🙂 👍🏽 👩\u200d🚀 🇫🇷 emoji",
+    "一只猫在垫子上 中文",
+    "кошка на ковре",
+    "قطة",
+    "कुत्ता",
+    "한국어 고양이",
+    "hello_world #tag @you 50%",
+    "wow! really?!",
+    "!",
+    "A.B.C. http://x.y/z?q=1",
+    "dash – em — dash…",
+    "ẞ ß İstanbul",
+    "",
+    " ",
+    "word " * 100,
+    "x" * 300,
     "🙂" * 90,
-]  # fmt: skip
+]
 DIFFERENT = [
-    "“curly” quotes", "it’s", "ﬁne ligature", "ＦＵＬＬ width", "ﾊﾛｰ", "&amp; &lt;b&gt;", "schÃ¶n",
-    "a\x00b", "\x1b[31mred", "\ufeffbom", "ΟΔΟΣ ΣΊΣΥΦΟΣ", "<|endoftext|>", "<start_of_text>",
-]  # fmt: skip
+    "“curly” quotes",
+    "it’s",
+    "ﬁne ligature",
+    "ＦＵＬＬ width",
+    "ﾊﾛｰ",
+    "&amp; &lt;b&gt;",
+    "schÃ¶n",
+    "a\x00b",
+    "\x1b[31mred",
+    "\ufeffbom",
+    "ΟΔΟΣ ΣΊΣΥΦΟΣ",
+    "<|endoftext|>",
+    "<start_of_text>",
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +120,7 @@ def test_the_clip_form_says_what_the_model_is(tmp_path):
     assert vision["intermediate_size"] == block.mlp.c_fc.out_features
     assert vision["layer_norm_eps"] == block.ln_1.eps
     assert text["max_position_embeddings"] == model.positional_embedding.shape[0]
-    assert text["vocab_size"], text["hidden_size"] == model.token_embedding.weight.shape
+    assert (text["vocab_size"], text["hidden_size"]) == model.token_embedding.weight.shape
     assert text["num_attention_heads"] == model.transformer.resblocks[0].attn.num_heads
     assert text["intermediate_size"] == model.transformer.resblocks[0].mlp.c_fc.out_features
     assert text["eos_token_id"] == loaded.tokenizer.eot_token_id

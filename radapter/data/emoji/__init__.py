@@ -87,9 +87,13 @@ def open_emoji(settings: EmojiData) -> Dataset:
     return Dataset(
         source=f"emoji {'+'.join(settings.styles)}, {settings.split} of fold {settings.fold}",
         keys=[f"{style}/{concept['hexcode']}" for style, _, concept in chosen],
-        read=lambda i: _picture(chosen[i][0], chosen[i][2]["hexcode"]),
+        read=functools.partial(_read, [(style, c["hexcode"]) for style, _, c in chosen]),
         labels=[names.index(c["subgroup"]) for _, _, c in chosen] if classify else [],
         class_names=names if classify else [],
         captions=[captions(concept, list(settings.captions)) for _, _, concept in chosen],
         groups=[number for _, number, _ in chosen],
     )
+
+
+def _read(pictures: list[tuple[str, str]], index: int) -> Image.Image:
+    return _picture(*pictures[index])

@@ -24,7 +24,7 @@ import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radapter.data.emoji.sources import EMOJIBASE, FLAT, LICENCES, NOTICE, STYLES
 
@@ -89,9 +89,12 @@ def fetch(package: str, version: str, sha256: str, cache: Path) -> tarfile.TarFi
     return tarfile.open(path)
 
 
-def read(package: tarfile.TarFile, name: str) -> dict | list:
+def read(package: tarfile.TarFile, name: str) -> Any:
     """Parse one JSON file of an npm package."""
-    return json.load(package.extractfile(f"package/{name}"))
+    file = package.extractfile(f"package/{name}")
+    if file is None:
+        raise ValueError(f"package/{name} is no file")
+    return json.load(file)
 
 
 def slug(text: str) -> str:
@@ -179,7 +182,9 @@ def match(
             else:
                 given = [tables[s].get(bare(hexcode)) for s in ("noto", "twemoji", FLAT)]
                 names = [slug(concept["name"]), *given]
-                names += [old for name in dict.fromkeys(names) for old in old_names.get(name, [])]
+                names += [
+                    old for name in dict.fromkeys(names) for old in old_names.get(name or "", [])
+                ]
             # An alias can be wrong where the set lacks the thing, so real icons go first.
             name = next(
                 (n for n in names if n in data["icons"]),

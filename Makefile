@@ -1,0 +1,42 @@
+# make demo    set up, then the whole promise in one command
+# make check   lint, types and the quick tests
+# make test    lint, types and every test; what CI runs
+#
+# The first call makes .venv: about 6 GB on Linux, where PyPI's torch brings CUDA. With
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu it is about 1 GB.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo check lint test clean
+
+demo: $(INSTALLED)
+	$(BIN)/radapter demo
+
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "radapter needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
+	@echo "Setting up .venv ($(if $(TORCH_INDEX),about 1 GB,about 6 GB on Linux; with \
+	TORCH_INDEX=https://download.pytorch.org/whl/cpu about 1 GB))"
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt \
+	  --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+	@du -sh .venv | awk '{print ".venv is ready: " $$1}'
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

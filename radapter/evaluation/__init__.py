@@ -1,0 +1,15 @@
+"""Suites of data sets, scored on any runtime; two runtimes compared item by item."""
+
+from radapter.evaluation.evaluate import Evaluation, evaluate
+from radapter.evaluation.parity import compare
+from radapter.evaluation.suite import Suite, held_out_suite, load_suite, shipped_suites
+
+__all__ = [
+    "Evaluation",
+    "Suite",
+    "compare",
+    "evaluate",
+    "held_out_suite",
+    "load_suite",
+    "shipped_suites",
+]

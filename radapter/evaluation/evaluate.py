@@ -1,0 +1,222 @@
+"""Score a runtime on a suite: features once, then every metric with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radapter.data import Dataset
+from radapter.data.pairs import templates_of
+from radapter.evaluation import retrieval
+from radapter.evaluation.classification import (
+    classifier_head,
+    encode_texts,
+    merge_equal_names,
+    predict,
+)
+from radapter.evaluation.intervals import mean_interval
+from radapter.evaluation.suite import Suite
+from radapter.models import LoadedModel, shorten
+from radapter.runtimes import Runtime
+
+METRICS = {
+    "classification": ["accuracy"],
+    "retrieval": ["text_to_image_r1", "image_to_text_r1", "text_to_image_r5", "image_to_text_r5"],
+}
+
+
+@dataclass
+class Scored:
+    """One metric on one data set: a score for every item."""
+
+    scores: np.ndarray
+    """[items], 1 for a hit and 0 for a miss"""
+    clusters: np.ndarray
+    """[items], the concept or picture that the item belongs to"""
+    chance: float
+
+
+@dataclass
+class Evaluation:
+    """Features and scores of one runtime on one suite."""
+
+    suite: Suite
+    runtime: Runtime
+    metrics: dict[str, dict[str, Scored]] = field(default_factory=dict)
+    """metrics[data set][metric]"""
+    image_features: dict[str, Tensor] = field(default_factory=dict)
+    """By data set, [pictures, dim]"""
+    text_features: dict[str, Tensor] = field(default_factory=dict)
+    """By distinct text, [dim]"""
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    """By data set, classes with identical names counted as one, [pictures]"""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def value(self, dataset: str, metric: str) -> float:
+        return float(self.metrics[dataset][metric].scores.mean())
+
+    def result(self) -> dict[str, Any]:
+        """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals."""
+        datasets: dict[str, Any] = {}
+        for dataset in self.suite.datasets:
+            scored = self.metrics[dataset.name]
+            datasets[dataset.name] = {
+                "role": dataset.role,
+                "pictures": len(self.image_features[dataset.name]),
+                "fingerprint": self.fingerprints[dataset.name],
+            } | {metric: _summary([item]) for metric, item in scored.items()}
+        roles: dict[str, Any] = {}
+        for role in self.suite.roles():
+            names = [d.name for d in self.suite.datasets if d.role == role]
+            roles[role] = {"datasets": names}
+            for metric in self.metrics[names[0]]:
+                values = {name: self.value(name, metric) for name in names}
+                worst = min(values, key=lambda name: values[name])
+                roles[role][metric] = _summary([self.metrics[name][metric] for name in names]) | {
+                    "worst": values[worst],
+                    "worst_dataset": worst,
+                }
+        return {
+            "runtime": self.runtime.name,
+            "device": self.runtime.device,
+            "precision": self.runtime.precision,
+            "provenance": self.runtime.provenance,
+            "roles": roles,
+            "datasets": datasets,
+        }
+
+
+def _summary(scored: list[Scored]) -> dict[str, Any]:
+    return {
+        "value": float(np.mean([s.scores.mean() for s in scored])),
+        "interval": mean_interval([s.scores for s in scored], [s.clusters for s in scored]),
+        "items": int(sum(len(s.scores) for s in scored)),
+        "chance": float(np.mean([s.chance for s in scored])),
+    }
+
+
+def protocol(suite: Suite, loaded: LoadedModel) -> dict[str, Any]:
+    """The choices that a number depends on, to stand beside it."""
+    return {
+        "templates": suite.templates,
+        "head": "mean of normalized text features over templates, normalized",
+        "retrieval": "identical texts are one caption; a tie counts as a miss",
+        "interval": "95 %, percentile bootstrap over concepts",
+        "preprocessing": loaded.config["preprocess_cfg"],
+    }
+
+
+def evaluate(
+    suite: Suite,
+    runtime: Runtime,
+    loaded: LoadedModel,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Score every data set of a suite on every task.
+
+    Args:
+        suite: what to score on.
+        runtime: what computes the features.
+        loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
+        on_progress: called with pictures done and pictures in all.
+
+    Raises:
+        BrokenInput: a data set is missing, or a picture cannot be read (its name is given).
+    """
+    opened = suite.open()
+    total = sum(len(next(iter(tasks.values()))) for tasks in opened.values())
+    evaluation = Evaluation(suite, runtime)
+    texts = _Texts(evaluation, loaded)
+    done = 0
+    for name, tasks in opened.items():
+        # A set may hold more pictures for one task than for another: each is encoded once.
+        pictures: dict[str, tuple[Dataset, int]] = {}
+        for dataset in tasks.values():
+            for i, key in enumerate(dataset.keys):
+                pictures.setdefault(key, (dataset, i))
+        row = {key: i for i, key in enumerate(pictures)}
+        chunks = []
+        places = list(pictures.values())
+        for start in range(0, len(places), batch_size):
+            batch = [loaded.preprocess(d.read(i)) for d, i in places[start : start + batch_size]]
+            chunks.append(runtime.encode_image(torch.stack(batch)))
+            on_progress(min(done + start + batch_size, total), total)
+        done += len(places)
+        features = torch.cat(chunks)
+        evaluation.image_features[name] = features
+        evaluation.fingerprints[name] = next(iter(tasks.values())).fingerprint()
+        scored = evaluation.metrics[name] = {}
+        for task, dataset in tasks.items():
+            own = features[[row[key] for key in dataset.keys]]
+            if task == "classification":
+                predicted = _classify(scored, dataset, own, texts.head(dataset, suite))
+                evaluation.predictions[name] = predicted
+            else:
+                _retrieve(scored, dataset, own, texts)
+    return evaluation
+
+
+class _Texts:
+    """Text features, each distinct text encoded once for the whole suite."""
+
+    def __init__(self, evaluation: Evaluation, loaded: LoadedModel):
+        self.evaluation, self.loaded = evaluation, loaded
+        self.heads: dict[tuple[str, ...], Tensor] = {}
+
+    def _shorten(self, tokens: Tensor) -> Tensor:
+        return shorten(self.loaded.model, tokens)
+
+    def head(self, dataset: Dataset, suite: Suite) -> Tensor:
+        key = tuple(dataset.class_names)
+        if key not in self.heads:
+            self.heads[key] = classifier_head(
+                self.evaluation.runtime,
+                self.loaded.tokenizer,
+                dataset.class_names,
+                templates_of(suite.templates),
+                shorten=self._shorten,
+            )
+            names = {f"class: {n}": f for n, f in zip(key, self.heads[key], strict=True)}
+            self.evaluation.text_features.update(names)
+        return self.heads[key]
+
+    def captions(self, texts: list[str]) -> Tensor:
+        known = self.evaluation.text_features
+        new = [text for text in texts if text not in known]
+        if new:
+            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            features = encode_texts(runtime, tokenizer, new, shorten=self._shorten)
+            known.update(zip(new, features, strict=True))
+        return torch.stack([known[text] for text in texts])
+
+
+def _classify(
+    scored: dict[str, Scored], dataset: Dataset, features: Tensor, head: Tensor
+) -> Tensor:
+    predicted = predict(features, head)
+    right = predicted == torch.tensor(dataset.labels)
+    scored["accuracy"] = Scored(
+        right.numpy(), np.array(dataset.groups), 1 / len(set(dataset.class_names))
+    )
+    return merge_equal_names(dataset.class_names)[predicted]
+
+
+def _retrieve(scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts) -> None:
+    captions, pictures_of, captions_of = retrieval.caption_positives(dataset.captions)
+    text_features = texts.captions(captions)
+    groups = np.array(dataset.groups)
+    first_group = groups[[right[0] for right in pictures_of]]
+    for k in (1, 5):
+        ranks = retrieval.best_ranks(text_features, features, pictures_of)
+        odds = retrieval.chance(pictures_of, len(features)) * k
+        scored[f"text_to_image_r{k}"] = Scored((ranks < k).numpy(), first_group, odds)
+        ranks = retrieval.best_ranks(features, text_features, captions_of)
+        odds = retrieval.chance(captions_of, len(captions)) * k
+        scored[f"image_to_text_r{k}"] = Scored((ranks < k).numpy(), groups, odds)

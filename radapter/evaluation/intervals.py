@@ -1,0 +1,37 @@
+"""Bootstrap intervals over clusters: items of one concept are drawn together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def mean_interval(
+    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], *, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the mean over data sets of their mean score.
+
+    Sets over the same clusters (the same concepts in other styles) are resampled together, others
+    apart. Always the same draws, so that one result gives one interval.
+
+    Args:
+        scores: for each data set the scores of its items, [items].
+        clusters: for each data set the cluster of each item, [items].
+    """
+    generator = np.random.default_rng(0)
+    drawn: dict[bytes, np.ndarray] = {}
+    means = []
+    for score, cluster in zip(scores, clusters, strict=True):
+        names, member = np.unique(cluster, return_inverse=True)
+        key = names.tobytes()
+        if key not in drawn:
+            share = np.full(len(names), 1 / len(names))
+            drawn[key] = generator.multinomial(len(names), share, size=RESAMPLES)
+        sums = np.bincount(member, weights=score.astype(float))
+        counts = np.bincount(member)
+        means.append((drawn[key] @ sums) / (drawn[key] @ counts))
+    low, high = np.quantile(np.mean(means, axis=0), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

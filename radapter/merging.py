@@ -1,0 +1,188 @@
+"""From (run, alpha) to a plain model of the original size; choosing alpha on held-out data."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation import evaluate, held_out_suite
+from radapter.methods import METHODS
+from radapter.models import LoadedModel, load, save, weights_hash
+from radapter.models.loading import check_safetensors
+from radapter.recipe import Recipe
+from radapter.run import Run, new_folder, write_atomic
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
+RULE = "the smallest alpha whose score is within one standard error of the best"
+
+
+@dataclass
+class Trained:
+    """What a run has learned, with the base model that it belongs to."""
+
+    base: LoadedModel
+    facts: dict[str, Any]
+    """Metadata of adapter.safetensors: method, base model and hash, steps, EMA share"""
+    tensors: dict[str, Tensor]
+
+    def at(self, alpha: float) -> dict[str, Tensor]:
+        """The state dict of the plain model at a scale."""
+        if not math.isfinite(alpha):
+            raise UsageError(f"alpha must be a finite number, found {alpha}.")
+        if not 0.0 <= alpha <= 1.0:
+            warnings.warn(
+                f"alpha {alpha:g} is outside of [0, 1]: it extrapolates beyond both models",
+                stacklevel=3,
+            )
+        method = METHODS[self.facts["method"]["name"]]
+        return method.merge(self.base.model.state_dict(), self.tensors, alpha)
+
+
+def open_trained(run: Run | Path | str) -> Trained:
+    """Read a run's adapter and its base model.
+
+    Raises:
+        BrokenInput: training has not finished, the file is damaged, or the base model that is
+            found under its name has other weights than the adapter was trained on.
+    """
+    run = run if isinstance(run, Run) else Run(Path(run))
+    path = run.trained()
+    try:
+        facts = json.loads(check_safetensors(path)["radapter"])
+        name, expected, seed = facts["base_model"], facts["base_hash"], facts["base_seed"]
+        if facts["method"]["name"] not in METHODS:
+            raise BrokenInput(f"{path} was made by an unknown method: {facts['method']['name']}.")
+    except (KeyError, TypeError, ValueError):
+        raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
+    tensors = load_file(path)
+    base = load(name, seed=seed)
+    if base.weights_hash != expected:
+        raise BrokenInput(
+            f"{path} was trained on weights with hash {expected[:16]}, but {name} has "
+            f"{base.weights_hash[:16]}: another base model. Merge with the one it was trained on."
+        )
+    return Trained(base, facts, tensors)
+
+
+def merge(run: Run | Path | str, alpha: float) -> dict[str, Tensor]:
+    """The state dict of the plain open_clip model: the run's adapter folded in at `alpha`.
+
+    alpha = 0 gives the base weights bit for bit. Beyond [0, 1] it works, with a warning.
+
+    Raises:
+        BrokenInput: see `open_trained`.
+        UsageError: alpha is no finite number.
+    """
+    return open_trained(run).at(alpha)
+
+
+def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tuple[Path, bool]:
+    """Write `merged/alpha-A/` in open_clip's folder format and make it the run's present one.
+
+    Returns:
+        The folder, and whether it was written (False: it was there already, whole).
+    """
+    trained = trained or open_trained(run)
+    state = trained.at(alpha)
+    facts = {
+        "schema_version": 1,
+        "alpha": alpha,
+        "method": trained.facts["method"],
+        "base_model": trained.facts["base_model"],
+        "base_hash": trained.facts["base_hash"],
+        "weights_hash": weights_hash(state),
+    }
+    text = f"{alpha:.2f}" if round(alpha, 2) == alpha else f"{alpha!r}"
+    folder = run.path / "merged" / f"alpha-{text}"
+    written = not _is_whole(folder, facts["weights_hash"])
+    if written:
+        with new_folder(folder) as temporary:
+            save(temporary, trained.base, state)
+            (temporary / "merged.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_atomic(folder.parent / "current", folder.name + "\n")
+    return folder, written
+
+
+def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
+    """The run's present merged model and its facts (alpha, hashes).
+
+    Raises:
+        BrokenInput: there is none (the message names the command), or its weights have changed.
+    """
+    folder = run.merged()
+    loaded = load(folder)
+    try:
+        facts = json.loads((folder / "merged.json").read_text())
+        expected, facts["alpha"] = facts["weights_hash"], float(facts["alpha"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BrokenInput(f"{folder / 'merged.json'} is missing or damaged: merge again.") from None
+    if loaded.weights_hash != expected:
+        raise BrokenInput(
+            f"{folder} does not have the weights that were merged (hash "
+            f"{loaded.weights_hash[:16]}, expected {expected[:16]}): merge again."
+        )
+    return loaded, facts
+
+
+def _is_whole(folder: Path, expected: str) -> bool:
+    try:
+        return load(folder).weights_hash == expected
+    except BrokenInput:
+        return False
+
+
+# ---------------------------------------------------------------- alpha
+
+
+def choose_alpha(
+    recipe: Recipe,
+    trained: Trained,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Pick alpha on held-out data of the training distribution, never on shifted data.
+
+    The score is accuracy for a recipe of classes, text-to-image recall at 1 for one of captions.
+    The rule: the smallest alpha within one standard error of the best, since less of the adapter
+    keeps more of the base model. The standard error is binomial, sqrt(p (1 - p) / n).
+
+    Returns:
+        `alpha`, `rule`, `metric`, `best`, `standard_error`, `items` and the `curve`: a list of
+        {alpha, score}.
+
+    Raises:
+        UsageError: the recipe has no held-out data.
+    """
+    suite = held_out_suite(recipe)
+    metric = "accuracy" if suite.tasks == ["classification"] else "text_to_image_r1"
+    model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
+    curve = []
+    items = 1
+    for i, alpha in enumerate(ALPHAS):
+        model.model.load_state_dict(trained.at(alpha))
+        scored = evaluate(suite, PyTorchRuntime(model), model).metrics["held-out"][metric]
+        items = len(scored.scores)
+        curve.append({"alpha": alpha, "score": float(scored.scores.mean())})
+        on_progress(i + 1, len(ALPHAS))
+    best = max(point["score"] for point in curve)
+    error = math.sqrt(best * (1.0 - best) / items)
+    chosen = next(point["alpha"] for point in curve if point["score"] >= best - error)
+    return {
+        "alpha": chosen,
+        "rule": RULE,
+        "metric": metric,
+        "best": best,
+        "standard_error": error,
+        "items": items,
+        "curve": curve,
+    }

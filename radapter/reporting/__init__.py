@@ -1,0 +1,5 @@
+"""Results as tables."""
+
+from radapter.reporting.tables import evaluation_tables
+
+__all__ = ["evaluation_tables"]

@@ -1,0 +1,89 @@
+"""The tables that `radapter eval` prints, from a result as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+TITLES = {
+    "accuracy": "classification: accuracy, %",
+    "text_to_image_r1": "retrieval, caption to picture: R@1, %",
+    "image_to_text_r1": "retrieval, picture to caption: R@1, %",
+}
+
+
+def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+    """A header, a table with a column a model, and the parity verdict if an engine took part."""
+    models = result["models"]
+    first = next(iter(models.values()))
+    yield Text(f"{result['suite']}, alpha {result['alpha']:.2f}", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for label in models:
+        table.add_column(label, justify="right")
+    engine = "onnx" in models
+    reference = next((label for label in models if label.startswith("alpha")), None)
+    if engine:
+        table.add_column("onnx - torch", justify="right")
+    for metric, title in TITLES.items():
+        if metric not in next(iter(first["roles"].values())):
+            continue
+        chance = 100 * next(iter(first["roles"].values()))[metric]["chance"]
+        table.add_row(Text(f"{title} (chance {chance:.1f})", style="italic"))
+        for role, facts in first["roles"].items():
+            names = facts["datasets"]
+            what = names[0] if len(names) == 1 else f"mean of {len(names)}"
+            cells = [_with_interval(model["roles"][role][metric]) for model in models.values()]
+            if engine:
+                values = [models[m]["roles"][role][metric]["value"] for m in ("onnx", reference)]
+                cells.append(Text(f"{100 * (values[0] - values[1]):+.2f}"))
+            table.add_row(f"  {role}: {what}", *cells)
+            if len(names) > 1:
+                worst = [_worst(model["roles"][role][metric]) for model in models.values()]
+                table.add_row("    its worst", *worst)
+    yield table
+    intervals = result["protocol"]["interval"]
+    yield Text(f"[ ]: {intervals}. Retrieval: {result['protocol']['retrieval']}.", style="dim")
+    if result["parity"]:
+        yield parity_text(result["parity"])
+
+
+def _with_interval(item: dict[str, Any]) -> Text:
+    low, high = item["interval"]
+    return Text(f"{100 * item['value']:.1f}  [{100 * low:4.1f}, {100 * high:4.1f}]")
+
+
+def _worst(item: dict[str, Any]) -> Text:
+    return Text(f"{100 * item['worst']:.1f}  {item['worst_dataset']:>14.14}", style="dim")
+
+
+def parity_text(parity: dict[str, Any]) -> Text:
+    """The verdict on an engine, in a few lines."""
+    tolerance = parity["tolerance"]
+    largest = max(abs(row["difference"]) for row in parity["metrics"])
+    passed = parity["passed"]
+    text = Text()
+    text.append(
+        f"parity of {parity['engine']} ({parity['precision']}) with {parity['reference']}: "
+        f"{'passed' if passed else 'FAILED'}\n",
+        style="bold green" if passed else "bold red",
+    )
+    text.append(
+        f"  cosine: worst {parity['cosine']['worst']:.7f}, mean {parity['cosine']['mean']:.7f} "
+        f"(worst allowed {tolerance['cosine']})\n"
+    )
+    if parity["agreement"] is not None:
+        text.append(
+            f"  top-1 agreement {parity['agreement']:.2%} (allowed {tolerance['agreement']:.1%})\n"
+        )
+    text.append(
+        f"  largest difference of a metric {100 * largest:.2f} points (allowed "
+        f"{100 * tolerance['metric']:.1f} or one item)"
+    )
+    for failure in parity["failures"]:
+        text.append(f"\n  {failure}", style="red")
+    return text

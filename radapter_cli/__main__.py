@@ -1,0 +1,3 @@
+from radapter_cli.main import run
+
+run()

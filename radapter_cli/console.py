@@ -1,0 +1,123 @@
+"""Printing: results on stdout, progress and logs on stderr, one JSON object with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+SCHEMA_VERSION = 1
+PLAIN_WIDTH = 120  # of tables, where there is no terminal to ask
+debug = False
+
+out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, highlight=False)
+
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="Run folder, or its name under ./runs. Default: the newest."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
+
+
+def note(message: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    err.print(escape(message), style="dim", soft_wrap=True)
+
+
+def error(message: str) -> None:
+    err.print("[bold red]error:[/] " + escape(message), soft_wrap=True)
+
+
+def result(message: str) -> None:
+    """A line of the result, on stdout."""
+    out.print(escape(message), soft_wrap=True)
+
+
+def next_command(command: str) -> None:
+    """What to type next, at the end of every success."""
+    err.print(f"[dim]Next:[/] [bold]{escape(command)}[/]", soft_wrap=True)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    print(json.dumps({"schema_version": SCHEMA_VERSION, "ok": True} | content, default=str))
+
+
+def seconds(duration: float) -> str:
+    minutes, rest = divmod(round(duration), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{duration:.1f} s"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Report progress as `update(done, total, text)`.
+
+    A bar with rate and time left on a terminal; elsewhere a line every 30 seconds.
+    """
+    if not err.is_terminal:
+        start = last = time.monotonic()
+
+        def line(done: int, total: int, text: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= 30 or (done == total and now - start > 2):
+                last = now
+                note(f"{what}: {done}/{total} {text}".rstrip())
+
+        yield line
+        return
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        Remaining(),
+        TextColumn("[dim]{task.fields[text]}"),
+    ]
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None, text="", rate="")
+        begin = time.monotonic()
+
+        def update(done: int, total: int, text: str = "") -> None:
+            rate = f"{done / max(1e-9, time.monotonic() - begin):.1f}/s"
+            bar.update(task, completed=done, total=total, text=text, rate=rate)
+
+        yield update
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """A spinner on a terminal, nothing elsewhere."""
+    if err.is_terminal:
+        with err.status(escape(what)):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Python warnings of ours as one line each, those of libraries not at all."""
+
+    def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
+        if "radapter" in filename or debug:
+            err.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,98 @@
+"""radapter info: versions, devices, runtimes that really load, models, suites, data."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+
+import radapter
+from radapter_cli import console
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "onnx", "onnxscript", "onnxruntime",
+            "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13", "safetensors")  # fmt: skip
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"radapter {radapter.__version__}")
+        for package, found in packages().items():
+            print(f"{package} {found}")
+        raise typer.Exit()
+
+
+def packages() -> dict[str, str]:
+    """Installed versions of what radapter stands on; what is not installed is left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def info(as_json: console.JsonOption = False) -> None:
+    """Show what this machine can do: the content of a good bug report."""
+    facts = collect()
+    if as_json:
+        console.print_json(facts)
+        return
+    for title, content in facts.items():
+        console.out.print(f"[bold]{title}[/]")
+        for key, value in content.items():
+            console.result(f"  {key}: {value}")
+
+
+def collect() -> dict[str, dict[str, Any]]:
+    import torch
+
+    from radapter import recipe
+    from radapter.data import emoji
+    from radapter.evaluation import load_suite, shipped_suites
+    from radapter.models import names
+    from radapter.run import all_runs
+
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    for i in range(torch.cuda.device_count()):
+        devices[f"cuda:{i}"] = torch.cuda.get_device_name(i)
+    known = names()
+    return {
+        "versions": {
+            "radapter": radapter.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **packages(),
+        },
+        "devices": devices,
+        "runtimes": runtimes(),
+        "models": {
+            "built in": known[0],
+            "open_clip": f"{len(known) - 1} weights, such as ViT-B-16:openai (fetched when used)",
+        },
+        "recipes": {name: recipe.load(path).description for name, path in recipe.shipped().items()},
+        "suites": {
+            name: f"{len(load_suite(name).datasets)} data sets" for name in shipped_suites()
+        },
+        "data": {
+            "emoji": f"{len(emoji.concepts())} concepts in {len(emoji.styles())} styles, built in"
+        },
+        "runs": {"./runs": f"{len(all_runs())}"},
+    }
+
+
+def runtimes() -> dict[str, str]:
+    """Each runtime and whether it really loads here."""
+    from radapter.errors import MissingDependency
+    from radapter.runtimes.onnx import import_onnxruntime
+
+    found = {"torch": "loads"}
+    try:
+        providers = import_onnxruntime().get_available_providers()
+        found["onnx"] = f"loads; built with {', '.join(providers)}"
+    except MissingDependency as error:
+        found["onnx"] = str(error)
+    found["tensorrt"] = "not in this version"
+    return found

@@ -1,0 +1,121 @@
+"""The `radapter` command: its subcommands, and how every error leaves it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from radapter.errors import RadapterError
+from radapter_cli import console
+from radapter_cli.demo import demo
+from radapter_cli.eval import eval_command
+from radapter_cli.export import export
+from radapter_cli.info import info, show_version
+from radapter_cli.merge import merge
+from radapter_cli.recipes import recipes
+from radapter_cli.runs import runs
+from radapter_cli.train import train
+
+HELP = """Adapt a CLIP model to your data without losing what it knew, and ship it verified.
+
+    radapter demo                          everything below in sequence, in three minutes
+
+    radapter train RECIPE                  adapters into a run folder
+
+    radapter merge --alpha 0.5             one plain checkpoint of the original size
+
+    radapter export                        ONNX, in a bundle to deploy
+
+    radapter eval --suite emoji-shifts     the exported engine against PyTorch
+
+Without --run a command works on the newest run in ./runs.
+"""
+EPILOG = (
+    "Exit codes: 0 done, 2 wrong usage, 3 a gate failed, 4 missing or broken on disk, "
+    "5 a device or package is absent, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="radapter",
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print versions."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    console.debug = debug
+
+
+app.command()(train)
+app.command()(merge)
+app.command()(export)
+app.command("eval")(eval_command)
+app.command()(demo)
+app.command()(runs)
+app.command()(recipes)
+app.command()(info)
+
+
+def run() -> NoReturn:
+    """The console entry point. Every way out is one of the documented exit codes."""
+    console.debug = "--debug" in sys.argv
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except RadapterError as error:
+        code = _fail(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        code = _fail("Interrupted.", 130, as_json)
+    except BrokenPipeError:  # the reader of our output went away: `radapter runs | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        code = _fail(f"{error.strerror or error}{where}", 4, as_json)
+    except Exception as error:
+        code = _unexpected(error, as_json)
+    sys.exit(code or 0)
+
+
+def _unexpected(error: Exception, as_json: bool) -> int:
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
+        if as_json:
+            return _fail(error.format_message(), 2, as_json)
+        if hasattr(error, "show"):
+            error.show()
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":
+        return 130
+    if type(error).__name__ == "SafetensorError":
+        return _fail(f"Weights cannot be read or written: {error}", 4, as_json)
+    return _fail(
+        f"A bug in radapter: {type(error).__name__}: {error}. "
+        "Run the command again as `radapter --debug ...` and report what it prints.",
+        1,
+        as_json,
+    )
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    if console.debug:
+        traceback.print_exc()
+    if as_json:
+        console.print_json({"ok": False, "error": {"code": code, "message": message}})
+    else:
+        console.error(message)
+    return code

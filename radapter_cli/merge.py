@@ -1,0 +1,82 @@
+"""radapter merge: one plain checkpoint, same size and speed as the original."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+
+
+def merge(
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            help="0 is the base model, 1 the tuned one; `auto` picks it on held-out data. "
+            "Default: the recipe's."
+        ),
+    ] = None,
+    run: console.RunOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Fold the adapter into the base weights: merged/alpha-A/ in open_clip's folder format.
+
+    [bold]Examples[/]
+
+        radapter merge
+
+        radapter merge --alpha 0.3
+
+        radapter merge --alpha auto
+    """
+    from radapter import run as runs
+
+    wanted = _parse(alpha)
+    found = runs.find(Path(run) if run else None)
+    recipe = found.recipe()
+    found.trained()
+    with console.status("loading"):
+        from radapter import merging
+    with found.lock(), console.plain_warnings():
+        runs.clear_temporary(found.path / "merged")
+        trained = merging.open_trained(found)
+        choice = None
+        if wanted == "auto":
+            with console.progress("choosing alpha") as update:
+                choice = merging.choose_alpha(
+                    recipe, trained, on_progress=lambda done, total: update(done, total, "")
+                )
+            path = found.path / "merged" / "alpha-auto.json"
+            runs.write_atomic(path, json.dumps(choice, indent=2) + "\n")
+        value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)
+        folder, written = merging.write_merged(found, value, trained)
+    if as_json:
+        console.print_json(
+            {"merged": str(folder), "alpha": value, "written": written, "choice": choice}
+        )
+        return
+    if choice:
+        console.result(f"alpha {value:g}: {choice['rule']}.")
+        for point in choice["curve"]:
+            mark = "  <-" if point["alpha"] == value else ""
+            console.result(f"  {point['alpha']:.1f}  {100 * point['score']:5.1f}{mark}")
+        console.result(
+            f"{choice['metric']} in % on {choice['items']} held-out items; standard error of the "
+            f"best {100 * choice['standard_error']:.1f}."
+        )
+    console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
+    console.next_command(f"radapter export --run {found.path}")
+
+
+def _parse(alpha: str | None) -> str | None:
+    if alpha is None or alpha == "auto":
+        return alpha
+    try:
+        float(alpha)
+    except ValueError:
+        raise UsageError(f"--alpha takes a number or `auto`, found '{alpha}'.") from None
+    return alpha

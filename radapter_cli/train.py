@@ -1,0 +1,165 @@
+"""radapter train: adapters into a run folder."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+
+if TYPE_CHECKING:
+    from radapter.recipe import Recipe
+    from radapter.run import Run
+    from radapter.training import Plan
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    from radapter.recipe import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe file, or the name of a shipped recipe. With --resume: the run.",
+            autocompletion=complete_recipe,
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the recipe: optimisation.lr=1e-3 seed=1 ..."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run (the newest, if none is named)."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would happen, stop.")
+    ] = False,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Train what a recipe says and leave the averaged adapter in a new run folder.
+
+    [bold]Examples[/]
+
+        radapter train emoji
+
+        radapter train my-recipe.yaml optimisation.lr=3e-4 seed=1
+
+        radapter train --resume
+    """
+    if resume:
+        if overrides or (recipe and "=" in recipe):
+            raise UsageError("--resume takes no overrides: a run goes on with its own recipe.")
+        return _resume(recipe, as_json)
+    if recipe is None:
+        raise UsageError("Name a recipe: radapter train RECIPE. `radapter recipes` lists some.")
+    from radapter import recipe as recipes
+
+    loaded = recipes.load(recipes.locate(recipe), overrides or [])
+    with console.status("loading"):
+        from radapter import training
+    if dry_run:
+        plan = training.plan(loaded)
+        if as_json:
+            console.print_json({"plan": asdict(plan)})
+        else:
+            console.result(describe(plan, loaded))
+        return None
+    with _session(loaded.name) as hooks, console.plain_warnings():
+        start = time.monotonic()
+        run = training.train(loaded, **hooks)
+    return _finish(run, time.monotonic() - start, as_json)
+
+
+def _resume(name: str | None, as_json: bool) -> None:
+    from radapter.run import find
+
+    run = find(Path(name) if name else None)
+    if run.adapter.is_file():
+        console.note(f"{run.name} has finished training already.")
+        return _finish(run, 0.0, as_json)
+    with console.status("loading"):
+        from radapter import training
+    with _session(run.name) as hooks, console.plain_warnings():
+        start = time.monotonic()
+        training.resume(run, **hooks)
+    return _finish(run, time.monotonic() - start, as_json)
+
+
+@contextmanager
+def _session(name: str) -> Iterator[dict[str, Any]]:
+    """Progress and signals for a training session; an interruption ends in exit 130.
+
+    The first Ctrl-C or SIGTERM saves the state after the present step, a second one stops at once.
+    """
+    from radapter.training import Interrupted
+
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(number, previous[number])
+        console.note("Stopping after this step; press again to stop at once.")
+
+    previous: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    for number in previous:
+        signal.signal(number, ask)
+    try:
+        with console.progress("training") as update:
+
+            def on_start(run: Run, plan: Plan) -> None:
+                console.note(describe(plan, run.recipe()))
+                console.note(f"Run: {run.path}")
+
+            def on_step(m: dict[str, Any]) -> None:
+                update(m["step"], m["steps"], f"loss {m['loss']:.3f}  lr {m['lr']:.1e}")
+
+            yield {"on_start": on_start, "on_step": on_step, "should_stop": lambda: bool(asked)}
+    except Interrupted as stopped:
+        console.note(f"Stopped after step {stopped.step}; the state is saved.")
+        console.next_command(f"radapter train --resume {stopped.run.path}")
+        raise typer.Exit(130) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def describe(plan: Plan, recipe: Recipe) -> str:
+    share = 100 * plan.trainable / plan.parameters
+    return (
+        f"{recipe.method.name} on {recipe.model}: {plan.trainable:,} trained parameters "
+        f"({share:.1f} % of the model's {plan.parameters:,}), "
+        f"{plan.state_bytes / 1e6:,.0f} MB for weights and optimizer. "
+        f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
+        f"{plan.steps:,} steps on {plan.device}."
+    )
+
+
+def _finish(run: Run, duration: float, as_json: bool) -> None:
+    import json
+
+    lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
+    last = json.loads(lines[-1]) if lines else {}
+    if as_json:
+        console.print_json({"run": str(run.path), "adapter": str(run.adapter), "last": last})
+        return
+    if duration and last:
+        console.result(
+            f"Trained {last['steps']} steps in {console.seconds(last['seconds'])}, "
+            f"loss {last['loss']:.3f}; the average keeps {last['zero_share']:.1%} of its start."
+        )
+    console.result(f"Adapter: {run.adapter}")
+    console.next_command(f"radapter merge --run {run.path}")

@@ -1,0 +1,27 @@
+"""One thread, so that tests run alike anywhere; tiny models and pictures made once a session."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, for reading only."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with QuickGELU."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "quick", quick_gelu=True)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of three classes with eight pictures each, for reading only."""
+    return tiny.draw_shapes(tmp_path_factory.mktemp("pictures") / "shapes")

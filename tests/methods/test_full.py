@@ -1,0 +1,114 @@
+import copy
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from radapter import models
+from radapter.errors import BrokenInput
+from radapter.methods import full
+
+
+@pytest.fixture
+def loaded(tiny_folder):
+    return models.load(tiny_folder)
+
+
+def shake(attached, seed=0, size=0.1):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("towers", ["both", "image", "text"])
+@pytest.mark.parametrize("temperature", [False, True])
+def test_what_is_trained(loaded, towers, temperature):
+    attached = full.attach(loaded.model, towers=towers, train_temperature=temperature)
+    expected = set()
+    for name, _ in loaded.model.named_parameters():
+        tower = "image" if name.startswith("visual.") else "text"
+        is_temperature = name == "logit_scale"
+        if temperature if is_temperature else towers in ("both", tower):
+            expected.add(name)
+    assert set(attached.stored()) == expected
+    trained = {name for name, p in loaded.model.named_parameters() if p.requires_grad}
+    assert trained == expected
+
+
+def test_interpolation_is_exact_at_both_ends_and_straight_between(loaded):
+    base = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    attached = full.attach(loaded.model)
+    shake(attached, size=30.0)  # so far away that base + (tuned - base) rounds
+    stored, tuned = attached.stored(), loaded.model.state_dict()
+    at_zero, at_one = full.merge(base, stored, 0.0), full.merge(base, stored, 1.0)
+    for name in base:
+        assert torch.equal(at_zero[name], base[name])
+        assert torch.equal(at_one[name], tuned[name])
+    assert any(not torch.equal(at_one[name], base[name]) for name in base)
+    for alpha in (0.3, 0.5, 0.8, 1.2):
+        for name, value in full.merge(base, stored, alpha).items():
+            start, end = base[name].double().numpy(), tuned[name].double().numpy()
+            np.testing.assert_allclose(value, (1 - alpha) * start + alpha * end, atol=3e-5)
+
+
+def test_the_merged_model_is_the_tuned_one(loaded):
+    base = copy.deepcopy(loaded.model)
+    attached = full.attach(loaded.model)
+    shake(attached)
+    images, tokens = tiny.batch(loaded)
+    expected = tiny.features(loaded.model, images, tokens)
+    base.load_state_dict(full.merge(base.state_dict(), attached.stored(), 1.0))
+    assert torch.equal(tiny.features(base, images, tokens), expected)
+
+
+def test_another_base_is_refused(loaded):
+    attached = full.attach(loaded.model)
+    other = tiny.build(text={"width": 32}).model.state_dict()
+    with pytest.raises(BrokenInput, match="another model"):
+        full.merge(other, attached.stored(), 0.5)
+    fewer = {k: v for k, v in loaded.model.state_dict().items() if "resblocks.1" not in k}
+    with pytest.raises(BrokenInput, match=r"resblocks\.1"):
+        full.merge(fewer, attached.stored(), 0.5)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_by_hand(loaded, warmup):
+    attached = full.attach(loaded.model, average={"momentum": 0.8, "warmup": warmup})
+    name = "visual.proj"
+    mean, share = attached.trained[name].detach().double().numpy().copy(), 1.0
+    for step in range(20):
+        shake(attached, seed=step)
+        attached.update_average()
+        m = min(0.8, (1 + step) / (10 + step)) if warmup else 0.8
+        mean = m * mean + (1 - m) * attached.trained[name].detach().double().numpy()
+        share *= m
+    np.testing.assert_allclose(attached.stored()[name], mean, atol=1e-6)
+    assert attached.zero_share() == pytest.approx(share, rel=1e-12)
+
+
+def test_without_an_average_the_trained_weights_are_stored(loaded):
+    attached = full.attach(loaded.model)
+    shake(attached)
+    attached.update_average()
+    stored = attached.stored()
+    assert all(torch.equal(stored[name], value) for name, value in attached.trained.items())
+    shake(attached)
+    assert not torch.equal(stored["visual.proj"], attached.trained["visual.proj"])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_state_comes_back_whole(momentum):
+    one = full.attach(tiny.build().model, average={"momentum": momentum})
+    for step in range(3):
+        shake(one, step)
+        one.update_average()
+    state = {name: value.clone() for name, value in one.state().items()}
+    two = full.attach(tiny.build(seed=1).model, average={"momentum": momentum})
+    two.load_state(state)
+    for attached in (one, two):
+        shake(attached, 9)
+        attached.update_average()
+    assert two.zero_share() == one.zero_share()
+    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())

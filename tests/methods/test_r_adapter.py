@@ -1,0 +1,437 @@
+import copy
+
+import numpy as np
+import open_clip
+import pytest
+import tiny
+import torch
+
+from radapter import models
+from radapter.errors import BrokenInput, UsageError
+from radapter.methods import r_adapter
+
+LINEARS = [
+    f"{tower}transformer.resblocks.{block}.{linear}"
+    for tower in ("visual.", "")
+    for block in (0, 1)
+    for linear in ("attn.out_proj", "mlp.c_proj")
+]
+WIDTHS = [32] * 4 + [16] * 4
+
+
+def fill(attached, seed=0, size=0.1):
+    """Give every trained tensor a random value."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+
+
+def filled(loaded, size=0.1, **settings):
+    """Attached, with random adapters that the average holds too."""
+    attached = r_adapter.attach(loaded.model, **{"average": {"momentum": 0.0}, **settings})
+    fill(attached, size=size)
+    attached.update_average()
+    return attached
+
+
+@pytest.fixture
+def loaded(tiny_folder):
+    return models.load(tiny_folder)
+
+
+# ------------------------------------------------------------------ attaching
+
+
+@pytest.mark.parametrize("rank", ["full", 3])
+@pytest.mark.parametrize("learn_scale", [False, True])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_training_starts_at_the_zero_shot_model_exactly(loaded, rank, learn_scale, training):
+    """Both frozen: torch rounds otherwise where weights need gradients, with other kernels."""
+    untouched = copy.deepcopy(loaded.model).requires_grad_(False).train(training)
+    images, tokens = tiny.batch(loaded)
+    attached = r_adapter.attach(loaded.model, rank=rank, learn_scale=learn_scale, drop=0.5)
+    loaded.model.train(training)
+    with torch.no_grad():
+        expected = tiny.features(untouched, images, tokens)
+        assert torch.equal(tiny.features(loaded.model, images, tokens), expected)
+    with_gradients = tiny.features(loaded.model, images, tokens)
+    torch.testing.assert_close(with_gradients.detach(), expected, rtol=1e-5, atol=1e-5)
+    for made in attached.adapters.values():
+        z = torch.randn(2, 3, made.effective().shape[0])
+        assert torch.equal(made(z), z)
+
+
+@pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
+def test_every_adapter_is_in_the_path_of_its_own_tower(custom):
+    """In training, in evaluation, with and without gradients: nn.MultiheadAttention never calls
+    its out_proj, and takes another path in evaluation."""
+    loaded = tiny.build(custom=custom)
+    images, tokens = tiny.batch(loaded)
+    loaded.model.requires_grad_(False)
+    attached = r_adapter.attach(loaded.model, drop=0.0)
+    torch.manual_seed(0)
+    text = "text." if custom else ""
+    names = [n if n.startswith("visual.") else text + n for n in LINEARS]
+    assert list(attached.adapters) == names
+    for name in names:
+        for training in (False, True):
+            for gradients in (False, True):
+                loaded.model.train(training)
+                with torch.set_grad_enabled(gradients):
+                    before = tiny.features(loaded.model, images, tokens)
+                    with torch.no_grad():
+                        attached.adapters[name].weight.normal_(std=0.3)
+                    change = (tiny.features(loaded.model, images, tokens) - before).abs()
+                with torch.no_grad():
+                    attached.adapters[name].weight.zero_()
+                of_images, of_texts = change[:3].amax(), change[3:].amax()
+                own, other = (
+                    (of_images, of_texts) if name.startswith("visual.") else (of_texts, of_images)
+                )
+                assert own > 1e-3, (name, training, gradients)
+                assert other == 0, (name, training, gradients)
+
+
+def test_only_adapters_train_and_all_of_them_do(loaded):
+    images, tokens = tiny.batch(loaded)
+    attached = r_adapter.attach(loaded.model, learn_scale=True)
+    fill(attached)
+    loaded.model.train()
+    tiny.features(loaded.model, images, tokens).square().sum().backward()
+    assert not any(p.requires_grad or p.grad is not None for p in loaded.model.parameters())
+    dropped = [p for p in attached.parameters() if p.grad is None]
+    assert not dropped
+    attached_again = r_adapter.attach(tiny.build().model, drop=0.0)
+    fill(attached_again)
+    assert all(p.requires_grad for p in attached_again.parameters())
+
+
+def test_the_model_keeps_its_own_state_dict(loaded):
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    filled(loaded)
+    after = loaded.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 12 * 2 * (768**2 + 512**2)),
+        ({"learn_scale": True}, 12 * 2 * (768**2 + 512**2) + 48),
+        ({"towers": "image"}, 12 * 2 * 768**2),
+        ({"towers": "text"}, 12 * 2 * 512**2),
+        ({"rank": 4}, 12 * 2 * 2 * 4 * (768 + 512)),
+        ({"rank": 768, "towers": "image"}, 12 * 2 * 2 * 768 * 768),
+    ],
+)
+def test_trainable_parameters_of_vit_b_16(settings, expected):
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16"))
+        attached = r_adapter.attach(model, **settings)
+    assert sum(p.numel() for p in attached.parameters()) == expected
+    assert 12 * 2 * (768**2 + 512**2) == 20_447_232
+    assert sum(p.numel() for p in model.parameters()) == 149_620_737
+
+
+@pytest.mark.parametrize("towers", ["image", "text", "both"])
+def test_towers_are_chosen(loaded, towers):
+    attached = r_adapter.attach(loaded.model, towers=towers)
+    expected = {"image": LINEARS[:4], "text": LINEARS[4:], "both": LINEARS}[towers]
+    assert list(attached.adapters) == expected
+
+
+def resnet():
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+    return tiny.build(vision=vision).model
+
+
+@pytest.mark.parametrize("towers", ["image", "both"])
+def test_a_tower_without_blocks_is_named(towers):
+    with pytest.raises(UsageError, match=r"image tower .* no residual attention blocks"):
+        r_adapter.attach(resnet(), towers=towers)
+
+
+def test_a_resnet_can_have_its_text_tower_adapted():
+    assert list(r_adapter.attach(resnet(), towers="text").adapters) == LINEARS[4:]
+
+
+# ------------------------------------------------------------------ dropping
+
+
+def adapter(unit="adapter", drop=0.2, width=4):
+    made = r_adapter.Adapter(
+        width, None, drop=drop, drop_unit=unit, scale=0.7, learn_scale=False
+    ).train()
+    with torch.no_grad():
+        made.weight.copy_(torch.randn(width, width, generator=torch.Generator().manual_seed(1)))
+    return made
+
+
+def by_hand(made, z):
+    return z.numpy() + 0.7 * z.numpy() @ made.weight.detach().numpy().T
+
+
+@pytest.mark.parametrize("unit", ["adapter", "sample", "position"])
+def test_dropping_keeps_the_mean_and_is_off_in_evaluation(unit):
+    torch.manual_seed(0)
+    made, z = adapter(unit), torch.randn(2, 3, 4)
+    full = torch.from_numpy(by_hand(made, z))
+    with torch.no_grad():
+        draws = torch.stack([made(z) for _ in range(6000)])
+        made.eval()
+        assert all(torch.allclose(made(z), full, atol=1e-6) for _ in range(20))
+    change, kept = draws - z, z + (full - z) / 0.8
+    is_kept = torch.isclose(draws, kept, atol=1e-5).all(-1)
+    is_dropped = (draws == z).all(-1)
+    assert (is_kept ^ is_dropped).all()
+    # The share that is kept has a standard deviation of sqrt(.2 * .8 / 6000) = 0.0052.
+    assert (is_kept.float().mean(0) - 0.8).abs().max() < 0.024
+    assert (change.mean(0) - (full - z)).abs().max() < 0.03 * (full - z).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("unit", "constant_over"), [("adapter", (0, 1)), ("sample", (1,)), ("position", (0,))]
+)
+def test_what_one_draw_covers(unit, constant_over):
+    torch.manual_seed(0)
+    made, z = adapter(unit, drop=0.5), torch.randn(6, 5, 4)
+    with torch.no_grad():
+        kept = torch.stack([(made(z) != z).any(-1) for _ in range(200)])  # [draws, batch, tokens]
+    assert kept.any()
+    assert not kept.all()
+    for dim in (0, 1):
+        varies = bool((kept.amax(dim + 1) != kept.amin(dim + 1)).any())
+        assert varies == (dim not in constant_over), dim
+
+
+def test_adapters_see_batch_then_tokens(loaded):
+    """`sample` and `position` rest on it."""
+    attached = r_adapter.attach(loaded.model)
+    seen = {}
+    for name, made in attached.adapters.items():
+        made.register_forward_hook(lambda m, i, o, name=name: seen.update({name: i[0].shape}))
+    images, tokens = tiny.batch(loaded)
+    tiny.features(loaded.model, images, tokens)
+    assert [tuple(seen[name]) for name in LINEARS] == [(3, 5, 32)] * 4 + [(3, 77, 16)] * 4
+
+
+def test_each_adapter_draws_for_itself(loaded):
+    attached = r_adapter.attach(loaded.model, drop=0.5)
+    fill(attached)
+    loaded.model.train()
+    images, tokens = tiny.batch(loaded)
+    kept = {name: [] for name in LINEARS}
+    for name, made in attached.adapters.items():
+        made.register_forward_hook(
+            lambda m, i, o, name=name: kept[name].append(bool((o != i[0]).any()))
+        )
+    for _ in range(20):
+        tiny.features(loaded.model, images, tokens)
+    assert len({tuple(draws) for draws in kept.values()}) == len(LINEARS)
+
+
+def test_a_model_in_evaluation_never_drops(loaded):
+    attached = filled(loaded, drop=0.9)
+    images, tokens = tiny.batch(loaded)
+    first = tiny.features(loaded.model, images, tokens)
+    assert all(torch.equal(tiny.features(loaded.model, images, tokens), first) for _ in range(5))
+    loaded.model.train()
+    assert not torch.equal(tiny.features(loaded.model, images, tokens), first)
+    assert attached.parameters()
+
+
+# ------------------------------------------------------------------ averaging
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_by_hand(loaded, warmup):
+    attached = r_adapter.attach(loaded.model, average={"momentum": 0.8, "warmup": warmup})
+    means = {name: np.zeros((w, w)) for name, w in zip(LINEARS, WIDTHS, strict=True)}
+    share = 1.0
+    for step in range(30):
+        fill(attached, seed=step)
+        attached.update_average()
+        m = min(0.8, (1 + step) / (10 + step)) if warmup else 0.8
+        share *= m
+        for name in LINEARS:
+            value = attached.adapters[name].weight.detach().double().numpy()
+            means[name] = m * means[name] + (1 - m) * value
+        assert attached.zero_share() == pytest.approx(share, rel=1e-12)
+    stored = attached.stored()
+    assert set(stored) == {f"{name}.delta" for name in LINEARS}
+    for name in LINEARS:
+        np.testing.assert_allclose(stored[f"{name}.delta"], means[name], atol=1e-6)
+
+
+def test_the_share_of_the_zero_start_is_what_the_average_lacks(loaded):
+    attached = r_adapter.attach(loaded.model, average={"momentum": 0.9})
+    fill(attached)
+    for _ in range(7):
+        attached.update_average()
+    assert attached.zero_share() == pytest.approx(0.9**7)
+    value = attached.adapters[LINEARS[0]].weight.detach()
+    torch.testing.assert_close(
+        attached.stored()[f"{LINEARS[0]}.delta"], (1 - attached.zero_share()) * value
+    )
+
+
+def test_mean_of_products_and_product_of_means(loaded):
+    """Low rank with a learned s: each kind of average is its own definition, and they differ."""
+    m, steps, results = 0.7, 6, {}
+    for of in ("effective", "factors"):
+        attached = r_adapter.attach(
+            tiny.build().model,
+            rank=2,
+            scale=0.1,
+            learn_scale=True,
+            average={"momentum": m, "of": of},
+        )
+        starts = {n: (0.1, a.up.clone(), a.down.clone()) for n, a in attached.adapters.items()}
+        values = []
+        for step in range(steps):
+            fill(attached, seed=step, size=0.5)
+            values.append(
+                {n: (a.scale.item(), a.up.clone(), a.down.clone())
+                 for n, a in attached.adapters.items()}
+            )  # fmt: skip
+            attached.update_average()
+        stored = attached.stored()
+        results[of] = r_adapter.effective_matrices(stored)
+        for name in LINEARS:
+            trace = [starts[name], *(v[name] for v in values)]
+            weights = [m**steps, *((1 - m) * m ** (steps - 1 - i) for i in range(steps))]
+            pairs = list(zip(weights, trace, strict=True))
+            if of == "effective":
+                expected = sum(w * s * (u @ d) for w, (s, u, d) in pairs)
+                assert f"{name}.delta" in stored
+            else:
+                s, u, d = (sum(w * t[i] for w, t in pairs) for i in range(3))
+                expected = s * (u @ d)
+                assert stored[f"{name}.up"].shape[1] == 2
+                assert torch.linalg.matrix_rank(results[of][name]) <= 2
+            torch.testing.assert_close(results[of][name], expected, rtol=1e-4, atol=1e-6)
+    for name in LINEARS:
+        assert (results["effective"][name] - results["factors"][name]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("rank", ["full", 2])
+@pytest.mark.parametrize("of", ["effective", "factors"])
+def test_state_comes_back_whole(rank, of):
+    settings = {"rank": rank, "learn_scale": True, "average": {"momentum": 0.9, "of": of}}
+    one = r_adapter.attach(tiny.build().model, **settings)
+    for step in range(3):
+        fill(one, seed=step)
+        one.update_average()
+    state = {name: value.clone() for name, value in one.state().items()}
+    torch.manual_seed(99)  # other low-rank starts
+    two = r_adapter.attach(tiny.build().model, **settings)
+    two.load_state(state)
+    for attached in (one, two):
+        fill(attached, seed=9)
+        attached.update_average()
+    assert two.zero_share() == one.zero_share()
+    assert two.updates == one.updates == 4
+    for ours, theirs in ((one.state(), two.state()), (one.stored(), two.stored())):
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# ------------------------------------------------------------------ merging
+
+
+def merged_model(base, stored, alpha):
+    model = copy.deepcopy(base)
+    model.load_state_dict(r_adapter.merge(base.state_dict(), stored, alpha))
+    return model
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0, 1.3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rank": 3, "learn_scale": True},
+        {"rank": 3, "average": {"momentum": 0.0, "of": "factors"}},
+        {"scale": 0.4, "average": {"momentum": 0.0, "of": "factors"}},
+        {"towers": "text"},
+    ],
+    ids=["full", "low rank", "factors", "full factors", "text"],
+)
+def test_merged_features_are_the_unmerged_ones_with_scaled_adapters(tiny_folder, settings, alpha):
+    base, loaded = models.load(tiny_folder).model, models.load(tiny_folder)
+    images, tokens = tiny.batch(loaded)
+    attached = filled(loaded, size=0.3, **settings)
+    loaded.model.train()
+    with torch.no_grad(), attached.scaled(alpha) as model:
+        unmerged = tiny.features(model, images, tokens)
+    assert loaded.model.training
+    with torch.no_grad():
+        merged = tiny.features(merged_model(base, attached.stored(), alpha), images, tokens)
+        plain = tiny.features(base, images, tokens)
+    assert (merged - unmerged).norm() <= 1e-5 * unmerged.norm()
+    if alpha:
+        assert (merged[3:] - plain[3:]).norm() > 1e-3 * plain.norm()
+        image_change = (merged[:3] - plain[:3]).norm()
+        assert image_change == 0 if settings.get("towers") == "text" else image_change > 1e-3
+    else:
+        assert torch.equal(merged, plain)
+
+
+def test_after_scaled_the_trained_adapters_are_back(loaded):
+    attached = r_adapter.attach(loaded.model, average={"momentum": 0.5})
+    fill(attached)
+    images, tokens = tiny.batch(loaded)
+    before = tiny.features(loaded.model, images, tokens)
+    attached.update_average()
+    with attached.scaled(0.5) as model:
+        assert not torch.allclose(tiny.features(model, images, tokens), before)
+    assert torch.equal(tiny.features(loaded.model, images, tokens), before)
+
+
+@pytest.mark.parametrize("alpha", [0.25, 1.0])
+def test_the_fold_by_hand(loaded, alpha):
+    base = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    attached = filled(loaded, scale=0.6)
+    merged = r_adapter.merge(base, attached.stored(), alpha)
+    touched = set()
+    for name in LINEARS:
+        w = attached.adapters[name].weight.detach().double().numpy()
+        fold = np.eye(len(w)) + alpha * 0.6 * w
+        for end in ("weight", "bias"):
+            original = base[f"{name}.{end}"].double().numpy()
+            assert np.abs(original).max() > 0
+            np.testing.assert_allclose(merged[f"{name}.{end}"], fold @ original, atol=1e-6)
+            touched.add(f"{name}.{end}")
+    assert list(merged) == list(base)
+    assert all(torch.equal(merged[n], base[n]) for n in base if n not in touched)
+    assert all(merged[n].dtype == base[n].dtype for n in base)
+
+
+def test_alpha_zero_is_the_base_bit_for_bit(loaded):
+    base, stored = loaded.model.state_dict(), filled(loaded).stored()
+    base[f"{LINEARS[0]}.bias"][0] = -0.0  # adding zero would lose the sign
+    stored[f"{LINEARS[1]}.delta"][0, 0] = float("inf")
+    merged = r_adapter.merge(base, stored, 0.0)
+    for name, value in base.items():
+        assert merged[name].numpy().tobytes() == value.numpy().tobytes()
+        assert merged[name].data_ptr() != value.data_ptr()
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.8])
+def test_merging_is_an_ensemble_of_the_two_ends_in_weight_space(loaded, alpha):
+    base, stored = loaded.model.state_dict(), filled(loaded, size=0.3).stored()
+    ends = r_adapter.merge(base, stored, 1.0)
+    for name, value in r_adapter.merge(base, stored, alpha).items():
+        torch.testing.assert_close(
+            value, (1 - alpha) * base[name] + alpha * ends[name], rtol=1e-6, atol=1e-6
+        )
+
+
+def test_an_adapter_of_another_model_is_refused(loaded):
+    stored = {"visual.transformer.resblocks.9.mlp.c_proj.delta": torch.zeros(32, 32)}
+    with pytest.raises(BrokenInput, match=r"another model.*resblocks\.9\.mlp\.c_proj"):
+        r_adapter.merge(loaded.model.state_dict(), stored, 0.5)
+    with pytest.raises(BrokenInput, match="no matrix"):
+        r_adapter.merge(loaded.model.state_dict(), {f"{LINEARS[0]}.scale": torch.ones(())}, 0.5)

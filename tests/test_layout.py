@@ -1,0 +1,108 @@
+"""The order of the package: a module imports only what stands before it."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from radapter import recipe
+from radapter.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+ORDER = (
+    "errors", "recipe_errors", "recipe", "run", "data", "models", "losses", "methods",
+    "bundle", "runtimes", "evaluation", "training", "merging", "export", "reporting",
+)  # fmt: skip
+LIBRARY = sorted(p for p in (ROOT / "radapter").rglob("*.py"))
+SOURCES = [*LIBRARY, *sorted((ROOT / "radapter_cli").rglob("*.py"))]
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(path):
+    """Dotted names of every import, wherever it stands; those of `from a import b` as `a.b`."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            inside = package[: len(package) - node.level + 1] if node.level else ()
+            start = ".".join([*inside, *([node.module] if node.module else [])])
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def parts_of(path):
+    """The parts of radapter that a file imports, such as {"errors", "run"}."""
+    names = [name.split(".") for name in imported(path)]
+    inside = {name[1] for name in names if name[0] == "radapter" and len(name) > 1}
+    return inside - {"__version__"}
+
+
+def part_of(path):
+    return path.relative_to(ROOT / "radapter").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_a_module_imports_only_what_stands_before_it(path):
+    own = part_of(path)
+    if own == "__init__":
+        assert not parts_of(path)
+        return
+    assert own in ORDER
+    later = {p for p in parts_of(path) - {own} if ORDER.index(p) >= ORDER.index(own)}
+    assert not later
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_the_library_never_imports_the_command_line(path):
+    assert not [name for name in imported(path) if name.split(".")[0] == "radapter_cli"]
+
+
+@pytest.mark.parametrize("own", ["losses", "methods", "models"])
+def test_the_mathematics_knows_no_recipes_runs_or_data(own):
+    paths = [path for path in LIBRARY if part_of(path) == own]
+    assert paths
+    for path in paths:
+        assert not parts_of(path) & {"recipe", "recipe_errors", "run", "data"}, name_of(path)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_are_short_and_named_for_what_is_in_them(path):
+    assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+    assert not path.stem.startswith("base_")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def plain(value):
+    return value.model_dump() if isinstance(value, recipe.Section) else value
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recipe_settings_are_the_arguments_of_attach(name):
+    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full}[name]
+    settings = {key: field for key, field in schema.model_fields.items() if key != "name"}
+    arguments = dict(inspect.signature(METHODS[name].attach).parameters)
+    arguments.pop("model")
+    assert list(settings) == list(arguments)
+    for key, argument in arguments.items():
+        if key != "average":  # a section of its own, checked below
+            assert plain(settings[key].default) == argument.default, key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recipe_and_method_average_alike_by_default(name, tiny_folder):
+    from radapter import models
+
+    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full}[name]
+    default = schema(name=name).average
+    attached = METHODS[name].attach(models.load(tiny_folder).model)
+    for key, value in default.model_dump().items():
+        assert getattr(attached, key) == value, key
+
+
+def test_every_method_of_the_recipe_is_registered():
+    definitions = recipe.Recipe.model_json_schema()["properties"]["method"]["discriminator"]
+    assert set(definitions["mapping"]) == set(METHODS)
