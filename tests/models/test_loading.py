@@ -27,10 +27,12 @@ def folder(tiny_folder, tmp_path):
 @pytest.fixture(scope="session")
 def architecture(tmp_path_factory):
     """A tiny architecture that open_clip knows by name."""
-    path = tmp_path_factory.mktemp("architectures") / "tiny-test.json"
-    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": tiny.VISION, "text_cfg": tiny.TEXT}))
-    open_clip.add_model_config(path)
-    return path.stem
+    folder = tmp_path_factory.mktemp("architectures")
+    config = {"embed_dim": 16, "vision_cfg": tiny.VISION, "text_cfg": tiny.TEXT}
+    for name in ("tiny-test", "tiny-test-quickgelu"):
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    return "tiny-test"
 
 
 def picture():
@@ -122,6 +124,23 @@ def test_a_checkpoint_file_of_a_known_architecture(architecture, tmp_path):
     for file in ("weights.pt", "weights.safetensors"):
         loaded = models.load(f"{architecture}:{tmp_path / file}")
         assert loaded.weights_hash == models.weights_hash(state)
+
+
+def test_an_activation_that_belongs_to_the_weights_is_written_down(architecture, tmp_path):
+    """As with ViT-B-32:openai, whose architecture says nothing of it."""
+    save_file(tiny.build().model.state_dict(), tmp_path / "weights.safetensors")
+    plain = models.load(f"{architecture}:{tmp_path / 'weights.safetensors'}")
+    quick = models.load(f"{architecture}-quickgelu:{tmp_path / 'weights.safetensors'}")
+    images, tokens = tiny.batch(plain)
+    (tmp_path / "saved").mkdir()
+    models.save(tmp_path / "saved", quick, quick.model.state_dict())
+    theirs = open_clip.create_model(f"local-dir:{tmp_path / 'saved'}").eval()
+    with torch.no_grad():
+        of_plain, of_quick, saved = (
+            tiny.features(model, images, tokens) for model in (plain.model, quick.model, theirs)
+        )
+    torch.testing.assert_close(saved, of_quick)
+    assert not torch.allclose(of_plain, of_quick, atol=1e-4)
 
 
 # ------------------------------------------------------------------ hashes

@@ -1,0 +1,223 @@
+"""Bad input: one short, exact message, the documented exit code, nothing half-written."""
+
+import errno
+import json
+import os
+import tarfile
+
+import pytest
+import torch
+
+from radapter.run import Run
+
+
+def leftovers(folder):
+    return [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".old"))]
+
+
+def check(outcome, code, *parts):
+    assert outcome.code == code, outcome.err
+    for part in parts:
+        assert part in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 6
+    assert outcome.out == ""
+
+
+def test_missing_recipe(cli):
+    check(cli("train", "no-such.yaml"), 2, "Recipe not found: no-such.yaml")
+    check(cli("train", "emojy"), 2, "Did you mean 'emoji'?")
+    check(cli("train"), 2, "radapter train RECIPE")
+
+
+def test_empty_recipe(cli, tmp_path):
+    (tmp_path / "r.yaml").write_text("")
+    check(cli("train", "r.yaml"), 2, "r.yaml: the file is empty")
+
+
+def test_every_error_of_a_recipe_at_once(cli, recipe_file):
+    text = recipe_file.read_text().replace("lr: 1e-2", "lr: fast").replace("seed: 3", "sead: 3")
+    recipe_file.write_text(text)
+    check(
+        cli("train", "tiny.yaml"),
+        2,
+        "tiny.yaml:11:16: optimisation.lr: input should be a valid number",
+        "tiny.yaml:13:1: unknown key 'sead'; did you mean 'seed'?",
+    )
+
+
+def test_duplicate_key(cli, recipe_file):
+    recipe_file.write_text(recipe_file.read_text() + "seed: 4\n")
+    check(cli("train", "tiny.yaml"), 2, "tiny.yaml:14:1", "duplicate key")
+
+
+def test_unknown_model_method_and_suite(cli, recipe_file, merged):
+    check(
+        cli("train", "tiny.yaml", "model=ViT-B-61:openai"),
+        2,
+        "Unknown model 'ViT-B-61'. Did you mean 'ViT-B-16'?",
+    )
+    check(cli("train", "tiny.yaml", "model=ViT-B-16:openia"), 2, "Did you mean 'openai'?")
+    check(cli("train", "tiny.yaml", "method.name=r-adaptor"), 2, "did you mean 'r-adapter'?")
+    check(cli("eval", "--suite", "emoji-shift"), 2, "Did you mean 'emoji-shifts'?")
+    assert not (recipe_file.parent / "runs").exists() or len(list(runs(recipe_file.parent))) == 1
+
+
+def runs(folder):
+    return (folder / "runs").iterdir()
+
+
+def test_alpha_that_is_no_number(cli, trained):
+    check(cli("merge", "--alpha", "half"), 2, "--alpha takes a number or `auto`, found 'half'")
+    check(cli("merge", "--alpha", "nan"), 2, "finite")
+    assert not (trained.path / "merged").exists()
+
+
+def test_unknown_command_and_option(cli):
+    outcome = cli("marge")
+    assert outcome.code == 2
+    assert "merge" in outcome.err
+    assert cli("merge", "--alfa", "1").code == 2
+
+
+def test_a_corrupt_picture_in_training(cli, tiny_folder, tmp_path):
+    import tiny
+
+    root = tiny.draw_shapes(tmp_path / "pictures", each=3)
+    (root / "red_square" / "02.png").write_bytes(b"no picture")
+    (tmp_path / "r.yaml").write_text(tiny.text(tiny_folder, root))
+    check(cli("train", "r.yaml"), 4, "red_square/02.png", "data.broken_images allows 0")
+    outcome = cli("train", "r.yaml", "data.broken_images=1")
+    assert outcome.code == 0
+    assert "skipped: Picture cannot be read" in outcome.err
+
+
+def test_a_corrupt_picture_in_evaluation(cli, merged, tmp_path):
+    import tiny
+
+    root = tiny.draw_shapes(tmp_path / "pictures", each=2)
+    (root / "red_square" / "01.png").write_bytes(b"no picture")
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ntasks: [classification]\ndatasets:\n"
+        f"  - {{name: a, role: shifted, data: {{source: folder, root: {root}, split: all}}}}\n"
+    )
+    check(cli("eval", "--suite", "mine.yaml"), 4, "red_square/01.png")
+    assert not merged.evaluations.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupt", "pickle"])
+def test_a_damaged_adapter(cli, trained, damage):
+    whole = trained.adapter.read_bytes()
+    if damage == "truncated":
+        trained.adapter.write_bytes(whole[:-5])
+    elif damage == "corrupt":
+        trained.adapter.write_bytes(b"\xff" * 64 + whole[64:])
+    else:
+        torch.save({"x": torch.ones(1)}, trained.adapter)
+    word = "pickle" if damage == "pickle" else "damaged"
+    check(cli("merge"), 4, "adapter.safetensors", word)
+    assert not (trained.path / "merged" / "current").exists()
+
+
+def test_a_pickle_offered_as_a_model(cli, recipe_file, tiny_folder, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "evil")
+    torch.save({"x": torch.ones(1)}, folder / "open_clip_model.safetensors")
+    check(cli("train", "tiny.yaml", f"model={folder}"), 4, "is a pickle")
+
+
+def test_a_shard_that_holds_a_pickle(cli, recipe_file, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04.")
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        shard.add(tmp_path / "x.pkl", "0001.pkl")
+    text = recipe_file.read_text()
+    start, end = text.index("data:"), text.index("objective:")
+    data = f"data: {{source: shards, shards: {tmp_path}/s.tar, task: captions}}\n"
+    recipe_file.write_text(text[:start] + data + text[end:])
+    check(cli("train", "tiny.yaml"), 4, "s.tar holds a pickle (0001.pkl)")
+    check(
+        cli("train", "tiny.yaml", "data.shards=pipe:touch hacked"),
+        2,
+        "only local tar files are read",
+    )
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_no_run_at_all(cli):
+    for command in ("merge", "export", "eval"):
+        check(cli(command), 4, "No run in runs/", "radapter train")
+    check(cli("train", "--resume"), 4, "No run in runs/")
+    check(cli("merge", "--run", "nothing"), 4, "No run at nothing")
+
+
+def test_a_run_that_was_never_merged(cli, trained):
+    for command in ("export", "eval"):
+        check(cli(command), 4, "has no merged model", f"radapter merge --run runs/{trained.name}")
+
+
+def test_a_run_that_was_never_exported(cli, merged):
+    outcome = cli("eval", "--runtime", "onnx")
+    check(outcome, 4, "has no exported bundle", f"radapter export --run runs/{merged.name}")
+
+
+def test_an_unfinished_run_is_not_passed_over(cli, merged, tmp_path):
+    newer = Run(tmp_path / "runs" / "tiny-20990101T000000Z-ffffff")
+    newer.path.mkdir()
+    (newer.path / "recipe.yaml").write_bytes((merged.path / "recipe.yaml").read_bytes())
+    check(cli("merge"), 4, newer.name, "radapter train --resume")
+    check(cli("eval"), 4, newer.name)
+
+
+def test_trt_refuses_clearly(cli, merged):
+    check(cli("export", "--trt"), 5, "TensorRT")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only file system")]
+)
+def test_a_full_or_read_only_disk(cli, trained, recipe_file, monkeypatch, number, text):
+    merged_before = sorted(p.name for p in trained.path.iterdir())
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number), "somewhere")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    check(cli("merge"), 4, text, "somewhere")
+    assert not (trained.path / "merged" / "current").exists()
+    check(cli("train", "tiny.yaml"), 4, text)
+    assert not leftovers(trained.path.parent)
+    # An empty `merged` may stay, and the lock file.
+    extra = {p.name for p in trained.path.iterdir()} - set(merged_before)
+    assert extra <= {"merged", ".lock"}
+
+
+def test_a_device_that_is_not_there(cli, recipe_file):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    check(cli("train", "tiny.yaml", "device=cuda"), 5, "torch finds no CUDA device")
+
+
+def test_json_reports_errors_too(cli):
+    outcome = cli("merge", "--json")
+    assert outcome.code == 4
+    content = json.loads(outcome.out)
+    assert content["ok"] is False
+    assert content["error"]["code"] == 4
+    assert "No run" in content["error"]["message"]
+
+
+def test_a_bug_is_exit_1_and_debug_shows_where(cli, trained, monkeypatch):
+    from radapter import merging
+
+    monkeypatch.setattr(merging, "open_trained", lambda run: 1 / 0)
+    outcome = cli("merge")
+    assert outcome.code == 1
+    assert "A bug in radapter: ZeroDivisionError" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "Traceback" in cli("--debug", "merge").err
+
+
+def test_a_second_writer_is_refused(cli, trained):
+    with trained.lock():
+        check(cli("merge"), 4, "is being written by another process")

@@ -1,0 +1,213 @@
+"""What the commands do and print, apart from errors."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from radapter import models
+from radapter.recipe import shipped
+
+
+def test_the_four_commands(cli, recipe_file, tmp_path):
+    """In sequence, on the newest run; the last compares the engine with PyTorch."""
+    outcome = cli("train", "tiny.yaml", "data.hold_out=0.3")
+    assert outcome.code == 0, outcome.err
+    assert "Next: radapter merge" in outcome.err
+    (run,) = (tmp_path / "runs").iterdir()
+    outcome = cli("merge", "--alpha", "0.5")
+    assert outcome.out.strip() == f"Merged: runs/{run.name}/merged/alpha-0.50"
+    assert cli("merge").out.startswith("Up to date")
+    outcome = cli("export")
+    assert outcome.code == 0, outcome.err
+    assert "worst cosine to PyTorch" in outcome.out
+    assert cli("export").out.startswith("Up to date")
+    outcome = cli("eval", "--runtime", "all", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = json.loads(outcome.out)["results"]
+    assert result["parity"]["passed"]
+    assert list(result["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
+    saved = json.loads((run / "eval" / "held-out-alpha-0.50.json").read_text())
+    assert saved["models"] == result["models"]
+    outcome = cli("eval")
+    assert "parity of onnx (fp32) with pytorch: passed" in outcome.out
+    assert "held-out" in cli("runs").out
+
+    # Another merge makes the bundle stale, until it is exported again.
+    assert cli("merge", "--alpha", "0.75").code == 0
+    for runtime in ([], ["--runtime", "all"], ["--runtime", "onnx"]):
+        outcome = cli("eval", *runtime)
+        assert outcome.code == 4
+        assert "is stale" in outcome.err
+    assert cli("eval", "--runtime", "torch").code == 0
+    # Going back to the first merge finds its bundle whole.
+    assert cli("merge", "--alpha", "0.5").code == 0
+    assert cli("eval").code == 0
+
+
+@pytest.fixture
+def exported(cli, merged):
+    assert cli("export").code == 0
+    (folder,) = (merged.path / "bundles").iterdir()
+    return folder
+
+
+def rehash(folder):
+    """Make the manifest agree with changed files, as a broken exporter would leave it."""
+    from radapter.run import file_hash
+
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {name: file_hash(folder / name) for name in manifest["files"]}
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_the_parity_gate_bites(cli, exported, tower):
+    """Exit 3, after the table, for an engine whose weights are not the model's."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    path = exported / "onnx" / f"{tower}_model.onnx"
+    model = onnx.load(path)
+    largest = max(
+        model.graph.initializer, key=lambda t: 0 if "embedding" in t.name else t.ByteSize()
+    )
+    values = numpy_helper.to_array(largest).copy()
+    values += 0.05 * np.random.default_rng(0).standard_normal(values.shape).astype(values.dtype)
+    largest.CopyFrom(numpy_helper.from_array(values, largest.name))
+    onnx.save(model, path)
+    # Damage that the hashes see is exit 4 ...
+    outcome = cli("eval", "--runtime", "all")
+    assert outcome.code == 4
+    assert "does not have the hash" in outcome.err
+    # ... and damage that they do not see is what the gate is for.
+    rehash(exported)
+    outcome = cli("eval", "--runtime", "all")
+    assert outcome.code == 3, outcome.out + outcome.err
+    assert "FAILED" in outcome.out
+    assert "worst cosine" in outcome.out
+    assert "do not deploy it" in outcome.err
+
+
+def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
+    outcome = cli("merge", "--alpha", "auto")
+    assert outcome.code == 0, outcome.err
+    assert "within one standard error of the best" in outcome.out
+    choice = json.loads((trained.path / "merged" / "alpha-auto.json").read_text())
+    assert len(choice["curve"]) == 11
+    assert f"alpha {choice['alpha']:g}" in outcome.out
+
+
+def test_alpha_beyond_1_warns(cli, trained):
+    outcome = cli("merge", "--alpha", "1.5")
+    assert outcome.code == 0
+    assert "warning: alpha 1.5 is outside of [0, 1]" in outcome.err
+
+
+def test_dry_runs_touch_nothing(cli, recipe_file, merged, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    outcome = cli("train", "tiny.yaml", "--dry-run")
+    assert outcome.code == 0
+    assert "9 steps on cpu" in outcome.out
+    outcome = cli("train", "tiny.yaml", "--dry-run", "--json")
+    plan = json.loads(outcome.out)["plan"]
+    trainable = 2 * 2 * (32**2 + 16**2)  # layers, places, widths of the two towers
+    assert plan["trainable"] == trainable
+    outcome = cli("export", "--dry-run")
+    assert "onnx/vision_model.onnx" in outcome.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_resume_of_a_finished_run_is_a_no_op(cli, trained):
+    before = trained.adapter.stat().st_mtime_ns
+    outcome = cli("train", "--resume")
+    assert outcome.code == 0
+    assert "has finished training already" in outcome.err
+    assert trained.adapter.stat().st_mtime_ns == before
+    assert cli("train", "--resume", f"runs/{trained.name}").code == 0
+    assert cli("train", "--resume", trained.name, "seed=1").code == 2
+
+
+def test_recipes_list_show_copy(cli, tmp_path):
+    outcome = cli("recipes")
+    for name in shipped():
+        assert name in outcome.out
+    assert cli("recipes", "show", "emoji").out == shipped()["emoji"].read_text()
+    assert cli("recipes", "copy", "emoji").code == 0
+    assert (tmp_path / "emoji.yaml").read_text() == shipped()["emoji"].read_text()
+    assert cli("recipes", "copy", "emoji").code == 2
+    assert cli("recipes", "copy", "emojy").code == 2
+
+
+def test_runs_lists_and_survives_a_damaged_one(cli, trained, tmp_path):
+    bad = tmp_path / "runs" / "bad-20200101T000000Z-000000"
+    bad.mkdir()
+    (bad / "recipe.yaml").write_text("name: [")
+    rows = {row["name"]: row for row in json.loads(cli("runs", "--json").out)["runs"]}
+    assert rows[trained.name]["state"] == "trained"
+    assert rows[bad.name]["state"].startswith("damaged")
+
+
+def test_info_says_what_really_loads(cli):
+    facts = json.loads(cli("info", "--json").out)
+    assert facts["runtimes"]["torch"] == "loads"
+    assert "CPUExecutionProvider" in facts["runtimes"]["onnx"]
+    assert "emoji-shifts" in facts["suites"]
+    assert "emoji" in facts["recipes"]
+    assert facts["versions"]["radapter"]
+    assert cli("info").code == 0
+
+
+def test_version(cli):
+    import radapter
+
+    outcome = cli("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"radapter {radapter.__version__}\ntorch ")
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys; sys.argv = ['radapter', '--help']\n"
+        "from radapter_cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'open_clip', 'onnx', 'pydantic') if m in sys.modules]\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: a busy machine is not our slowness.
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", ["train", "merge", "export", "eval", "demo", "runs", "info"])
+def test_every_command_has_help(cli, command):
+    outcome = cli(command, "--help")
+    assert outcome.code == 0
+    assert "Usage" in outcome.out
+
+
+def test_completion_knows_recipes():
+    from radapter_cli.eval import complete_suite
+    from radapter_cli.train import complete_recipe
+
+    assert "emoji" in complete_recipe("em")
+    assert complete_suite("emoji") == ["emoji-shifts"]
+
+
+def test_merged_model_loads_in_open_clip(cli, merged):
+    import open_clip
+
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{merged.merged()}")
+    assert models.weights_hash(model.state_dict()) == models.load(merged.merged()).weights_hash

@@ -1,0 +1,152 @@
+"""A suite on a tiny model against numbers computed from open_clip's own methods."""
+
+import json
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from radapter import evaluation, models
+from radapter.data import open_data
+from radapter.data.pairs import templates_of
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.classification import classifier_head, merge_equal_names
+from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.recipe import EmojiData, FolderData, TableData
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_folder):
+    return models.load(tiny_folder)
+
+
+def suite_of(data, tasks=("classification",), templates=("a photo of a {}.", "the {}")):
+    return Suite(
+        name="mine",
+        templates=list(templates),
+        tasks=list(tasks),
+        datasets=[SuiteDataset(name="set", role="in-distribution", data=data)],
+    )
+
+
+def test_accuracy_equals_a_classifier_made_by_hand(loaded, shapes):
+    suite = suite_of(FolderData(source="folder", root=str(shapes), split="all"))
+    found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded, batch_size=5)
+    dataset = open_data(suite.datasets[0].data)
+    with torch.no_grad():
+        head = []
+        for name in dataset.class_names:
+            prompts = [template.replace("{}", name) for template in suite.templates]
+            texts = loaded.model.encode_text(loaded.tokenizer(prompts), normalize=True)
+            head.append(F.normalize(texts.mean(0), dim=-1))
+        right = []
+        for i, label in enumerate(dataset.labels):
+            picture = loaded.preprocess(dataset.read(i))[None]
+            scores = loaded.model.encode_image(picture, normalize=True) @ torch.stack(head).T
+            right.append(int(scores.argmax()) == label)
+    assert found.metrics["set"]["accuracy"].scores.tolist() == right
+    result = found.result()
+    assert result["roles"]["in-distribution"]["accuracy"]["value"] == sum(right) / len(right)
+    assert result["datasets"]["set"]["accuracy"]["chance"] == pytest.approx(1 / 3)
+    assert json.loads(json.dumps(result)) is not None
+
+
+def test_openai_templates_give_open_clips_own_classifier(loaded):
+    names = ["cat", "red fox"]
+    head = classifier_head(PyTorchRuntime(loaded), loaded.tokenizer, names, templates_of("openai"))
+    theirs = open_clip_classifier(loaded, names)
+    torch.testing.assert_close(head, theirs.T, atol=1e-6, rtol=0)
+
+
+def open_clip_classifier(loaded, names):
+    import open_clip
+
+    return open_clip.build_zero_shot_classifier(
+        loaded.model, loaded.tokenizer, names, open_clip.OPENAI_IMAGENET_TEMPLATES, device="cpu"
+    )
+
+
+def test_recall_equals_a_full_similarity_matrix(loaded, shapes, tmp_path):
+    rows = ["filepath,title"]
+    files = sorted(shapes.rglob("*.png"))
+    for i, path in enumerate(files):
+        rows += [f"{path},number {i}", f"{path},shape {i % 5}"]  # captions of several pictures
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    data = TableData(source="table", path=str(tmp_path / "t.csv"), task="captions", split="all")
+    found = evaluation.evaluate(suite_of(data, ["retrieval"]), PyTorchRuntime(loaded), loaded)
+    texts = [f"number {i}" for i in range(len(files))] + [f"shape {i}" for i in range(5)]
+    with torch.no_grad():
+        dataset = open_data(data)
+        pictures = torch.stack([loaded.preprocess(dataset.read(i)) for i in range(len(files))])
+        images = loaded.model.encode_image(pictures, normalize=True)
+        captions = loaded.model.encode_text(loaded.tokenizer(texts), normalize=True)
+    similarity = captions @ images.T
+    right = torch.zeros(len(texts), len(files), dtype=torch.bool)
+    for i in range(len(files)):
+        right[i, i] = right[len(files) + i % 5, i] = True
+    for k in (1, 5):
+        top = similarity.topk(k, dim=1).indices
+        expected = right.gather(1, top).any(1).double().mean()
+        assert found.value("set", f"text_to_image_r{k}") == pytest.approx(float(expected))
+        top = similarity.T.topk(k, dim=1).indices
+        expected = right.T.gather(1, top).any(1).double().mean()
+        assert found.value("set", f"image_to_text_r{k}") == pytest.approx(float(expected))
+
+
+def test_a_corrupt_picture_is_named_and_fatal(loaded, tmp_path):
+    root = tiny.draw_shapes(tmp_path / "shapes", each=2)
+    (root / "red_square" / "01.png").write_bytes(b"not a picture")
+    suite = suite_of(FolderData(source="folder", root=str(root), split="all", broken_images=5))
+    with pytest.raises(BrokenInput, match="red_square/01.png"):
+        evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+
+
+def test_missing_sets_are_listed_all_at_once(tmp_path):
+    datasets = [
+        SuiteDataset(
+            name=name,
+            role="shifted",
+            data=FolderData(source="folder", root=str(tmp_path / name), split="all"),
+        )
+        for name in ("one", "two")
+    ]
+    suite = Suite(name="mine", tasks=["classification"], datasets=datasets)
+    with pytest.raises(BrokenInput, match=r"(?s)one: .*two: "):
+        suite.open()
+
+
+def test_an_unknown_suite_gets_the_nearest_name():
+    with pytest.raises(UsageError, match="Did you mean 'emoji-shifts'"):
+        evaluation.load_suite("emoji-shift")
+
+
+def test_a_suite_file_is_checked_with_lines(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: x\ntasks: [classification]\ndatasets:\n  - {name: a, rolle: shifted}\n")
+    with pytest.raises(UsageError, match=r"mine.yaml:4:.*rolle.*did you mean 'role'"):
+        evaluation.load_suite(str(path))
+
+
+def test_the_shipped_suite_tests_on_the_fold_of_the_recipe():
+    suite = evaluation.load_suite("emoji-shifts")
+    recipe = tiny.recipe("m", "r")
+    emoji = recipe.model_copy(update={"data": EmojiData(source="emoji", fold=3)})
+    assert {d.data.fold for d in suite.for_recipe(emoji).datasets} == {3}
+    roles = {d.name: d.role for d in suite.datasets}
+    assert len(roles) == 8
+    assert roles["noto"] == "in-distribution"
+    # The pre-training recipe is what makes a style seen.
+    from radapter.recipe import load, shipped
+
+    trained_on = set(load(shipped()["pretrain/emoji-clip"]).data.styles)
+    assert {name for name, role in roles.items() if role == "seen"} == trained_on
+    train = open_data(emoji.data)
+    for dataset in suite.for_recipe(emoji).open().values():
+        for task in dataset.values():
+            assert not set(task.groups) & set(train.groups)
+
+
+def test_equal_class_names_count_as_one():
+    assert merge_equal_names(["crane", "missile", "crane"]).tolist() == [0, 1, 0]

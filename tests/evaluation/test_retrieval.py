@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from radapter.evaluation import retrieval
+
+
+def brute_force_rank(query, targets, right):
+    """Sort by similarity with every tie put before the positives, find the first positive."""
+    scores = [float(np.dot(query, target)) for target in targets]
+    order = sorted(range(len(targets)), key=lambda j: (-scores[j], j in right))
+    return next(place for place, j in enumerate(order) if j in right)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_ranks_equal_a_brute_force_sort(chunk):
+    generator = np.random.default_rng(0)
+    # Integers make the similarities exact and ties common.
+    queries = generator.integers(-2, 3, (40, 5)).astype(np.float32)
+    targets = generator.integers(-2, 3, (30, 5)).astype(np.float32)
+    sizes = generator.integers(1, 4, 40)
+    positives = [sorted(generator.choice(30, size, replace=False).tolist()) for size in sizes]
+    found = retrieval.best_ranks(
+        torch.from_numpy(queries), torch.from_numpy(targets), positives, chunk=chunk
+    )
+    expected = [
+        brute_force_rank(query, targets, set(right))
+        for query, right in zip(queries, positives, strict=True)
+    ]
+    assert found.tolist() == expected
+
+
+def test_a_tie_counts_as_a_miss():
+    same = F.normalize(torch.ones(3, 4), dim=-1)
+    assert retrieval.best_ranks(same[:1], same, [[1]]).tolist() == [2]
+    assert retrieval.best_ranks(same[:1], same, [[0, 1, 2]]).tolist() == [0]
+
+
+def test_identical_captions_are_one_with_several_pictures():
+    texts, pictures_of, captions_of = retrieval.caption_positives(
+        [["a cat", "pet"], ["a dog", "pet"], ["pet", "pet"]]
+    )
+    assert texts == ["a cat", "pet", "a dog"]
+    assert pictures_of == [[0], [0, 1, 2], [1]]
+    assert captions_of == [[0, 1], [2, 1], [1]]
+
+
+def test_chance_is_the_recall_of_a_random_order():
+    positives = [[0], [0, 1, 2], [3]]
+    generator = torch.Generator().manual_seed(0)
+    hits = []
+    for _ in range(4000):
+        first = int(torch.randint(4, (), generator=generator))
+        hits.append(np.mean([first in right for right in positives]))
+    assert np.mean(hits) == pytest.approx(retrieval.chance(positives, 4), abs=0.02)
