@@ -1,0 +1,47 @@
+"""The whole promise through the real command, outside of a clone, on the built-in model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def radapter(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "radapter_cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    done = radapter(tmp_path, "demo")
+    assert done.returncode == 0, done.stderr
+    for command in ("train emoji", "merge", "export", "eval --runtime all"):
+        assert f"$ radapter {command}" in done.stderr
+    assert "parity of onnx (fp32) with pytorch: passed" in done.stdout
+    assert "in all" in done.stdout
+    (run,) = (tmp_path / "runs").iterdir()
+    (path,) = (run / "eval").iterdir()
+    result = json.loads(path.read_text())
+    assert result["parity"]["passed"]
+    assert set(result["models"]) == {"zero-shot", "alpha 0.50", "onnx"}
+    roles = result["models"]["zero-shot"]["roles"]
+    assert set(roles) == {"in-distribution", "unseen", "seen"}
+    # The shipped base knows more than chance: what it knows exactly is not for a test.
+    for role in roles.values():
+        assert role["text_to_image_r1"]["interval"][0] > role["text_to_image_r1"]["chance"]
+
+    # The four commands go on from there, each on the newest run.
+    assert radapter(tmp_path, "merge", "--alpha", "0").returncode == 0
+    stale = radapter(tmp_path, "eval")
+    assert stale.returncode == 4
+    assert "stale" in stale.stderr
+    zero = radapter(tmp_path, "eval", "--runtime", "torch", "--json")
+    (result,) = json.loads(zero.stdout)["results"]
+    base, merged = result["models"]["zero-shot"], result["models"]["alpha 0.00"]
+    assert base["datasets"] == merged["datasets"]
+    assert base["provenance"]["weights_hash"] == merged["provenance"]["weights_hash"]

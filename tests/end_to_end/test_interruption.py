@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGKILL against the real command: nothing finished is lost, the result is the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+EPOCHS = "optimisation.epochs=150"
+
+
+@pytest.fixture
+def start(tmp_path, tiny_folder, shapes):
+    (tmp_path / "tiny.yaml").write_text(tiny.text(tiny_folder, shapes))
+
+    def call(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "radapter_cli", "train", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return call
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def the_run(tmp_path):
+    (run,) = (p for p in (tmp_path / "runs").iterdir() if not p.name.startswith("."))
+    return run
+
+
+def steps_logged(tmp_path):
+    return sum(1 for p in tmp_path.glob("runs/*/metrics.jsonl") for _ in p.open())
+
+
+@pytest.mark.slow
+def test_interrupted_and_killed_runs_end_in_the_same_adapter(start, tmp_path):
+    process = start("tiny.yaml", EPOCHS)
+    assert process.wait() == 0, process.communicate()
+    run = the_run(tmp_path)
+    expected = (run / "adapter.safetensors").read_bytes()
+    for path in sorted(run.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    run.rmdir()
+
+    process = start("tiny.yaml", EPOCHS)
+    wait_for(lambda: steps_logged(tmp_path) > 20, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    run = the_run(tmp_path)
+    assert f"radapter train --resume runs/{run.name}" in err
+    assert not (run / "adapter.safetensors").exists()
+    assert (run / "checkpoints" / "newest").is_file()
+
+    process = start("--resume")
+    seen = steps_logged(tmp_path)
+    wait_for(lambda: steps_logged(tmp_path) > seen + 20, process)
+    process.kill()
+    process.communicate()
+    assert not (run / "adapter.safetensors").exists()
+
+    process = start("--resume", str(run.relative_to(tmp_path)))
+    assert process.wait() == 0, process.communicate()
+    assert (run / "adapter.safetensors").read_bytes() == expected
+    assert not list(run.rglob("*.tmp"))
+    assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once(start, tmp_path):
+    process = start("tiny.yaml", "optimisation.epochs=20000")
+    wait_for(lambda: steps_logged(tmp_path) > 1, process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in process.communicate()[1]
