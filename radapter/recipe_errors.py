@@ -65,7 +65,7 @@ def _locate(
                 fields = list(branch.model_fields)
                 current = branch
                 continue
-            if part != loc[-1]:
+            if part != loc[-1] or not isinstance(node, dict):
                 continue  # an internal name of pydantic's, such as a union member
         path.append(part)
         if found or (isinstance(node, list) and isinstance(part, int) and part < len(node)):

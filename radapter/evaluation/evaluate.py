@@ -20,7 +20,7 @@ from radapter.evaluation.classification import (
     predict,
 )
 from radapter.evaluation.intervals import mean_interval
-from radapter.evaluation.suite import Suite
+from radapter.evaluation.suite import Suite, Task
 from radapter.models import LoadedModel, shorten
 from radapter.runtimes import Runtime
 
@@ -131,24 +131,21 @@ def evaluate(
         BrokenInput: a data set is missing, or a picture cannot be read (its name is given).
     """
     opened = suite.open()
-    total = sum(len(next(iter(tasks.values()))) for tasks in opened.values())
+    # A set may hold more pictures for one task than for another: each is encoded once.
+    pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
+    total = sum(map(len, pictures.values()))
     evaluation = Evaluation(suite, runtime)
     texts = _Texts(evaluation, loaded)
     done = 0
     for name, tasks in opened.items():
-        # A set may hold more pictures for one task than for another: each is encoded once.
-        pictures: dict[str, tuple[Dataset, int]] = {}
-        for dataset in tasks.values():
-            for i, key in enumerate(dataset.keys):
-                pictures.setdefault(key, (dataset, i))
-        row = {key: i for i, key in enumerate(pictures)}
+        row = {key: i for i, key in enumerate(pictures[name])}
         chunks = []
-        places = list(pictures.values())
+        places = list(pictures[name].values())
         for start in range(0, len(places), batch_size):
             batch = [loaded.preprocess(d.read(i)) for d, i in places[start : start + batch_size]]
             chunks.append(runtime.encode_image(torch.stack(batch)))
-            on_progress(min(done + start + batch_size, total), total)
-        done += len(places)
+            done += len(batch)
+            on_progress(done, total)
         features = torch.cat(chunks)
         evaluation.image_features[name] = features
         evaluation.fingerprints[name] = next(iter(tasks.values())).fingerprint()
@@ -161,6 +158,15 @@ def evaluate(
             else:
                 _retrieve(scored, dataset, own, texts)
     return evaluation
+
+
+def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
+    """Where to read each picture of a set, by its name."""
+    pictures: dict[str, tuple[Dataset, int]] = {}
+    for dataset in tasks.values():
+        for i, key in enumerate(dataset.keys):
+            pictures.setdefault(key, (dataset, i))
+    return pictures
 
 
 class _Texts:

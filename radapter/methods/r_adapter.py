@@ -280,6 +280,8 @@ def merge(
         if f"{linear}.weight" not in base:
             raise BrokenInput(f"The adapter belongs to another model: it has no {linear}.")
         for name in (f"{linear}.weight", f"{linear}.bias"):
+            if name not in base:  # a linear layer without bias
+                continue
             original = base[name].double()
             change = delta.double() @ original
             merged[name] = (original + alpha * change).to(base[name].dtype)

@@ -22,7 +22,7 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     first = next(iter(models.values()))
     yield Text(f"{result['suite']}, alpha {result['alpha']:.2f}", style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for label in models:
         table.add_column(label, justify="right")
     engine = "onnx" in models
@@ -43,8 +43,11 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 cells.append(Text(f"{100 * (values[0] - values[1]):+.2f}"))
             table.add_row(f"  {role}: {what}", *cells)
             if len(names) > 1:
-                worst = [_worst(model["roles"][role][metric]) for model in models.values()]
-                table.add_row("    its worst", *worst)
+                worst = [model["roles"][role][metric] for model in models.values()]
+                which = {item["worst_dataset"] for item in worst}
+                label = f"    worst: {which.pop()}" if len(which) == 1 else "    worst"
+                cells = [Text(f"{100 * item['worst']:.1f}" + " " * 14) for item in worst]
+                table.add_row(label, *cells, style="dim")
     yield table
     intervals = result["protocol"]["interval"]
     yield Text(f"[ ]: {intervals}. Retrieval: {result['protocol']['retrieval']}.", style="dim")
@@ -55,10 +58,6 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
 def _with_interval(item: dict[str, Any]) -> Text:
     low, high = item["interval"]
     return Text(f"{100 * item['value']:.1f}  [{100 * low:4.1f}, {100 * high:4.1f}]")
-
-
-def _worst(item: dict[str, Any]) -> Text:
-    return Text(f"{100 * item['worst']:.1f}  {item['worst_dataset']:>14.14}", style="dim")
 
 
 def parity_text(parity: dict[str, Any]) -> Text:

@@ -214,7 +214,7 @@ def _loop(
     broken: set[str] = set()
     recent: list[float] = []
     start = saved = time.monotonic()
-    parts.base.model.train()
+    _training_mode(parts.base.model)
 
     def save_checkpoint() -> None:
         state = checkpoints.Checkpoint(
@@ -264,6 +264,15 @@ def _loop(
                     saved = time.monotonic()
     _write_adapter(run, parts, order.steps)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _training_mode(model: torch.nn.Module) -> None:
+    """Training mode, but for BatchNorm: its statistics are no parameters, so they stay the base's,
+    in training as in the merged model."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _step(parts: _Parts, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> float:

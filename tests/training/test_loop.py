@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from radapter import models
+from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
 from radapter.training import Interrupted, loop, plan, resume, train
@@ -433,3 +434,28 @@ def test_a_full_disk_at_the_end_leaves_a_run_to_resume(recipe, tmp_path, monkeyp
     run = runs.find(root=tmp_path / "full")
     assert not run.adapter.exists()
     assert resume(run).adapter.read_bytes() == whole.adapter.read_bytes()
+
+
+@pytest.mark.parametrize("method", ["full", "r-adapter"])
+def test_batchnorm_statistics_stay_those_of_the_base(shapes, tmp_path, method):
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8}
+    folder = tiny.write(tmp_path / "resnet", vision=vision)
+    base = models.load(folder).model.state_dict()
+    text = tiny.text(folder, shapes)
+    if method == "full":
+        start, end = text.index("method:"), text.index("data:")
+        text = text[:start] + "method: {name: full}\n" + text[end:]
+    else:
+        text = text.replace("  name: r-adapter\n", "  name: r-adapter\n  towers: text\n")
+    run = train(recipes.parse(text), tmp_path / "runs")
+    stored = load_file(run.adapter)
+    assert stored
+    assert not [name for name in stored if "running" in name or "num_batches" in name]
+    # What was trained is what is stored: the first step's features were the base's own.
+    attached = loop._prepare(recipes.parse(text))
+    loop._training_mode(attached.base.model)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        attached.base.model.encode_image(images)
+    for name, value in attached.base.model.state_dict().items():
+        assert torch.equal(value, base[name])
