@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 from radapter_cli import console
 from radapter_cli.eval import RuntimeChoice, eval_command
@@ -34,8 +36,29 @@ def demo() -> None:
     step("radapter export", lambda: export(run=run))
     step("radapter eval --runtime all", lambda: eval_command(run=run, runtime=RuntimeChoice.all))
 
+    _summarize(json.loads(next(find().evaluations.glob("*.json")).read_text()))
     console.result("\nThe four commands in sequence:")
     for command, duration in [*times, ("in all", time.monotonic() - start)]:
         console.result(f"  {console.seconds(duration):>12}  {command}")
     console.result(f"The plain checkpoint and the bundle to deploy are in {run}.")
     console.next_command("radapter recipes copy own-data   (the same on your own pictures)")
+
+
+def _summarize(result: dict[str, Any]) -> None:
+    """What was gained, what was lost, and whether the engine agrees."""
+    before, after = result["models"]["zero-shot"]["roles"], result["models"]["onnx"]["roles"]
+    lines = {
+        "trained task, trained style": ("in-distribution", "accuracy"),
+        "trained task, unseen styles": ("unseen", "accuracy"),
+        "untrained task (caption to picture), trained style": (
+            "in-distribution",
+            "text_to_image_r1",
+        ),
+        "untrained task (caption to picture), unseen styles": ("unseen", "text_to_image_r1"),
+    }
+    console.result("\nFrom the zero-shot model to the exported engine, in %:")
+    for text, (role, metric) in lines.items():
+        old, new = (100 * roles[role][metric]["value"] for roles in (before, after))
+        console.result(f"  {text:51} {old:5.1f} -> {new:5.1f}")
+    worst = result["parity"]["cosine"]["worst"]
+    console.result(f"The engine agrees with PyTorch: worst cosine 1 - {max(0.0, 1 - worst):.0e}.")

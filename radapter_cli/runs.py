@@ -42,12 +42,19 @@ def describe(run: Run) -> dict[str, Any]:
         recipe = run.recipe()
     except RadapterError as error:
         return row | {"method": "?", "state": f"damaged: {error}", "best": []}
-    state = "trained" if run.adapter.is_file() else "unfinished"
-    if state == "trained" and (run.path / "merged" / "current").is_file():
-        state = "merged"
-        if any(run.path.glob("bundles/*/manifest.json")):
-            state = "exported"
-    return row | {"method": recipe.method.name, "state": state, "best": best_numbers(run)}
+    return row | {"method": recipe.method.name, "state": state(run), "best": best_numbers(run)}
+
+
+def state(run: Run) -> str:
+    """How far the run's present model has come."""
+    if not run.adapter.is_file():
+        return "unfinished"
+    try:
+        merged = json.loads((run.merged() / "merged.json").read_text())
+    except (RadapterError, OSError, ValueError):
+        return "trained"
+    exported = run.bundle_for(merged["weights_hash"]).is_dir()
+    return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
 
 
 def best_numbers(run: Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +61,11 @@ def _with_interval(item: dict[str, Any]) -> Text:
     return Text(f"{100 * item['value']:.1f}  [{100 * low:4.1f}, {100 * high:4.1f}]")
 
 
+def _floor(cosine: float) -> str:
+    """Seven digits, rounded down: a cosine that is not 1 must not be printed as 1."""
+    return f"{math.floor(cosine * 1e7) / 1e7:.7f}" if math.isfinite(cosine) else f"{cosine}"
+
+
 def parity_text(parity: dict[str, Any]) -> Text:
     """The verdict on an engine, in a few lines."""
     tolerance = parity["tolerance"]
@@ -72,8 +78,8 @@ def parity_text(parity: dict[str, Any]) -> Text:
         style="bold green" if passed else "bold red",
     )
     text.append(
-        f"  cosine: worst {parity['cosine']['worst']:.7f}, mean {parity['cosine']['mean']:.7f} "
-        f"(worst allowed {tolerance['cosine']})\n"
+        f"  cosine: worst {_floor(parity['cosine']['worst'])}, mean "
+        f"{_floor(parity['cosine']['mean'])} (worst allowed {tolerance['cosine']})\n"
     )
     if parity["agreement"] is not None:
         text.append(
