@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 TITLES = {
-    "accuracy": "classification: accuracy, %",
-    "text_to_image_r1": "retrieval, caption to picture: R@1, %",
-    "image_to_text_r1": "retrieval, picture to caption: R@1, %",
+    "accuracy": "class accuracy, %",
+    "text_to_image_r1": "caption to picture R@1, %",
+    "image_to_text_r1": "picture to caption R@1, %",
 }
 
 
@@ -29,7 +29,7 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     engine = "onnx" in models
     reference = next((label for label in models if label.startswith("alpha")), None)
     if engine:
-        table.add_column("onnx - torch", justify="right")
+        table.add_column("diff.", justify="right")
     for metric, title in TITLES.items():
         if metric not in next(iter(first["roles"].values())):
             continue
@@ -47,18 +47,22 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 worst = [model["roles"][role][metric] for model in models.values()]
                 which = {item["worst_dataset"] for item in worst}
                 label = f"    worst: {which.pop()}" if len(which) == 1 else "    worst"
-                cells = [Text(f"{100 * item['worst']:.1f}" + " " * 14) for item in worst]
+                cells = [Text(f"{100 * item['worst']:.1f}     ") for item in worst]
                 table.add_row(label, *cells, style="dim")
     yield table
     intervals = result["protocol"]["interval"]
-    yield Text(f"[ ]: {intervals}. Retrieval: {result['protocol']['retrieval']}.", style="dim")
+    yield Text(
+        f"± is half of the interval ({intervals}). diff. is onnx - alpha. "
+        f"Retrieval: {result['protocol']['retrieval']}.",
+        style="dim",
+    )
     if result["parity"]:
         yield parity_text(result["parity"])
 
 
 def _with_interval(item: dict[str, Any]) -> Text:
     low, high = item["interval"]
-    return Text(f"{100 * item['value']:.1f}  [{100 * low:4.1f}, {100 * high:4.1f}]")
+    return Text(f"{100 * item['value']:.1f} ±{100 * (high - low) / 2:3.1f}")
 
 
 def _floor(cosine: float) -> str:
