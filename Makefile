@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 .PHONY: demo check lint test clean
 
@@ -16,10 +17,10 @@ demo: $(INSTALLED)
 	$(BIN)/radapter demo
 
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

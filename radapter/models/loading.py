@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import logging
@@ -75,7 +74,8 @@ def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
     if not separator and (os.sep in name or Path(name).suffix):
         raise BrokenInput(f"No model folder at {name}.")
     if architecture == "emoji-clip" and tag == "random":
-        return _random(json.loads((EMOJI_CLIP / CONFIG).read_text()), name, seed)
+        config = json.loads((EMOJI_CLIP / CONFIG).read_text())
+        return _random(f"local-dir:{EMOJI_CLIP}", name, config, seed)
     known = ["emoji-clip", *open_clip.list_models()]
     if architecture not in known:
         raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
@@ -86,7 +86,8 @@ def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
             f"{', '.join([*tags, 'random'])}."
         )
     if tag == "random":
-        return _random({"model_cfg": open_clip.get_model_config(architecture)}, name, seed)
+        config = {"model_cfg": open_clip.get_model_config(architecture)}
+        return _random(architecture, name, config, seed)
     if tag not in tags and not Path(tag).is_file():
         raise UsageError(
             f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
@@ -118,17 +119,10 @@ def _pretrained(architecture: str, tag: str, name: str) -> LoadedModel:
     return _create(architecture, tag, name, config, source=tag, force_quick_gelu=quick)
 
 
-def _random(config: dict[str, Any], name: str, seed: int) -> LoadedModel:
+def _random(open_clip_name: str, name: str, config: dict[str, Any], seed: int) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model_cfg = copy.deepcopy(config["model_cfg"])
-        custom = model_cfg.pop("custom_text", False)
-        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
-    preprocess_cfg = {**open_clip.transform.PreprocessCfg().__dict__}
-    preprocess_cfg |= config.get("preprocess_cfg", {})
-    preprocess_cfg["size"] = model.visual.image_size
-    open_clip.model.set_model_preprocess_cfg(model, preprocess_cfg)
-    return _wrap(model, name, config)
+        return _create(open_clip_name, None, name, config, source="random", load_weights=False)
 
 
 def _create(
@@ -139,39 +133,29 @@ def _create(
     *,
     source: str,
     force_quick_gelu: bool = False,
+    load_weights: bool = True,
 ) -> LoadedModel:
     try:
         with _quiet():
+            tokenizer = open_clip.get_tokenizer(open_clip_name)
             model = open_clip.create_model(
-                open_clip_name, pretrained, force_quick_gelu=force_quick_gelu, weights_only=True
+                open_clip_name,
+                pretrained,
+                load_weights=load_weights,
+                pretrained_text=load_weights,
+                force_quick_gelu=force_quick_gelu,
+                weights_only=True,
             )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise BrokenInput(f"The weights of {name} ({source}) cannot be loaded: {reason}") from error
-    return _wrap(model, name, config)
-
-
-def _wrap(model: nn.Module, name: str, config: dict[str, Any]) -> LoadedModel:
+        raise BrokenInput(f"{name} (weights: {source}) cannot be loaded: {reason}") from error
     model_cfg = dict(config["model_cfg"])
     if any(isinstance(m, open_clip.transformer.QuickGELU) for m in model.modules()):
         model_cfg["quick_gelu"] = True
-    preprocess_cfg = dict(model.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
+    preprocess_cfg = dict(model.visual.preprocess_cfg)
     preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**preprocess_cfg), is_train=False
     )
-    text_cfg = model_cfg["text_cfg"]
-    context = text_cfg.get("context_length", 77)
-    if text_cfg.get("hf_tokenizer_name"):
-        with _quiet():
-            tokenizer = open_clip.HFTokenizer(
-                text_cfg["hf_tokenizer_name"],
-                context_length=context,
-                **text_cfg.get("tokenizer_kwargs", {}),
-            )
-    else:
-        tokenizer = open_clip.SimpleTokenizer(
-            context_length=context, **text_cfg.get("tokenizer_kwargs", {})
-        )
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     return LoadedModel(name, model.eval(), tokenizer, preprocess, config)
 
@@ -187,6 +171,9 @@ def save(
     (folder / CONFIG).write_text(config, encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
+    if isinstance(loaded.tokenizer, open_clip.tokenizer.HFTokenizer):
+        # open_clip reads a folder's Hugging Face tokenizer from the folder itself.
+        loaded.tokenizer.tokenizer.save_pretrained(folder)
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
@@ -207,17 +194,18 @@ def check_safetensors(path: Path) -> dict[str, str]:
     """The metadata of a whole safetensors file; BrokenInput if it is anything else."""
     if not path.is_file():
         raise BrokenInput(f"Weights not found: {path}.")
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        raise BrokenInput(
-            f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
-            "Only safetensors are taken."
-        )
     try:
         with safe_open(path, framework="pt") as tensors:
             return tensors.metadata() or {}
     except (SafetensorError, OSError) as error:
+        # Looked at only now: the length that a safetensors file starts with can be any bytes.
+        with open(path, "rb") as file:
+            start = file.read(2)
+        if start == b"PK" or start[:1] == b"\x80":
+            raise BrokenInput(
+                f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
+                "Only safetensors are taken."
+            ) from None
         raise BrokenInput(f"{path} is damaged or truncated: {error}") from None
 
 

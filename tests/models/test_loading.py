@@ -290,3 +290,15 @@ def test_a_pickle_in_place_of_weights_is_refused_and_not_run(folder, architectur
             models.load(folder)
     pickle.loads(pickles(marker)["raw"])
     assert marker.exists()  # the attack itself works
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
+    for padding in range(0, 24_000, 8):
+        metadata = {"note": "x" * padding}
+        save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", metadata=metadata)
+        if (tmp_path / "a.safetensors").read_bytes().startswith(start):
+            break
+    else:
+        pytest.fail("no such length")
+    assert models.loading.check_safetensors(tmp_path / "a.safetensors") == metadata
