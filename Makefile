@@ -33,9 +33,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv ($(if $(TORCH_INDEX),about 1 GB,about 6 GB on Linux; with \
 	TORCH_INDEX=https://download.pytorch.org/whl/cpu about 1 GB))"
 	$(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt \
-	  --index-url $(TORCH_INDEX) torch torchvision)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[dev]"
 	@touch $@
 	@du -sh .venv | awk '{print ".venv is ready: " $$1}'
 

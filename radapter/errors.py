@@ -1,10 +1,17 @@
 """Errors a user can act on. Each carries the exit code of the command-line table."""
 
+from typing import Any
+
 
 class RadapterError(Exception):
     """One short paragraph: what is wrong, where, and what to do about it."""
 
     exit_code = 1
+
+    def __init__(self, message: str, details: dict[str, Any] | None = None):
+        super().__init__(message)
+        self.details = details or {}
+        """What `--json` prints beside the error"""
 
 
 class UsageError(RadapterError):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import evaluate, held_out_suite
+from radapter.evaluation.intervals import standard_error
 from radapter.methods import METHODS
 from radapter.models import LoadedModel, load, save, weights_hash
 from radapter.models.loading import check_safetensors
@@ -154,7 +155,8 @@ def choose_alpha(
 
     The score is accuracy for a recipe of classes, text-to-image recall at 1 for one of captions.
     The rule: the smallest alpha within one standard error of the best, since less of the adapter
-    keeps more of the base model. The standard error is binomial, sqrt(p (1 - p) / n).
+    keeps more of the base model. The standard error is that of the best alpha's mean over the
+    pictures (several captions of one picture are no independent items).
 
     Returns:
         `alpha`, `rule`, `metric`, `best`, `standard_error`, `items` and the `curve`: a list of
@@ -166,16 +168,17 @@ def choose_alpha(
     suite = held_out_suite(recipe)
     metric = "accuracy" if suite.tasks == ["classification"] else "text_to_image_r1"
     model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
-    curve = []
-    items = 1
+    curve: list[dict[str, float]] = []
+    results = []
     for i, alpha in enumerate(ALPHAS):
         model.model.load_state_dict(trained.at(alpha))
         scored = evaluate(suite, PyTorchRuntime(model), model).metrics["held-out"][metric]
-        items = len(scored.scores)
+        results.append(scored)
         curve.append({"alpha": alpha, "score": float(scored.scores.mean())})
         on_progress(i + 1, len(ALPHAS))
     best = max(point["score"] for point in curve)
-    error = math.sqrt(best * (1.0 - best) / items)
+    top = results[[point["score"] for point in curve].index(best)]
+    error = standard_error(top.scores, top.clusters)
     chosen = next(point["alpha"] for point in curve if point["score"] >= best - error)
     return {
         "alpha": chosen,
@@ -183,6 +186,6 @@ def choose_alpha(
         "metric": metric,
         "best": best,
         "standard_error": error,
-        "items": items,
+        "items": len(top.scores),
         "curve": curve,
     }

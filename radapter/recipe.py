@@ -22,6 +22,11 @@ from radapter.recipe_errors import explain
 
 S = typing.TypeVar("S", bound=BaseModel)
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that is part of file names."""
+Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
+"""Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
 
 
 class Section(BaseModel):
@@ -34,7 +39,7 @@ class Section(BaseModel):
 class Average(Section):
     """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
 
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    momentum: Momentum = 0.999
     warmup: bool = False
     """Use m_t = min(m, (1 + t) / (10 + t)), so that a short run forgets its zero start."""
 
@@ -72,7 +77,8 @@ Method = Annotated[RAdapter | Full, Field(discriminator="name")]
 class Augmentation(Section):
     """Changes to training pictures. The defaults are R-Adapter's: a crop of 90 to 100 %."""
 
-    crop: tuple[Unit, Unit] = (0.9, 1.0)
+    crop: tuple[Annotated[float, Field(gt=0.0, le=1.0)], Unit] = (0.9, 1.0)
+    """Smallest and largest share of the picture's area that is kept."""
     flip: Unit = 0.0
     rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
     """Largest rotation in degrees; a rotation goes with a shift of up to 5 %."""
@@ -81,11 +87,19 @@ class Augmentation(Section):
     grey: Unit = 0.0
     """Share of pictures turned grey."""
 
+    @model_validator(mode="after")
+    def _crop_is_a_range(self) -> Augmentation:
+        if self.crop[0] > self.crop[1]:
+            raise ValueError("crop is [smallest, largest] share of the area")
+        return self
+
 
 class Data(Section):
     task: Literal["classification", "captions"] = "classification"
-    templates: list[str] | Literal["openai"] = ["a photo of a {}."]
-    """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+    templates: Templates = ["a photo of a {}."]
+    text_length: Annotated[int, Field(ge=3)] | None = None
+    """Cut training texts to this many tokens, start and end included; short texts train faster.
+    None: the model's own context length."""
     augmentation: Augmentation = Augmentation()
     broken_images: Annotated[int, Field(ge=0)] = 0
     """How many pictures that cannot be read are skipped (and named) before it is an error."""
@@ -104,8 +118,9 @@ class EmojiData(Data):
     styles: Annotated[list[str], Field(min_length=1)] = ["noto"]
     split: Literal["train", "validation", "test", "all"] = "train"
     fold: Annotated[int, Field(ge=0, le=4)] = 0
-    captions: list[Literal["name", "keywords", "kind"]] = ["name", "keywords"]
-    """Texts of a picture: its name, its keywords in one line, "subgroup: name"."""
+    captions: list[Literal["name", "keywords", "kind", "class"]] = ["name", "keywords"]
+    """Texts of a picture: its name, its keywords in one line, "subgroup: name", "a picture of
+    subgroup."."""
 
 
 class HeldOut(Data):
@@ -169,7 +184,7 @@ class Optimisation(Section):
     final_lr: Annotated[float, Field(ge=0.0)] = 0.0
     """Learning rate that the cosine ends at."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
 
@@ -180,7 +195,7 @@ class Checkpoints(Section):
 
 
 class Recipe(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     description: str = ""
     model: str
     """`NAME:TAG` as open_clip knows them, a local folder, or the built-in `emoji-clip`."""
@@ -196,7 +211,7 @@ class Recipe(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    alpha: float = 0.5
+    alpha: float = Field(default=0.5, strict=True)
     suites: list[str] = []
 
     def validation_data(self) -> DataSource | None:

@@ -4,6 +4,7 @@
         recipe.yaml           the resolved recipe
         environment.json      versions and machine
         metrics.jsonl         one line per logged step
+        classes.json          class names and their prompts, if classes were trained
         adapter.safetensors   the averaged adapter, once training has finished
         checkpoints/step-N/   state.safetensors + state.json, to resume from
         merged/alpha-0.50/    open_clip folder; merged/current names the present one
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -25,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -47,6 +50,17 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
+
+    def classes(self) -> dict[str, Any] | None:
+        """`names` and, for each, its `prompts`, as trained; None if no classes were."""
+        path = self.path / "classes.json"
+        if not path.is_file():
+            return None
+        try:
+            classes = json.loads(path.read_text(encoding="utf-8"))
+            return {"names": classes["names"], "prompts": classes["prompts"]}
+        except (ValueError, KeyError, TypeError):
+            raise BrokenInput(f"{path} is damaged: train again.") from None
 
     @property
     def metrics(self) -> Path:
@@ -173,8 +187,9 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
     _sync(path.parent)
 
@@ -205,12 +220,19 @@ def new_folder(path: Path | str) -> Iterator[Path]:
             if replaced:
                 os.rename(old, path)
             raise
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_file(error, path)
         raise
     _sync(path.parent)
     if replaced:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """A full disk is reported without a file's name: say which one it was."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def clear_temporary(folder: Path) -> None:

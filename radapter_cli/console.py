@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -113,8 +114,12 @@ def status(what: str) -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Python warnings of ours as one line each, those of libraries not at all."""
 
+    import radapter
+
+    ours = (str(Path(radapter.__file__).parent), str(Path(__file__).parent))
+
     def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
-        if "radapter" in filename or debug:
+        if filename.startswith(ours) or debug:
             err.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True)
 
     with warnings.catch_warnings():

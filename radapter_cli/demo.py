@@ -14,13 +14,14 @@ from radapter_cli.merge import merge
 from radapter_cli.train import train
 
 
-def demo() -> None:
+def demo(as_json: console.JsonOption = False) -> None:
     """Train, merge, export and evaluate on the built-in model and emoji: under three minutes.
 
     Needs no GPU, no network and no data. Leaves its run in ./runs.
     """
     from radapter.run import find
 
+    console.out.quiet = as_json
     start = time.monotonic()
     times: list[tuple[str, float]] = []
 
@@ -31,12 +32,18 @@ def demo() -> None:
         times.append((command, time.monotonic() - before))
 
     step("radapter train emoji", lambda: train("emoji"))
-    run = str(find().path)
+    trained = find()
+    run = str(trained.path)
     step("radapter merge", lambda: merge(run=run))
     step("radapter export", lambda: export(run=run))
     step("radapter eval --runtime all", lambda: eval_command(run=run, runtime=RuntimeChoice.all))
 
-    _summarize(json.loads(next(find().evaluations.glob("*.json")).read_text()))
+    (evaluated,) = trained.evaluations.glob("*.json")
+    result = json.loads(evaluated.read_text())
+    if as_json:
+        console.print_json({"run": run, "seconds": dict(times), "result": result})
+        return
+    _summarize(result)
     console.result("\nThe four commands in sequence:")
     for command, duration in [*times, ("in all", time.monotonic() - start)]:
         console.result(f"  {console.seconds(duration):>12}  {command}")

@@ -38,7 +38,11 @@ def eval_command(
         ),
     ] = None,
     runtime: Annotated[
-        RuntimeChoice | None, typer.Option(help="Default: everything the run has.")
+        RuntimeChoice | None,
+        typer.Option(
+            help="Beside the zero-shot model: the merged model in PyTorch, its exported engine, or "
+            "both and whether they agree. Default: everything the run has."
+        ),
     ] = None,
     run: console.RunOption = None,
     as_json: console.JsonOption = False,
@@ -60,10 +64,9 @@ def eval_command(
         from radapter.evaluation import held_out_suite, load_suite
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
     found.merged()
-    results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
-    if as_json:
-        console.print_json({"results": results})
-    else:
+    with found.lock():
+        results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
+    if not as_json:
         from radapter.reporting.tables import evaluation_tables
 
         for result in results:
@@ -73,40 +76,45 @@ def eval_command(
     failed = [r["suite"] for r in results if r["parity"] and not r["parity"]["passed"]]
     if failed:
         raise GateFailed(
-            f"The exported engine does not give PyTorch's answers on {', '.join(failed)}: "
-            "do not deploy it. `radapter export` writes it anew."
+            f"The exported engine does not give PyTorch's answers on {', '.join(failed)}: do not "
+            f"deploy it. `radapter export --force --run {found.path}` writes it anew.",
+            details={"results": results},
         )
+    if as_json:
+        console.print_json({"results": results})
 
 
 def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dict[str, Any]:
-    """Evaluate one suite on everything asked for and write the result into the run."""
+    """Evaluate one suite on what is asked for and write the result into the (locked) run."""
     from radapter import evaluation, merging
     from radapter.evaluation.evaluate import protocol
-    from radapter.models import load
     from radapter.run import write_atomic
     from radapter.runtimes.pytorch import PyTorchRuntime
 
+    opened = suite.open()  # before any model: it is what is often wrong
     merged, facts = merging.read_merged(found)
     folder = bundle_folder(found, facts["weights_hash"], runtime)
-    trained = merging.open_trained(found)
-    candidates: list[tuple[str, Any, Any]] = [
-        ("zero-shot", PyTorchRuntime(trained.base), trained.base)
-    ]
-    reference = PyTorchRuntime(merged)
-    candidates.append((f"alpha {facts['alpha']:.2f}", reference, merged))
+    base = merging.open_trained(found).base
+    tuned = f"alpha {facts['alpha']:.2f}"
+    candidates: list[tuple[str, Any, Any]] = [("zero-shot", PyTorchRuntime(base), base)]
+    if runtime is not RuntimeChoice.onnx:
+        candidates.append((tuned, PyTorchRuntime(merged), merged))
     if folder is not None:
         from radapter.runtimes.onnx import OnnxRuntime
 
-        candidates.append(("onnx", OnnxRuntime(folder), load(found.merged())))
+        candidates.append(("onnx", OnnxRuntime(folder), merged))
     done: dict[str, evaluation.Evaluation] = {}
     with console.progress(f"{suite.name}") as update:
         for label, engine, model in candidates:
             report = functools.partial(_report, update, label)
-            done[label] = evaluation.evaluate(suite, engine, model, on_progress=report)
-    labels = list(done)
-    parity = evaluation.compare(done[labels[1]], done["onnx"]) if "onnx" in done else None
-    name = found.merged().name
-    path = found.evaluations / f"{suite.name}-{name}.json"
+            done[label] = evaluation.evaluate(
+                suite, engine, model, opened=opened, on_progress=report
+            )
+    both = tuned in done and "onnx" in done
+    parity = evaluation.compare(done[tuned], done["onnx"]) if both else None
+    # A look at one runtime alone must not take the place of the evidence that both agree.
+    alone = f"-{runtime}" if runtime in (RuntimeChoice.torch, RuntimeChoice.onnx) else ""
+    path = found.evaluations / f"{suite.name}-{found.merged().name}{alone}.json"
     result = {
         "schema_version": 1,
         "suite": suite.name,
@@ -116,8 +124,7 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
         "models": {label: evaluated.result() for label, evaluated in done.items()},
         "parity": parity,
     }
-    with found.lock():
-        write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
+    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
     return result | {"file": str(path)}
 
 

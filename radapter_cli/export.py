@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from radapter_cli import console
-
-if TYPE_CHECKING:
-    from radapter.recipe import Recipe
 
 
 def export(
@@ -20,6 +17,9 @@ def export(
         bool, typer.Option("--trt", help="Build TensorRT engines too (not in this version).")
     ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 20,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the bundle anew, even if it is up to date.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would happen, stop.")
     ] = False,
@@ -47,7 +47,7 @@ def export(
         tensorrt.build(found.path)
     loaded, facts = merging.read_merged(found)
     folder = found.bundle_for(facts["weights_hash"])
-    classes = class_prompts(recipe)
+    classes = found.classes()
     if dry_run:
         files = exporting.plan(loaded, classes)
         if as_json:
@@ -62,7 +62,7 @@ def export(
         runs.clear_temporary(found.path / "bundles") if folder.parent.is_dir() else None
         try:
             manifest = bundle.verify(folder, weights_hash=facts["weights_hash"])
-            written = manifest["opset"] != opset
+            written = force or manifest["opset"] != opset
         except BrokenInput:
             written = True
         if written:
@@ -96,15 +96,3 @@ def export(
     label = "Bundle" if written else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
     console.next_command(f"radapter eval --run {found.path}")
-
-
-def class_prompts(recipe: Recipe) -> dict[str, Any] | None:
-    """Class names and their prompts, for a recipe that trains classes."""
-    from radapter.data import open_data
-    from radapter.data.pairs import templates_of
-
-    if recipe.data.task != "classification":
-        return None
-    names = open_data(recipe.data).class_names
-    templates = templates_of(recipe.data.templates)
-    return {"names": names, "prompts": [[t.replace("{}", n) for t in templates] for n in names]}

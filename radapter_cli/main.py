@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import click
 import typer
 
 from radapter.errors import RadapterError
@@ -34,6 +35,7 @@ HELP = """Adapt a CLIP model to your data without losing what it knew, and ship 
 
 Without --run a command works on the newest run in ./runs.
 """
+BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of any other program
 EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 3 a gate failed, 4 missing or broken on disk, "
     "5 a device or package is absent, 130 interrupted."
@@ -77,13 +79,15 @@ def run() -> NoReturn:
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit
     except RadapterError as error:
-        code = _fail(str(error), error.exit_code, as_json)
-    except KeyboardInterrupt:
+        code = _fail(str(error), error.exit_code, as_json, error.details)
+    except (KeyboardInterrupt, click.Abort):
         code = _fail("Interrupted.", 130, as_json)
-    except BrokenPipeError:  # the reader of our output went away: `radapter runs | head -1`
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output went away: `radapter runs | head -1`. rich makes that SystemExit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = BROKEN_PIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         code = _fail(f"{error.strerror or error}{where}", 4, as_json)
@@ -99,8 +103,6 @@ def _unexpected(error: Exception, as_json: bool) -> int:
         if hasattr(error, "show"):
             error.show()
         return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return 130
     if type(error).__name__ == "SafetensorError":
         return _fail(f"Weights cannot be read or written: {error}", 4, as_json)
     return _fail(
@@ -111,11 +113,12 @@ def _unexpected(error: Exception, as_json: bool) -> int:
     )
 
 
-def _fail(message: str, code: int, as_json: bool) -> int:
+def _fail(message: str, code: int, as_json: bool, details: dict[str, Any] | None = None) -> int:
     if console.debug:
         traceback.print_exc()
     if as_json:
-        console.print_json({"ok": False, "error": {"code": code, "message": message}})
+        error = {"code": code, "message": message}
+        console.print_json({"ok": False, "error": error, **(details or {})})
     else:
         console.error(message)
     return code

@@ -51,10 +51,10 @@ def state(run: Run) -> str:
         return "unfinished"
     try:
         merged = json.loads((run.merged() / "merged.json").read_text())
-    except (RadapterError, OSError, ValueError):
+        exported = run.bundle_for(merged["weights_hash"]).is_dir()
+        return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
+    except (RadapterError, OSError, ValueError, KeyError, TypeError):
         return "trained"
-    exported = run.bundle_for(merged["weights_hash"]).is_dir()
-    return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
 
 
 def best_numbers(run: Run) -> list[str]:
@@ -69,7 +69,7 @@ def best_numbers(run: Run) -> list[str]:
                 m for m in ("accuracy", "text_to_image_r1") if m in next(iter(roles.values()))
             )
             numbers = {role: 100 * values[metric]["value"] for role, values in roles.items()}
-        except (ValueError, KeyError, StopIteration, OSError):
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
             continue
         text = ", ".join(f"{role} {number:.1f}" for role, number in numbers.items())
         line = f"{result['suite']} at {label}: {metric.replace('_', ' ')} {text}"

@@ -69,6 +69,9 @@ def train(
     loaded = recipes.load(recipes.locate(recipe), overrides or [])
     with console.status("loading"):
         from radapter import training
+        from radapter.evaluation import load_suite
+    for name in loaded.suites:
+        load_suite(name)  # better said now than after training
     if dry_run:
         plan = training.plan(loaded)
         if as_json:
@@ -76,7 +79,7 @@ def train(
         else:
             console.result(describe(plan, loaded))
         return None
-    with _session(loaded.name) as hooks, console.plain_warnings():
+    with _session(as_json) as hooks, console.plain_warnings():
         start = time.monotonic()
         run = training.train(loaded, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
@@ -91,14 +94,14 @@ def _resume(name: str | None, as_json: bool) -> None:
         return _finish(run, 0.0, as_json)
     with console.status("loading"):
         from radapter import training
-    with _session(run.name) as hooks, console.plain_warnings():
+    with _session(as_json) as hooks, console.plain_warnings():
         start = time.monotonic()
         training.resume(run, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
 
 
 @contextmanager
-def _session(name: str) -> Iterator[dict[str, Any]]:
+def _session(as_json: bool) -> Iterator[dict[str, Any]]:
     """Progress and signals for a training session; an interruption ends in exit 130.
 
     The first Ctrl-C or SIGTERM saves the state after the present step, a second one stops at once.
@@ -129,8 +132,10 @@ def _session(name: str) -> Iterator[dict[str, Any]]:
 
             yield {"on_start": on_start, "on_step": on_step, "should_stop": lambda: bool(asked)}
     except Interrupted as stopped:
+        if as_json:
+            raise
         console.note(f"Stopped after step {stopped.step}; the state is saved.")
-        console.next_command(f"radapter train --resume {stopped.run.path}")
+        console.next_command(stopped.command)
         raise typer.Exit(130) from None
     finally:
         for number, handler in previous.items():
@@ -159,7 +164,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
     if duration and last:
         console.result(
             f"Trained {last['steps']} steps in {console.seconds(last['seconds'])}, "
-            f"loss {last['loss']:.3f}; the average keeps {last['zero_share']:.1%} of its start."
+            f"loss {last['loss']:.3f}; the average keeps {last['start_share']:.1%} of its start."
         )
     console.result(f"Adapter: {run.adapter}")
     console.next_command(f"radapter merge --run {run.path}")

@@ -34,6 +34,8 @@ class Dataset:
     """Texts of each picture; empty if there are none"""
     groups: list[int] = field(default_factory=list)
     """Pictures with one number show the same thing: they are positives of each other's texts"""
+    group_names: list[str] = field(default_factory=list)
+    """What those things are called; empty if each picture is a thing of its own"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -47,6 +49,7 @@ class Dataset:
             labels=[self.labels[i] for i in indices] if self.labels else [],
             captions=[self.captions[i] for i in indices] if self.captions else [],
             groups=[self.groups[i] for i in indices],
+            group_names=[self.group_names[i] for i in indices] if self.group_names else [],
         )
 
     def fingerprint(self) -> str:
@@ -92,12 +95,15 @@ def open_data(settings: Data) -> Dataset:
 
 
 def _split(dataset: Dataset, settings: HeldOut) -> Dataset:
-    """Hold out a share by a hash of the name, so that adding pictures moves no other one."""
+    """Hold out a share by a hash of the name, so that adding pictures moves no other one.
+
+    Pictures of one group stay together: a thing that was trained on is not held out.
+    """
     if settings.split == "all" or (settings.split == "train" and not settings.hold_out):
         return dataset
     held = [
         int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < settings.hold_out
-        for key in dataset.keys
+        for key in dataset.group_names or dataset.keys
     ]
     wanted = settings.split == "validation"
     return dataset.select([i for i, is_held in enumerate(held) if is_held == wanted])

@@ -6,6 +6,8 @@ of (seed, e). So a resumed run needs no more than the number of its step.
 
 from __future__ import annotations
 
+import hashlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +71,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.classify = settings.task == "classification"
         self.templates = templates_of(settings.templates)
+        self.text_length = settings.text_length
         if self.classify:
             self.items = [(i, "") for i in range(len(dataset))]
         else:
@@ -97,8 +100,8 @@ class Collate:
     """Items to tensors: `images` [batch, 3, h, w], `tokens` [texts, length] of the distinct texts,
     `text_of` [batch] from pair to text, `groups` [batch], and messages about broken pictures."""
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, text_length: int | None = None):
+        self.tokenizer, self.text_length = tokenizer, text_length
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         broken = [item["broken"] for item in items if "broken" in item]
@@ -109,7 +112,7 @@ class Collate:
         text_of = [number.setdefault(item["text"], len(number)) for item in items]
         return {
             "images": torch.stack([item["image"] for item in items]),
-            "tokens": self.tokenizer(list(number)),
+            "tokens": self.tokenizer(list(number), context_length=self.text_length),
             "text_of": torch.tensor(text_of),
             "groups": torch.tensor([item["group"] for item in items]),
             "broken": broken,
@@ -144,15 +147,19 @@ def loader(pairs: Pairs, order: Order, tokenizer: Any, workers: int) -> DataLoad
     return DataLoader(
         pairs,
         batch_sampler=order,
-        collate_fn=Collate(tokenizer),
+        collate_fn=Collate(tokenizer, pairs.text_length),
         num_workers=workers,
+        worker_init_fn=_leave_interrupts_to_the_parent,
         persistent_workers=False,
     )
 
 
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent saves its state and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _mix(seed: int, epoch: int, item: int) -> int:
     """One 63-bit seed from three numbers; neighbouring ones give unrelated streams."""
-    import hashlib
-
     digest = hashlib.blake2b(f"{seed},{epoch},{item}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

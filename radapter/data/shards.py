@@ -21,7 +21,6 @@ from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import ShardsData
 
-TEXT_EXTENSIONS = (".cls", ".json", ".txt")
 PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
 
 

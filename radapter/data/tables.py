@@ -63,6 +63,7 @@ def open_table(settings: TableData) -> Dataset:
         class_names=class_names,
         captions=[texts[key] for key in keys],
         groups=[groups[group_of[key]] for key in keys],
+        group_names=[group_of[key] for key in keys],
     )
 
 

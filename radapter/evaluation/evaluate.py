@@ -52,7 +52,7 @@ class Evaluation:
     image_features: dict[str, Tensor] = field(default_factory=dict)
     """By data set, [pictures, dim]"""
     text_features: dict[str, Tensor] = field(default_factory=dict)
-    """By distinct text, [dim]"""
+    """By "caption: TEXT" and, for the heads of classifiers, "class: NAME", [dim]"""
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """By data set, classes with identical names counted as one, [pictures]"""
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -116,6 +116,7 @@ def evaluate(
     runtime: Runtime,
     loaded: LoadedModel,
     *,
+    opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -125,12 +126,13 @@ def evaluate(
         suite: what to score on.
         runtime: what computes the features.
         loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
+        opened: what `suite.open()` gave, if it is open already.
         on_progress: called with pictures done and pictures in all.
 
     Raises:
         BrokenInput: a data set is missing, or a picture cannot be read (its name is given).
     """
-    opened = suite.open()
+    opened = opened or suite.open()
     # A set may hold more pictures for one task than for another: each is encoded once.
     pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
     total = sum(map(len, pictures.values()))
@@ -195,23 +197,25 @@ class _Texts:
 
     def captions(self, texts: list[str]) -> Tensor:
         known = self.evaluation.text_features
-        new = [text for text in texts if text not in known]
+        keys = [f"caption: {text}" for text in texts]
+        new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
             runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
             features = encode_texts(runtime, tokenizer, new, shorten=self._shorten)
-            known.update(zip(new, features, strict=True))
-        return torch.stack([known[text] for text in texts])
+            known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
+        return torch.stack([known[key] for key in keys])
 
 
 def _classify(
     scored: dict[str, Scored], dataset: Dataset, features: Tensor, head: Tensor
 ) -> Tensor:
     predicted = predict(features, head)
-    right = predicted == torch.tensor(dataset.labels)
+    same = merge_equal_names(dataset.class_names)
+    right = same[predicted] == same[torch.tensor(dataset.labels)]
     scored["accuracy"] = Scored(
         right.numpy(), np.array(dataset.groups), 1 / len(set(dataset.class_names))
     )
-    return merge_equal_names(dataset.class_names)[predicted]
+    return same[predicted]
 
 
 def _retrieve(scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts) -> None:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over clusters: items of one concept are drawn together."""
+"""How sure a mean score is. Items of one cluster (one concept or picture) are not independent."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def mean_interval(
         means.append((drawn[key] @ sums) / (drawn[key] @ counts))
     low, high = np.quantile(np.mean(means, axis=0), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def standard_error(scores: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of the mean of `scores` [items], of which those of one cluster are correlated.
+
+    The cluster-robust one: sqrt(g / (g - 1) * sum over clusters of (sum of residuals)^2) / items.
+    """
+    _, member = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(member, weights=scores - scores.mean())
+    count = len(sums)
+    if count < 2:
+        return float("inf")
+    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(scores))

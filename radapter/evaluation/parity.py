@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from radapter.errors import BrokenInput
 from radapter.evaluation.evaluate import Evaluation
 
 
@@ -30,7 +31,12 @@ def compare(reference: Evaluation, engine: Evaluation) -> dict[str, Any]:
         (share of equal top-1 predictions, classes of one name counted as one), `metrics` (each
         with both values and the difference), `tolerance`, `failures` (one line each) and `passed`.
     """
-    tolerance = TOLERANCES[engine.runtime.precision]
+    tolerance = TOLERANCES.get(engine.runtime.precision)
+    if tolerance is None:
+        raise BrokenInput(
+            f"The bundle says that its precision is '{engine.runtime.precision}', for which there "
+            "is no tolerance. Export it again."
+        )
     failures = []
 
     cosines: dict[str, float] = {}
@@ -42,7 +48,7 @@ def compare(reference: Evaluation, engine: Evaluation) -> dict[str, Any]:
         torch.stack([reference.text_features[name] for name in names]),
         torch.stack([engine.text_features[name] for name in names]),
     )
-    cosines |= {f"text '{name}'": value for name, value in zip(names, values, strict=True)}
+    cosines |= {f"text: {name}": value for name, value in zip(names, values, strict=True)}
     worst = min(cosines, key=lambda name: cosines[name])
     # `not >=` so that NaN fails.
     if not cosines[worst] >= tolerance.cosine:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
-from radapter.recipe import DataSource, EmojiData, Recipe, Section, read_yaml, validate
+from radapter.recipe import (
+    DataSource,
+    EmojiData,
+    Name,
+    Recipe,
+    Section,
+    Templates,
+    read_yaml,
+    validate,
+)
 
 Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
@@ -17,19 +26,27 @@ FOLDER = Path(__file__).parent / "suites"
 
 
 class SuiteDataset(Section):
-    name: str
+    name: Name
     role: Role
     data: DataSource
 
 
 class Suite(Section):
-    name: str
+    name: Name
     description: str = ""
-    templates: list[str] | Literal["openai"] = Field(default=["a photo of a {}."])
+    templates: Templates = Field(default=["a photo of a {}."])
     """Prompts of the zero-shot classifier: the mean of the normalized features over all of them,
     normalized again"""
     tasks: Annotated[list[Task], Field(min_length=1)]
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Suite:
+        names = [dataset.name for dataset in self.datasets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two data sets are called '{twice}'")
+        return self
 
     def roles(self) -> list[str]:
         return list(dict.fromkeys(dataset.role for dataset in self.datasets))

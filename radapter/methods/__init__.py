@@ -28,8 +28,8 @@ class Attached(Protocol):
     def update_average(self) -> None:
         """Take the present values into the moving average; call it after each optimizer step."""
 
-    def zero_share(self) -> float:
-        """The share of its start that the average still holds, 0 to 1."""
+    def start_share(self) -> float:
+        """The share of its start that the moving average still holds, 0 to 1."""
 
     def state(self) -> dict[str, Tensor]:
         """All tensors needed to go on training exactly."""

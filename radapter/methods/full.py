@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
+from radapter.methods.average import MovingAverage
 
 
 class FullFineTuning:
@@ -17,48 +18,34 @@ class FullFineTuning:
     def __init__(self, model: nn.Module, names: list[str], average: Mapping[str, Any]):
         parameters = dict(model.named_parameters())
         self.trained = {name: parameters[name] for name in names}
-        self.momentum: float = average.get("momentum", 0.0)
-        self.warmup: bool = average.get("warmup", False)
-        self.updates = 0
-        self._share = 1.0
-        self.average: dict[str, Tensor] = (
-            {name: p.detach().clone() for name, p in self.trained.items()} if self.momentum else {}
-        )
+        # Without momentum the average is the weights themselves: no copy is kept.
+        self.averages: bool = average.get("momentum", 0.0) > 0
+        self.average = MovingAverage(self._averaged_values(), dict(average))
 
     def parameters(self) -> Iterator[nn.Parameter]:
         yield from self.trained.values()
 
-    @torch.no_grad()
-    def update_average(self) -> None:
-        m = self.momentum
-        if self.warmup:
-            m = min(m, (1 + self.updates) / (10 + self.updates))
-        for name, value in self.average.items():
-            value.lerp_(self.trained[name], 1.0 - m)
-        self.updates += 1
-        self._share *= m
+    def _averaged_values(self) -> Iterable[tuple[str, Tensor]]:
+        return self.trained.items() if self.averages else ()
 
-    def zero_share(self) -> float:
-        return self._share
+    def update_average(self) -> None:
+        self.average.update(self._averaged_values())
+
+    def start_share(self) -> float:
+        return self.average.start_share
 
     def state(self) -> dict[str, Tensor]:
         state = {f"trained.{name}": p.detach() for name, p in self.trained.items()}
-        state |= {f"average.{name}": value for name, value in self.average.items()}
-        # float64 holds both exactly: the count is far below 2^53.
-        state["progress"] = torch.tensor([self.updates, self._share], dtype=torch.float64)
-        return state
+        return state | self.average.state()
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, parameter in self.trained.items():
             parameter.copy_(state[f"trained.{name}"])
-        for name, value in self.average.items():
-            value.copy_(state[f"average.{name}"])
-        self.updates = int(state["progress"][0])
-        self._share = float(state["progress"][1])
+        self.average.load_state(state)
 
     def stored(self) -> dict[str, Tensor]:
-        values = self.average or self.trained
+        values = self.average.mean or self.trained
         return {name: value.detach().cpu().clone() for name, value in values.items()}
 
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput, UsageError
+from radapter.methods.average import MovingAverage
 
 
 class Adapter(nn.Module):
@@ -91,13 +92,8 @@ class RAdapter:
         average: Mapping[str, Any],
     ):
         self.model, self.adapters = model, adapters
-        self.momentum: float = average.get("momentum", 0.999)
-        self.warmup: bool = average.get("warmup", False)
         self.of: str = average.get("of", "effective")
-        self.updates = 0
-        self._share = 1.0
-        with torch.no_grad():
-            self.average = {name: value.clone() for name, value in self._averaged_values()}
+        self.average = MovingAverage(self._averaged_values(), {"momentum": 0.999, **average})
 
     def parameters(self) -> Iterator[nn.Parameter]:
         for adapter in self.adapters.values():
@@ -113,16 +109,10 @@ class RAdapter:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        m = self.momentum
-        if self.warmup:
-            m = min(m, (1 + self.updates) / (10 + self.updates))
-        for name, value in self._averaged_values():
-            self.average[name].lerp_(value, 1.0 - m)
-        self.updates += 1
-        self._share *= m
+        self.average.update(self._averaged_values())
 
-    def zero_share(self) -> float:
-        return self._share
+    def start_share(self) -> float:
+        return self.average.start_share
 
     def state(self) -> dict[str, Tensor]:
         state = {
@@ -130,27 +120,21 @@ class RAdapter:
             for name, adapter in self.adapters.items()
             for key, value in adapter.state_dict().items()
         }
-        state |= {f"average.{name}": value for name, value in self.average.items()}
-        # float64 holds both exactly: the count is far below 2^53.
-        state["progress"] = torch.tensor([self.updates, self._share], dtype=torch.float64)
-        return state
+        return state | self.average.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, adapter in self.adapters.items():
             own = {key: state[f"adapter.{name}.{key}"] for key in adapter.state_dict()}
             adapter.load_state_dict(own)
-        for name, value in self.average.items():
-            value.copy_(state[f"average.{name}"])
-        self.updates = int(state["progress"][0])
-        self._share = float(state["progress"][1])
+        self.average.load_state(state)
 
     def stored(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.average.items()}
+        return {name: value.detach().cpu().clone() for name, value in self.average.mean.items()}
 
     @contextlib.contextmanager
     def scaled(self, alpha: float) -> Iterator[nn.Module]:
         """The unmerged model with averaged adapters scaled by `alpha`; merging must equal it."""
-        deltas = effective_matrices(self.average)
+        deltas = effective_matrices(self.average.mean)
         was_training = self.model.training
         self.model.eval()
         try:

@@ -1,6 +1,15 @@
 """open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
 
 from radapter.models.loading import LoadedModel, load, names, save, weights_hash
-from radapter.models.text import encode_text, shorten
+from radapter.models.text import encode_text, shorten, takes_short_texts
 
-__all__ = ["LoadedModel", "encode_text", "load", "names", "save", "shorten", "weights_hash"]
+__all__ = [
+    "LoadedModel",
+    "encode_text",
+    "load",
+    "names",
+    "save",
+    "shorten",
+    "takes_short_texts",
+    "weights_hash",
+]

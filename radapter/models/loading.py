@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from radapter.errors import BrokenInput, UsageError, nearest
+from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -146,6 +146,11 @@ def _create(
                 force_quick_gelu=force_quick_gelu,
                 weights_only=True,
             )
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"{name} needs the package {error.name}, which is not installed. "
+            'Type first: pip install "radapter[hf]"'
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise BrokenInput(f"{name} (weights: {source}) cannot be loaded: {reason}") from error

@@ -26,8 +26,8 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     table.add_column("", no_wrap=True)
     for label in models:
         table.add_column(label, justify="right")
-    engine = "onnx" in models
     reference = next((label for label in models if label.startswith("alpha")), None)
+    engine = "onnx" in models and reference is not None
     if engine:
         table.add_column("diff.", justify="right")
     for metric, title in TITLES.items():
@@ -52,7 +52,8 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     yield table
     intervals = result["protocol"]["interval"]
     yield Text(
-        f"± is half of the interval ({intervals}). diff. is onnx - alpha. "
+        f"± is half of the interval ({intervals}). "
+        f"{'diff. is onnx - alpha. ' if engine else ''}"
         f"Retrieval: {result['protocol']['retrieval']}.",
         style="dim",
     )

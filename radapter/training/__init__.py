@@ -1,4 +1,4 @@
-"""The training loop, its schedule and its checkpoints."""
+"""The training loop, its optimizer and its checkpoints."""
 
 from radapter.training.loop import Interrupted, Plan, plan, resume, train
 

@@ -22,22 +22,28 @@ from torch import Tensor
 from radapter import run as runs
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, loader, training_transform
-from radapter.errors import BrokenInput, GateFailed, MissingDependency
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.losses import mpm_nce
 from radapter.methods import METHODS, Attached
-from radapter.models import LoadedModel, encode_text, load, shorten
-from radapter.recipe import Optimisation, Recipe
+from radapter.models import LoadedModel, encode_text, load, shorten, takes_short_texts
+from radapter.recipe import Recipe
 from radapter.training import checkpoints
-from radapter.training.schedule import learning_rate
+from radapter.training.optimisation import adamw, learning_rate
 
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 
-class Interrupted(Exception):
-    """Training was asked to stop; the state is saved and `run` can be resumed."""
+class Interrupted(RadapterError):
+    """Training was asked to stop; its state is saved."""
+
+    exit_code = 130
 
     def __init__(self, run: runs.Run, step: int):
-        super().__init__(f"stopped after step {step}")
+        self.command = f"radapter train --resume {run.path}"
+        super().__init__(
+            f"Stopped after step {step}; the state is saved. Go on with: {self.command}",
+            details={"run": str(run.path), "step": step},
+        )
         self.run, self.step = run, step
 
 
@@ -65,9 +71,9 @@ class _Parts:
     base_hash: str
     attached: Attached
     trained: list[torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
     pairs: Pairs
     device: torch.device
-    pictures: int
 
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
@@ -79,7 +85,7 @@ class _Parts:
         parameters = sum(p.numel() for p in self.base.model.parameters())
         frozen = sum(p.numel() for p in self.base.model.parameters() if not p.requires_grad)
         return Plan(
-            pictures=self.pictures,
+            pictures=len(self.pairs.dataset),
             pairs=len(self.pairs),
             batch_size=order.batch_size,
             steps=order.steps,
@@ -160,12 +166,26 @@ def _prepare(recipe: Recipe) -> _Parts:
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
+    _check_text_length(recipe.data.text_length, base)
     transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
     trained = list(attached.parameters())
-    return _Parts(recipe, base, base_hash, attached, trained, pairs, device, len(dataset))
+    optimizer = adamw(trained, recipe.optimisation)
+    return _Parts(recipe, base, base_hash, attached, trained, optimizer, pairs, device)
+
+
+def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
+    if wanted is None:
+        return
+    if not takes_short_texts(base.model):
+        raise UsageError(f"data.text_length: the text tower of {base.name} takes full length only.")
+    if wanted > base.tokenizer.context_length:
+        raise UsageError(
+            f"data.text_length is {wanted}, and the context length of {base.name} is "
+            f"{base.tokenizer.context_length}."
+        )
 
 
 def _device(wanted: str) -> torch.device:
@@ -176,24 +196,6 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], o: Optimisation) -> torch.optim.AdamW:
-    """AdamW; weight decay spares biases, norms and scales, as everywhere in the field."""
-    matrices = [p for p in parameters if p.dim() >= 2]
-    others = [p for p in parameters if p.dim() < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=o.lr,
-        betas=o.betas,
-        eps=o.eps,
-        weight_decay=o.weight_decay,
-        fused=True,
-    )
-
-
 def _loop(
     run: runs.Run,
     parts: _Parts,
@@ -202,7 +204,7 @@ def _loop(
     should_stop: Callable[[], bool],
 ) -> None:
     recipe, o, attached = parts.recipe, parts.recipe.optimisation, parts.attached
-    optimizer = _optimizer(parts.trained, o)
+    optimizer = parts.optimizer
     step, before = 0, 0.0
     if checkpoint is not None:
         attached.load_state(checkpoint.method)
@@ -240,14 +242,14 @@ def _loop(
             # Each step's draws depend on its number alone, so no generator state is stored.
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             if len(batch["groups"]):
-                recent.append(_step(parts, batch, optimizer))
+                recent.append(_step(parts, batch))
             step += 1
             metrics = {
                 "step": step,
                 "steps": order.steps,
                 "loss": sum(recent) / max(1, len(recent)),
                 "lr": lr,
-                "zero_share": attached.zero_share(),
+                "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
             }
             if step % log_every == 0 or step == order.steps:
@@ -275,9 +277,9 @@ def _training_mode(model: torch.nn.Module) -> None:
             module.eval()
 
 
-def _step(parts: _Parts, batch: dict[str, Any], optimizer: torch.optim.Optimizer) -> float:
+def _step(parts: _Parts, batch: dict[str, Any]) -> float:
     """One optimizer step; the loss."""
-    recipe, model = parts.recipe, parts.base.model
+    optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
     objective = recipe.objective
     groups = batch["groups"].to(parts.device)
     if objective.positives == "pair":
@@ -351,8 +353,14 @@ def _write_adapter(run: runs.Run, parts: _Parts, steps: int) -> None:
         "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
         "base_hash": parts.base_hash,
         "steps": steps,
-        "zero_share": parts.attached.zero_share(),
+        "start_share": parts.attached.start_share(),
     }
+    if parts.pairs.classify:
+        # Before the adapter: a run that has finished training has what `export` needs.
+        names = parts.pairs.dataset.class_names
+        prompts = [[t.replace("{}", name) for t in parts.pairs.templates] for name in names]
+        classes = {"schema_version": 1, "names": names, "prompts": prompts}
+        runs.write_atomic(run.path / "classes.json", json.dumps(classes, indent=1) + "\n")
     # One metadata entry: the order of several is not fixed in the file.
     metadata = {"radapter": json.dumps(facts, sort_keys=True)}
     runs.write_atomic(run.adapter, to_safetensors(parts.attached.stored(), metadata=metadata))

@@ -59,6 +59,7 @@ def test_unknown_model_method_and_suite(cli, recipe_file, merged):
     )
     check(cli("train", "tiny.yaml", "model=ViT-B-16:openia"), 2, "Did you mean 'openai'?")
     check(cli("train", "tiny.yaml", "method.name=r-adaptor"), 2, "did you mean 'r-adapter'?")
+    check(cli("train", "tiny.yaml", "suites=[emoji-shift]"), 2, "Did you mean 'emoji-shifts'?")
     check(cli("eval", "--suite", "emoji-shift"), 2, "Did you mean 'emoji-shifts'?")
     assert not (recipe_file.parent / "runs").exists() or len(list(runs(recipe_file.parent))) == 1
 
@@ -171,6 +172,38 @@ def test_an_unfinished_run_is_not_passed_over(cli, merged, tmp_path):
 
 def test_trt_refuses_clearly(cli, merged):
     check(cli("export", "--trt"), 5, "TensorRT")
+
+
+def test_texts_cut_longer_than_the_model_takes(cli, recipe_file):
+    check(cli("train", "tiny.yaml", "data.text_length=78"), 2, "context length", "is 77")
+
+
+def test_a_suite_cannot_write_outside_of_the_run(cli, merged, shapes, tmp_path):
+    one = f"{{name: a, role: shifted, data: {{source: folder, root: {shapes}, split: all}}}}"
+    text = f"name: ../../evil\ntasks: [classification]\ndatasets: [{one}, {one}]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    check(cli("eval", "--suite", "mine.yaml"), 2, "mine.yaml:1:1: name")
+    (tmp_path / "mine.yaml").write_text(text.replace("../../evil", "mine"))
+    check(cli("eval", "--suite", "mine.yaml"), 2, "two data sets are called 'a'")
+    assert not merged.evaluations.exists()
+
+
+def test_a_precision_without_tolerance(cli, merged):
+    assert cli("export").code == 0
+    (path,) = merged.path.glob("bundles/*/manifest.json")
+    path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
+    check(cli("eval"), 4, "'fp16'", "Export it again")
+
+
+def test_a_full_disk_names_the_file(cli, merged, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    check(cli("eval"), 4, "No space left on device: ", "held-out-alpha-0.50.json")
+    check(cli("export"), 4, "No space left on device: ", "bundles")
+    assert not leftovers(merged.path)
+    assert not list(merged.evaluations.glob("*"))
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """What the commands do and print, apart from errors."""
 
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from radapter import models
+from radapter import merging, models
 from radapter.recipe import shipped
+from radapter.run import Run
 
 
 def test_the_four_commands(cli, recipe_file, tmp_path):
@@ -91,6 +94,42 @@ def test_the_parity_gate_bites(cli, exported, tower):
     assert "FAILED" in outcome.out
     assert "worst cosine" in outcome.out
     assert "do not deploy it" in outcome.err
+    outcome = cli("eval", "--runtime", "all", "--json")
+    assert outcome.code == 3
+    content = json.loads(outcome.out)
+    assert content["ok"] is False
+    assert content["error"]["code"] == 3
+    assert content["results"][0]["parity"]["passed"] is False
+    # What the message says to type mends it, though the manifest fits the damaged file.
+    assert cli("export").out.startswith("Up to date")
+    assert f"radapter export --force --run runs/{exported.parents[1].name}" in outcome.out
+    assert cli("export", "--force").code == 0
+    assert cli("eval", "--runtime", "all").code == 0
+
+
+def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
+    run = Run(exported.parents[1])
+    assert cli("eval").code == 0
+    evidence = (run.evaluations / "held-out-alpha-0.50.json").read_bytes()
+    expected = {"torch": ["zero-shot", "alpha 0.50"], "onnx": ["zero-shot", "onnx"]}
+    for runtime, models_ in expected.items():
+        outcome = cli("eval", "--runtime", runtime)
+        assert outcome.code == 0, outcome.err
+        assert "parity" not in outcome.out
+        saved = json.loads((run.evaluations / f"held-out-alpha-0.50-{runtime}.json").read_text())
+        assert list(saved["models"]) == models_
+    assert (run.evaluations / "held-out-alpha-0.50.json").read_bytes() == evidence
+
+
+def test_export_needs_no_training_data(cli, recipe_file, tiny_folder, shapes, tmp_path):
+    root = shutil.copytree(shapes, tmp_path / "pictures")
+    assert cli("train", "tiny.yaml", f"data.root={root}").code == 0
+    shutil.rmtree(root)
+    assert cli("merge").code == 0
+    outcome = cli("export")
+    assert outcome.code == 0, outcome.err
+    (names,) = (json.loads(p.read_text()) for p in tmp_path.glob("runs/*/bundles/*/classes.json"))
+    assert names["classes"] == ["blue circle", "green cross", "red square"]
 
 
 def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
@@ -147,6 +186,13 @@ def test_runs_lists_and_survives_a_damaged_one(cli, trained, tmp_path):
     bad = tmp_path / "runs" / "bad-20200101T000000Z-000000"
     bad.mkdir()
     (bad / "recipe.yaml").write_text("name: [")
+    (trained.path / "eval").mkdir()
+    for name, content in (("a", "[]"), ("b", '{"models": []}'), ("c", '{"models": {"alpha": 1}}')):
+        (trained.path / "eval" / f"{name}.json").write_text(content)
+    folder = trained.path / "merged" / "alpha-0.50"
+    folder.mkdir(parents=True)
+    (folder / "merged.json").write_text("{}")
+    (folder.parent / "current").write_text("alpha-0.50")
     rows = {row["name"]: row for row in json.loads(cli("runs", "--json").out)["runs"]}
     assert rows[trained.name]["state"] == "trained"
     assert rows[bad.name]["state"].startswith("damaged")
@@ -189,6 +235,34 @@ def test_help_is_quick_and_loads_no_torch():
         assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["recipes", "--json"]])
+def test_a_reader_that_goes_away_is_no_error(arguments):
+    """As `radapter recipes | true`: the code of any other program, and not a word."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-m", "radapter_cli", *arguments],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert process.returncode == 141
+    assert process.stderr == ""
+
+
+def test_warnings_of_libraries_are_not_ours_wherever_radapter_lies(capfd, monkeypatch):
+    import warnings
+
+    from radapter_cli import console
+
+    with console.plain_warnings():
+        for filename in ("/home/me/radapter/.venv/lib/torch/x.py", merging.__file__):
+            warnings.warn_explicit(f"from {filename}", UserWarning, filename, 1)
+    assert "torch" not in (printed := capfd.readouterr().err)
+    assert "merging.py" in printed.replace("\n", "")
 
 
 @pytest.mark.parametrize("command", ["train", "merge", "export", "eval", "demo", "runs", "info"])

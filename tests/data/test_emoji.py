@@ -81,11 +81,12 @@ def test_classes_are_the_subgroups_with_enough_concepts():
 
 def test_captions_are_the_ones_asked_for():
     concepts = {concept["hexcode"]: concept for concept in emoji.concepts()}
-    dataset = open_data(settings(captions=["name", "keywords", "kind"], split="all"))
+    dataset = open_data(settings(captions=["name", "keywords", "kind", "class"], split="all"))
     for key, texts in zip(hexcodes(dataset), dataset.captions, strict=True):
         concept = concepts[key]
         expected = [concept["name"], ", ".join(concept["keywords"])]
         expected.append(f"{concept['subgroup']}: {concept['name']}")
+        expected.append(f"a picture of {concept['subgroup']}.")
         assert texts == list(dict.fromkeys(text for text in expected if text))
         assert texts
     names = open_data(settings(captions=["name"], split="all")).captions

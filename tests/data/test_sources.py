@@ -134,6 +134,19 @@ def test_holding_out_is_disjoint_covers_all_and_stays(tmp_path):
     moved.rename(tmp_path)
 
 
+def test_one_thing_is_never_on_both_sides(tmp_path):
+    """Pictures with one value in the group column are held out, or trained on, together."""
+    lines = [f"p{i}.png,text {i},thing {i % 7}" for i in range(70)]
+    (tmp_path / "t.csv").write_text("\n".join(["filepath,title,thing", *lines]))
+    settings = {"source": "table", "path": str(tmp_path / "t.csv"), "group_column": "thing"}
+    settings |= {"task": "captions", "hold_out": 0.4}
+    parts = [open_data(recipes.TableData(**settings, split=s)) for s in ("train", "validation")]
+    things = [{int(key[1:-4]) % 7 for key in part.keys} for part in parts]
+    assert all(things)
+    assert not things[0] & things[1]
+    assert things[0] | things[1] == set(range(7))
+
+
 def test_nothing_held_out(tmp_path):
     picture(tmp_path / "a" / "1.png")
     assert held(tmp_path, "train", 0.0) == ["a/1.png"]

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGKILL against the real command: nothing finished is lost, the result is the same."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ def start(tmp_path, tiny_folder, shapes):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     return call
@@ -76,6 +78,21 @@ def test_interrupted_and_killed_runs_end_in_the_same_adapter(start, tmp_path):
     assert (run / "adapter.safetensors").read_bytes() == expected
     assert not list(run.rglob("*.tmp"))
     assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_reaches_the_workers_too(start, tmp_path):
+    """The whole process group gets the signal; one line says so, and --json stays one object."""
+    process = start("tiny.yaml", "optimisation.epochs=20000", "workers=2", "--json")
+    wait_for(lambda: steps_logged(tmp_path) > 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("Stopping after this step") == 1
+    content = json.loads(out)
+    assert content["error"]["code"] == 130
+    assert content["run"] == f"runs/{the_run(tmp_path).name}"
+    assert list(the_run(tmp_path).glob("checkpoints/step-*"))
 
 
 @pytest.mark.slow

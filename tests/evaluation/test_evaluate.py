@@ -1,6 +1,8 @@
 """A suite on a tiny model against numbers computed from open_clip's own methods."""
 
 import json
+import shutil
+import tarfile
 
 import pytest
 import tiny
@@ -13,7 +15,7 @@ from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import classifier_head, merge_equal_names
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe import EmojiData, FolderData, TableData
+from radapter.recipe import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 
@@ -51,6 +53,35 @@ def test_accuracy_equals_a_classifier_made_by_hand(loaded, shapes):
     assert result["roles"]["in-distribution"]["accuracy"]["value"] == sum(right) / len(right)
     assert result["datasets"]["set"]["accuracy"]["chance"] == pytest.approx(1 / 3)
     assert json.loads(json.dumps(result)) is not None
+
+
+def test_classes_of_one_name_are_one_class(loaded, shapes, tmp_path):
+    """As ImageNet's two cranes: no picture is wrong for having the other number."""
+    for old, new in (("blue_circle", "a/crane"), ("red_square", "b/crane")):
+        shutil.copytree(shapes / old, tmp_path / new)
+    pictures = sorted(tmp_path.glob("*/crane/*"))
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        for i, path in enumerate(pictures):
+            shard.add(path, f"{i:04}.png")
+            (tmp_path / "cls").write_text(str(i % 2))
+            shard.add(tmp_path / "cls", f"{i:04}.cls")
+    data = ShardsData(source="shards", shards=f"{tmp_path}/s.tar", class_names=["crane", "crane"])
+    found = evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+    accuracy = found.result()["datasets"]["set"]["accuracy"]
+    assert accuracy["value"] == accuracy["chance"] == 1.0
+
+
+def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
+    """Features of captions and of class heads are kept apart."""
+    rows = [f"{shapes}/red_square/0{i}.png,{text}" for i, text in enumerate(("class: a", "a"))]
+    (tmp_path / "t.csv").write_text("\n".join(["filepath,title", *rows]))
+    data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all")
+    both = suite_of(data, tasks=("classification", "retrieval"))
+    alone = suite_of(data, tasks=("retrieval",))
+    one, two = (evaluation.evaluate(s, PyTorchRuntime(loaded), loaded) for s in (both, alone))
+    key = "caption: class: a"
+    assert torch.equal(one.text_features[key], two.text_features[key])
+    assert not torch.equal(one.text_features[key], one.text_features["class: a"])
 
 
 def test_openai_templates_give_open_clips_own_classifier(loaded):

@@ -85,7 +85,7 @@ def test_the_average_by_hand(loaded, warmup):
         mean = m * mean + (1 - m) * attached.trained[name].detach().double().numpy()
         share *= m
     np.testing.assert_allclose(attached.stored()[name], mean, atol=1e-6)
-    assert attached.zero_share() == pytest.approx(share, rel=1e-12)
+    assert attached.start_share() == pytest.approx(share, rel=1e-12)
 
 
 def test_without_an_average_the_trained_weights_are_stored(loaded):
@@ -110,5 +110,5 @@ def test_state_comes_back_whole(momentum):
     for attached in (one, two):
         shake(attached, 9)
         attached.update_average()
-    assert two.zero_share() == one.zero_share()
+    assert two.start_share() == one.start_share()
     assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())

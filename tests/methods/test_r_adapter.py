@@ -258,7 +258,7 @@ def test_the_average_by_hand(loaded, warmup):
         for name in LINEARS:
             value = attached.adapters[name].weight.detach().double().numpy()
             means[name] = m * means[name] + (1 - m) * value
-        assert attached.zero_share() == pytest.approx(share, rel=1e-12)
+        assert attached.start_share() == pytest.approx(share, rel=1e-12)
     stored = attached.stored()
     assert set(stored) == {f"{name}.delta" for name in LINEARS}
     for name in LINEARS:
@@ -270,10 +270,10 @@ def test_the_share_of_the_zero_start_is_what_the_average_lacks(loaded):
     fill(attached)
     for _ in range(7):
         attached.update_average()
-    assert attached.zero_share() == pytest.approx(0.9**7)
+    assert attached.start_share() == pytest.approx(0.9**7)
     value = attached.adapters[LINEARS[0]].weight.detach()
     torch.testing.assert_close(
-        attached.stored()[f"{LINEARS[0]}.delta"], (1 - attached.zero_share()) * value
+        attached.stored()[f"{LINEARS[0]}.delta"], (1 - attached.start_share()) * value
     )
 
 
@@ -331,8 +331,8 @@ def test_state_comes_back_whole(rank, of):
     for attached in (one, two):
         fill(attached, seed=9)
         attached.update_average()
-    assert two.zero_share() == one.zero_share()
-    assert two.updates == one.updates == 4
+    assert two.start_share() == one.start_share()
+    assert two.average.updates == one.average.updates == 4
     for ours, theirs in ((one.state(), two.state()), (one.stored(), two.stored())):
         assert list(ours) == list(theirs)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -76,13 +76,14 @@ def test_a_run_from_start_to_end(recipe, tmp_path, tiny_folder):
         on_step=seen.append,
     )
     assert names(run) == [
-        ".lock", "adapter.safetensors", "environment.json", "metrics.jsonl", "recipe.yaml",
+        ".lock", "adapter.safetensors", "classes.json", "environment.json",
+        "metrics.jsonl", "recipe.yaml",
     ]  # fmt: skip
     assert run.recipe() == settings
     assert [m["step"] for m in seen] == steps_of(run) == list(range(1, 10))
     assert seen[0]["lr"] == pytest.approx(5e-3)
     assert seen[1]["lr"] == pytest.approx(1e-2)
-    assert seen[-1]["zero_share"] == pytest.approx(0.9**9)
+    assert seen[-1]["start_share"] == pytest.approx(0.9**9)
     ((of_start, made),) = started
     assert of_start.path == run.path
     assert made == plan(settings)
@@ -100,7 +101,7 @@ def test_what_the_adapter_file_says_of_itself(recipe, tmp_path, tiny_folder):
     assert facts["method"]["name"] == "r-adapter"
     assert facts["method"]["rank"] == 2
     assert facts["steps"] == 9
-    assert facts["zero_share"] == pytest.approx(0.9**9)
+    assert facts["start_share"] == pytest.approx(0.9**9)
     data = run.adapter.read_bytes()
     for secret in (run.name, run.name.split("-")[1], run.name.split("-")[2], str(tmp_path)):
         assert secret.encode() not in data

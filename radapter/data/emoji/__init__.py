@@ -55,6 +55,7 @@ def captions(concept: dict[str, Any], kinds: list[str]) -> list[str]:
         "name": concept["name"],
         "keywords": ", ".join(concept["keywords"]),
         "kind": f"{concept['subgroup']}: {concept['name']}",
+        "class": f"a picture of {concept['subgroup']}.",
     }
     return list(dict.fromkeys(texts[kind] for kind in kinds if texts[kind]))
 
