@@ -1,4 +1,4 @@
-"""Contrastive objectives: MPM-NCE, of which CLIP's loss is the special case of distinct groups."""
+"""Objectives: MPM-NCE, of which CLIP's loss is the special case of distinct groups; retention."""
 
 from __future__ import annotations
 
@@ -39,17 +39,80 @@ def mpm_nce(
     Returns:
         A scalar tensor, fp32.
     """
-    positive = groups[:, None] == groups[None, :]
-    with torch.autocast(image_features.device.type, enabled=False):
-        similarity = image_features.float() @ text_features.float().T
-    logits = logit_scale * (similarity + margin * ~positive)
+    return multi_positive(
+        image_features,
+        text_features,
+        groups[:, None] == groups[None, :],
+        logit_scale=logit_scale,
+        smoothing=smoothing,
+        margin=margin,
+    )
 
+
+def multi_positive(
+    image_features: Tensor,
+    text_features: Tensor,
+    positive: Tensor,
+    *,
+    logit_scale: Tensor | float,
+    smoothing: float = 0.0,
+    margin: float = 0.0,
+) -> Tensor:
+    """`mpm_nce` for any relation: `positive[i, j]` says whether text j is right for picture i.
+
+    Args:
+        image_features: unit norm, [batch, dim].
+        text_features: unit norm, [batch, dim].
+        positive: bool, [batch, batch], with at least one positive in every row and column.
+        logit_scale, smoothing, margin: as in `mpm_nce`.
+    """
+    logits = logit_scale * (_similarity(image_features, text_features) + margin * ~positive)
+    return (
+        _cross_entropy(logits, positive, smoothing)
+        + _cross_entropy(logits.T, positive.T, smoothing)
+    ) / 2
+
+
+def _cross_entropy(logits: Tensor, positive: Tensor, smoothing: float) -> Tensor:
     positives = positive.sum(dim=1, keepdim=True)
-    negatives = len(groups) - positives
+    negatives = positive.shape[1] - positives
     mass = torch.where(negatives > 0, smoothing, 0.0)
     targets = torch.where(positive, (1.0 - mass) / positives, mass / negatives.clamp(min=1))
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
-    # Groups are symmetric, so `targets` is the right target in both directions.
-    images = -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-    texts = -(targets * F.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
-    return (images + texts) / 2
+
+def retention(
+    image_features: Tensor,
+    text_features: Tensor,
+    zero_shot_images: Tensor,
+    zero_shot_texts: Tensor,
+    *,
+    logit_scale: Tensor | float,
+) -> Tensor:
+    """How far similarities have moved from the zero-shot model's.
+
+    KL(p0 || p) of the softmax over texts of each picture, and over pictures of each text, each
+    averaged, then both (distillation as in Hinton et al. 2015, of similarities instead of logits).
+
+    Args:
+        image_features, text_features: unit norm, [pictures, dim] and [texts, dim]; any pictures,
+            any texts.
+        zero_shot_images, zero_shot_texts: the same inputs through the zero-shot model.
+        logit_scale: kappa, of both models.
+
+    Returns:
+        A scalar tensor, fp32, at least 0.
+    """
+    logits = logit_scale * _similarity(image_features, text_features)
+    before = logit_scale * _similarity(zero_shot_images, zero_shot_texts)
+    total = torch.zeros((), device=logits.device)
+    for ours, theirs in ((logits, before), (logits.T, before.T)):
+        target = F.log_softmax(theirs, dim=1)
+        divergence = F.log_softmax(ours, dim=1)
+        total = total + F.kl_div(divergence, target, log_target=True, reduction="batchmean")
+    return total / 2
+
+
+def _similarity(image_features: Tensor, text_features: Tensor) -> Tensor:
+    with torch.autocast(image_features.device.type, enabled=False):
+        return image_features.float() @ text_features.float().T

@@ -69,7 +69,15 @@ class Full(Section):
     average: Average = Average(momentum=0.0)
 
 
-Method = Annotated[RAdapter | Full, Field(discriminator="name")]
+class LoRA(Section):
+    name: Literal["lora"]
+    rank: Annotated[int, Field(ge=1)] = 8
+    towers: Literal["both", "image", "text"] = "both"
+    scale: float = 1.0
+    average: Average = Average(momentum=0.0)
+
+
+Method = Annotated[RAdapter | Full | LoRA, Field(discriminator="name")]
 
 # ---------------------------------------------------------------- data
 
@@ -167,6 +175,17 @@ DataSource = Annotated[
 # ---------------------------------------------------------------- the rest
 
 
+class Retain(Section):
+    """Hold the similarities of the batch's pictures to captions near those of the zero-shot model:
+    Kullback-Leibler divergence of their softmax, both directions."""
+
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    captions: str | None = None
+    """A text file with a caption in each line; None: the captions of the training data."""
+    pool: Annotated[int, Field(ge=2)] = 128
+    """How many captions, drawn anew, a step compares with."""
+
+
 class Objective(Section):
     name: Literal["mpm-nce"] = "mpm-nce"
     positives: Literal["group", "pair"] = "group"
@@ -174,6 +193,9 @@ class Objective(Section):
     loss of CLIP, where only the pair itself is."""
     smoothing: Unit = 0.0
     margin: Annotated[float, Field(ge=0.0)] = 0.05
+    mix_captions: Unit = 0.0
+    """Share of class prompts replaced by a caption of the picture, positive for it alone."""
+    retain: Retain | None = None
 
 
 class Optimisation(Section):

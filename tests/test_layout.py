@@ -82,7 +82,7 @@ def plain(value):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_recipe_settings_are_the_arguments_of_attach(name):
-    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full}[name]
+    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
     settings = {key: field for key, field in schema.model_fields.items() if key != "name"}
     arguments = dict(inspect.signature(METHODS[name].attach).parameters)
     arguments.pop("model")
@@ -96,7 +96,7 @@ def test_recipe_settings_are_the_arguments_of_attach(name):
 def test_recipe_and_method_average_alike_by_default(name, tiny_folder):
     from radapter import models
 
-    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full}[name]
+    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
     default = schema(name=name).average
     attached = METHODS[name].attach(models.load(tiny_folder).model)
     for key, value in default.model_dump().items():

@@ -67,8 +67,17 @@ class Pairs(TorchDataset[dict[str, Any]]):
     """Picture-text pairs. For classification a pair is a picture and one template drawn for it, its
     group the class; for captions every caption is a pair of its own, its group the picture's."""
 
-    def __init__(self, dataset: Dataset, settings: Data, transform: v2.Transform, seed: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: Data,
+        transform: v2.Transform,
+        seed: int,
+        mix_captions: float = 0.0,
+    ):
         self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.mix_captions = mix_captions
+        """Share of class prompts replaced by a caption of the picture"""
         self.classify = settings.task == "classification"
         self.templates = templates_of(settings.templates)
         self.text_length = settings.text_length
@@ -83,22 +92,27 @@ class Pairs(TorchDataset[dict[str, Any]]):
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, item = place
         index, text = self.items[item]
+        own = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch, item))
             if self.classify:
                 template = self.templates[int(torch.randint(len(self.templates), ()))]
                 text = template.replace("{}", self.dataset.class_names[self.dataset.labels[index]])
+                if self.mix_captions and torch.rand(()) < self.mix_captions:
+                    captions = self.dataset.captions[index]
+                    text, own = captions[int(torch.randint(len(captions), ()))], True
             try:
                 image = self.transform(self.dataset.read(index))
             except BrokenInput as error:
                 return {"broken": str(error)}
         group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
-        return {"image": image, "text": text, "group": group}
+        return {"image": image, "text": text, "group": group, "own": own}
 
 
 class Collate:
     """Items to tensors: `images` [batch, 3, h, w], `tokens` [texts, length] of the distinct texts,
-    `text_of` [batch] from pair to text, `groups` [batch], and messages about broken pictures."""
+    `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for captions that are right
+    for their own picture alone, and messages about broken pictures."""
 
     def __init__(self, tokenizer: Any, text_length: int | None = None):
         self.tokenizer, self.text_length = tokenizer, text_length
@@ -115,6 +129,7 @@ class Collate:
             "tokens": self.tokenizer(list(number), context_length=self.text_length),
             "text_of": torch.tensor(text_of),
             "groups": torch.tensor([item["group"] for item in items]),
+            "own": torch.tensor([item["own"] for item in items]),
             "broken": broken,
         }
 

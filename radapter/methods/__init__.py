@@ -8,15 +8,16 @@ A method is a module with two functions:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from radapter.methods import full, r_adapter
+from radapter.methods import full, lora, r_adapter
 
-METHODS: dict[str, ModuleType] = {"r-adapter": r_adapter, "full": full}
+METHODS: dict[str, ModuleType] = {"r-adapter": r_adapter, "full": full, "lora": lora}
 
 
 class Attached(Protocol):
@@ -37,8 +38,11 @@ class Attached(Protocol):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
 
+    switched_off: Callable[[], AbstractContextManager[None]] | None
+    """A context in which the model is the zero-shot one; None if its own weights are trained."""
+
     def stored(self) -> dict[str, Tensor]:
         """The averaged tensors, by name, that `merge` takes."""
 
 
-__all__ = ["METHODS", "Attached", "full", "r_adapter"]
+__all__ = ["METHODS", "Attached", "full", "lora", "r_adapter"]

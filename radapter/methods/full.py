@@ -15,6 +15,8 @@ from radapter.methods.average import MovingAverage
 class FullFineTuning:
     """The model's own parameters, trained."""
 
+    switched_off = None
+
     def __init__(self, model: nn.Module, names: list[str], average: Mapping[str, Any]):
         parameters = dict(model.named_parameters())
         self.trained = {name: parameters[name] for name in names}

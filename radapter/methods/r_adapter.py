@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput
 from radapter.methods.average import MovingAverage
+from radapter.methods.blocks import residual_blocks
 
 
 class Adapter(nn.Module):
@@ -55,12 +56,15 @@ class Adapter(nn.Module):
             self.register_buffer("scale", initial)
         self.fixed: Tensor | None = None
         """An effective matrix to use instead of the trained one, without dropping."""
+        self.off = False
 
     def effective(self) -> Tensor:
         """s W, [d, d]."""
         return self.scale * (self.up @ self.down if self.low_rank else self.weight)
 
     def forward(self, z: Tensor) -> Tensor:
+        if self.off:
+            return z
         if self.fixed is not None:
             return z + F.linear(z, self.fixed)
         keep: Tensor | float = 1.0
@@ -132,6 +136,16 @@ class RAdapter:
         return {name: value.detach().cpu().clone() for name, value in self.average.mean.items()}
 
     @contextlib.contextmanager
+    def switched_off(self) -> Iterator[None]:
+        for adapter in self.adapters.values():
+            adapter.off = True
+        try:
+            yield
+        finally:
+            for adapter in self.adapters.values():
+                adapter.off = False
+
+    @contextlib.contextmanager
     def scaled(self, alpha: float) -> Iterator[nn.Module]:
         """The unmerged model with averaged adapters scaled by `alpha`; merging must equal it."""
         deltas = effective_matrices(self.average.mean)
@@ -178,30 +192,21 @@ def attach(
     adapters: dict[str, Adapter] = {}
     device = next(model.parameters()).device
     full = None if rank == "full" else int(rank)
-    for tower in ("image", "text"):
-        if towers not in ("both", tower):
-            continue
-        blocks = _blocks(model, tower)
-        if not blocks:
-            raise UsageError(
-                f"The {tower} tower of this model has no residual attention blocks, which "
-                "r-adapter needs. Use method 'full', or restrict `method.towers`."
-            )
-        for name, block in blocks:
-            for place, linear in (("attn", "attn.out_proj"), ("mlp", "mlp.c_proj")):
-                width = int(block.get_parameter(f"{linear}.weight").shape[0])
-                adapter = Adapter(
-                    width,
-                    full,
-                    drop=drop,
-                    drop_unit=drop_unit,
-                    scale=scale,
-                    learn_scale=learn_scale,
-                ).to(device)
-                # Follow the mode of the model without being in its state dict.
-                adapter.training = model.training
-                adapters[f"{name}.{linear}"] = adapter
-                block.get_submodule(place).register_forward_hook(_hook(adapter))
+    for name, block in residual_blocks(model, towers, "r-adapter"):
+        for place, linear in (("attn", "attn.out_proj"), ("mlp", "mlp.c_proj")):
+            width = int(block.get_parameter(f"{linear}.weight").shape[0])
+            adapter = Adapter(
+                width,
+                full,
+                drop=drop,
+                drop_unit=drop_unit,
+                scale=scale,
+                learn_scale=learn_scale,
+            ).to(device)
+            # Follow the mode of the model without being in its state dict.
+            adapter.training = model.training
+            adapters[f"{name}.{linear}"] = adapter
+            block.get_submodule(place).register_forward_hook(_hook(adapter))
     return RAdapter(model, adapters, average or {})
 
 
@@ -213,18 +218,6 @@ def _hook(adapter: Adapter) -> Any:
         return adapter(output)
 
     return follow
-
-
-def _blocks(model: nn.Module, tower: str) -> list[tuple[str, nn.Module]]:
-    """(name, block) of the residual attention blocks of one tower, in order."""
-    found = []
-    for name, module in model.named_modules():
-        if name.startswith("visual.") != (tower == "image"):
-            continue
-        names = {child for child, _ in module.named_modules()}
-        if {"attn.out_proj", "mlp.c_proj", "ln_1", "ln_2"} <= names:
-            found.append((name, module))
-    return found
 
 
 def effective_matrices(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
@@ -15,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from radapter import run as runs
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, loader, training_transform
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
-from radapter.losses import mpm_nce
 from radapter.methods import METHODS, Attached
-from radapter.models import LoadedModel, encode_text, load, shorten, takes_short_texts
+from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
-from radapter.training import checkpoints
+from radapter.training import checkpoints, objective
 from radapter.training.optimisation import adamw, learning_rate
 
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
@@ -69,10 +67,13 @@ class _Parts:
     recipe: Recipe
     base: LoadedModel
     base_hash: str
+    parameters: int
+    """Of the base model"""
     attached: Attached
     trained: list[torch.nn.Parameter]
     optimizer: torch.optim.AdamW
     pairs: Pairs
+    retained: objective.Retention | None
     device: torch.device
 
     def order(self, start_step: int = 0) -> Order:
@@ -82,7 +83,6 @@ class _Parts:
     def plan(self) -> Plan:
         order = self.order()
         trainable = sum(p.numel() for p in self.trained)
-        parameters = sum(p.numel() for p in self.base.model.parameters())
         frozen = sum(p.numel() for p in self.base.model.parameters() if not p.requires_grad)
         return Plan(
             pictures=len(self.pairs.dataset),
@@ -90,7 +90,7 @@ class _Parts:
             batch_size=order.batch_size,
             steps=order.steps,
             trainable=trainable,
-            parameters=parameters,
+            parameters=self.parameters,
             state_bytes=4 * (frozen + 5 * trainable),
             device=str(self.device),
         )
@@ -161,6 +161,7 @@ def _prepare(recipe: Recipe) -> _Parts:
     dataset = open_data(recipe.data)
     base = load(recipe.model, seed=recipe.seed)
     base_hash = base.weights_hash
+    parameters = sum(p.numel() for p in base.model.parameters())
     base.model.to(device)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -168,12 +169,37 @@ def _prepare(recipe: Recipe) -> _Parts:
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
     _check_text_length(recipe.data.text_length, base)
     transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
-    pairs = Pairs(dataset, recipe.data, transform, recipe.seed)
+    mix = recipe.objective.mix_captions
+    if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
+        raise UsageError(
+            "objective.mix_captions puts captions among class prompts: it needs `task: "
+            "classification` and pictures that have captions."
+        )
+    pairs = Pairs(dataset, recipe.data, transform, recipe.seed, mix)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
     trained = list(attached.parameters())
     optimizer = adamw(trained, recipe.optimisation)
-    return _Parts(recipe, base, base_hash, attached, trained, optimizer, pairs, device)
+    retained = None
+    if recipe.objective.retain is not None:
+        retained = objective.Retention(
+            recipe.objective.retain,
+            objective.retained_captions(recipe.objective.retain, dataset),
+            functools.partial(base.tokenizer, context_length=recipe.data.text_length),
+            objective.zero_shot_model(attached, base.model),
+        )
+    return _Parts(
+        recipe,
+        base,
+        base_hash,
+        parameters,
+        attached,
+        trained,
+        optimizer,
+        pairs,
+        retained,
+        device,
+    )
 
 
 def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
@@ -280,25 +306,13 @@ def _training_mode(model: torch.nn.Module) -> None:
 def _step(parts: _Parts, batch: dict[str, Any]) -> float:
     """One optimizer step; the loss."""
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
-    objective = recipe.objective
-    groups = batch["groups"].to(parts.device)
-    if objective.positives == "pair":
-        groups = torch.arange(len(groups), device=parts.device)
-    low_precision = recipe.precision == "bf16"
-    with torch.autocast(parts.device.type, torch.bfloat16, enabled=low_precision):
-        images = model.encode_image(batch["images"].to(parts.device))  # type: ignore[operator]
-        # Equal texts of a batch are encoded once.
-        texts = encode_text(model, shorten(model, batch["tokens"]).to(parts.device))
-    image_features = F.normalize(images.float(), dim=-1)
-    text_features = F.normalize(texts.float(), dim=-1)[batch["text_of"].to(parts.device)]
-    logit_scale: Tensor = model.logit_scale  # type: ignore[assignment]
-    loss = mpm_nce(
-        image_features,
-        text_features,
-        groups,
-        logit_scale=logit_scale.exp(),
-        smoothing=objective.smoothing,
-        margin=objective.margin,
+    loss = objective.loss(
+        model,
+        batch,
+        recipe.objective,
+        device=parts.device,
+        low_precision=recipe.precision == "bf16",
+        retained=parts.retained,
     )
     if not math.isfinite(loss.item()):
         raise GateFailed(
@@ -310,6 +324,7 @@ def _step(parts: _Parts, batch: dict[str, Any]) -> float:
     if recipe.optimisation.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(parts.trained, recipe.optimisation.clip_norm)
     optimizer.step()
+    logit_scale: torch.Tensor = model.logit_scale  # type: ignore[assignment]
     if logit_scale.requires_grad:
         with torch.no_grad():
             logit_scale.clamp_(0.0, LARGEST_LOGIT_SCALE)

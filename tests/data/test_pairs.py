@@ -148,7 +148,7 @@ def test_templates():
 def test_equal_texts_of_a_batch_are_encoded_once(tokenizer):
     texts = ["b", "a", "b", "c", "a"]
     items = [
-        {"image": torch.full((3, 2, 2), float(i)), "text": text, "group": i * 10}
+        {"image": torch.full((3, 2, 2), float(i)), "text": text, "group": i * 10, "own": False}
         for i, text in enumerate(texts)
     ]
     batch = Collate(tokenizer)(items)
@@ -160,7 +160,7 @@ def test_equal_texts_of_a_batch_are_encoded_once(tokenizer):
 
 
 def test_a_batch_leaves_broken_pictures_out_and_names_them(tokenizer):
-    good = {"image": torch.zeros(3, 2, 2), "text": "a", "group": 3}
+    good = {"image": torch.zeros(3, 2, 2), "text": "a", "group": 3, "own": False}
     batch = Collate(tokenizer)([{"broken": "x.png"}, good, {"broken": "y.png"}])
     assert batch["broken"] == ["x.png", "y.png"]
     assert len(batch["images"]) == len(batch["text_of"]) == 1
@@ -223,5 +223,5 @@ def test_workers_change_nothing(shapes, tokenizer, source):
     for other in batches[1:]:
         for one, two in zip(batches[0], other, strict=True):
             assert one.keys() == two.keys()
-            for key in ("images", "tokens", "text_of", "groups"):
+            for key in ("images", "tokens", "text_of", "groups", "own"):
                 assert torch.equal(one[key], two[key]), key

@@ -15,7 +15,7 @@ from radapter import models
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
-from radapter.training import Interrupted, loop, plan, resume, train
+from radapter.training import Interrupted, loop, objective, plan, resume, train
 
 METHODS = {
     "full rank, dropping": [],
@@ -23,6 +23,10 @@ METHODS = {
     "low rank, learned s": ["method.rank=3", "method.learn_scale=true"],
     "low rank, factors": ["method.rank=3", "method.average.of=factors"],
     "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
+    "LoRA, retention": [
+        "method={name: lora, rank: 2}",
+        f"objective.retain={{captions: {__file__}}}",
+    ],
     "full, no average": ["method={name: full}", "optimisation.weight_decay=0.1"],
 }
 
@@ -160,18 +164,18 @@ def test_full_tuning_stores_what_it_trains_and_keeps_the_temperature_in_bounds(r
 
 def test_pairs_or_groups_are_positives(recipe, tmp_path, monkeypatch):
     seen = []
-    real = loop.mpm_nce
+    real = objective.multi_positive
 
-    def watched(images, texts, groups, **settings):
-        seen.append((groups.tolist(), settings))
-        return real(images, texts, groups, **settings)
+    def watched(images, texts, positive, **settings):
+        seen.append((positive, settings))
+        return real(images, texts, positive, **settings)
 
-    monkeypatch.setattr(loop, "mpm_nce", watched)
+    monkeypatch.setattr(objective, "multi_positive", watched)
     train(recipe("optimisation.epochs=1"), tmp_path)
     train(recipe("optimisation.epochs=1", "objective.positives=pair"), tmp_path)
     by_group, by_pair = seen[:3], seen[3:]
-    assert sorted(label for groups, _ in by_group for label in groups) == sorted([0, 1, 2] * 8)
-    assert all(groups == list(range(8)) for groups, _ in by_pair)
+    assert all(positive.sum() > 8 for positive, _ in by_group)  # 8 pictures of three classes
+    assert all(torch.equal(positive, torch.eye(8).bool()) for positive, _ in by_pair)
     settings = by_group[0][1]
     assert (settings["smoothing"], settings["margin"]) == (0.02, 0.05)
     assert settings["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-5)
@@ -325,13 +329,13 @@ def test_a_killed_run_resumes_to_the_same_result(recipe, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_keeps_nothing(recipe, tmp_path, monkeypatch):
-    real, calls = loop.mpm_nce, []
+    real, calls = objective.multi_positive, []
 
     def breaking(*args, **settings):
         calls.append(1)
         return real(*args, **settings) * (float("nan") if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(loop, "mpm_nce", breaking)
+    monkeypatch.setattr(objective, "multi_positive", breaking)
     with pytest.raises(GateFailed, match=r"became nan.*smaller optimisation\.lr") as caught:
         train(recipe(), tmp_path)
     assert caught.value.exit_code == 3

@@ -1,0 +1,176 @@
+"""LoRA (Hu et al., ICLR 2022) on every linear layer of the residual attention blocks.
+
+    W = W_org + scale * U D,    U [out, r] zero at first, D [r, in] random
+
+for the attention's query, key and value (each with factors of its own), its output projection and
+both layers of the MLP. The weight itself is parametrized, since `nn.MultiheadAttention` reads its
+weights without calling its linear layer; that is also why this is no wrapper of the peft package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from radapter.errors import BrokenInput
+from radapter.methods.average import MovingAverage
+from radapter.methods.blocks import residual_blocks
+
+WEIGHTS = {"attn.in_proj_weight": 3, "attn.out_proj.weight": 1, "mlp.c_fc.weight": 1}
+WEIGHTS |= {"mlp.c_proj.weight": 1}
+"""Weights of a block, and how many matrices lie on top of each other in them"""
+
+
+class LowRank(nn.Module):
+    """A change to a weight [parts * out, in]: up [parts, out, r] times down [parts, r, in]."""
+
+    def __init__(self, weight: Tensor, parts: int, rank: int, scale: float):
+        super().__init__()
+        rows, columns = weight.shape
+        self.up = nn.Parameter(weight.new_zeros(parts, rows // parts, rank))
+        self.down = nn.Parameter(weight.new_empty(parts, rank, columns))
+        for part in self.down:
+            nn.init.kaiming_uniform_(part, a=math.sqrt(5))
+        self.scale = scale
+        self.factor = 1.0
+        """Multiplies the change: 0 gives the weight as it was."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.factor == 0:
+            return weight
+        change = (self.up @ self.down).flatten(0, 1)
+        return weight + (self.factor * self.scale) * change
+
+
+class LoRA:
+    """Low-rank changes attached to a model's weights."""
+
+    def __init__(self, model: nn.Module, changes: dict[str, LowRank], average: Mapping[str, Any]):
+        self.model, self.changes = model, changes
+        # Without momentum the average is the factors themselves: no copy is kept.
+        self.averages: bool = average.get("momentum", 0.0) > 0
+        self.average = MovingAverage(self._averaged_values(), dict(average))
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for change in self.changes.values():
+            yield from change.parameters()
+
+    def _factors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": value
+            for name, change in self.changes.items()
+            for key, value in change.named_parameters()
+        }
+
+    def _averaged_values(self) -> Iterable[tuple[str, Tensor]]:
+        return self._factors().items() if self.averages else ()
+
+    def update_average(self) -> None:
+        self.average.update(self._averaged_values())
+
+    def start_share(self) -> float:
+        return self.average.start_share
+
+    def state(self) -> dict[str, Tensor]:
+        factors = {f"factors.{name}": value.detach() for name, value in self._factors().items()}
+        return factors | self.average.state()
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for name, value in self._factors().items():
+            value.copy_(state[f"factors.{name}"])
+        self.average.load_state(state)
+
+    def stored(self) -> dict[str, Tensor]:
+        """The factors, with the scale in `up`."""
+        factors = self.average.mean or self._factors()
+        stored = {name: value.detach().cpu().clone() for name, value in factors.items()}
+        for name, change in self.changes.items():
+            stored[f"{name}.up"] *= change.scale
+        return stored
+
+    @contextlib.contextmanager
+    def switched_off(self) -> Iterator[None]:
+        with self._times(0.0):
+            yield
+
+    @contextlib.contextmanager
+    def scaled(self, alpha: float) -> Iterator[nn.Module]:
+        """The unmerged model with its changes scaled by `alpha`; merging must equal it."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with self._times(alpha):
+                yield self.model
+        finally:
+            self.model.train(was_training)
+
+    @contextlib.contextmanager
+    def _times(self, factor: float) -> Iterator[None]:
+        for change in self.changes.values():
+            change.factor = factor
+        try:
+            yield
+        finally:
+            for change in self.changes.values():
+                change.factor = 1.0
+
+
+def attach(
+    model: nn.Module,
+    *,
+    rank: int = 8,
+    towers: str = "both",
+    scale: float = 1.0,
+    average: Mapping[str, Any] | None = None,
+) -> LoRA:
+    """Freeze an open_clip model and add low-rank changes to the weights of its blocks.
+
+    Args:
+        model: an open_clip model.
+        rank: r, of every change.
+        towers: "both", "image" or "text".
+        scale: what the product is multiplied by (LoRA's alpha / r).
+        average: `momentum` and `warmup` of a moving average of the factors; off by default. The
+            mean of products is not the product of means.
+
+    Raises:
+        UsageError: a tower without residual attention blocks.
+    """
+    model.requires_grad_(False)
+    changes: dict[str, LowRank] = {}
+    for name, block in list(residual_blocks(model, towers, "lora")):
+        for place, parts in WEIGHTS.items():
+            owner, _, own = place.rpartition(".")
+            module = block.get_submodule(owner)
+            change = LowRank(module.get_parameter(own), parts, rank, scale)
+            register_parametrization(module, own, change)
+            changes[f"{name}.{place}"] = change
+    return LoRA(model, changes, average or {})
+
+
+def merge(
+    base: Mapping[str, Tensor], stored: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """W_org + alpha * U D, formed in float64; alpha = 0 gives the base bit for bit."""
+    merged = {name: tensor.clone() for name, tensor in base.items()}
+    if alpha == 0:
+        return merged
+    for key, up in stored.items():
+        name, _, factor = key.rpartition(".")
+        if factor != "up":
+            continue
+        down = stored.get(f"{name}.down")
+        if name not in base or down is None:
+            raise BrokenInput(f"The adapter belongs to another model, or is damaged: {name}.")
+        change = (up.double() @ down.double()).flatten(0, 1)
+        if change.shape != base[name].shape:
+            raise BrokenInput(f"The adapter belongs to another model: {name} has another shape.")
+        merged[name] = (base[name].double() + alpha * change).to(base[name].dtype)
+    return merged

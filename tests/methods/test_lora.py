@@ -1,0 +1,146 @@
+import copy
+
+import pytest
+import tiny
+import torch
+
+from radapter import models
+from radapter.errors import BrokenInput
+from radapter.methods import lora
+
+BLOCKS = [f"{t}transformer.resblocks.{i}" for t in ("visual.", "") for i in (0, 1)]
+
+
+@pytest.fixture
+def loaded(tiny_folder):
+    return models.load(tiny_folder)
+
+
+def fill(attached, seed=0, size=0.1):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_training_starts_at_the_zero_shot_model_exactly(loaded, training):
+    untouched = copy.deepcopy(loaded.model).requires_grad_(False).train(training)
+    images, tokens = tiny.batch(loaded)
+    lora.attach(loaded.model, rank=3)
+    loaded.model.train(training)
+    with torch.no_grad():
+        expected = tiny.features(untouched, images, tokens)
+        assert torch.equal(tiny.features(loaded.model, images, tokens), expected)
+
+
+@pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
+def test_every_change_is_in_the_path_of_its_own_tower(custom):
+    loaded = tiny.build(custom=custom)
+    images, tokens = tiny.batch(loaded)
+    attached = lora.attach(loaded.model, rank=2)
+    torch.manual_seed(0)
+    text = "text." if custom else ""
+    blocks = [name if name.startswith("visual.") else text + name for name in BLOCKS]
+    assert list(attached.changes) == [
+        f"{block}.{place}" for block in blocks for place in lora.WEIGHTS
+    ]
+    for name, change in attached.changes.items():
+        for part in range(len(change.up)):
+            for training in (False, True):
+                loaded.model.train(training)
+                with torch.no_grad():
+                    before = tiny.features(loaded.model, images, tokens)
+                    change.up[part].normal_()
+                    moved = (tiny.features(loaded.model, images, tokens) - before).abs()
+                    change.up.zero_()
+                own, other = moved[:3].amax(), moved[3:].amax()
+                if not name.startswith("visual."):
+                    own, other = other, own
+                assert own > 1e-4, (name, part, training)
+                assert other == 0, (name, part, training)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.5])
+def test_merged_is_the_unmerged_model_with_changes_scaled(loaded, alpha, scale):
+    base = copy.deepcopy(loaded.model)
+    state = {name: value.clone() for name, value in base.state_dict().items()}
+    attached = lora.attach(loaded.model, rank=3, scale=scale)
+    fill(attached)
+    images, tokens = tiny.batch(loaded)
+    with torch.no_grad(), attached.scaled(alpha) as unmerged:
+        expected = tiny.features(unmerged, images, tokens)
+    before = tiny.features(base, images, tokens)
+    base.load_state_dict(lora.merge(state, attached.stored(), alpha))
+    merged = tiny.features(base, images, tokens)
+    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
+    assert (merged - before).abs().max() > 1e-2
+
+
+def test_merged_weights_are_the_sum_by_hand(loaded):
+    """Query, key and value have factors of their own."""
+    base = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    attached = lora.attach(loaded.model, rank=2, scale=0.5)
+    fill(attached)
+    merged = lora.merge(base, attached.stored(), 0.7)
+    name = f"{BLOCKS[0]}.attn.in_proj_weight"
+    change = attached.changes[name]
+    for part in range(3):
+        product = change.up[part].double() @ change.down[part].double()
+        rows = slice(32 * part, 32 * (part + 1))
+        expected = base[name][rows].double() + 0.7 * 0.5 * product
+        torch.testing.assert_close(merged[name][rows].double(), expected, rtol=0, atol=1e-6)
+    changed = {n for n in base if not torch.equal(merged[n], base[n])}
+    assert changed == set(attached.changes)
+    at_zero = lora.merge(base, attached.stored(), 0.0)
+    assert all(torch.equal(at_zero[n], base[n]) for n in base)
+
+
+def test_only_factors_train(loaded):
+    attached = lora.attach(loaded.model, rank=2)
+    images, tokens = tiny.batch(loaded)
+    fill(attached)
+    tiny.features(loaded.model, images, tokens).square().sum().backward()
+    trained = list(attached.parameters())
+    assert all(p.grad is not None for p in trained)
+    others = {id(p) for p in trained}
+    assert not any(p.requires_grad for p in loaded.model.parameters() if id(p) not in others)
+    # r (in + out) for each of query, key, value, output and the two layers of the MLP
+    expected = sum(2 * 2 * (3 * 2 * d + 2 * d + 2 * (d + 4 * d)) for d in (32, 16))
+    assert sum(p.numel() for p in trained) == expected
+
+
+def test_towers(loaded):
+    assert all(n.startswith("visual.") for n in lora.attach(loaded.model, towers="image").changes)
+
+
+def test_a_damaged_or_foreign_adapter_is_refused(loaded):
+    base = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    stored = lora.attach(loaded.model, rank=2).stored()
+    lacking = {n: v for n, v in stored.items() if not n.endswith("c_fc.weight.down")}
+    with pytest.raises(BrokenInput, match=r"c_fc\.weight"):
+        lora.merge(base, lacking, 0.5)
+    with pytest.raises(BrokenInput, match="another shape"):
+        lora.merge(tiny.build(text={"width": 32}).model.state_dict(), stored, 0.5)
+    fewer = {n: v for n, v in base.items() if "resblocks.1" not in n}
+    with pytest.raises(BrokenInput, match=r"resblocks\.1"):
+        lora.merge(fewer, stored, 0.5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_state_comes_back_whole(momentum):
+    settings = {"rank": 2, "average": {"momentum": momentum}}
+    one = lora.attach(tiny.build().model, **settings)
+    for step in range(3):
+        fill(one, step)
+        one.update_average()
+    state = {name: value.clone() for name, value in one.state().items()}
+    two = lora.attach(tiny.build(seed=1).model, **settings)
+    two.load_state(state)
+    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())
+    for attached in (one, two):
+        fill(attached, 9)
+        attached.update_average()
+    assert two.start_share() == one.start_share()
+    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())

@@ -1,0 +1,201 @@
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from radapter import models
+from radapter.data import Dataset, open_data
+from radapter.data.pairs import Collate, Pairs, training_transform
+from radapter.errors import BrokenInput, UsageError
+from radapter.losses import mpm_nce, multi_positive, retention
+from radapter.methods import METHODS
+from radapter.recipe import Augmentation, EmojiData, Objective, Retain
+from radapter.training import objective, plan
+
+
+def unit(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+def softmax(row):
+    terms = [math.exp(x - max(row)) for x in row]
+    return [term / sum(terms) for term in terms]
+
+
+@pytest.mark.parametrize("kappa", [1.0, 14.3, 100.0])
+def test_retention_is_the_divergence_term_by_term(kappa):
+    v, t, v0, t0 = unit(5, 8, seed=1), unit(7, 8, seed=2), unit(5, 8, seed=3), unit(7, 8, seed=4)
+    now = kappa * (v.double() @ t.double().T).numpy()
+    then = kappa * (v0.double() @ t0.double().T).numpy()
+    total = 0.0
+    for ours, theirs in ((now, then), (now.T, then.T)):
+        for row, row0 in zip(ours.tolist(), theirs.tolist(), strict=True):
+            p, p0 = softmax(row), softmax(row0)
+            terms = (b * (math.log(b) - math.log(a)) for a, b in zip(p, p0, strict=True) if b)
+            total += sum(terms) / len(ours)
+    value = retention(v, t, v0, t0, logit_scale=kappa)
+    assert value.item() == pytest.approx(total / 2, rel=1e-4)
+
+
+def test_retention_of_the_zero_shot_model_itself_is_zero_with_zero_gradient():
+    v, t = unit(5, 8, seed=1).requires_grad_(), unit(7, 8, seed=2)
+    value = retention(v, t, v.detach(), t, logit_scale=50.0)
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    (gradient,) = torch.autograd.grad(value, v)
+    assert gradient.abs().max() < 1e-5
+
+
+def test_a_relation_of_any_form():
+    """Class prompts 0 and 1 of one class, and a caption that is right for its picture alone."""
+    positive = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]).bool()
+    v, t, kappa, smoothing, margin = unit(4, 6, seed=5), unit(4, 6, seed=6), 9.0, 0.1, 0.05
+    total = 0.0
+    for ours, right in ((v @ t.T, positive), (t @ v.T, positive.T)):
+        for i in range(4):
+            row = [kappa * (ours[i, j].item() + margin * (not right[i, j])) for j in range(4)]
+            p, n = softmax(row), int(right[i].sum())
+            for j in range(4):
+                target = (1 - smoothing) / n if right[i, j] else smoothing / (4 - n)
+                total -= target * math.log(p[j]) / 4
+    loss = multi_positive(v, t, positive, logit_scale=kappa, smoothing=smoothing, margin=margin)
+    assert loss.item() == pytest.approx(total / 2, rel=1e-5)
+
+
+def test_what_is_positive_for_what():
+    batch = {
+        "groups": torch.tensor([7, 7, 3, 7]),
+        "own": torch.tensor([False, False, False, True]),
+    }
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 1]]
+    assert objective.positives(batch, Objective()).int().tolist() == expected
+    pair = objective.positives(batch, Objective(positives="pair"))
+    assert torch.equal(pair, torch.eye(4).bool())
+
+
+@pytest.fixture
+def loaded(tiny_folder):
+    return models.load(tiny_folder)
+
+
+def emoji_batch(loaded, mix=0.0, size=8):
+    settings = EmojiData(source="emoji", task="classification")
+    dataset = open_data(settings)
+    transform = training_transform(Augmentation(), loaded.config["preprocess_cfg"])
+    pairs = Pairs(dataset, settings, transform, 0, mix)
+    return dataset, Collate(loaded.tokenizer)([pairs[0, i] for i in range(size)])
+
+
+def test_without_additions_it_is_mpm_nce(loaded):
+    _, batch = emoji_batch(loaded)
+    settings = Objective(smoothing=0.02, margin=0.05)
+    value = objective.loss(loaded.model, batch, settings, device=torch.device("cpu"))
+    images = loaded.model.encode_image(batch["images"], normalize=True)
+    texts = loaded.model.encode_text(batch["tokens"], normalize=True)[batch["text_of"]]
+    kappa = loaded.model.logit_scale.exp()
+    expected = mpm_nce(
+        images, texts, batch["groups"], logit_scale=kappa, smoothing=0.02, margin=0.05
+    )
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_captions_among_class_prompts(loaded):
+    dataset, batch = emoji_batch(loaded, mix=0.5, size=200)
+    share = batch["own"].float().mean().item()
+    assert 0.35 < share < 0.65
+    texts = {}
+    tokens = loaded.tokenizer
+    for i, own in enumerate(batch["own"].tolist()):
+        name = dataset.class_names[dataset.labels[i]]
+        prompts = [f"a photo of a {name}."]
+        of_picture = tokens(dataset.captions[i] if own else prompts)
+        mine = batch["tokens"][batch["text_of"][i]]
+        assert any(torch.equal(mine, text) for text in of_picture), i
+        texts[i] = mine
+    assert not emoji_batch(loaded, mix=0.0, size=20)[1]["own"].any()
+    assert emoji_batch(loaded, mix=1.0, size=20)[1]["own"].all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_zero_shot_model_while_training(loaded, name):
+    """The same weights with the adapters off, or a copy: never the tuned model."""
+    images, tokens = tiny.batch(loaded)
+    with torch.no_grad():
+        expected = tiny.features(loaded.model, images, tokens)
+    attached = METHODS[name].attach(loaded.model)
+    zero_shot = objective.zero_shot_model(attached, loaded.model)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    loaded.model.train()
+    with torch.no_grad():
+        with zero_shot() as model:
+            torch.testing.assert_close(tiny.features(model, images, tokens), expected)
+        loaded.model.eval()
+        assert (tiny.features(loaded.model, images, tokens) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_with_retention(loaded, name):
+    dataset, batch = emoji_batch(loaded)
+    settings = Objective(retain=Retain(weight=2.0, pool=16))
+    captions = objective.retained_captions(settings.retain, dataset)
+    attached = METHODS[name].attach(loaded.model)
+    retained = objective.Retention(
+        settings.retain,
+        captions,
+        loaded.tokenizer,
+        objective.zero_shot_model(attached, loaded.model),
+    )
+    cpu = torch.device("cpu")
+
+    def both():
+        torch.manual_seed(4)
+        with_it = objective.loss(loaded.model, batch, settings, device=cpu, retained=retained)
+        return with_it, objective.loss(loaded.model, batch, settings, device=cpu)
+
+    with_it, without = both()
+    assert with_it.item() == pytest.approx(without.item(), abs=1e-4)  # nothing has moved yet
+    model = loaded.model
+    torch.manual_seed(4)
+    pool = loaded.tokenizer([captions[i] for i in torch.randperm(len(captions))[:16]])
+    with torch.no_grad():
+        before = [model.encode_image(batch["images"], True), model.encode_text(pool, True)]
+        for parameter in attached.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        now = [model.encode_image(batch["images"], True), model.encode_text(pool, True)]
+    kappa = model.logit_scale.exp()
+    with_it, without = both()
+    moved = retention(*now, *before, logit_scale=kappa).item()
+    assert moved > 1e-3
+    assert (with_it - without).item() == pytest.approx(2 * moved, rel=1e-3)
+    with_it.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in attached.parameters())
+
+
+def test_captions_to_retain(tmp_path):
+    dataset = Dataset("x", ["a", "b"], lambda i: None, captions=[["one", "two"], ["one"]])
+    assert objective.retained_captions(Retain(), dataset) == ["one", "two"]
+    path = tmp_path / "captions.txt"
+    path.write_text("a cat\n\n  a dog \na cat\n", encoding="utf-8")
+    assert objective.retained_captions(Retain(captions=str(path)), dataset) == ["a cat", "a dog"]
+    path.write_text("one\n")
+    with pytest.raises(BrokenInput, match="at least two"):
+        objective.retained_captions(Retain(captions=str(path)), dataset)
+    path.write_bytes(np.arange(128, 256, dtype=np.uint8).tobytes())
+    with pytest.raises(BrokenInput, match="no UTF-8"):
+        objective.retained_captions(Retain(captions=str(path)), dataset)
+    with pytest.raises(BrokenInput, match="No such file"):
+        objective.retained_captions(Retain(captions="nothing.txt"), dataset)
+    with pytest.raises(UsageError, match=r"objective\.retain\.captions"):
+        objective.retained_captions(Retain(), Dataset("x", ["a"], lambda i: None))
+
+
+def test_what_an_objective_cannot_do_is_said_before_training(tiny_folder, shapes):
+    with pytest.raises(UsageError, match="mix_captions"):
+        plan(tiny.recipe(tiny_folder, shapes, "objective.mix_captions=0.5"))
+    with pytest.raises(UsageError, match="needs captions"):
+        plan(tiny.recipe(tiny_folder, shapes, "objective.retain={}"))
