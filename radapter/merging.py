@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import evaluate, held_out_suite
+from radapter.evaluation.evaluate import Scored
 from radapter.evaluation.intervals import standard_error
 from radapter.methods import METHODS
 from radapter.models import LoadedModel, load, save, weights_hash
@@ -168,24 +169,25 @@ def choose_alpha(
     suite = held_out_suite(recipe)
     metric = "accuracy" if suite.tasks == ["classification"] else "text_to_image_r1"
     model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
-    curve: list[dict[str, float]] = []
-    results = []
+    scored: dict[float, Scored] = {}
     for i, alpha in enumerate(ALPHAS):
         model.model.load_state_dict(trained.at(alpha))
-        scored = evaluate(suite, PyTorchRuntime(model), model).metrics["held-out"][metric]
-        results.append(scored)
-        curve.append({"alpha": alpha, "score": float(scored.scores.mean())})
+        scored[alpha] = evaluate(suite, PyTorchRuntime(model), model).metrics["held-out"][metric]
         on_progress(i + 1, len(ALPHAS))
-    best = max(point["score"] for point in curve)
-    top = results[[point["score"] for point in curve].index(best)]
-    error = standard_error(top.scores, top.clusters)
-    chosen = next(point["alpha"] for point in curve if point["score"] >= best - error)
+    top = scored[max(scored, key=lambda alpha: scored[alpha].scores.mean())]
     return {
-        "alpha": chosen,
+        "alpha": smallest_within_one_error(scored),
         "rule": RULE,
         "metric": metric,
-        "best": best,
-        "standard_error": error,
+        "best": float(top.scores.mean()),
+        "standard_error": standard_error(top.scores, top.clusters),
         "items": len(top.scores),
-        "curve": curve,
+        "curve": [{"alpha": a, "score": float(item.scores.mean())} for a, item in scored.items()],
     }
+
+
+def smallest_within_one_error(scored: Mapping[float, Scored]) -> float:
+    """The rule of `--alpha auto`, from what was scored at each alpha."""
+    best = max(scored.values(), key=lambda item: item.scores.mean())
+    least = best.scores.mean() - standard_error(best.scores, best.clusters)
+    return min(alpha for alpha, item in scored.items() if item.scores.mean() >= least)
