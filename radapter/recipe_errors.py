@@ -32,9 +32,9 @@ def explain(
         close = difflib.get_close_matches(str(error["ctx"]["tag"]), expected, n=1, cutoff=0.4)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         key = error["ctx"]["discriminator"].strip("'")
-        problem = (
-            f"{dotted}.{key}: unknown '{error['ctx']['tag']}'{hint} (known: {', '.join(expected)})"
-        )
+        location = (*location, key)
+        dotted = f"{dotted}.{key}"
+        problem = f"{dotted}: unknown '{error['ctx']['tag']}'{hint} (known: {', '.join(expected)})"
     else:
         message = error["msg"].removeprefix("Value error, ")
         problem = f"{dotted}: {message[0].lower()}{message[1:]}, found {error['input']!r}"

@@ -168,7 +168,8 @@ def test_a_later_override_wins_and_others_stay():
         ("data.styles.0=noto", "'styles' is a value, not a section"),
         ("alpha=[1", "the value is not valid YAML"),
         ("method=full", "override method"),
-        ("method.name=fulll", "did you mean 'full'"),
+        ("method.name=fulll", "override method.name: .*did you mean 'full'"),
+        ("data.source=foldr", "override data.source: .*did you mean 'folder'"),
     ],
 )
 def test_bad_overrides(override, message):

@@ -26,7 +26,8 @@ def main() -> None:
     state = merging.merge(run, 1.0)
     captions = open_data(recipe.data).captions
     texts = sorted({text for texts in captions for text in texts})
-    seen = models.load(recipe.model).tokenizer(texts).unique()
+    tokenizer = models.load(recipe.model).tokenizer
+    seen = tokenizer(texts, context_length=recipe.data.text_length).unique()
     table = torch.zeros_like(state["token_embedding.weight"])
     table[seen] = state["token_embedding.weight"][seen]
     state["token_embedding.weight"] = table
