@@ -98,7 +98,7 @@ def retention(
         image_features, text_features: unit norm, [pictures, dim] and [texts, dim]; any pictures,
             any texts.
         zero_shot_images, zero_shot_texts: the same inputs through the zero-shot model.
-        logit_scale: kappa, of both models.
+        logit_scale: kappa, applied to both.
 
     Returns:
         A scalar tensor, fp32, at least 0.
@@ -108,8 +108,9 @@ def retention(
     total = torch.zeros((), device=logits.device)
     for ours, theirs in ((logits, before), (logits.T, before.T)):
         target = F.log_softmax(theirs, dim=1)
-        divergence = F.log_softmax(ours, dim=1)
-        total = total + F.kl_div(divergence, target, log_target=True, reduction="batchmean")
+        total = total + F.kl_div(
+            F.log_softmax(ours, dim=1), target, log_target=True, reduction="batchmean"
+        )
     return total / 2
 
 

@@ -84,7 +84,9 @@ def run() -> NoReturn:
         code = _fail(str(error), error.exit_code, as_json, error.details)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("Interrupted.", 130, as_json)
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise
         # The reader of our output went away: `radapter runs | head -1`. rich makes that SystemExit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.methods.average import MovingAverage
 from radapter.methods.blocks import residual_blocks
 
@@ -38,14 +38,16 @@ class LowRank(nn.Module):
         for part in self.down:
             nn.init.kaiming_uniform_(part, a=math.sqrt(5))
         self.scale = scale
-        self.factor = 1.0
-        """Multiplies the change: 0 gives the weight as it was."""
+        self.off = False
+        self.fixed: Tensor | None = None
+        """A change to use instead of the trained one"""
 
     def forward(self, weight: Tensor) -> Tensor:
-        if self.factor == 0:
+        if self.fixed is not None:
+            return weight + self.fixed
+        if self.off:
             return weight
-        change = (self.up @ self.down).flatten(0, 1)
-        return weight + (self.factor * self.scale) * change
+        return weight + self.scale * (self.up @ self.down).flatten(0, 1)
 
 
 class LoRA:
@@ -97,29 +99,29 @@ class LoRA:
 
     @contextlib.contextmanager
     def switched_off(self) -> Iterator[None]:
-        with self._times(0.0):
-            yield
-
-    @contextlib.contextmanager
-    def scaled(self, alpha: float) -> Iterator[nn.Module]:
-        """The unmerged model with its changes scaled by `alpha`; merging must equal it."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with self._times(alpha):
-                yield self.model
-        finally:
-            self.model.train(was_training)
-
-    @contextlib.contextmanager
-    def _times(self, factor: float) -> Iterator[None]:
         for change in self.changes.values():
-            change.factor = factor
+            change.off = True
         try:
             yield
         finally:
             for change in self.changes.values():
-                change.factor = 1.0
+                change.off = False
+
+    @contextlib.contextmanager
+    def scaled(self, alpha: float) -> Iterator[nn.Module]:
+        """The unmerged model with averaged changes scaled by `alpha`; merging must equal it."""
+        stored = self.stored()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for name, change in self.changes.items():
+                product = stored[f"{name}.up"] @ stored[f"{name}.down"]
+                change.fixed = alpha * product.flatten(0, 1).to(change.up.device)
+            yield self.model
+        finally:
+            for change in self.changes.values():
+                change.fixed = None
+            self.model.train(was_training)
 
 
 def attach(
@@ -149,7 +151,10 @@ def attach(
         for place, parts in WEIGHTS.items():
             owner, _, own = place.rpartition(".")
             module = block.get_submodule(owner)
-            change = LowRank(module.get_parameter(own), parts, rank, scale)
+            weight = getattr(module, own, None)
+            if weight is None:
+                raise UsageError(f"lora needs {place} in every block, and {name} has none.")
+            change = LowRank(weight, parts, rank, scale)
             register_parametrization(module, own, change)
             changes[f"{name}.{place}"] = change
     return LoRA(model, changes, average or {})

@@ -48,8 +48,14 @@ def zero_shot_model(attached: Attached, model: nn.Module) -> ZeroShot:
 
     @contextmanager
     def same_weights() -> Iterator[nn.Module]:
-        with switched_off():
-            yield model
+        modes = {module: module.training for module in model.modules()}
+        model.eval()  # no dropout of any kind in what is compared with
+        try:
+            with switched_off():
+                yield model
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     return same_weights
 

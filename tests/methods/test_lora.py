@@ -61,13 +61,15 @@ def test_every_change_is_in_the_path_of_its_own_tower(custom):
                 assert other == 0, (name, part, training)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 1.5])
-def test_merged_is_the_unmerged_model_with_changes_scaled(loaded, alpha, scale):
+def test_merged_is_the_unmerged_model_with_changes_scaled(loaded, alpha, scale, momentum):
     base = copy.deepcopy(loaded.model)
     state = {name: value.clone() for name, value in base.state_dict().items()}
-    attached = lora.attach(loaded.model, rank=3, scale=scale)
-    fill(attached)
+    attached = lora.attach(loaded.model, rank=3, scale=scale, average={"momentum": momentum})
+    fill(attached, size=0.3)
+    attached.update_average()
     images, tokens = tiny.batch(loaded)
     with torch.no_grad(), attached.scaled(alpha) as unmerged:
         expected = tiny.features(unmerged, images, tokens)
