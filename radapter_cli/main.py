@@ -7,7 +7,6 @@ import sys
 import traceback
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from radapter.errors import RadapterError
@@ -35,6 +34,7 @@ HELP = """Adapt a CLIP model to your data without losing what it knew, and ship 
 
 Without --run a command works on the newest run in ./runs.
 """
+INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of any other program
 EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 3 a gate failed, 4 missing or broken on disk, "
@@ -79,11 +79,13 @@ def run() -> NoReturn:
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this code, without a word
+            _fail("Interrupted.", code, as_json)
         sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit
     except RadapterError as error:
         code = _fail(str(error), error.exit_code, as_json, error.details)
-    except (KeyboardInterrupt, click.Abort):
-        code = _fail("Interrupted.", 130, as_json)
+    except KeyboardInterrupt:
+        code = _fail("Interrupted.", INTERRUPTED, as_json)
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != 1:
             raise
@@ -121,6 +123,8 @@ def _fail(message: str, code: int, as_json: bool, details: dict[str, Any] | None
     if as_json:
         error = {"code": code, "message": message}
         console.print_json({"ok": False, "error": error, **(details or {})})
+    elif code == INTERRUPTED:
+        console.note(message)
     else:
         console.error(message)
     return code

@@ -79,7 +79,7 @@ def train(
         else:
             console.result(describe(plan, loaded))
         return None
-    with _session(as_json) as hooks, console.plain_warnings():
+    with _session() as hooks, console.plain_warnings():
         start = time.monotonic()
         run = training.train(loaded, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
@@ -94,20 +94,18 @@ def _resume(name: str | None, as_json: bool) -> None:
         return _finish(run, 0.0, as_json)
     with console.status("loading"):
         from radapter import training
-    with _session(as_json) as hooks, console.plain_warnings():
+    with _session() as hooks, console.plain_warnings():
         start = time.monotonic()
         training.resume(run, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
 
 
 @contextmanager
-def _session(as_json: bool) -> Iterator[dict[str, Any]]:
+def _session() -> Iterator[dict[str, Any]]:
     """Progress and signals for a training session; an interruption ends in exit 130.
 
     The first Ctrl-C or SIGTERM saves the state after the present step, a second one stops at once.
     """
-    from radapter.training import Interrupted
-
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -131,12 +129,6 @@ def _session(as_json: bool) -> Iterator[dict[str, Any]]:
                 update(m["step"], m["steps"], f"loss {m['loss']:.3f}  lr {m['lr']:.1e}")
 
             yield {"on_start": on_start, "on_step": on_step, "should_stop": lambda: bool(asked)}
-    except Interrupted as stopped:
-        if as_json:
-            raise
-        console.note(f"Stopped after step {stopped.step}; the state is saved.")
-        console.next_command(stopped.command)
-        raise typer.Exit(130) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

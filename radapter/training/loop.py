@@ -37,9 +37,9 @@ class Interrupted(RadapterError):
     exit_code = 130
 
     def __init__(self, run: runs.Run, step: int):
-        self.command = f"radapter train --resume {run.path}"
         super().__init__(
-            f"Stopped after step {step}; the state is saved. Go on with: {self.command}",
+            f"Stopped after step {step}; the state is saved. "
+            f"Next: radapter train --resume {run.path}",
             details={"run": str(run.path), "step": step},
         )
         self.run, self.step = run, step

@@ -251,6 +251,22 @@ def test_a_bug_is_exit_1_and_debug_shows_where(cli, trained, monkeypatch):
     assert "Traceback" in cli("--debug", "merge").err
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_anywhere(cli, trained, monkeypatch, as_json):
+    from radapter import merging
+
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "open_trained", interrupt)
+    outcome = cli("merge", *(["--json"] if as_json else []))
+    assert outcome.code == 130
+    if as_json:
+        assert json.loads(outcome.out)["error"] == {"code": 130, "message": "Interrupted."}
+    else:
+        assert outcome.err.strip().endswith("Interrupted.")
+
+
 def test_a_second_writer_is_refused(cli, trained):
     with trained.lock():
         check(cli("merge"), 4, "is being written by another process")
