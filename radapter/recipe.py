@@ -194,7 +194,8 @@ class Objective(Section):
     smoothing: Unit = 0.0
     margin: Annotated[float, Field(ge=0.0)] = 0.05
     mix_captions: Unit = 0.0
-    """Share of class prompts replaced by a caption of the picture, positive for it alone."""
+    """Share of class prompts replaced by a caption of the picture, positive only for it and for
+    pictures with the same caption."""
     retain: Retain | None = None
 
 

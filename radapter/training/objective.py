@@ -97,13 +97,15 @@ def positives(batch: dict[str, Any], settings: Objective) -> Tensor:
     """bool [batch, batch]: whether text j is right for picture i.
 
     All pairs of one group are positives, but a picture's own caption among class prompts
-    (`batch["own"]`) is right for that picture alone.
+    (`batch["own"]`) is right only for that picture, and for those that drew the same caption.
     """
-    groups, own = batch["groups"], batch["own"]
+    groups, own, text_of = batch["groups"], batch["own"], batch["text_of"]
     alone = torch.eye(len(groups), dtype=torch.bool)
     if settings.positives == "pair":
         return alone
-    return ((groups[:, None] == groups[None, :]) & ~own[None, :]) | alone
+    of_group = groups[:, None] == groups[None, :]
+    same_text = text_of[:, None] == text_of[None, :]
+    return torch.where(own[None, :], same_text, of_group) | alone
 
 
 def loss(

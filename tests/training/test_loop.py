@@ -163,18 +163,25 @@ def test_full_tuning_stores_what_it_trains_and_keeps_the_temperature_in_bounds(r
 
 
 def test_pairs_or_groups_are_positives(recipe, tmp_path, monkeypatch):
-    seen = []
-    real = objective.multi_positive
+    seen, labels = [], []
+    real, real_positives = objective.multi_positive, objective.positives
 
     def watched(images, texts, positive, **settings):
         seen.append((positive, settings))
         return real(images, texts, positive, **settings)
 
+    def watched_positives(batch, settings):
+        labels.append(batch["groups"].tolist())
+        return real_positives(batch, settings)
+
     monkeypatch.setattr(objective, "multi_positive", watched)
+    monkeypatch.setattr(objective, "positives", watched_positives)
     train(recipe("optimisation.epochs=1"), tmp_path)
     train(recipe("optimisation.epochs=1", "objective.positives=pair"), tmp_path)
     by_group, by_pair = seen[:3], seen[3:]
-    assert all(positive.sum() > 8 for positive, _ in by_group)  # 8 pictures of three classes
+    assert sorted(label for batch in labels[:3] for label in batch) == sorted([0, 1, 2] * 8)
+    for (positive, _), batch in zip(by_group, labels[:3], strict=True):
+        assert positive.tolist() == [[a == b for b in batch] for a in batch]
     assert all(torch.equal(positive, torch.eye(8).bool()) for positive, _ in by_pair)
     settings = by_group[0][1]
     assert (settings["smoothing"], settings["margin"]) == (0.02, 0.05)

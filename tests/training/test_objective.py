@@ -69,9 +69,15 @@ def test_what_is_positive_for_what():
     batch = {
         "groups": torch.tensor([7, 7, 3, 7]),
         "own": torch.tensor([False, False, False, True]),
+        "text_of": torch.tensor([0, 0, 1, 2]),
     }
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 1]]
     assert objective.positives(batch, Objective()).int().tolist() == expected
+    # Two pictures that drew one caption: neither is a wrong answer for the other.
+    drawn = {**batch, "own": torch.tensor([False, True, True, True])}
+    drawn["text_of"] = torch.tensor([0, 1, 1, 2])
+    expected = [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]]
+    assert objective.positives(drawn, Objective()).int().tolist() == expected
     pair = objective.positives(batch, Objective(positives="pair"))
     assert torch.equal(pair, torch.eye(4).bool())
 
