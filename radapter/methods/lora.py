@@ -22,8 +22,12 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.methods.average import MovingAverage
 from radapter.methods.blocks import residual_blocks
 
-WEIGHTS = {"attn.in_proj_weight": 3, "attn.out_proj.weight": 1, "mlp.c_fc.weight": 1}
-WEIGHTS |= {"mlp.c_proj.weight": 1}
+WEIGHTS = {
+    "attn.in_proj_weight": 3,
+    "attn.out_proj.weight": 1,
+    "mlp.c_fc.weight": 1,
+    "mlp.c_proj.weight": 1,
+}
 """Weights of a block, and how many matrices lie on top of each other in them"""
 
 
@@ -147,6 +151,7 @@ def attach(
     """
     model.requires_grad_(False)
     changes: dict[str, LowRank] = {}
+    # A list first: a parametrized weight is a new module, which the search would come across.
     for name, block in list(residual_blocks(model, towers, "lora")):
         for place, parts in WEIGHTS.items():
             owner, _, own = place.rpartition(".")
