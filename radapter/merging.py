@@ -169,10 +169,12 @@ def choose_alpha(
     suite = held_out_suite(recipe)
     metric = "accuracy" if suite.tasks == ["classification"] else "text_to_image_r1"
     model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
+    opened = suite.open()
     scored: dict[float, Scored] = {}
     for i, alpha in enumerate(ALPHAS):
         model.model.load_state_dict(trained.at(alpha))
-        scored[alpha] = evaluate(suite, PyTorchRuntime(model), model).metrics["held-out"][metric]
+        found = evaluate(suite, PyTorchRuntime(model), model, opened=opened)
+        scored[alpha] = found.metrics["held-out"][metric]
         on_progress(i + 1, len(ALPHAS))
     top = scored[max(scored, key=lambda alpha: scored[alpha].scores.mean())]
     return {

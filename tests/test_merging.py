@@ -147,7 +147,7 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
             self.scores = np.arange(100) < round(100 * score)
             self.clusters = np.arange(100)
 
-    def fake(suite, runtime, loaded):
+    def fake(suite, runtime, loaded, opened):
         asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
         evaluation = type("E", (), {})()
         evaluation.metrics = {"held-out": {"accuracy": Scored(scores[len(asked) - 1])}}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from radapter.errors import UsageError
+
 RESAMPLES = 2000
 
 
@@ -41,10 +43,13 @@ def standard_error(scores: np.ndarray, clusters: np.ndarray) -> float:
     """Standard error of the mean of `scores` [items], of which those of one cluster are correlated.
 
     The cluster-robust one: sqrt(g / (g - 1) * sum over clusters of (sum of residuals)^2) / items.
+
+    Raises:
+        UsageError: there is only one cluster.
     """
     _, member = np.unique(clusters, return_inverse=True)
     sums = np.bincount(member, weights=scores - scores.mean())
     count = len(sums)
     if count < 2:
-        return float("inf")
+        raise UsageError("A standard error needs at least two held-out pictures: hold out more.")
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(scores))

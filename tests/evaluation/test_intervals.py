@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from radapter.evaluation.intervals import mean_interval
+from radapter.errors import UsageError
+from radapter.evaluation.intervals import mean_interval, standard_error
 
 
 def test_independent_items_give_the_normal_interval():
@@ -34,3 +35,23 @@ def test_sets_over_the_same_clusters_are_paired():
 def test_the_same_scores_give_the_same_interval():
     hits = np.random.default_rng(4).random(50) < 0.5
     assert mean_interval([hits], [np.arange(50)]) == mean_interval([hits], [np.arange(50)])
+
+
+def test_the_standard_error_cluster_by_cluster():
+    scores = np.array([1, 0, 1, 1, 0, 1, 0], bool)
+    clusters = np.array([3, 3, 3, 8, 5, 5, 9])
+    mean, total = scores.mean(), 0.0
+    for cluster in (3, 5, 8, 9):
+        total += sum(float(s) - mean for s in scores[clusters == cluster]) ** 2
+    expected = (4 / 3 * total) ** 0.5 / 7
+    assert standard_error(scores, clusters) == pytest.approx(expected)
+
+
+def test_copies_of_an_item_make_nothing_surer():
+    scores = np.random.default_rng(5).random(60) < 0.4
+    once = standard_error(scores, np.arange(60))
+    assert once == pytest.approx(np.sqrt(scores.mean() * (1 - scores.mean()) / 59))
+    again = standard_error(np.repeat(scores, 7), np.repeat(np.arange(60), 7))
+    assert again == pytest.approx(once)
+    with pytest.raises(UsageError, match="at least two"):
+        standard_error(scores, np.zeros(60))
