@@ -8,13 +8,16 @@ Every run is a process of its own, which gives its time and its peak memory, and
 `--out`; a finished one is not repeated, so both commands go on where they were stopped. `--jobs 2`
 runs two at a time.
 
-Choosing looks at noto alone, the style that is trained: accuracy and caption R@1 of its validation
-concepts, the mean of the two at the alpha that `merge --alpha auto` takes. One factor at a time.
-Test concepts, and every other style, are looked at only in `final`, of settings chosen by then.
+Choosing looks at noto alone, the style that is trained: accuracy and caption R@1 of the validation
+concepts of fold 0, the mean of the two at the alpha that `merge --alpha auto` takes. One factor at
+a time; additions and omissions keep the learning rate of their method. No other style is looked at
+before `final`. The validation concepts of fold 0 are the test concepts of fold 1: only fold 0 tests
+on concepts that no choice has seen, so the tables come for fold 0 and for all folds.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -26,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import emoji_study_tables
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,7 +39,6 @@ from radapter import evaluation, merging, training
 from radapter import recipe as recipes
 from radapter.data import open_data
 from radapter.evaluation.evaluate import Scored
-from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
@@ -43,7 +46,7 @@ from radapter.run import write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OUT = Path(__file__).parent / "results" / "emoji_study"
-METRICS = ("accuracy", "text_to_image_r1", "image_to_text_r1")
+METRICS = emoji_study_tables.METRICS
 MARKED = (0.5, 1.0)
 """Alphas at which hits are kept item by item, beside the chosen one, for paired comparisons"""
 FINAL = [(fold, 0) for fold in range(5)] + [(0, 1), (0, 2)]
@@ -76,8 +79,10 @@ def learning_rates(method: str, overrides: tuple[str, ...], rates: list[str]) ->
 
 
 RATES = {
-    "full": learning_rates("full", (*FULL, *PAIR), ["3e-5", "1e-4", "3e-4", "8e-4"]),
-    "lora": learning_rates("lora", (*LORA, *PAIR), ["3e-4", "1e-3", "3e-3"]),
+    "full": learning_rates("full", FULL, ["3e-5", "1e-4", "3e-4", "8e-4"]),
+    "full, plain loss": learning_rates("full, plain loss", FULL + PAIR, ["3e-5", "1e-4", "3e-4"]),
+    "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"]),
+    "lora, plain loss": learning_rates("lora, plain loss", LORA + PAIR, ["3e-4", "1e-3", "3e-3"]),
     "r-adapter": learning_rates("r-adapter", (), ["3e-4", "1e-3", "2e-3"]),
     "r-adapter low rank": learning_rates("r-adapter low rank", LOW_RANK, ["1e-3", "3e-3", "1e-2"]),
     "linear probe": [
@@ -99,16 +104,14 @@ PARTS = {
 """What each part of R-Adapter gives. Without re-scaling is its curve at alpha 1."""
 
 
-def stages(out: Path) -> list[list[Setting]]:
-    """Settings to try, in the order in which one needs the results of another."""
-    rates = [setting for settings in RATES.values() for setting in settings]
-    later = [
-        Setting(f"{method}, {name}", best(out, RATES[method]).overrides + changes)
-        for method in ("full", "r-adapter")
+def with_additions(out: Path, method: str, kind: str = "") -> list[Setting]:
+    """The best setting of a method with each addition whose name starts with `kind`."""
+    own = best(out, RATES[method]).overrides
+    return [
+        Setting(f"{method}, {name}", own + changes)
         for name, changes in ADDITIONS.items()
-        if done(out, RATES[method])
+        if name.startswith(kind)
     ]
-    return [rates, later]
 
 
 def finalists(out: Path) -> list[Setting]:
@@ -118,32 +121,21 @@ def finalists(out: Path) -> list[Setting]:
         setting = best(out, settings)
         chosen.append(Setting(method, setting.overrides, setting.probe))
     for method in ("full", "r-adapter"):
-        own = best(out, RATES[method]).overrides
         for kind in ("retain", "captions"):
-            tried = [
-                Setting(f"{method}, {name}", own + changes)
-                for name, changes in ADDITIONS.items()
-                if name.startswith(kind)
-            ]
-            chosen.append(Setting(f"{method} + {kind}", best(out, tried).overrides))
+            setting = best(out, with_additions(out, method, kind))
+            chosen.append(Setting(f"{method} + {kind}", setting.overrides))
     own = best(out, RATES["r-adapter"]).overrides
     chosen += [Setting(f"r-adapter {name}", own + changes) for name, changes in PARTS.items()]
     return chosen
 
 
-def done(out: Path, settings: list[Setting]) -> bool:
-    return all(result_path(out, "choose", setting.name, 0, 0).is_file() for setting in settings)
-
-
 def best(out: Path, settings: list[Setting]) -> Setting:
-    """The setting with the highest validation score, see `validation_score`."""
-    if not done(out, settings):
+    """The setting with the highest validation score; every one of them has to have been tried."""
+    results = [read(out, "choose", setting, 0, 0) for setting in settings]
+    if None in results:
         raise typer.BadParameter("some settings have not been tried yet: run `choose` first")
-
-    def score(setting: Setting) -> float:
-        return float(read(out, "choose", setting.name, 0, 0)["score"])
-
-    return max(settings, key=score)
+    scores = [result["score"] for result in results if result]
+    return settings[scores.index(max(scores))]
 
 
 # ---------------------------------------------------------------- one run
@@ -194,18 +186,18 @@ def linear_probe(
     base = [evaluation.evaluate(suite, runtime, model) for suite in (train_suite, *suites)]
     dataset = train_suite.open()["noto"]["classification"]
     names = dataset.class_names
-    heads = [torch.stack([e.text_features[f"class: {n}"] for n in names]).double() for e in base]
+    head = torch.stack([base[0].text_features[f"class: {n}"] for n in names]).double()
     kappa = float(model.model.logit_scale.detach().exp())
     # The pictures of the first task, classification, come first.
     x = base[0].image_features["noto"][: len(dataset)].double()
     y = torch.tensor(dataset.labels)
 
-    change = torch.zeros_like(heads[0], requires_grad=True)
+    change = torch.zeros_like(head, requires_grad=True)
     solver = torch.optim.LBFGS([change], max_iter=1000, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(kappa * x @ (heads[0] + change).T, y)
+        loss = F.cross_entropy(kappa * x @ (head + change).T, y)
         loss = loss + 0.5 * decay * kappa**2 * change.square().sum()
         loss.backward()
         return loss
@@ -221,7 +213,7 @@ def linear_probe(
             for name, tasks in opened.items():
                 classes = tasks["classification"]
                 features = evaluated.image_features[name][: len(classes)].double()
-                predicted = (features @ (heads[0] + alpha * change).T).argmax(dim=1)
+                predicted = (features @ (head + alpha * change).T).argmax(dim=1)
                 old = evaluated.metrics[name]
                 right = (predicted == torch.tensor(classes.labels)).numpy()
                 accuracy = Scored(right, old["accuracy"].clusters, old["accuracy"].chance)
@@ -241,7 +233,10 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     if phase == "final":
         suites.append(evaluation.load_suite("emoji-shifts").for_recipe(recipe))
     model = load(recipe.model)
-    facts: dict[str, Any] = {"trainable": 0, "stored_bytes": 0, "seconds": 0.0, "start_share": None}
+    # What is not measured stays None: a linear probe is not timed.
+    facts: dict[str, Any] = dict.fromkeys(
+        ["trainable", "stored_bytes", "seconds", "start_share", "peak_bytes"]
+    )
     if setting.name == "zero-shot":
         state = model.model.state_dict()
         curves = [curve(suite, model, {0.0: state}) for suite in suites]
@@ -254,7 +249,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
             plans: list[training.Plan] = []
             run = training.train(recipe, Path(folder), on_start=lambda _, plan: plans.append(plan))
             last = json.loads(run.metrics.read_text().splitlines()[-1])
-            facts = {
+            facts |= {
                 "trainable": plans[0].trainable,
                 "stored_bytes": run.adapter.stat().st_size,
                 "seconds": last["seconds"],
@@ -269,6 +264,8 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     score = np.mean([chosen[m].scores.mean() for m in ("accuracy", "text_to_image_r1")])
     content = {
         "setting": given,
+        "base_hash": model_hash(),
+        "threads": torch.get_num_threads(),
         "fold": fold,
         "seed": seed,
         "alpha": alpha,
@@ -315,13 +312,24 @@ def concepts_path(out: Path, fold: int) -> Path:
     return out / f"concepts-fold{fold}.json"
 
 
-def read(out: Path, phase: str, name: str, fold: int, seed: int) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(result_path(out, phase, name, fold, seed).read_text())
-    return content
+@functools.cache
+def model_hash() -> str:
+    """Hash of the built-in model as it is shipped now."""
+    return load("emoji-clip").weights_hash
+
+
+def read(out: Path, phase: str, setting: Setting, fold: int, seed: int) -> dict[str, Any] | None:
+    """A result of this very setting on the present base model; None if there is none yet."""
+    path = result_path(out, phase, setting.name, fold, seed)
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    same = content["setting"] == json.loads(json.dumps(vars(setting)))
+    return content if same and content["base_hash"] == model_hash() else None
 
 
 def run_all(phase: str, tasks: list[tuple[Setting, int, int]], jobs: int, out: Path) -> None:
-    todo = [t for t in tasks if not result_path(out, phase, t[0].name, t[1], t[2]).is_file()]
+    todo = [task for task in tasks if read(out, phase, *task) is None]
     print(f"{phase}: {len(tasks) - len(todo)} of {len(tasks)} runs are there", flush=True)
     threads = max(1, torch.get_num_threads() // jobs)
 
@@ -331,10 +339,11 @@ def run_all(phase: str, tasks: list[tuple[Setting, int, int]], jobs: int, out: P
         command += [str(fold), str(seed), "--out", str(out)]
         environment = {"OMP_NUM_THREADS": str(threads)}
         subprocess.run(command, check=True, env=os.environ | environment)
-        content = read(out, phase, setting.name, fold, seed)
+        content = read(out, phase, setting, fold, seed)
+        assert content, "the run has ended without a result"
         print(
             f"{setting.name}, fold {fold}, seed {seed}: alpha {content['alpha']}, validation "
-            f"{100 * content['score']:.1f}, {content['seconds']:.0f} s",
+            f"{100 * content['score']:.1f}",
             flush=True,
         )
 
@@ -345,8 +354,10 @@ def run_all(phase: str, tasks: list[tuple[Setting, int, int]], jobs: int, out: P
 @app.command()
 def choose(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
     """Try settings on validation concepts of noto, fold 0, seed 0."""
-    for number in range(len(stages(out))):
-        run_all("choose", [(setting, 0, 0) for setting in stages(out)[number]], jobs, out)
+    rates = [setting for settings in RATES.values() for setting in settings]
+    run_all("choose", [(setting, 0, 0) for setting in rates], jobs, out)
+    added = [s for method in ("full", "r-adapter") for s in with_additions(out, method)]
+    run_all("choose", [(setting, 0, 0) for setting in added], jobs, out)
 
 
 @app.command()
@@ -357,85 +368,25 @@ def final(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
     run_all("final", tasks, jobs, out)
 
 
-# ---------------------------------------------------------------- the tables
-
-
-ROLES = {
-    "noto": ["noto"],
-    "unseen": ["emojione", "emojione-monotone"],
-    "seen": [
-        "twemoji",
-        "fluent-emoji",
-        "fluent-emoji-flat",
-        "fluent-emoji-high-contrast",
-        "noto-v1",
-    ],
-}
-
-
-def items(
-    results: list[dict[str, Any]], role: str, metric: str, alpha: float | None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Hits of all runs, and their concepts, by data set of a role. None: each run's own alpha."""
-    scores, clusters = [], []
-    for name in ROLES[role]:
-        tests = [result["test"][name] for result in results]
-        at = [str(result["alpha"] if alpha is None else alpha) for result in results]
-        kept = [test["hits"][a][metric] for test, a in zip(tests, at, strict=True)]
-        scores.append(np.array([int(hit) for hits in kept for hit in hits]))
-        clusters.append(np.array([c for r in results for c in r["concepts"][name][metric]]))
-    return scores, clusters
-
-
-def cell(results: list[dict[str, Any]], role: str, metric: str, alpha: float | None) -> str:
-    scores, clusters = items(results, role, metric, alpha)
-    low, high = mean_interval(scores, clusters)
-    return f"{100 * np.mean([s.mean() for s in scores]):.1f} ±{50 * (high - low):.1f}"
-
-
-def difference(one: list[dict[str, Any]], two: list[dict[str, Any]], role: str, metric: str) -> str:
-    """One minus two at the alpha of each, on the same items, concepts resampled in pairs."""
-    (ours, clusters), (theirs, _) = (items(results, role, metric, None) for results in (one, two))
-    apart = [a.astype(float) - b for a, b in zip(ours, theirs, strict=True)]
-    low, high = mean_interval(apart, clusters)
-    mean = np.mean([d.mean() for d in apart])
-    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
 @app.command()
 def report(out: OutOption = OUT) -> None:
-    """Print the tables: every finalist at its own alpha, and its distance from the reference."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for setting in finalists(out):
-        paths = [result_path(out, "final", setting.name, fold, seed) for fold, seed in FINAL]
-        found[setting.name] = [json.loads(path.read_text()) for path in paths if path.is_file()]
-        for result in found[setting.name]:
-            result["concepts"] = json.loads(concepts_path(out, result["fold"]).read_text())
-    common = {name: len(results) for name, results in found.items()}
-    print(f"Runs per row: {sorted(set(common.values()))}; in %, ± half of a 95 % interval.\n")
-    columns = [(role, metric) for metric in METRICS for role in ROLES]
-    print("| | alpha | " + " | ".join(f"{m} {r}" for r, m in columns) + " |")
-    print("|---|---|" + "---|" * len(columns))
-    for name, results in found.items():
-        for alpha in (None, 1.0) if "1.0" in results[0]["test"]["noto"]["hits"] else (None,):
-            mean = np.mean([r["alpha"] for r in results]) if alpha is None else alpha
-            cells = [cell(results, role, metric, alpha) for role, metric in columns]
-            print(f"| {name} | {mean:.2f} | " + " | ".join(cells) + " |")
-    print("\n| | trained parameters | stored, MB | seconds | peak memory, MB |")
-    print("|---|---|---|---|---|")
-    for name, results in found.items():
-        seconds = np.mean([r["seconds"] for r in results])
-        peak = np.mean([r.get("peak_bytes", 0) for r in results]) / 1e6
-        first = results[0]
-        stored = first["stored_bytes"] / 1e6
-        print(f"| {name} | {first['trainable']:,} | {stored:.1f} | {seconds:.0f} | {peak:.0f} |")
-    print("\nDifferences from `full` interpolated, each at its own alpha, with 95 % intervals:\n")
-    print("| | " + " | ".join(f"{m} {r}" for r, m in columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    for name, results in found.items():
-        if name != "full":
-            cells = [difference(results, found["full"], role, m) for role, m in columns]
-            print(f"| {name} | " + " | ".join(cells) + " |")
+    """Print the tables, for fold 0 and for every fold."""
+    settings = finalists(out)
+    found = {
+        s.name: {pair: result for pair in FINAL if (result := read(out, "final", s, *pair))}
+        for s in settings
+    }
+    # Only what every finalist has been run on can be compared.
+    common = [pair for pair in FINAL if all(pair in results for results in found.values())]
+    if not common:
+        raise typer.BadParameter("no fold and seed has a result of every finalist: run `final`")
+    concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in common}
+    clean = [pair for pair in common if pair[0] == 0]
+    for title, pairs in (("Fold 0", clean), ("All folds", common)):
+        if pairs:
+            print(f"\n## {title}: (fold, seed) {pairs}\n")
+            chosen = {n: [r[pair] for pair in pairs] for n, r in found.items()}
+            emoji_study_tables.show(chosen, concepts)
 
 
 if __name__ == "__main__":

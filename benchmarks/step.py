@@ -31,7 +31,7 @@ CASES = {
     "full fine-tuning": ("full", "short"),
     "R-Adapter, texts of full length": ("r-adapter", "full length"),
     "R-Adapter": ("r-adapter", "short"),
-    "LoRA": ("lora", "short"),
+    "LoRA, rank 8": ("lora", "short"),
 }
 TEXTS = ["a photo of a cat.", "two dogs on a red sofa", "the sea at night", "a small green bird"]
 app = typer.Typer(add_completion=False)
@@ -152,6 +152,8 @@ def main(
         return
     for name in model:
         training(name, batch, steps, rounds)
+    # Last, since a child starts with the peak memory of its parent, which this raises.
+    for name in model:
         evaluation(name, batch, 5 * rounds)
 
 
