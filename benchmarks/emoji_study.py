@@ -4,9 +4,10 @@
     python benchmarks/emoji_study.py final     the chosen ones, on five folds and with more seeds
     python benchmarks/emoji_study.py report    tables in Markdown
 
-Every run is a process of its own, which gives its time and its peak memory, and leaves one file in
-`--out`; a finished one is not repeated, so both commands go on where they were stopped. `--jobs 2`
-runs two at a time.
+Two recipes, each with its own table: `emoji` trains to name classes, `emoji-retrieval` to find
+pictures by captions; what one trains is the untrained task of the other. Every run is a process of
+its own, which gives its time and its peak memory, and leaves one file in `--out`; a finished one is
+not repeated, so both commands go on where they were stopped. `--jobs 2` runs two at a time.
 
 Choosing looks at noto alone, the style that is trained: accuracy and caption R@1 of the validation
 concepts of fold 0, the mean of the two at the alpha that `merge --alpha auto` takes. One factor at
@@ -47,10 +48,8 @@ from radapter.runtimes.pytorch import PyTorchRuntime
 
 OUT = Path(__file__).parent / "results" / "emoji_study"
 METRICS = emoji_study_tables.METRICS
-MARKED = (0.5, 1.0)
-"""Alphas at which hits are kept item by item, beside the chosen one, for paired comparisons"""
-FINAL = [(fold, 0) for fold in range(5)] + [(0, 1), (0, 2)]
-"""(fold, seed) of the finalists"""
+FINAL = [(fold, fold) for fold in range(5)] + [(0, 5), (0, 6)]
+"""(fold, seed) of the finalists: every fold, each with a seed of its own, then more of fold 0"""
 app = typer.Typer(add_completion=False, help=__doc__.split("\n")[0])
 OutOption = Annotated[Path, typer.Option(help="Where results are kept.")]
 JobsOption = Annotated[int, typer.Option(help="Runs at a time, each on its share of the cores.")]
@@ -61,11 +60,12 @@ JobsOption = Annotated[int, typer.Option(help="Runs at a time, each on its share
 
 @dataclass(frozen=True)
 class Setting:
-    """Changes to the recipe `emoji`; `probe` is the weight decay of a linear probe instead."""
+    """Changes to a recipe; `probe` is the weight decay of a linear probe instead."""
 
     name: str
     overrides: tuple[str, ...] = ()
     probe: float | None = None
+    recipe: str = "emoji"
 
 
 FULL = ("method={name: full}",)
@@ -74,20 +74,31 @@ LOW_RANK = ("method.rank=16",)
 PAIR = ("objective={positives: pair, margin: 0.0}",)
 
 
-def learning_rates(method: str, overrides: tuple[str, ...], rates: list[str]) -> list[Setting]:
-    return [Setting(f"{method} lr {r}", (*overrides, f"optimisation.lr={r}")) for r in rates]
+def learning_rates(
+    method: str, overrides: tuple[str, ...], rates: list[str], recipe: str = "emoji"
+) -> list[Setting]:
+    prefix = "" if recipe == "emoji" else "retrieval "
+    return [
+        Setting(f"{prefix}{method} lr {r}", (*overrides, f"optimisation.lr={r}"), recipe=recipe)
+        for r in rates
+    ]
 
 
 RATES = {
     "full": learning_rates("full", FULL, ["3e-5", "1e-4", "3e-4", "8e-4"]),
     "full, plain loss": learning_rates("full, plain loss", FULL + PAIR, ["3e-5", "1e-4", "3e-4"]),
     "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"]),
-    "lora, plain loss": learning_rates("lora, plain loss", LORA + PAIR, ["3e-4", "1e-3", "3e-3"]),
-    "r-adapter": learning_rates("r-adapter", (), ["3e-4", "1e-3", "2e-3"]),
+    "r-adapter": learning_rates("r-adapter", (), ["1e-4", "3e-4", "1e-3", "3e-3"]),
     "r-adapter low rank": learning_rates("r-adapter low rank", LOW_RANK, ["1e-3", "3e-3", "1e-2"]),
     "linear probe": [
         Setting(f"linear probe wd {decay:g}", probe=decay) for decay in (1e-4, 1e-3, 1e-2)
     ],
+}
+RETRIEVAL = "emoji-retrieval"
+RETRIEVAL_RATES = {
+    "full": learning_rates("full", FULL, ["3e-5", "1e-4", "3e-4"], RETRIEVAL),
+    "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"], RETRIEVAL),
+    "r-adapter": learning_rates("r-adapter", (), ["3e-4", "1e-3", "3e-3"], RETRIEVAL),
 }
 ADDITIONS = {
     "retain 0.3": ("objective.retain={weight: 0.3}",),
@@ -114,8 +125,14 @@ def with_additions(out: Path, method: str, kind: str = "") -> list[Setting]:
     ]
 
 
-def finalists(out: Path) -> list[Setting]:
+def finalists(out: Path, recipe: str) -> list[Setting]:
     """The best setting of each kind, under the kind's name, and R-Adapter without its parts."""
+    if recipe == RETRIEVAL:
+        chosen = [Setting("retrieval zero-shot", recipe=recipe)]
+        for method, settings in RETRIEVAL_RATES.items():
+            setting = best(out, settings)
+            chosen.append(Setting(f"retrieval {method}", setting.overrides, recipe=recipe))
+        return chosen
     chosen = [Setting("zero-shot")]
     for method, settings in RATES.items():
         setting = best(out, settings)
@@ -167,10 +184,11 @@ def curve(suite: Suite, model: LoadedModel, at: dict[float, dict[str, Any]]) -> 
     return found
 
 
-def auto_alpha(validation: Curve) -> float:
-    """What `merge --alpha auto` would take."""
+def auto_alpha(recipe: Recipe, validation: Curve) -> float:
+    """What `merge --alpha auto` would take: it looks at the trained task."""
+    metric = "accuracy" if recipe.data.task == "classification" else "text_to_image_r1"
     return merging.smallest_within_one_error(
-        {alpha: metrics["noto"]["accuracy"] for alpha, metrics in validation.items()}
+        {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
     )
 
 
@@ -226,9 +244,9 @@ def linear_probe(
 def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -> None:
     """One run, in this process. `settings` is a Setting as JSON; called by `choose` and `final`."""
     given = json.loads(settings)
-    setting = Setting(given["name"], tuple(given["overrides"]), given["probe"])
+    setting = Setting(**given | {"overrides": tuple(given["overrides"])})
     overrides = [f"data.fold={fold}", f"seed={seed}", *setting.overrides]
-    recipe = recipes.load(recipes.locate("emoji"), overrides)
+    recipe = recipes.load(recipes.locate(setting.recipe), overrides)
     suites = [both_tasks(recipe, "validation")]
     if phase == "final":
         suites.append(evaluation.load_suite("emoji-shifts").for_recipe(recipe))
@@ -237,7 +255,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     facts: dict[str, Any] = dict.fromkeys(
         ["trainable", "stored_bytes", "seconds", "start_share", "peak_bytes"]
     )
-    if setting.name == "zero-shot":
+    if setting.name.endswith("zero-shot"):
         state = model.model.state_dict()
         curves = [curve(suite, model, {0.0: state}) for suite in suites]
     elif setting.probe is not None:
@@ -259,7 +277,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
             trained = merging.open_trained(run)
             at = {alpha: trained.at(alpha) for alpha in merging.ALPHAS}
             curves = [curve(suite, model, at) for suite in suites]
-    alpha = auto_alpha(curves[0])
+    alpha = auto_alpha(recipe, curves[0])
     chosen = curves[0][alpha]["noto"]
     score = np.mean([chosen[m].scores.mean() for m in ("accuracy", "text_to_image_r1")])
     content = {
@@ -274,12 +292,8 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
         "validation": [plain(a, m["noto"]) for a, m in curves[0].items()],
     }
     if phase == "final":
-        kept = {0.0, alpha, *MARKED} & set(curves[1])
         content["test"] = {
-            name: {
-                "curve": [plain(a, metrics[name]) for a, metrics in curves[1].items()],
-                "hits": {str(a): hits(curves[1][a][name]) for a in sorted(kept)},
-            }
+            name: {str(a): hits(metrics[name]) for a, metrics in curves[1].items()}
             for name in curves[1][alpha]
         }
         # The same for every run of a fold.
@@ -354,7 +368,7 @@ def run_all(phase: str, tasks: list[tuple[Setting, int, int]], jobs: int, out: P
 @app.command()
 def choose(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
     """Try settings on validation concepts of noto, fold 0, seed 0."""
-    rates = [setting for settings in RATES.values() for setting in settings]
+    rates = [s for grid in (RATES, RETRIEVAL_RATES) for settings in grid.values() for s in settings]
     run_all("choose", [(setting, 0, 0) for setting in rates], jobs, out)
     added = [s for method in ("full", "r-adapter") for s in with_additions(out, method)]
     run_all("choose", [(setting, 0, 0) for setting in added], jobs, out)
@@ -364,29 +378,31 @@ def choose(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
 def final(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
     """Test the chosen settings on every fold and with more seeds."""
     # By fold and seed first: whenever this is stopped, the finalists have equally many runs.
-    tasks = [(setting, fold, seed) for fold, seed in FINAL for setting in finalists(out)]
-    run_all("final", tasks, jobs, out)
+    settings = [*finalists(out, "emoji"), *finalists(out, RETRIEVAL)]
+    run_all("final", [(s, fold, seed) for fold, seed in FINAL for s in settings], jobs, out)
 
 
 @app.command()
 def report(out: OutOption = OUT) -> None:
     """Print the tables, for fold 0 and for every fold."""
-    settings = finalists(out)
-    found = {
-        s.name: {pair: result for pair in FINAL if (result := read(out, "final", s, *pair))}
-        for s in settings
-    }
-    # Only what every finalist has been run on can be compared.
-    common = [pair for pair in FINAL if all(pair in results for results in found.values())]
-    if not common:
-        raise typer.BadParameter("no fold and seed has a result of every finalist: run `final`")
-    concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in common}
-    clean = [pair for pair in common if pair[0] == 0]
-    for title, pairs in (("Fold 0", clean), ("All folds", common)):
-        if pairs:
-            print(f"\n## {title}: (fold, seed) {pairs}\n")
-            chosen = {n: [r[pair] for pair in pairs] for n, r in found.items()}
-            emoji_study_tables.show(chosen, concepts)
+    for recipe in ("emoji", RETRIEVAL):
+        found = {
+            s.name.removeprefix("retrieval "): {
+                pair: result for pair in FINAL if (result := read(out, "final", s, *pair))
+            }
+            for s in finalists(out, recipe)
+        }
+        # Only what every finalist has been run on can be compared.
+        common = [pair for pair in FINAL if all(pair in results for results in found.values())]
+        if not common:
+            raise typer.BadParameter("no fold and seed has a result of every finalist: run `final`")
+        concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in common}
+        clean = [pair for pair in common if pair[0] == 0]
+        for title, pairs in (("fold 0", clean), ("all folds", common)):
+            if pairs:
+                print(f"\n## {recipe}, {title}: (fold, seed) {pairs}\n")
+                chosen = {n: [r[pair] for pair in pairs] for n, r in found.items()}
+                emoji_study_tables.show(chosen, concepts)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def items(
         hits: dict[int, list[np.ndarray]] = defaultdict(list)
         for result in results:
             at = str(result["alpha"] if alpha is None else alpha)
-            kept = result["test"][name]["hits"][at][metric]
+            kept = result["test"][name][at][metric]
             hits[result["fold"]].append(np.array([float(hit) for hit in kept]))
         scores.append(np.concatenate([np.mean(hits[fold], axis=0) for fold in sorted(hits)]))
         of_items = [np.array(concepts[fold][name][metric]) for fold in sorted(hits)]
@@ -79,7 +79,7 @@ def show(found: dict[str, Results], concepts: Concepts) -> None:
     print(f"| | alpha | {header} |\n|---|---|" + "---|" * len(columns))
     for name, results in found.items():
         for alpha in (None, 1.0):
-            if alpha and str(alpha) not in results[0]["test"]["noto"]["hits"]:
+            if alpha and str(alpha) not in results[0]["test"]["noto"]:
                 continue
             mean = alpha or np.mean([result["alpha"] for result in results])
             cells = [cell(results, concepts, role, metric, alpha) for role, metric in columns]

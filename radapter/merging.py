@@ -25,7 +25,7 @@ from radapter.run import Run, new_folder, write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
-RULE = "the smallest alpha whose score is within one standard error of the best"
+RULE = "the smallest alpha that falls behind the best by no more than one standard error"
 
 
 @dataclass
@@ -155,13 +155,13 @@ def choose_alpha(
     """Pick alpha on held-out data of the training distribution, never on shifted data.
 
     The score is accuracy for a recipe of classes, text-to-image recall at 1 for one of captions.
-    The rule: the smallest alpha within one standard error of the best, since less of the adapter
-    keeps more of the base model. The standard error is that of the best alpha's mean over the
-    pictures (several captions of one picture are no independent items).
+    The rule is `RULE`, since less of the adapter keeps more of the base model. The standard error
+    is that of the difference on the same pictures, so what both get right or wrong does not blur
+    it, and several captions of one picture are no independent items.
 
     Returns:
-        `alpha`, `rule`, `metric`, `best`, `standard_error`, `items` and the `curve`: a list of
-        {alpha, score}.
+        `alpha`, `rule`, `metric`, `items` and the `curve`: a list of {alpha, score, behind,
+        standard_error}, `behind` being how far the score is below the best.
 
     Raises:
         UsageError: the recipe has no held-out data.
@@ -176,20 +176,34 @@ def choose_alpha(
         found = evaluate(suite, PyTorchRuntime(model), model, opened=opened)
         scored[alpha] = found.metrics["held-out"][metric]
         on_progress(i + 1, len(ALPHAS))
-    top = scored[max(scored, key=lambda alpha: scored[alpha].scores.mean())]
+    points = behind_the_best(scored)
     return {
         "alpha": smallest_within_one_error(scored),
         "rule": RULE,
         "metric": metric,
-        "best": float(top.scores.mean()),
-        "standard_error": standard_error(top.scores, top.clusters),
-        "items": len(top.scores),
-        "curve": [{"alpha": a, "score": float(item.scores.mean())} for a, item in scored.items()],
+        "items": len(scored[0.0].scores),
+        "curve": [
+            {
+                "alpha": alpha,
+                "score": float(item.scores.mean()),
+                "behind": points[alpha][0],
+                "standard_error": points[alpha][1],
+            }
+            for alpha, item in scored.items()
+        ],
     }
+
+
+def behind_the_best(scored: Mapping[float, Scored]) -> dict[float, tuple[float, float]]:
+    """How far each alpha's score is below the best one's, and the standard error of that."""
+    best = max(scored.values(), key=lambda item: item.scores.mean())
+    found = {}
+    for alpha, item in scored.items():
+        lost = best.scores.astype(float) - item.scores
+        found[alpha] = (float(lost.mean()), standard_error(lost, best.clusters))
+    return found
 
 
 def smallest_within_one_error(scored: Mapping[float, Scored]) -> float:
     """The rule of `--alpha auto`, from what was scored at each alpha."""
-    best = max(scored.values(), key=lambda item: item.scores.mean())
-    least = best.scores.mean() - standard_error(best.scores, best.clusters)
-    return min(alpha for alpha, item in scored.items() if item.scores.mean() >= least)
+    return min(alpha for alpha, (lost, error) in behind_the_best(scored).items() if lost <= error)

@@ -63,10 +63,13 @@ def merge(
         console.result(f"alpha {value:g}: {choice['rule']}.")
         for point in choice["curve"]:
             mark = "  <-" if point["alpha"] == value else ""
-            console.result(f"  {point['alpha']:.1f}  {100 * point['score']:5.1f}{mark}")
+            console.result(
+                f"  {point['alpha']:.1f}  {100 * point['score']:5.1f}  "
+                f"{100 * point['behind']:4.1f} ±{100 * point['standard_error']:.1f}{mark}"
+            )
         console.result(
-            f"{choice['metric']} in % on {choice['items']} held-out items; standard error of the "
-            f"best {100 * choice['standard_error']:.1f}."
+            f"alpha, {choice['metric']} in % on {choice['items']} held-out items, and how far that "
+            "is behind the best ± one standard error."
         )
     console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
     console.next_command(f"radapter export --run {found.path}")

@@ -2,6 +2,7 @@ import json
 import shutil
 import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import tiny
@@ -136,30 +137,42 @@ def test_a_damaged_adapter_is_refused(own_run, damage):
         merging.merge(own_run, 0.5)
 
 
+def hits(*missed):
+    """100 items, those in the ranges missed."""
+    scores = np.ones(100, dtype=bool)
+    for first, last in missed:
+        scores[first:last] = False
+    return scores
+
+
 def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatch):
-    scores = [0.30, 0.33, 0.40, 0.44, 0.46, 0.50, 0.52, 0.51, 0.5, 0.5, 0.4]
+    # The best, 0.6, misses 40. At 0.3 those and two more: 0.02 behind, error 0.014. At 0.4
+    # two that the best misses are hit and four that it hits are missed: as far behind, less surely.
+    # Errors of the scores alone, 0.05, would let 0.3 through.
+    missed = [[(0, 100)]] * 3 + [[(0, 42)], [(2, 44)], [(0, 41)], [(0, 40)]] + [[(0, 45)]] * 4
     asked = []
 
     class Scored:
-        def __init__(self, score):
-            import numpy as np
-
-            self.scores = np.arange(100) < round(100 * score)
-            self.clusters = np.arange(100)
+        def __init__(self, scores):
+            self.scores, self.clusters = scores, np.arange(100)
 
     def fake(suite, runtime, loaded, opened):
         asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
         evaluation = type("E", (), {})()
-        evaluation.metrics = {"held-out": {"accuracy": Scored(scores[len(asked) - 1])}}
+        scored = Scored(hits(*missed[len(asked) - 1]))
+        evaluation.metrics = {"held-out": {"accuracy": scored}}
         return evaluation
 
     monkeypatch.setattr(merging, "evaluate", fake)
     choice = merging.choose_alpha(run.recipe(), merging.open_trained(run))
-    # best 0.52, standard error sqrt(.52 * .48 / 99) = 0.0502: 0.46 misses, 0.50 does it
-    assert choice["alpha"] == 0.5
-    assert choice["standard_error"] == pytest.approx(0.05021, abs=1e-5)
-    assert [point["score"] for point in choice["curve"]] == scores
-    assert [point["alpha"] for point in choice["curve"]] == [i / 10 for i in range(11)]
+    point = {p["alpha"]: p for p in choice["curve"]}
+    assert point[0.3]["behind"] == pytest.approx(0.02)
+    assert point[0.3]["standard_error"] == pytest.approx(np.sqrt(0.02 * 0.98 / 99))
+    assert point[0.4]["behind"] == pytest.approx(0.02)
+    assert point[0.4]["standard_error"] == pytest.approx(np.sqrt((0.06 - 0.02**2) / 99))
+    assert point[0.6]["behind"] == point[0.6]["standard_error"] == 0
+    assert choice["alpha"] == 0.4
+    assert [p["alpha"] for p in choice["curve"]] == [i / 10 for i in range(11)]
     data = asked[0][0].datasets[0].data
     assert data.split == "validation"
 

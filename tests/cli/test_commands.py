@@ -135,7 +135,7 @@ def test_export_needs_no_training_data(cli, recipe_file, tiny_folder, shapes, tm
 def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
     outcome = cli("merge", "--alpha", "auto")
     assert outcome.code == 0, outcome.err
-    assert "within one standard error of the best" in outcome.out
+    assert "no more than one standard error" in outcome.out
     choice = json.loads((trained.path / "merged" / "alpha-auto.json").read_text())
     assert len(choice["curve"]) == 11
     assert f"alpha {choice['alpha']:g}" in outcome.out
