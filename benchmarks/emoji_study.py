@@ -2,7 +2,8 @@
 
     python benchmarks/emoji_study.py choose    settings, on validation concepts of noto
     python benchmarks/emoji_study.py final     the chosen ones, on five folds and with more seeds
-    python benchmarks/emoji_study.py report    tables in Markdown
+    python benchmarks/emoji_study.py report    tables in Markdown; what demo and pictures show
+    python benchmarks/emoji_study.py pictures  the pictures in docs/
 
 Two recipes, each with its own table: `emoji` trains to name classes, `emoji-retrieval` to find
 pictures by captions; what one trains is the untrained task of the other. Every run is a process of
@@ -25,6 +26,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +40,21 @@ import typer
 
 from radapter import evaluation, merging, training
 from radapter import recipe as recipes
-from radapter.data import open_data
+from radapter.data import emoji, open_data
 from radapter.evaluation.evaluate import Scored
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
+from radapter.reporting import curves, plots
 from radapter.run import write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OUT = Path(__file__).parent / "results" / "emoji_study"
+SUMMARY = curves.STUDY
+DOCS = Path(__file__).parents[1] / "docs"
 METRICS = emoji_study_tables.METRICS
+TEST_ALPHAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+"""Where finalists are tested, beside the alpha that validation chose"""
 FINAL = [(fold, fold) for fold in range(5)] + [(0, 5), (0, 6)]
 """(fold, seed) of the finalists: every fold, each with a seed of its own, then more of fold 0"""
 app = typer.Typer(add_completion=False, help=__doc__.split("\n")[0])
@@ -85,8 +92,8 @@ def learning_rates(
 
 
 RATES = {
-    "full": learning_rates("full", FULL, ["3e-5", "1e-4", "3e-4", "8e-4"]),
-    "full, plain loss": learning_rates("full, plain loss", FULL + PAIR, ["3e-5", "1e-4", "3e-4"]),
+    "full": learning_rates("full", FULL, ["1e-5", "3e-5", "1e-4", "3e-4", "8e-4"]),
+    "full, plain loss": learning_rates("full, plain loss", FULL + PAIR, ["1e-5", "3e-5", "1e-4"]),
     "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"]),
     "r-adapter": learning_rates("r-adapter", (), ["1e-4", "3e-4", "1e-3", "3e-3"]),
     "r-adapter low rank": learning_rates("r-adapter low rank", LOW_RANK, ["1e-3", "3e-3", "1e-2"]),
@@ -174,19 +181,9 @@ Curve = dict[float, dict[str, dict[str, Scored]]]
 """By alpha, data set and metric"""
 
 
-def curve(suite: Suite, model: LoadedModel, at: dict[float, dict[str, Any]]) -> Curve:
-    """The suite scored at every alpha, from the state dict at each."""
-    opened, found = suite.open(), {}
-    for alpha, state in at.items():
-        model.model.load_state_dict(state)
-        runtime = PyTorchRuntime(model)
-        found[alpha] = evaluation.evaluate(suite, runtime, model, opened=opened).metrics
-    return found
-
-
 def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     """What `merge --alpha auto` would take: it looks at the trained task."""
-    metric = "accuracy" if recipe.data.task == "classification" else "text_to_image_r1"
+    metric = merging.trained_metric(recipe)
     return merging.smallest_within_one_error(
         {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
     )
@@ -222,7 +219,7 @@ def linear_probe(
 
     solver.step(closure)
     change = change.detach()
-    curves: list[Curve] = []
+    found_curves: list[Curve] = []
     for suite, evaluated in zip(suites, base[1:], strict=True):
         opened = suite.open()
         found: Curve = {}
@@ -236,8 +233,8 @@ def linear_probe(
                 right = (predicted == torch.tensor(classes.labels)).numpy()
                 accuracy = Scored(right, old["accuracy"].clusters, old["accuracy"].chance)
                 found[alpha][name] = {**old, "accuracy": accuracy}
-        curves.append(found)
-    return curves
+        found_curves.append(found)
+    return found_curves
 
 
 @app.command()
@@ -256,10 +253,10 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
         ["trainable", "stored_bytes", "seconds", "start_share", "peak_bytes"]
     )
     if setting.name.endswith("zero-shot"):
-        state = model.model.state_dict()
-        curves = [curve(suite, model, {0.0: state}) for suite in suites]
+        runtime = PyTorchRuntime(model)
+        scored = [{0.0: evaluation.evaluate(s, runtime, model).metrics} for s in suites]
     elif setting.probe is not None:
-        curves = linear_probe(recipe, setting.probe, model, suites)
+        scored = linear_probe(recipe, setting.probe, model, suites)
         size = len(open_data(recipe.data).class_names) * model.config["model_cfg"]["embed_dim"]
         facts |= {"trainable": size, "stored_bytes": 4 * size}
     else:
@@ -275,10 +272,11 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
             }
             facts["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             trained = merging.open_trained(run)
-            at = {alpha: trained.at(alpha) for alpha in merging.ALPHAS}
-            curves = [curve(suite, model, at) for suite in suites]
-    alpha = auto_alpha(recipe, curves[0])
-    chosen = curves[0][alpha]["noto"]
+            scored = [_metrics(merging.alpha_curve(suites[0], trained))]
+            at = sorted({*TEST_ALPHAS, auto_alpha(recipe, scored[0])})
+            scored += [_metrics(merging.alpha_curve(suite, trained, at)) for suite in suites[1:]]
+    alpha = auto_alpha(recipe, scored[0])
+    chosen = scored[0][alpha]["noto"]
     score = np.mean([chosen[m].scores.mean() for m in ("accuracy", "text_to_image_r1")])
     content = {
         "setting": given,
@@ -289,20 +287,24 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
         "alpha": alpha,
         "score": float(score),
         **facts,
-        "validation": [plain(a, m["noto"]) for a, m in curves[0].items()],
+        "validation": [plain(a, m["noto"]) for a, m in scored[0].items()],
     }
     if phase == "final":
         content["test"] = {
-            name: {str(a): hits(metrics[name]) for a, metrics in curves[1].items()}
-            for name in curves[1][alpha]
+            name: {str(a): hits(metrics[name]) for a, metrics in scored[1].items()}
+            for name in scored[1][alpha]
         }
         # The same for every run of a fold.
         of_items = {
             name: {m: metrics[m].clusters.tolist() for m in METRICS}
-            for name, metrics in curves[1][alpha].items()
+            for name, metrics in scored[1][alpha].items()
         }
         write_atomic(concepts_path(out, fold), json.dumps(of_items) + "\n")
     write_atomic(result_path(out, phase, setting.name, fold, seed), json.dumps(content) + "\n")
+
+
+def _metrics(evaluated: Iterable[tuple[float, evaluation.Evaluation]]) -> Curve:
+    return {alpha: found.metrics for alpha, found in evaluated}
 
 
 def plain(alpha: float, metrics: dict[str, Scored]) -> dict[str, float]:
@@ -384,8 +386,10 @@ def final(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
 
 @app.command()
 def report(out: OutOption = OUT) -> None:
-    """Print the tables, for fold 0 and for every fold."""
+    """Print the tables, for fold 0 and for every fold, and write what the pictures show."""
+    summary: dict[str, Any] = {"schema_version": 1, "base_hash": model_hash(), "recipes": {}}
     for recipe in ("emoji", RETRIEVAL):
+        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
         found = {
             s.name.removeprefix("retrieval "): {
                 pair: result for pair in FINAL if (result := read(out, "final", s, *pair))
@@ -397,12 +401,70 @@ def report(out: OutOption = OUT) -> None:
         if not common:
             raise typer.BadParameter("no fold and seed has a result of every finalist: run `final`")
         concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in common}
-        clean = [pair for pair in common if pair[0] == 0]
-        for title, pairs in (("fold 0", clean), ("all folds", common)):
-            if pairs:
-                print(f"\n## {recipe}, {title}: (fold, seed) {pairs}\n")
-                chosen = {n: [r[pair] for pair in pairs] for n, r in found.items()}
-                emoji_study_tables.show(chosen, concepts)
+        for title, pairs in (("fold 0", [p for p in common if p[0] == 0]), ("all folds", common)):
+            results = {name: [of[pair] for pair in pairs] for name, of in found.items()}
+            methods = emoji_study_tables.summarize(results, concepts, trained)
+            kept = summary["recipes"].setdefault(recipe, {})
+            kept[title] = {"runs": pairs, "methods": methods}
+            print(f"\n## {recipe}, {title}: (fold, seed) {pairs}\n")
+            emoji_study_tables.show(methods)
+    write_atomic(SUMMARY, json.dumps(summary, indent=1) + "\n")
+    print(f"\nWritten: {SUMMARY}")
+
+
+@app.command()
+def pictures(out: OutOption = OUT) -> None:
+    """Draw the pictures of docs/ from the report, and from two trainings of fold 0."""
+    for recipe in ("emoji", RETRIEVAL):
+        study = curves.study(recipe)
+        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
+        x = ("in-distribution", trained)
+        panels = [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
+        drawn = curves.study_curves(study, x, panels, curves.STUDY_METHODS)
+        names = [curves.TITLES[metric] for _, metric in (x, *panels)]
+        path = DOCS / f"{recipe}-curves.png"
+        labels = [f"{name}: unseen styles" for name in names[1:]]
+        plots.trade_off(drawn, f"{names[0]}: noto (trained style)", labels, path)
+        print(path)
+    draw_shift(out, DOCS / "emoji-shift.png")
+    print(DOCS / "emoji-shift.png")
+
+
+def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
+    """Test concepts of fold 0, drawn by lot, in every style, with three models' answers."""
+    chosen = {setting.name: setting for setting in finalists(out, "emoji")}
+    suite = evaluation.load_suite("emoji-shifts").model_copy(update={"tasks": ["classification"]})
+    opened = {name: tasks["classification"] for name, tasks in suite.open().items()}
+    answers: dict[str, dict[str, torch.Tensor]] = {}
+    for name in ("full", "r-adapter"):
+        overrides = ["data.fold=0", "seed=0", *chosen[name].overrides]
+        recipe = recipes.load(recipes.locate("emoji"), overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            trained = merging.open_trained(training.train(recipe, Path(folder)))
+            alpha = 1.0 if name == "full" else merging.choose_alpha(recipe, trained)["alpha"]
+            label = "full" if name == "full" else f"R-Adapter, alpha {alpha:g}"
+            for at, found in merging.alpha_curve(suite, trained, [0.0, alpha]):
+                answers["zero-shot" if at == 0 else label] = found.predictions
+    first = next(iter(opened.values()))
+    drawn = sorted(np.random.default_rng(0).choice(len(first), rows, replace=False).tolist())
+    shown = []
+    for i in drawn:
+        truth = first.class_names[first.labels[i]]
+        concept = emoji.concepts()[first.groups[i]]["name"]
+        # Every style has the same concepts in the same order.
+        assert all(of.groups[i] == first.groups[i] for of in opened.values())
+        cells = [
+            [
+                (first.class_names[k], k == first.labels[i])
+                for k in (int(by_style[style][i]) for by_style in answers.values())
+            ]
+            for style in opened
+        ]
+        pictures = [of.read(i) for of in opened.values()]
+        shown.append(plots.Row(f"{concept}\n({truth})", pictures, cells))
+    roles = {dataset.name: dataset.role for dataset in suite.datasets}
+    titles = [f"{s}\n({roles[s].replace('in-distribution', 'trained')})" for s in opened]
+    plots.shift_table(shown, titles, list(answers), path)
 
 
 if __name__ == "__main__":

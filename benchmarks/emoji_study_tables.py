@@ -1,8 +1,9 @@
-"""The tables of the built-in study, from the results of its finalists."""
+"""The numbers of the built-in study, from the results of its finalists; and their tables."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,15 @@ ROLES = {
         "noto-v1",
     ],
 }
+SHORT = {"accuracy": "class", "text_to_image_r1": "find", "image_to_text_r1": "caption"}
+COSTS = {
+    "trainable": "trained parameters",
+    "stored_bytes": "stored bytes",
+    "seconds": "seconds",
+    "peak_bytes": "peak memory, bytes",
+    "start_share": "share of the average's start",
+}
+RESAMPLES = 1000
 REFERENCE = "full"
 Results = list[dict[str, Any]]
 """Of one finalist, one for each fold and seed"""
@@ -50,59 +60,174 @@ def items(
     return scores, clusters
 
 
-def cell(
+Triple = list[float]
+"""A value and the ends of its 95 % interval"""
+
+
+def value(
     results: Results, concepts: Concepts, role: str, metric: str, alpha: float | None = None
-) -> str:
-    scores, clusters = items(results, concepts, role, metric, alpha)
-    return _with_interval(scores, clusters, "{:.1f}")
+) -> Triple:
+    """Mean over the data sets of a role, interval over concepts."""
+    return _triple(*items(results, concepts, role, metric, alpha))
 
 
-def difference(one: Results, two: Results, concepts: Concepts, role: str, metric: str) -> str:
+def difference(one: Results, two: Results, concepts: Concepts, role: str, metric: str) -> Triple:
     """One minus two, each at its own alpha: the same items, concepts resampled in pairs."""
     ours, clusters = items(one, concepts, role, metric)
     theirs, _ = items(two, concepts, role, metric)
-    apart = [a - b for a, b in zip(ours, theirs, strict=True)]
-    return _with_interval(apart, clusters, "{:+.1f}")
+    return _triple([a - b for a, b in zip(ours, theirs, strict=True)], clusters)
 
 
-def _with_interval(scores: list[np.ndarray], clusters: list[np.ndarray], form: str) -> str:
-    mean = np.mean([score.mean() for score in scores])
-    value, low, high = (form.format(100 * x) for x in (mean, *mean_interval(scores, clusters)))
-    return f"{value} [{low}, {high}]"
+def _triple(scores: list[np.ndarray], clusters: list[np.ndarray]) -> Triple:
+    mean = float(np.mean([score.mean() for score in scores]))
+    return [mean, *mean_interval(scores, clusters)]
 
 
-def show(found: dict[str, Results], concepts: Concepts) -> None:
-    """Print what every finalist scores, costs, and how far it is from the reference."""
+# ---------------------------------------------------------------- curves
+
+
+def above(
+    one: Results, two: Results, concepts: Concepts, x: tuple[str, str], y: tuple[str, str]
+) -> Triple | None:
+    """How far the curve of one lies above that of two, on the mean over equal x.
+
+    At each level of x, from the zero-shot model's to the highest that both reach, y is the most
+    that some alpha keeps while x is at least that. x and y are (role, metric). None if a curve
+    never gets beyond the zero-shot model. Interval: Poisson bootstrap over concepts.
+    """
+    generator = np.random.default_rng(0)
+    size = 1 + max(
+        max(c) for sets in concepts.values() for of in sets.values() for c in of.values()
+    )
+    weights = generator.poisson(1.0, (RESAMPLES, size))
+    weights = np.concatenate([np.ones((1, size)), weights])  # first: the data as they are
+    xs, ys = ([_curve(r, concepts, *what, weights) for r in (one, two)] for what in (x, y))
+    low, high = xs[0][0, 0], min(curve[0].max() for curve in xs)
+    if high <= low:
+        return None
+    levels = np.linspace(low, high, 21)
+    ours, theirs = (
+        np.array([_kept(*curve, levels) for curve in zip(a, b, strict=True)])
+        for a, b in zip(xs, ys, strict=True)
+    )
+    apart = (ours - theirs).mean(axis=1)
+    return [float(apart[0]), *map(float, np.quantile(apart[1:], [0.025, 0.975]))]
+
+
+def _curve(
+    results: Results, concepts: Concepts, role: str, metric: str, weights: np.ndarray
+) -> np.ndarray:
+    """[resamples, alphas]: the mean over the data sets of a role, by weighted concepts."""
+    columns = []
+    for alpha in alphas(results):
+        means = []
+        for scores, clusters in zip(*items(results, concepts, role, metric, alpha), strict=True):
+            sums = np.bincount(clusters, scores, minlength=weights.shape[1])
+            counts = np.bincount(clusters, minlength=weights.shape[1])
+            means.append((weights @ sums) / (weights @ counts))
+        columns.append(np.mean(means, axis=0))
+    return np.stack(columns, axis=1)
+
+
+def _kept(x: np.ndarray, y: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """At each level of x the highest y with at least that x, alphas in between interpolated."""
+    at, between = np.arange(len(x)), np.linspace(0, len(x) - 1, 20 * (len(x) - 1) + 1)
+    x, y = np.interp(between, at, x), np.interp(between, at, y)
+    reached = np.minimum(levels, x.max())
+    return np.array([y[x >= level].max() for level in reached])
+
+
+def alphas(results: Results) -> list[float]:
+    """Where every run of a method was scored."""
+    return sorted(map(float, set.intersection(*(set(r["test"]["noto"]) for r in results))))
+
+
+# ---------------------------------------------------------------- the summary and its tables
+
+
+def summarize(found: dict[str, Results], concepts: Concepts, trained: str) -> dict[str, Any]:
+    """Every finalist's scores, curve, cost and distance from the reference, as plain data.
+
+    `trained` is the metric of the trained task; the curves are compared over it, on noto.
+    """
+    pairs = [(role, metric) for metric in METRICS for role in ROLES]
+
+    def table(cell: Callable[[str, str], Any]) -> dict[str, dict[str, Any]]:
+        return {m: {role: cell(role, m) for role in ROLES} for m in METRICS}
+
+    summary: dict[str, Any] = {}
+    two = found[REFERENCE]
+    for name, results in found.items():
+        has_curve = len(alphas(results)) > 1
+        summary[name] = {
+            "alphas": [result["alpha"] for result in results],
+            "cost": {key: _mean(results, key) for key in COSTS},
+            "chosen": table(lambda role, m: value(results, concepts, role, m)),  # noqa: B023
+            "curve": [
+                {"alpha": alpha}
+                | table(
+                    lambda role, m: _triple(*items(results, concepts, role, m, alpha))[0]  # noqa: B023
+                )
+                for alpha in alphas(results)
+            ],
+            "difference": None
+            if name == REFERENCE
+            else table(lambda role, m: difference(results, two, concepts, role, m)),  # noqa: B023
+            "above": {
+                f"{role} {metric}": above(results, two, concepts, ("noto", trained), (role, metric))
+                for role, metric in pairs
+                if (role, metric) != ("noto", trained)
+            }
+            if has_curve and name != REFERENCE
+            else None,
+        }
+        if has_curve:
+            summary[name]["at_one"] = table(
+                lambda role, m: value(results, concepts, role, m, 1.0)  # noqa: B023
+            )
+    return summary
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the summary as Markdown."""
     columns = [(role, metric) for metric in METRICS for role in ROLES]
-    header = " | ".join(f"{metric} {role}" for role, metric in columns)
+    header = " | ".join(f"{SHORT[metric]} {role}" for role, metric in columns)
+    line = "---|" * len(columns)
     print("In %, with 95 % intervals over concepts.\n")
-    print(f"| | alpha | {header} |\n|---|---|" + "---|" * len(columns))
-    for name, results in found.items():
-        for alpha in (None, 1.0):
-            if alpha and str(alpha) not in results[0]["test"]["noto"]:
-                continue
-            mean = alpha or np.mean([result["alpha"] for result in results])
-            cells = [cell(results, concepts, role, metric, alpha) for role, metric in columns]
-            print(f"| {name} | {mean:.2f} | " + " | ".join(cells) + " |")
-    print("\n| | trained parameters | stored, MB | seconds | peak memory, MB |")
-    print("|---|---|---|---|---|")
-    for name, results in found.items():
-        cells = [
-            _mean(results, "trainable", 1),
-            _mean(results, "stored_bytes", 1e6),
-            _mean(results, "seconds", 1),
-            _mean(results, "peak_bytes", 1e6),
-        ]
+    print(f"| | alpha | {header} |\n|---|---|{line}")
+    for name, method in summary.items():
+        for key in ("chosen", "at_one"):
+            if key in method:
+                alpha = np.mean(method["alphas"]) if key == "chosen" else 1.0
+                cells = [percent(method[key][metric][role]) for role, metric in columns]
+                print(f"| {name} | {alpha:.2f} | " + " | ".join(cells) + " |")
+    print("\n| | " + " | ".join(COSTS.values()) + " |\n|---|" + "---|" * len(COSTS))
+    for name, method in summary.items():
+        cells = ["–" if v is None else f"{v:,.3g}" for v in method["cost"].values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print(f"\nDifferences from `{REFERENCE}`, each at its own alpha:\n")
-    print(f"| | {header} |\n|---|" + "---|" * len(columns))
-    for name, results in found.items():
-        if name != REFERENCE:
-            two = found[REFERENCE]
-            cells = [difference(results, two, concepts, role, m) for role, m in columns]
+    print(f"| | {header} |\n|---|{line}")
+    for name, method in summary.items():
+        if method["difference"]:
+            cells = [percent(method["difference"][m][role], "+") for role, m in columns]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+    compared = list(next(m["above"] for m in summary.values() if m["above"]))
+    print(f"\nCurve over alpha above that of `{REFERENCE}`, at equal score on noto:\n")
+    print("| | " + " | ".join(compared) + " |\n|---|" + "---|" * len(compared))
+    for name, method in summary.items():
+        if method["above"]:
+            cells = [percent(method["above"][key], "+") for key in compared]
             print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _mean(results: Results, key: str, unit: float) -> str:
+def percent(triple: Triple | None, sign: str = "") -> str:
+    """`12.3 [10.1, 14.5]`"""
+    if triple is None:
+        return "–"
+    value, low, high = (f"{100 * x:{sign}.1f}" for x in triple)
+    return f"{value} [{low}, {high}]"
+
+
+def _mean(results: Results, key: str) -> float | None:
     values = [result[key] for result in results]
-    return "–" if None in values else f"{np.mean(values) / unit:,.1f}"
+    return None if None in values else float(np.mean(values))

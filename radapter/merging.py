@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import evaluate, held_out_suite
-from radapter.evaluation.evaluate import Scored
+from radapter.evaluation.evaluate import Evaluation, Scored
 from radapter.evaluation.intervals import standard_error
+from radapter.evaluation.suite import Suite
 from radapter.methods import METHODS
 from radapter.models import LoadedModel, load, save, weights_hash
 from radapter.models.loading import check_safetensors
@@ -146,6 +147,23 @@ def _is_whole(folder: Path, expected: str) -> bool:
 # ---------------------------------------------------------------- alpha
 
 
+def trained_metric(recipe: Recipe) -> str:
+    """What `auto` looks at: accuracy for a recipe of classes, text-to-image recall for captions."""
+    data = recipe.validation_data() or recipe.data
+    return "accuracy" if data.task == "classification" else "text_to_image_r1"
+
+
+def alpha_curve(
+    suite: Suite, trained: Trained, alphas: Sequence[float] = ALPHAS
+) -> Iterator[tuple[float, Evaluation]]:
+    """A suite scored at one alpha after the other, from one stored adapter, in PyTorch."""
+    model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
+    opened = suite.open()
+    for alpha in alphas:
+        model.model.load_state_dict(trained.at(alpha))
+        yield alpha, evaluate(suite, PyTorchRuntime(model), model, opened=opened)
+
+
 def choose_alpha(
     recipe: Recipe,
     trained: Trained,
@@ -154,10 +172,9 @@ def choose_alpha(
 ) -> dict[str, Any]:
     """Pick alpha on held-out data of the training distribution, never on shifted data.
 
-    The score is accuracy for a recipe of classes, text-to-image recall at 1 for one of captions.
-    The rule is `RULE`, since less of the adapter keeps more of the base model. The standard error
-    is that of the difference on the same pictures, so what both get right or wrong does not blur
-    it, and several captions of one picture are no independent items.
+    The score is `trained_metric`. The rule is `RULE`, since less of the adapter keeps more of the
+    base model. The standard error is that of the difference on the same pictures, so what both get
+    right or wrong does not blur it, and several captions of one picture are no independent items.
 
     Returns:
         `alpha`, `rule`, `metric`, `items` and the `curve`: a list of {alpha, score, behind,
@@ -167,15 +184,11 @@ def choose_alpha(
         UsageError: the recipe has no held-out data.
     """
     suite = held_out_suite(recipe)
-    metric = "accuracy" if suite.tasks == ["classification"] else "text_to_image_r1"
-    model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
-    opened = suite.open()
+    metric = trained_metric(recipe)
     scored: dict[float, Scored] = {}
-    for i, alpha in enumerate(ALPHAS):
-        model.model.load_state_dict(trained.at(alpha))
-        found = evaluate(suite, PyTorchRuntime(model), model, opened=opened)
-        scored[alpha] = found.metrics["held-out"][metric]
-        on_progress(i + 1, len(ALPHAS))
+    for alpha, evaluated in alpha_curve(suite, trained):
+        scored[alpha] = evaluated.metrics["held-out"][metric]
+        on_progress(len(scored), len(ALPHAS))
     points = behind_the_best(scored)
     return {
         "alpha": smallest_within_one_error(scored),

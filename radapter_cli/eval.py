@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radapter.errors import BrokenInput, GateFailed
+from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def eval_command(
             "both and whether they agree. Default: everything the run has."
         ),
     ] = None,
+    alphas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO:STEP",
+            help="Instead, the curve over alpha from the stored adapter, in PyTorch: 0:1:0.1. "
+            "Draws it too, if matplotlib is there.",
+        ),
+    ] = None,
     run: console.RunOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -54,15 +63,34 @@ def eval_command(
         radapter eval
 
         radapter eval --suite emoji-shifts --runtime all
+
+        radapter eval --alphas 0:1:0.1
     """
     from radapter.run import find
 
+    wanted = None if alphas is None else parse_alphas(alphas)
+    if wanted and runtime not in (None, RuntimeChoice.torch):
+        raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
     found = find(Path(run) if run else None)
     recipe = found.recipe()
     names = suite or recipe.suites
     with console.status("loading"):
         from radapter.evaluation import held_out_suite, load_suite
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
+    if wanted:
+        with found.lock():
+            results = [evaluate_alphas(found, chosen, wanted) for chosen in suites]
+        if as_json:
+            return console.print_json({"results": results})
+        from radapter.reporting import alpha_table
+
+        for result in results:
+            for part in alpha_table(result):
+                console.out.print(part)
+            console.result(f"Result: {result['file']}")
+            if result["picture"]:
+                console.result(f"Picture: {result['picture']}")
+        return None
     found.merged()
     with found.lock():
         results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
@@ -82,6 +110,52 @@ def eval_command(
         )
     if as_json:
         console.print_json({"results": results})
+    return None
+
+
+def parse_alphas(text: str) -> list[float]:
+    """`0:1:0.1` -> 0, 0.1 ... 1, both ends included."""
+    try:
+        first, last, step = map(float, text.split(":"))
+        count = round((last - first) / step)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        count = 0
+    if not 1 <= count <= 100:
+        raise UsageError(f"--alphas takes FROM:TO:STEP, such as 0:1:0.1, found '{text}'.")
+    return [round(first + i * step, 6) for i in range(count + 1)]
+
+
+def evaluate_alphas(found: Run, suite: Any, alphas: list[float]) -> dict[str, Any]:
+    """Score one suite at every alpha; write the result, and its picture, into the (locked) run."""
+    from radapter import merging
+    from radapter.evaluation.evaluate import protocol
+    from radapter.reporting import curves, plots
+    from radapter.run import write_atomic
+
+    trained = merging.open_trained(found)
+    merged = (found.path / "merged" / "current").is_file()
+    points = []
+    with console.progress(suite.name) as update:
+        for alpha, evaluated in merging.alpha_curve(suite, trained, alphas):
+            points.append({"alpha": alpha} | evaluated.result())
+            update(len(points), len(alphas), f"alpha {alpha:g}")
+    path = found.evaluations / f"{suite.name}-alphas.json"
+    result = {
+        "schema_version": 1,
+        "suite": suite.name,
+        "trained_metric": merging.trained_metric(found.recipe()),
+        "chosen": merging.read_merged(found)[1]["alpha"] if merged else None,
+        "protocol": protocol(suite, trained.base),
+        "points": points,
+    }
+    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
+    x, panels = curves.axes(result)
+    picture = None
+    if panels and importlib.util.find_spec("matplotlib"):
+        picture = path.with_suffix(".png")
+        labels = [curves.axis_label(axis, result) for axis in (x, *panels)]
+        plots.trade_off([curves.curve(result, found.name)], labels[0], labels[1:], picture)
+    return result | {"file": str(path), "picture": picture and str(picture)}
 
 
 def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Results as tables."""
+"""Results as tables and pictures."""
 
-from radapter.reporting.tables import evaluation_tables
+from radapter.reporting.tables import alpha_table, evaluation_tables
 
-__all__ = ["evaluation_tables"]
+__all__ = ["alpha_table", "evaluation_tables"]

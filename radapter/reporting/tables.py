@@ -10,11 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-TITLES = {
-    "accuracy": "class accuracy, %",
-    "text_to_image_r1": "caption to picture R@1, %",
-    "image_to_text_r1": "picture to caption R@1, %",
-}
+from radapter.reporting.curves import TITLES
 
 
 def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
@@ -59,6 +55,28 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     )
     if result["parity"]:
         yield parity_text(result["parity"])
+
+
+def alpha_table(result: dict[str, Any]) -> Iterator[RenderableType]:
+    """A row for each alpha, a column for each role and metric."""
+    yield Text(f"{result['suite']}, over alpha, {result['points'][0]['runtime']}", style="bold")
+    roles = result["points"][0]["roles"]
+    columns = [(role, metric) for metric in TITLES for role in roles if metric in roles[role]]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("alpha", justify="right")
+    for role, metric in columns:
+        table.add_column(f"{TITLES[metric].removesuffix(', %')}, {role}", justify="right")
+    for point in result["points"]:
+        cells = [Text(f"{100 * point['roles'][role][m]['value']:.1f}") for role, m in columns]
+        mark = " <-" if point["alpha"] == result["chosen"] else ""
+        table.add_row(f"{point['alpha']:g}{mark}", *cells)
+    yield table
+    chosen = result["chosen"]
+    yield Text(
+        f"In %. {'' if chosen is None else f'<- is the merged model, alpha {chosen:g}. '}"
+        f"Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.",
+        style="dim",
+    )
 
 
 def _with_interval(item: dict[str, Any]) -> Text:

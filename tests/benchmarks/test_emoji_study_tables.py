@@ -42,10 +42,47 @@ def test_a_difference_is_of_the_same_items(tables):
     hits = np.random.default_rng(0).random(400) < 0.5
     concepts = {0: {"noto": {"accuracy": list(range(400))}}}
     one, two = ("".join("01"[int(hit)] for hit in h) for h in (hits, hits & (np.arange(400) > 7)))
-    text = tables.difference([result(0, one)], [result(0, two)], concepts, "noto", "accuracy")
-    value, low, high = (float(part.strip("[],")) for part in text.split())
-    assert value == pytest.approx(100 * hits[:8].sum() / 400, abs=0.051)  # printed to 0.1
-    assert 0 <= low < value < high < 3
-    alone = tables.cell([result(0, one)], concepts, "noto", "accuracy")
-    _, low, high = (float(part.strip("[],")) for part in alone.split())
-    assert high - low > 8
+    value, low, high = tables.difference(
+        [result(0, one)], [result(0, two)], concepts, "noto", "accuracy"
+    )
+    assert value == pytest.approx(hits[:8].sum() / 400)
+    assert 0 <= low < value < high < 0.03
+    assert tables.percent([value, low, high], "+").startswith(f"{100 * value:+.1f} [")
+    _, low, high = tables.value([result(0, one)], concepts, "noto", "accuracy")
+    assert high - low > 0.08
+
+
+def on_a_curve(points):
+    """A run with one item a concept; `points` are (right on noto, right on unseen) of 100."""
+
+    def first(count):
+        return "1" * count + "0" * (100 - count)
+
+    kept = {
+        name: {str(i / 2): {"accuracy": first(p[role])} for i, p in enumerate(points)}
+        for role, names in enumerate([["noto"], ["emojione", "emojione-monotone"]])
+        for name in names
+    }
+    return {"fold": 0, "alpha": 0.5, "test": kept}
+
+
+def test_curves_are_compared_at_equal_scores_on_noto(tables):
+    sets = ["noto", "emojione", "emojione-monotone"]
+    concepts = {0: {name: {"accuracy": list(range(100))} for name in sets}}
+    # At 40 both keep 30. At 60 the one keeps 20, the other, which goes further, 10.
+    one = [on_a_curve([(40, 30), (50, 25), (60, 20)])]
+    two = [on_a_curve([(40, 30), (60, 10), (80, 0)])]
+    axes = ("noto", "accuracy"), ("unseen", "accuracy")
+    found, low, high = tables.above(one, two, concepts, *axes)
+    assert found == pytest.approx(0.05, abs=1e-6)  # from 0 at 40 to 0.1 at 60, a straight line
+    assert low < found < high
+    assert tables.above(two, one, concepts, *axes)[0] == pytest.approx(-0.05, abs=1e-6)
+    assert tables.above(one, one, concepts, *axes) == [0, 0, 0]
+    # What falls on noto at once has no curve to compare.
+    assert tables.above([on_a_curve([(40, 30), (30, 25), (20, 20)])], one, concepts, *axes) is None
+
+
+def test_a_curve_that_turns_back_counts_what_it_kept_on_the_way(tables):
+    x, y = np.array([0.4, 0.6, 0.5]), np.array([0.3, 0.2, 0.0])
+    kept = tables._kept(x, y, np.array([0.4, 0.5, 0.6, 0.9]))
+    assert kept.tolist() == pytest.approx([0.3, 0.25, 0.2, 0.2])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from radapter import merging, models
 from radapter.recipe import shipped
@@ -139,6 +140,50 @@ def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
     choice = json.loads((trained.path / "merged" / "alpha-auto.json").read_text())
     assert len(choice["curve"]) == 11
     assert f"alpha {choice['alpha']:g}" in outcome.out
+
+
+def test_the_curve_over_alpha(cli, merged, shapes, tmp_path):
+    (tmp_path / "shift.yaml").write_text(
+        f"""name: shift
+tasks: [classification]
+datasets:
+  - {{name: own, role: in-distribution, data: {{source: folder, root: {shapes}, split: all}}}}
+  - {{name: other, role: shifted, data: {{source: folder, root: {shapes}, split: all}}}}
+"""
+    )
+    outcome = cli("eval", "--suite", "shift.yaml", "--alphas", "0:1:0.5", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = json.loads(outcome.out)["results"]
+    assert [point["alpha"] for point in result["points"]] == [0.0, 0.5, 1.0]
+    assert result["chosen"] == 0.5
+    assert json.loads((tmp_path / result["file"]).read_text())["points"] == result["points"]
+    with Image.open(tmp_path / result["picture"]) as picture:
+        assert picture.width > 500
+    # The ends are the base model and the run's adapter at 1: scored one by one they are the same.
+    for alpha, name in (("0", "alpha-0.00"), ("1", "alpha-1.00")):
+        assert cli("merge", "--alpha", alpha).code == 0
+        assert cli("eval", "--suite", "shift.yaml", "--runtime", "torch").code == 0
+        alone = json.loads((merged.evaluations / f"shift-{name}-torch.json").read_text())
+        point = next(p for p in result["points"] if p["alpha"] == float(alpha))
+        assert point["datasets"] == alone["models"][name.replace("-", " ")]["datasets"]
+
+    outcome = cli("eval", "--alphas", "0:1:0.5")  # one role: nothing to draw against
+    assert outcome.code == 0
+    assert "over alpha" in outcome.out
+    assert "Picture" not in outcome.out
+
+
+def test_the_curve_needs_no_merged_model(cli, trained):
+    outcome = cli("eval", "--alphas", "0:1:1", "--json")
+    assert json.loads(outcome.out)["results"][0]["chosen"] is None
+
+
+@pytest.mark.parametrize("text", ["0.5", "0:1", "0:1:0", "1:0:0.1", "0:1:x", "0:1:1e-9", "0:inf:1"])
+def test_alphas_of_another_form_are_refused(cli, trained, text):
+    outcome = cli("eval", "--alphas", text)
+    assert outcome.code == 2
+    assert f"found '{text}'" in outcome.err
+    assert cli("eval", "--alphas", "0:1:0.1", "--runtime", "all").code == 2
 
 
 def test_alpha_beyond_1_warns(cli, trained):

@@ -1,0 +1,93 @@
+"""Curves over alpha, from results of `radapter eval --alphas` and from the built-in study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from radapter.reporting.plots import Curve
+
+TITLES = {
+    "accuracy": "class accuracy, %",
+    "text_to_image_r1": "caption to picture R@1, %",
+    "image_to_text_r1": "picture to caption R@1, %",
+}
+STUDY = Path(__file__).with_name("emoji_study.json")
+STUDY_METHODS = {
+    "full": "full fine-tuning (interpolated: WiSE-FT)",
+    "lora": "LoRA",
+    "r-adapter": "R-Adapter",
+}
+"""Methods of the study that are drawn"""
+STUDY_ROLES = {"in-distribution": "noto", "unseen": "unseen", "seen": "seen"}
+Axis = tuple[str, str]
+"""(role, metric)"""
+
+
+def axes(result: dict[str, Any]) -> tuple[Axis, list[Axis]]:
+    """What is drawn of a result over alphas: the trained task on the distribution that was trained,
+    against both tasks on the first other role; no panels if the suite has no other role."""
+    roles = result["points"][0]["roles"]
+    own = "in-distribution" if "in-distribution" in roles else next(iter(roles))
+    others = [role for role in roles if role != own]
+    metrics = [m for m in ("accuracy", "text_to_image_r1") if m in roles[own]]
+    trained = result["trained_metric"] if result["trained_metric"] in metrics else metrics[0]
+    return (own, trained), [(others[0], metric) for metric in metrics] if others else []
+
+
+def axis_label(axis: Axis, result: dict[str, Any]) -> str:
+    role, metric = axis
+    names = result["points"][0]["roles"][role]["datasets"]
+    what = names[0] if len(names) == 1 else f"{role} ({', '.join(names)})"
+    return f"{TITLES[metric]}: {what}"
+
+
+def curve(result: dict[str, Any], label: str) -> Curve:
+    """The curve of a result of `radapter eval --alphas`."""
+    points = result["points"]
+
+    def at(point: dict[str, Any], axis: Axis) -> list[float]:
+        item = point["roles"][axis[0]][axis[1]]
+        return [item["value"], *item["interval"]]
+
+    x, panels = axes(result)
+    chosen = next((p for p in points if p["alpha"] == result["chosen"]), None)
+    return Curve(
+        label,
+        [at(p, x)[0] for p in points],
+        [[at(p, panel)[0] for p in points] for panel in panels],
+        (at(chosen, x), [at(chosen, panel) for panel in panels]) if chosen else None,
+    )
+
+
+def study(recipe: str = "emoji", runs: str = "all folds") -> dict[str, Any]:
+    """The built-in study's summary of one recipe: `runs` and `methods`.
+
+    Written by `benchmarks/emoji_study.py report`.
+    """
+    summary = json.loads(STUDY.read_text(encoding="utf-8"))
+    return summary["recipes"][recipe][runs]
+
+
+def study_curves(
+    summary: dict[str, Any], x: Axis, panels: list[Axis], methods: dict[str, str]
+) -> list[Curve]:
+    """Curves of the study's methods (name in the study -> label) over the same axes."""
+
+    def of(table: dict[str, Any], axis: Axis) -> Any:
+        return table[axis[1]][STUDY_ROLES[axis[0]]]
+
+    found = []
+    for name, label in methods.items():
+        method = summary["methods"][name]
+        points = method["curve"]
+        found.append(
+            Curve(
+                label,
+                [of(point, x) for point in points],
+                [[of(point, panel) for point in points] for panel in panels],
+                (of(method["chosen"], x), [of(method["chosen"], panel) for panel in panels]),
+            )
+        )
+    return found

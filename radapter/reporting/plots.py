@@ -1,0 +1,192 @@
+"""Pictures: how alpha trades one score against another, and what a shift looks like.
+
+Needs matplotlib (the extra `plot`). Curves differ in dashes and markers as well as in colour, and
+the colours are Okabe and Ito's, so both grey prints and colour-blind eyes can tell them apart.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from radapter.errors import MissingDependency
+from radapter.run import write_atomic
+
+STYLES = [
+    ("#000000", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#0072B2", "^", "-."),
+    ("#009E73", "D", ":"),
+    ("#CC79A7", "v", (0, (5, 1, 1, 1, 1, 1))),
+    ("#E69F00", "P", (0, (1, 1))),
+]
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method over alpha. Scores are shares from 0 to 1."""
+
+    label: str
+    x: list[float]
+    """By alpha, which rises from 0, the zero-shot model"""
+    ys: list[list[float]]
+    """For each panel, by alpha"""
+    chosen: tuple[list[float], list[list[float]]] | None = None
+    """At the chosen alpha: [value, low, high] of x and, for each panel, of y"""
+
+
+def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path) -> None:
+    """Draw curves over alpha, a panel for each of `panels`, and write them to `path`, a PNG.
+
+    `x` and `panels` are axis labels. The chosen alpha of a curve is a filled marker with its 95 %
+    intervals.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    size = (0.6 + 4.2 * len(panels), 4.9)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharex=True)
+    for number, (panel, axis) in enumerate(zip(panels, axes[0], strict=True)):
+        for curve, (colour, marker, dashes) in zip(curves, _styles(len(curves)), strict=True):
+            xs, ys = _percent(curve.x), _percent(curve.ys[number])
+            axis.plot(
+                xs,
+                ys,
+                color=colour,
+                linestyle=dashes,
+                marker=marker,
+                markersize=4,
+                markerfacecolor="white",
+                linewidth=1.4,
+                label=curve.label,
+            )
+            if curve.chosen:
+                (cx, *ex), (cy, *ey) = map(_percent, (curve.chosen[0], curve.chosen[1][number]))
+                axis.errorbar(
+                    cx,
+                    cy,
+                    xerr=[[cx - ex[0]], [ex[1] - cx]],
+                    yerr=[[cy - ey[0]], [ey[1] - cy]],
+                    color=colour,
+                    marker=marker,
+                    markersize=9,
+                    elinewidth=0.7,
+                    alpha=0.9,
+                    zorder=3,
+                )
+        zero = (100 * curves[0].x[0], 100 * curves[0].ys[number][0])
+        axis.plot(*zero, marker="*", markersize=15, color="black", linestyle="", zorder=4)
+        axis.annotate(
+            "zero-shot", zero, xytext=(-8, 9), textcoords="offset points", fontsize=9, ha="right"
+        )
+        axis.set_xlabel(x)
+        axis.set_title(panel, fontsize=10)
+        axis.grid(color="0.9", linewidth=0.6)
+        axis.margins(x=0.12, y=0.08)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="lower center",
+        ncols=min(3, len(curves)),
+        frameon=False,
+        fontsize=9,
+    )
+    rows = -(-len(curves) // 3)
+    figure.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
+    _write(figure, path)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing in several styles, and what the models say of each picture."""
+
+    title: str
+    pictures: list[Image.Image]
+    answers: list[list[tuple[str, bool]]]
+    """For each picture, for each model: the answer and whether it is right"""
+
+
+def shift_table(
+    rows: Sequence[Row], styles: Sequence[str], models: Sequence[str], path: Path
+) -> None:
+    """Draw rows of pictures, a column a style, the models' answers under each, as a PNG.
+
+    A right answer has a tick and is bold, so it does not take colour to see it.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    height = 1.15 + 0.19 * len(models)
+    figure, axes = plt.subplots(
+        len(rows), len(styles) + 1, figsize=(1.5 * len(styles) + 1.3, height * len(rows) + 0.4)
+    )
+    for row, line in zip(rows, axes, strict=True):
+        for axis in line:
+            axis.axis("off")
+        below = {"transform": line[0].transAxes, "fontsize": 7.5, "va": "top"}
+        title = "\n".join(textwrap.fill(part, 19) for part in row.title.split("\n"))
+        place = line[0].transAxes
+        line[0].text(0.0, 1.0, title, transform=place, fontsize=9, weight="bold", va="top")
+        for i, model in enumerate(models):
+            line[0].text(0.0, -0.05 - 0.19 * i, f"{model}:", **below)
+        for style, axis, picture, answers in zip(
+            styles, line[1:], row.pictures, row.answers, strict=True
+        ):
+            axis.imshow(picture, interpolation="nearest")
+            if row is rows[0]:
+                axis.set_title(style.replace("fluent-emoji", "fluent"), fontsize=8.5)
+            for i, (answer, right) in enumerate(answers):
+                axis.text(
+                    0.5,
+                    -0.05 - 0.19 * i,
+                    ("✓ " if right else "✗ ") + answer,
+                    transform=axis.transAxes,
+                    fontsize=7.5,
+                    ha="center",
+                    va="top",
+                    weight="bold" if right else "normal",
+                    color="#0072B2" if right else "0.35",
+                )
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.35 / figure.get_figheight(), bottom=0.09, hspace=0.85
+    )
+    _write(figure, path)
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _styles(count: int) -> list[tuple[str, str, Any]]:
+    return [STYLES[i % len(STYLES)] for i in range(count)]
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise MissingDependency(
+            "Pictures need matplotlib, which is not installed. "
+            'Type first: pip install "radapter[plot]"'
+        ) from None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _write(figure: Any, path: Path) -> None:
+    content = io.BytesIO()
+    # Without matplotlib's version in it: equal numbers give equal files.
+    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+    _pyplot().close(figure)
+    write_atomic(path, content.getvalue())
