@@ -94,9 +94,9 @@ def learning_rates(
 RATES = {
     "full": learning_rates("full", FULL, ["1e-5", "3e-5", "1e-4", "3e-4", "8e-4"]),
     "full, plain loss": learning_rates("full, plain loss", FULL + PAIR, ["1e-5", "3e-5", "1e-4"]),
-    "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"]),
+    "lora": learning_rates("lora", LORA, ["1e-4", "3e-4", "1e-3", "3e-3"]),
     "r-adapter": learning_rates("r-adapter", (), ["1e-4", "3e-4", "1e-3", "3e-3"]),
-    "r-adapter low rank": learning_rates("r-adapter low rank", LOW_RANK, ["1e-3", "3e-3", "1e-2"]),
+    "r-adapter low rank": learning_rates("r-adapter low rank", LOW_RANK, ["3e-4", "1e-3", "3e-3"]),
     "linear probe": [
         Setting(f"linear probe wd {decay:g}", probe=decay) for decay in (1e-4, 1e-3, 1e-2)
     ],
@@ -104,8 +104,8 @@ RATES = {
 RETRIEVAL = "emoji-retrieval"
 RETRIEVAL_RATES = {
     "full": learning_rates("full", FULL, ["3e-5", "1e-4", "3e-4"], RETRIEVAL),
-    "lora": learning_rates("lora", LORA, ["3e-4", "1e-3", "3e-3"], RETRIEVAL),
-    "r-adapter": learning_rates("r-adapter", (), ["3e-4", "1e-3", "3e-3"], RETRIEVAL),
+    "lora": learning_rates("lora", LORA, ["3e-4", "1e-3"], RETRIEVAL),
+    "r-adapter": learning_rates("r-adapter", (), ["1e-4", "3e-4", "1e-3"], RETRIEVAL),
 }
 ADDITIONS = {
     "retain 0.3": ("objective.retain={weight: 0.3}",),

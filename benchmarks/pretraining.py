@@ -20,7 +20,7 @@ import typer
 from radapter import evaluation, merging, training
 from radapter import recipe as recipes
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe import EmojiData
+from radapter.recipe_data import EmojiData
 from radapter.run import write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 

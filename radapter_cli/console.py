@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -25,6 +26,15 @@ err = Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, h
 RunOption = Annotated[
     str | None,
     typer.Option("--run", help="Run folder, or its name under ./runs. Default: the newest."),
+]
+DataRootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data-root",
+        envvar="RADAPTER_DATA",
+        help="The folder that relative data paths start from. Default: the recipe's, else here.",
+        callback=lambda value: value and os.environ.update(RADAPTER_DATA=value),
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")

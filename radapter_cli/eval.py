@@ -54,6 +54,7 @@ def eval_command(
         ),
     ] = None,
     run: console.RunOption = None,
+    data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Score zero-shot, merged and exported models on a suite; exit 3 if the engine disagrees.

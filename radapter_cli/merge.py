@@ -21,6 +21,7 @@ def merge(
         ),
     ] = None,
     run: console.RunOption = None,
+    data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Fold the adapter into the base weights: merged/alpha-A/ in open_clip's folder format.

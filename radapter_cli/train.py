@@ -46,6 +46,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would happen, stop.")
     ] = False,
+    data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Train what a recipe says and leave the averaged adapter in a new run folder.

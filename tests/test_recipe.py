@@ -5,6 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from radapter import recipe as recipes
+from radapter import recipe_data
 from radapter.errors import UsageError
 
 TEXT = """\
@@ -259,10 +260,12 @@ def test_locate(tmp_path, monkeypatch):
 
 
 def test_every_section_refuses_unknown_keys():
-    sections = [
-        c for _, c in inspect.getmembers(recipes, inspect.isclass) if issubclass(c, BaseModel)
+    ours = [
+        section
+        for module in (recipes, recipe_data)
+        for _, section in inspect.getmembers(module, inspect.isclass)
+        if issubclass(section, BaseModel) and section.__module__ == module.__name__
     ]
-    ours = [c for c in sections if c.__module__ == recipes.__name__]
     assert len(ours) > 10
     for section in ours:
         assert section.model_config.get("extra") == "forbid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe import Data, EmojiData, FolderData, HeldOut, ShardsData, TableData
+from radapter.recipe_data import Data, EmojiData, FolderData, HeldOut, ShardsData, TableData
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -62,6 +63,12 @@ class Dataset:
 
 def _read_chosen(read: Callable[[int], Image.Image], indices: list[int], index: int) -> Image.Image:
     return read(indices[index])
+
+
+def located(settings: Data, path: str) -> Path:
+    """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
+    root = os.environ.get("RADAPTER_DATA") or settings.data_root or ""
+    return Path(root).expanduser() / Path(path).expanduser()
 
 
 def open_data(settings: Data) -> Dataset:

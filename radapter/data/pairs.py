@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from radapter.data.dataset import Dataset
 from radapter.errors import BrokenInput
-from radapter.recipe import Augmentation, Data
+from radapter.recipe_data import Augmentation, Data
 
 WHITE = 255
 

@@ -17,9 +17,9 @@ from typing import IO
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, located
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe import ShardsData
+from radapter.recipe_data import ShardsData
 
 PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
 
@@ -90,7 +90,7 @@ def open_shards(settings: ShardsData) -> Dataset:
     captions: list[list[str]] = []
     labels: list[int] = []
     for url in expand_urls(settings.shards):
-        for key, members in index_shard(Path(url).expanduser()).items():
+        for key, members in index_shard(located(settings, url)).items():
             found = [e for e in members if e in IMAGE_EXTENSIONS]
             if len(found) != 1:
                 raise BrokenInput(f"{url}: sample {key} has {len(found)} pictures, expected one.")

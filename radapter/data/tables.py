@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, read_picture
+from radapter.data.dataset import Dataset, located, read_picture
 from radapter.errors import BrokenInput, nearest
-from radapter.recipe import TableData
+from radapter.recipe_data import TableData
 
 
 def open_table(settings: TableData) -> Dataset:
@@ -18,10 +18,10 @@ def open_table(settings: TableData) -> Dataset:
 
     The separator is a tab for `.tsv` and `.tab`, else a comma.
     """
-    path = Path(settings.path).expanduser()
+    path = located(settings, settings.path)
     if not path.is_file():
         raise BrokenInput(f"No such table: {path}.")
-    root = Path(settings.root).expanduser() if settings.root else path.parent
+    root = located(settings, settings.root) if settings.root else path.parent
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","

@@ -9,16 +9,8 @@ from pydantic import Field, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
-from radapter.recipe import (
-    DataSource,
-    EmojiData,
-    Name,
-    Recipe,
-    Section,
-    Templates,
-    read_yaml,
-    validate,
-)
+from radapter.recipe import Name, Recipe, read_yaml, validate
+from radapter.recipe_data import DataSource, EmojiData, Section, Templates
 
 Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]

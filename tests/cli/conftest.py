@@ -27,6 +27,7 @@ def cli(tmp_path, monkeypatch, capfd):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("RADAPTER_DATA", "")  # put back after each test, whatever --data-root sets
 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["radapter", *map(str, arguments)])

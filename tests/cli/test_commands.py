@@ -142,6 +142,21 @@ def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
     assert f"alpha {choice['alpha']:g}" in outcome.out
 
 
+def test_relative_paths_start_from_the_data_root(cli, recipe_file, shapes, tmp_path, monkeypatch):
+    text = recipe_file.read_text().replace(str(shapes), shapes.name)
+    assert shapes.name in text
+    recipe_file.write_text(text)
+    outcome = cli("train", recipe_file, "--dry-run")
+    assert outcome.code == 4
+    assert f"No such folder: {shapes.name}." in outcome.err
+    assert cli("train", recipe_file, f"data.data_root={shapes.parent}", "--dry-run").code == 0
+    monkeypatch.setenv("RADAPTER_DATA", str(shapes.parent))
+    assert cli("train", recipe_file, "data.data_root=elsewhere", "--dry-run").code == 0
+    outcome = cli("train", recipe_file, "--dry-run", "--data-root", tmp_path / "empty")
+    assert outcome.code == 4
+    assert str(tmp_path / "empty" / shapes.name) in outcome.err
+
+
 def test_the_curve_over_alpha(cli, merged, shapes, tmp_path):
     (tmp_path / "shift.yaml").write_text(
         f"""name: shift

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from radapter import recipe as recipes
+from radapter import recipe_data
 from radapter.data import emoji, open_data
 from radapter.errors import UsageError
 
@@ -13,7 +13,7 @@ STYLES = [
 
 
 def settings(**values):
-    return recipes.EmojiData(source="emoji", **{"task": "captions", **values})
+    return recipe_data.EmojiData(source="emoji", **{"task": "captions", **values})
 
 
 def hexcodes(dataset):

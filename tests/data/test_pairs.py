@@ -7,8 +7,7 @@ import tiny
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from radapter import models
-from radapter import recipe as recipes
+from radapter import models, recipe_data
 from radapter.data import Dataset, open_data
 from radapter.data.pairs import Collate, Order, Pairs, loader, templates_of, training_transform
 from radapter.errors import BrokenInput
@@ -17,7 +16,7 @@ CFG = {"size": 32, "mean": tiny.MEAN, "std": tiny.STD, "interpolation": "bicubic
 
 
 def folder(root, **values):
-    return recipes.FolderData(source="folder", root=str(root), **values)
+    return recipe_data.FolderData(source="folder", root=str(root), **values)
 
 
 def pairs_of(settings, seed=0, dataset=None):
@@ -112,7 +111,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_number(shapes):
 def test_without_augmentation_a_picture_is_the_evaluation_picture(shapes, tiny_folder):
     """Square pictures, whole crops: training and evaluation see the same pixels."""
     square = open_data(folder(shapes)).read(3).crop((0, 0, 32, 32))
-    plain = recipes.Augmentation(crop=(1.0, 1.0))
+    plain = recipe_data.Augmentation(crop=(1.0, 1.0))
     trained = training_transform(plain, CFG)(square)
     expected = models.load(tiny_folder).preprocess(square)
     torch.testing.assert_close(trained, expected, atol=1e-6, rtol=0)
@@ -120,10 +119,10 @@ def test_without_augmentation_a_picture_is_the_evaluation_picture(shapes, tiny_f
 
 def test_augmentations_change_pictures_within_their_range(shapes):
     picture = open_data(folder(shapes)).read(3).resize((32, 32))
-    plain = training_transform(recipes.Augmentation(crop=(1.0, 1.0)), CFG)(picture)
+    plain = training_transform(recipe_data.Augmentation(crop=(1.0, 1.0)), CFG)(picture)
     for change in ({"flip": 1.0}, {"rotate": 30}, {"colour": 0.5}, {"grey": 1.0}):
         torch.manual_seed(1)
-        settings = recipes.Augmentation(crop=(1.0, 1.0), **change)
+        settings = recipe_data.Augmentation(crop=(1.0, 1.0), **change)
         changed = training_transform(settings, CFG)(picture)
         assert changed.shape == (3, 32, 32)
         assert not torch.allclose(changed, plain), change
@@ -186,7 +185,7 @@ def test_what_workers_get_can_be_pickled(shapes, tokenizer, tmp_path, source):
     settings = folder(shapes, augmentation={"rotate": 20, "flip": 0.5, "colour": 0.1, "grey": 0.1})
     if source == "table":
         (tmp_path / "t.csv").write_text("filepath,title\nred_square/00.png,red\n")
-        settings = recipes.TableData(
+        settings = recipe_data.TableData(
             source="table", path=str(tmp_path / "t.csv"), root=str(shapes), task="captions"
         )
     elif source == "shards":
@@ -194,11 +193,11 @@ def test_what_workers_get_can_be_pickled(shapes, tokenizer, tmp_path, source):
             file.add(shapes / "red_square" / "00.png", "0.png")
             (tmp_path / "0.txt").write_text("red")
             file.add(tmp_path / "0.txt", "0.txt")
-        settings = recipes.ShardsData(
+        settings = recipe_data.ShardsData(
             source="shards", shards=str(tmp_path / "s.tar"), task="captions"
         )
     elif source == "emoji":
-        settings = recipes.EmojiData(source="emoji", task="captions")
+        settings = recipe_data.EmojiData(source="emoji", task="captions")
     dataset = open_data(settings)
     pairs = pairs_of(settings, dataset=dataset.select([0]) if source == "chosen" else dataset)
     copy = pickle.loads(pickle.dumps(pairs))
@@ -212,7 +211,7 @@ def test_workers_change_nothing(shapes, tokenizer, source):
     if source == "folder":
         settings = folder(shapes, templates=["a {}", "the {}"], augmentation={"rotate": 20})
     else:
-        settings = recipes.EmojiData(source="emoji", task="captions", split="test")
+        settings = recipe_data.EmojiData(source="emoji", task="captions", split="test")
     pairs = pairs_of(settings)
     batches = []
     for workers in (0, 1, 2):

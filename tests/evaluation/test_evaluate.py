@@ -15,7 +15,7 @@ from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import classifier_head, merge_equal_names
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe import EmojiData, FolderData, ShardsData, TableData
+from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 

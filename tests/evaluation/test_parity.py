@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from radapter import evaluation, models
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe import FolderData
+from radapter.recipe_data import FolderData
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 

@@ -12,7 +12,8 @@ from radapter.data.pairs import Collate, Pairs, training_transform
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import mpm_nce, multi_positive, retention
 from radapter.methods import METHODS
-from radapter.recipe import Augmentation, EmojiData, Objective, Retain
+from radapter.recipe import Objective, Retain
+from radapter.recipe_data import Augmentation, EmojiData
 from radapter.training import objective, plan
 
 

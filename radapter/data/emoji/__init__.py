@@ -17,7 +17,7 @@ from PIL import Image
 from radapter.data.dataset import Dataset
 from radapter.data.shards import index_shard
 from radapter.errors import UsageError, nearest
-from radapter.recipe import EmojiData
+from radapter.recipe_data import EmojiData
 
 HERE = Path(__file__).parent
 FOLDS = 5

@@ -1,0 +1,109 @@
+"""The data section of a recipe: where pictures, texts and labels come from, a class a source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
+"""Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Augmentation(Section):
+    """Changes to training pictures. The defaults are R-Adapter's: a crop of 90 to 100 %."""
+
+    crop: tuple[Annotated[float, Field(gt=0.0, le=1.0)], Unit] = (0.9, 1.0)
+    """Smallest and largest share of the picture's area that is kept."""
+    flip: Unit = 0.0
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Largest rotation in degrees; a rotation goes with a shift of up to 5 %."""
+    colour: Unit = 0.0
+    """Strength of brightness, contrast and saturation changes; hue changes by a tenth of it."""
+    grey: Unit = 0.0
+    """Share of pictures turned grey."""
+
+    @model_validator(mode="after")
+    def _crop_is_a_range(self) -> Augmentation:
+        if self.crop[0] > self.crop[1]:
+            raise ValueError("crop is [smallest, largest] share of the area")
+        return self
+
+
+class Data(Section):
+    data_root: str | None = None
+    """The folder that relative paths start from; None: the working folder. The environment
+    variable RADAPTER_DATA and the option --data-root stand above it."""
+    task: Literal["classification", "captions"] = "classification"
+    templates: Templates = ["a photo of a {}."]
+    text_length: Annotated[int, Field(ge=3)] | None = None
+    """Cut training texts to this many tokens, start and end included; short texts train faster.
+    None: the model's own context length."""
+    augmentation: Augmentation = Augmentation()
+    broken_images: Annotated[int, Field(ge=0)] = 0
+    """How many pictures that cannot be read are skipped (and named) before it is an error."""
+
+    @model_validator(mode="after")
+    def _templates_have_a_place(self) -> Data:
+        if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
+            raise ValueError("every template needs exactly one {} for the class name")
+        return self
+
+
+class EmojiData(Data):
+    """The built-in set: one concept drawn by eight designers. Splits are by concept."""
+
+    source: Literal["emoji"]
+    styles: Annotated[list[str], Field(min_length=1)] = ["noto"]
+    split: Literal["train", "validation", "test", "all"] = "train"
+    fold: Annotated[int, Field(ge=0, le=4)] = 0
+    captions: list[Literal["name", "keywords", "kind", "class"]] = ["name", "keywords"]
+    """Texts of a picture: its name, its keywords in one line, "subgroup: name", "a picture of
+    subgroup."."""
+
+
+class HeldOut(Data):
+    """Sources without splits of their own: a share of the pictures is held out, by name."""
+
+    hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    split: Literal["train", "validation", "all"] = "train"
+
+
+class FolderData(HeldOut):
+    """One folder per class: ROOT/CLASS NAME/picture.jpg."""
+
+    source: Literal["folder"]
+    root: str
+
+
+class TableData(HeldOut):
+    """A CSV or TSV table with a picture and a text (a caption or a class name) in each row."""
+
+    source: Literal["table"]
+    path: str
+    root: str = ""
+    """The folder that picture paths are relative to; the table's own folder if empty."""
+    image_column: str = "filepath"
+    text_column: str = "title"
+    group_column: str | None = None
+    """Rows with the same value here are positives of each other; else rows of one picture are."""
+
+
+class ShardsData(HeldOut):
+    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`."""
+
+    source: Literal["shards"]
+    shards: str
+    """A path or brace pattern, such as data/train-{000..011}.tar."""
+    class_names: list[str] | None = None
+    """Names for the numbers in `.cls`; needed for classification."""
+
+
+DataSource = Annotated[
+    EmojiData | FolderData | TableData | ShardsData, Field(discriminator="source")
+]
