@@ -408,6 +408,8 @@ def report(out: OutOption = OUT) -> None:
             kept[title] = {"runs": pairs, "methods": methods}
             print(f"\n## {recipe}, {title}: (fold, seed) {pairs}\n")
             emoji_study_tables.show(methods)
+        for metric in ("accuracy", "text_to_image_r1"):
+            emoji_study_tables.show_moved(results, concepts, "unseen", metric)
     write_atomic(SUMMARY, json.dumps(summary, indent=1) + "\n")
     print(f"\nWritten: {SUMMARY}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from radapter.data import emoji
 from radapter.evaluation.intervals import mean_interval
 
 METRICS = {
@@ -143,6 +144,39 @@ def _kept(x: np.ndarray, y: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def alphas(results: Results) -> list[float]:
     """Where every run of a method was scored."""
     return sorted(map(float, set.intersection(*(set(r["test"]["noto"]) for r in results))))
+
+
+def moved(
+    results: Results, zero_shot: Results, concepts: Concepts, role: str, metric: str, alpha: float
+) -> dict[str, tuple[float, float]]:
+    """By subgroup: how many items the zero-shot model hits and the tuned one misses, and the other
+    way round. The subgroups that lose most come first."""
+    names = [concept["subgroup"] for concept in emoji.concepts()]
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    ours, clusters = items(results, concepts, role, metric, alpha)
+    theirs, _ = items(zero_shot, concepts, role, metric, 0.0)
+    for after, before, of_items in zip(ours, theirs, clusters, strict=True):
+        for change, concept in zip(after - before, of_items, strict=True):
+            found[names[concept]][int(change > 0)] += abs(change)
+    order = sorted(found, key=lambda name: found[name][1] - found[name][0])
+    return {name: (found[name][0], found[name][1]) for name in order}
+
+
+def show_moved(
+    found: dict[str, Results], concepts: Concepts, role: str, metric: str, alpha: float = 1.0
+) -> None:
+    """Print what was lost and gained, and the subgroups at both ends, for each method."""
+    print(f"\n### {METRICS[metric]}, {role}: items lost and gained at alpha {alpha:g}\n")
+    print("| | lost | gained | most lost (lost, gained) | most gained |\n|---|---|---|---|---|")
+    for name, results in found.items():
+        if alpha in alphas(results):
+            of = moved(results, found["zero-shot"], concepts, role, metric, alpha)
+            ends = [
+                ", ".join(f"{group} ({of[group][0]:.0f}, {of[group][1]:.0f})" for group in some)
+                for some in (list(of)[:4], list(of)[:-4:-1])
+            ]
+            lost, gained = (sum(pair[i] for pair in of.values()) for i in (0, 1))
+            print(f"| {name} | {lost:.0f} | {gained:.0f} | {ends[0]} | {ends[1]} |")
 
 
 # ---------------------------------------------------------------- the summary and its tables

@@ -125,3 +125,18 @@ def test_the_summary_is_what_the_tables_print(tables, capsys):
     assert "| other | 0.50 | 55.0 [" in printed
     assert "+5.0 [" in printed
     assert "| zero-shot | 7 | 7 | – | 7 | 7 |" in printed
+
+
+def test_what_was_lost_and_gained_by_subgroup(tables, capsys):
+    from radapter.data import emoji
+
+    subgroup = [c["subgroup"] for c in emoji.concepts()]
+    first, other = subgroup[0], next(name for name in subgroup if name != subgroup[0])
+    of_items = [subgroup.index(first), subgroup.index(first), subgroup.index(other)]
+    concepts = {0: {"noto": {"accuracy": of_items}}}
+    zero = [{"fold": 0, "alpha": 0.0, "test": {"noto": {"0.0": {"accuracy": "110"}}}}]
+    tuned = [{"fold": 0, "alpha": 0.5, "test": {"noto": {"1.0": {"accuracy": "011"}}}}]
+    found = tables.moved(tuned, zero, concepts, "noto", "accuracy", 1.0)
+    assert found == {first: (1.0, 0.0), other: (0.0, 1.0)}
+    tables.show_moved({"zero-shot": zero, "full": tuned}, concepts, "noto", "accuracy")
+    assert f"| full | 1 | 1 | {first} (1, 0), {other} (0, 1) |" in capsys.readouterr().out
