@@ -26,7 +26,7 @@ from radapter.runtimes import Runtime
 
 METRICS = {
     "classification": ["accuracy"],
-    "retrieval": ["text_to_image_r1", "image_to_text_r1", "text_to_image_r5", "image_to_text_r5"],
+    "retrieval": [f"{way}_r{k}" for k in (1, 5, 10) for way in ("text_to_image", "image_to_text")],
 }
 
 
@@ -56,6 +56,8 @@ class Evaluation:
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """By data set, classes with identical names counted as one, [pictures]"""
     fingerprints: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
 
     def value(self, dataset: str, metric: str) -> float:
         return float(self.metrics[dataset][metric].scores.mean())
@@ -70,6 +72,8 @@ class Evaluation:
                 "pictures": len(self.image_features[dataset.name]),
                 "fingerprint": self.fingerprints[dataset.name],
             } | {metric: _summary([item]) for metric, item in scored.items()}
+            if dataset.name in self.ranks:
+                datasets[dataset.name]["retrieval"] = self._retrieval(dataset.name)
         roles: dict[str, Any] = {}
         for role in self.suite.roles():
             names = [d.name for d in self.suite.datasets if d.role == role]
@@ -89,6 +93,14 @@ class Evaluation:
             "roles": roles,
             "datasets": datasets,
         }
+
+    def _retrieval(self, dataset: str) -> dict[str, float]:
+        """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
+        both ways, and median ranks, from 1."""
+        ranks = self.ranks[dataset]
+        recalls = sum(self.value(dataset, metric) for metric in METRICS["retrieval"])
+        medians = {f"{way}_median_rank": 1 + float(r.median()) for way, r in ranks.items()}
+        return {"recall_sum": 100 * recalls} | medians
 
 
 def _summary(scored: list[Scored]) -> dict[str, Any]:
@@ -158,7 +170,7 @@ def evaluate(
                 predicted = _classify(scored, dataset, own, texts.head(dataset, suite))
                 evaluation.predictions[name] = predicted
             else:
-                _retrieve(scored, dataset, own, texts)
+                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts)
     return evaluation
 
 
@@ -218,15 +230,21 @@ def _classify(
     return same[predicted]
 
 
-def _retrieve(scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts) -> None:
+def _retrieve(
+    scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts
+) -> dict[str, Tensor]:
     captions, pictures_of, captions_of = retrieval.caption_positives(dataset.captions)
     text_features = texts.captions(captions)
     groups = np.array(dataset.groups)
     first_group = groups[[right[0] for right in pictures_of]]
-    for k in (1, 5):
-        ranks = retrieval.best_ranks(text_features, features, pictures_of)
-        odds = retrieval.chance(pictures_of, len(features)) * k
-        scored[f"text_to_image_r{k}"] = Scored((ranks < k).numpy(), first_group, odds)
-        ranks = retrieval.best_ranks(features, text_features, captions_of)
-        odds = retrieval.chance(captions_of, len(captions)) * k
-        scored[f"image_to_text_r{k}"] = Scored((ranks < k).numpy(), groups, odds)
+    found = {}
+    for way, queries, targets, positives, clusters in (
+        ("text_to_image", text_features, features, pictures_of, first_group),
+        ("image_to_text", features, text_features, captions_of, groups),
+    ):
+        ranks = found[way] = retrieval.best_ranks(queries, targets, positives)
+        odds = retrieval.chance(positives, len(targets))
+        for k in (1, 5, 10):
+            hits = (ranks < k).numpy()
+            scored[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))
+    return found
