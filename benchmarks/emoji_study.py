@@ -381,14 +381,15 @@ def choose(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
 
 @app.command()
 def final(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
-    """Test the chosen settings on every fold and with more seeds."""
-    # By fold and seed first: whenever this is stopped, the finalists have equally many runs.
-    settings = [*finalists(out, "emoji"), *finalists(out, RETRIEVAL)]
+    """Test the chosen settings: the methods on every fold, the rest on fewer."""
+    emoji_settings, retrieval = finalists(out, "emoji"), finalists(out, RETRIEVAL)
+    main = [setting for setting in emoji_settings if setting.name in MAIN]
+    rest = [setting for setting in emoji_settings if setting.name not in MAIN]
     tasks = [
         (setting, fold, seed)
-        for fold, seed in FINAL
+        for settings, pairs in ((main, FINAL), (retrieval, FEWER), (rest, FEWER))
+        for fold, seed in pairs
         for setting in settings
-        if setting.name in MAIN or (fold, seed) in FEWER
     ]
     run_all("final", tasks, jobs, out)
 
