@@ -33,7 +33,7 @@ def predict(
         list[str] | None,
         typer.Option(
             help="A prompt with {} for the class name, or `openai` for the 80; may be repeated. "
-            "Default: the run's."
+            "Default: the run's, else `a photo of a {}.`"
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show of each.")] = 5,

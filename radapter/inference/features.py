@@ -280,7 +280,7 @@ def read_facts(path: Path | str) -> dict[str, Any]:
     return dict(facts)
 
 
-def chunks(path: Path | str, rows: int = 16384) -> Iterator[tuple[int, Tensor]]:
+def chunks(path: Path | str, rows: int) -> Iterator[tuple[int, Tensor]]:
     """The features in pieces [<= rows, dim], each with the number of its first row."""
     with safe_open(path, framework="pt") as file:
         features = file.get_slice("features")

@@ -13,7 +13,9 @@ from radapter.inference.features import chunks, names_of, read_facts
 from radapter.inference.opening import OpenModel
 
 
-def search(path: Path | str, query: Tensor, top: int = 10) -> list[tuple[str, float]]:
+def search(
+    path: Path | str, query: Tensor, top: int = 10, *, rows: int = 16384
+) -> list[tuple[str, float]]:
     """(name, cosine) of the `top` nearest pictures, the nearest first; of equal ones the earlier.
 
     Exact. Memory: one chunk of features, whatever the size of the file.
@@ -21,16 +23,16 @@ def search(path: Path | str, query: Tensor, top: int = 10) -> list[tuple[str, fl
     Args:
         path: a file that `embed` made.
         query: unit-norm feature [dim], of the model that the file was made with.
+        rows: how many pictures' features to read at once.
     """
-    scores, rows = torch.empty(0), torch.empty(0, dtype=torch.int64)
-    for start, features in chunks(path):
-        found = features @ query
-        scores = torch.cat([scores, found])
-        rows = torch.cat([rows, torch.arange(start, start + len(found))])
-        # Stable, and what was found before stands first: ties go to the earlier row.
+    scores, places = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    for start, features in chunks(path, rows):
+        scores = torch.cat([scores, features @ query])
+        places = torch.cat([places, torch.arange(start, start + len(features))])
+        # Stable, and what was found before stands first: ties go to the earlier picture.
         order = scores.argsort(descending=True, stable=True)[:top]
-        scores, rows = scores[order], rows[order]
-    return list(zip(names_of(path, rows.tolist()), scores.tolist(), strict=True))
+        scores, places = scores[order], places[order]
+    return list(zip(names_of(path, places.tolist()), scores.tolist(), strict=True))
 
 
 def check_model(path: Path | str, model: OpenModel, *, pictures: bool) -> None:

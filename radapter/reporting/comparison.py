@@ -93,6 +93,10 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
             comparison.notes.append(
                 f"{run.name} has no results. Type first: radapter eval --run {run.path}"
             )
+        if rows[-1].facts["trained_parameters"] is None:
+            comparison.notes.append(
+                f"{run.name} is of an earlier version, which did not record parameters trained."
+            )
     places = dict.fromkeys(key[:2] for row in comparison.rows for key in row.numbers)
     for suite, role in places:
         _group(comparison, suite, role)

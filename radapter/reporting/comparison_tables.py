@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -131,7 +132,7 @@ def _described(number: int, row: Row) -> list[str]:
         str(number),
         facts["run"] or "-",
         facts["method"],
-        f"{facts['base_model']} ({facts['base_hash'][:8]})",
+        f"{Path(facts['base_model']).name} ({facts['base_hash'][:8]})",
         facts["data"] or "-",
         "-" if alpha is None else f"{alpha:g}",
         "-" if trained is None else f"{trained:,}",
@@ -143,7 +144,9 @@ def _described(number: int, row: Row) -> list[str]:
 def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _numbers(comparison: Comparison, suite: str, chosen: Sequence[int]) -> Iterator[list[str]]:
