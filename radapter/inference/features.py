@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,7 +110,7 @@ def embed(
             features = torch.cat(chunks) if chunks else torch.empty(0, 0)
             write_atomic(paths[i], _part(features, [pictures.keys[j] for j in good], messages))
         skipped = [message for path in paths for message in _metadata(path)["messages"]]
-        facts = _join(paths, out, wanted | {"skipped": len(skipped)})
+        facts = _join(paths, out, parts / ".joined.tmp", wanted | {"skipped": len(skipped)})
     shutil.rmtree(parts, ignore_errors=True)
     return facts, skipped
 
@@ -131,11 +130,14 @@ def _facts(model: OpenModel, pictures: Pictures) -> dict[str, Any]:
 
 def _same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Raise BrokenInput if what is at `path` stands for something else than what is wanted."""
-    reasons = [
-        f"{reason} ({_short(found.get(key))}, now {_short(wanted[key])})"
-        for key, reason in IDENTITY.items()
-        if found.get(key) != wanted[key]
-    ]
+    reasons = []
+    for key, reason in IDENTITY.items():
+        ours, theirs = wanted[key], found.get(key)
+        if ours != theirs:
+            if isinstance(ours, dict) and isinstance(theirs, dict):
+                changed = [k for k in ours if ours[k] != theirs.get(k)]
+                ours, theirs = ({k: d.get(k) for k in changed} for d in (ours, theirs))
+            reasons.append(f"{reason} ({_short(theirs)}, now {_short(ours)})")
     if reasons:
         raise BrokenInput(
             f"{path} was made with {' and '.join(reasons)}. Remove it, or give another --out."
@@ -143,6 +145,7 @@ def _same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
 
 
 def _short(value: Any) -> str:
+    """A hash by its first digits, anything else as it is."""
     text = json.dumps(value) if isinstance(value, dict) else str(value)
     return text[:16] if len(text) == 64 else text
 
@@ -197,7 +200,7 @@ def _is_whole(path: Path, size: int) -> bool:
         return False
 
 
-def _join(paths: list[Path], out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _join(paths: list[Path], out: Path, temporary: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Copy the parts into one file, one part in memory at a time.
 
     safetensors' own writer wants all tensors in memory, so the header is written here: eight bytes
@@ -226,7 +229,6 @@ def _join(paths: list[Path], out: Path, facts: dict[str, Any]) -> dict[str, Any]
         start += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
@@ -242,8 +244,8 @@ def _join(paths: list[Path], out: Path, facts: dict[str, Any]) -> dict[str, Any]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = error.filename or str(out)  # a full disk does not say where it is
         raise
     return facts
 

@@ -148,7 +148,7 @@ def _results(run: Run) -> Iterator[dict[str, Any]]:
     for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            if "points" in result:
+            if "models" not in result:  # over alphas, or of another kind
                 continue
             for model in result["models"].values():
                 for role in model["roles"].values():

@@ -1,5 +1,6 @@
 """A features file: what is in it, that stopping changes nothing, what is refused; searching it."""
 
+import errno
 import json
 import os
 import signal
@@ -131,6 +132,27 @@ def test_killed_it_ends_in_the_same_file(model, photos, tiny_folder, tmp_path):
     assert not parts.exists()
 
 
+def test_a_full_disk_at_the_end_loses_no_part(model, photos, tmp_path, monkeypatch):
+    pictures, out = open_pictures(photos), tmp_path / "f.safetensors"
+    embed(model, pictures, tmp_path / "whole.safetensors")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        real = os.replace
+        patched.setattr(features.os, "replace", lambda a, b: full(0) if b == out else real(a, b))
+        with pytest.raises(OSError, match="No space left on device: '.*f.safetensors'"):
+            embed(model, pictures, out)
+    assert not out.exists()
+    assert (tmp_path / "f.safetensors.parts" / ".joined.tmp").exists()
+    seen = []
+    embed(model, pictures, out, on_progress=lambda done, _: seen.append(done))
+    assert seen == [19]
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert not (tmp_path / "f.safetensors.parts").exists()
+
+
 def test_a_part_is_all_that_is_held(model, photos, tmp_path, monkeypatch):
     """The most rows that any one tensor has while parts are made and joined is one part's."""
     seen = []
@@ -175,7 +197,10 @@ def test_what_another_model_or_other_pictures_made_is_refused(
         embed(open_model(other), pictures, out)
     moved = open_model(tiny_models.write(tmp_path / "moved"))
     moved.preprocessing["mean"] = [0.1, 0.1, 0.1]
-    with pytest.raises(BrokenInput, match=f"{where} was made with other preprocessing"):
+    with pytest.raises(
+        BrokenInput,
+        match=f'{where} .* other preprocessing \\({{"mean": .*0.3]}}, now {{"mean": .*0.1]}}\\)',
+    ):
         embed(moved, pictures, out)
     (photos / "red_square" / "00.png").unlink()
     with pytest.raises(BrokenInput, match=f"{where} was made with other pictures .* another --out"):
