@@ -70,20 +70,36 @@ def seconds(duration: float) -> str:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Report progress as `update(done, total, text)`.
+def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
+    """Report progress as `update(done, total, text)`; nothing is shown if there is no `what`.
 
-    A bar with rate and time left on a terminal; elsewhere a line every 30 seconds.
+    A bar with rate and time left on a terminal; elsewhere a line every 30 seconds. The rate is of
+    what is done after the first report.
     """
+    if what is None:
+
+        def silent(done: int, total: int, text: str = "") -> None:
+            pass
+
+        yield silent
+        return
+    first: tuple[int, float] | None = None
+
+    def rate(done: int) -> str:
+        nonlocal first
+        first = first or (done, time.monotonic())
+        elapsed = time.monotonic() - first[1]
+        return f"{(done - first[0]) / elapsed:.1f}/s" if done > first[0] and elapsed else ""
+
     if not err.is_terminal:
         start = last = time.monotonic()
 
         def line(done: int, total: int, text: str = "") -> None:
             nonlocal last
-            now = time.monotonic()
+            now, per_second = time.monotonic(), rate(done)
             if now - last >= 30 or (done == total and now - start > 2):
                 last = now
-                note(f"{what}: {done}/{total} {text}".rstrip())
+                note(" ".join(filter(None, (f"{what}: {done}/{total}", per_second, text))))
 
         yield line
         return
@@ -101,11 +117,9 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
     ]
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=None, text="", rate="")
-        begin = time.monotonic()
 
         def update(done: int, total: int, text: str = "") -> None:
-            rate = f"{done / max(1e-9, time.monotonic() - begin):.1f}/s"
-            bar.update(task, completed=done, total=total, text=text, rate=rate)
+            bar.update(task, completed=done, total=total, text=text, rate=rate(done))
 
         yield update
 

@@ -11,13 +11,17 @@ import typer
 
 from radapter.errors import RadapterError
 from radapter_cli import console
+from radapter_cli.compare import compare
 from radapter_cli.demo import demo
+from radapter_cli.embed import embed
 from radapter_cli.eval import eval_command
 from radapter_cli.export import export
 from radapter_cli.info import info, show_version
 from radapter_cli.merge import merge
+from radapter_cli.predict import predict
 from radapter_cli.recipes import recipes
 from radapter_cli.runs import runs
+from radapter_cli.search import search
 from radapter_cli.train import train
 
 HELP = """Adapt a CLIP model to your data without losing what it knew, and ship it verified.
@@ -31,6 +35,8 @@ HELP = """Adapt a CLIP model to your data without losing what it knew, and ship 
     radapter export                        ONNX, in a bundle to deploy
 
     radapter eval --suite emoji-shifts     the exported engine against PyTorch
+
+    radapter predict photo.jpg             what is in it; embed and search for many
 
 Without --run a command works on the newest run in ./runs.
 """
@@ -67,8 +73,12 @@ app.command()(train)
 app.command()(merge)
 app.command()(export)
 app.command("eval")(eval_command)
+app.command()(predict)
+app.command()(embed)
+app.command()(search)
 app.command()(demo)
 app.command()(runs)
+app.command()(compare)
 app.command()(recipes)
 app.command()(info)
 

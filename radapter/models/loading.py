@@ -203,10 +203,10 @@ def check_safetensors(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as tensors:
             return tensors.metadata() or {}
     except (SafetensorError, OSError) as error:
-        # Looked at only now: the length that a safetensors file starts with can be any bytes.
+        # A damaged safetensors file can start like a pickle: eight bytes of a length, then JSON.
         with open(path, "rb") as file:
-            start = file.read(2)
-        if start == b"PK" or start[:1] == b"\x80":
+            start = file.read(9)
+        if (start[:2] == b"PK" or start[:1] == b"\x80") and start[8:] != b"{":
             raise BrokenInput(
                 f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
                 "Only safetensors are taken."

@@ -368,6 +368,7 @@ def _write_adapter(run: runs.Run, parts: _Parts, steps: int) -> None:
         "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
         "base_hash": parts.base_hash,
         "steps": steps,
+        "trained_parameters": sum(p.numel() for p in parts.trained),
         "start_share": parts.attached.start_share(),
     }
     if parts.pairs.classify:

@@ -325,7 +325,11 @@ def test_warnings_of_libraries_are_not_ours_wherever_radapter_lies(capfd, monkey
     assert "merging.py" in printed.replace("\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "merge", "export", "eval", "demo", "runs", "info"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "merge", "export", "eval", "predict", "embed", "search", "demo", "runs", "compare",
+     "info"],
+)  # fmt: skip
 def test_every_command_has_help(cli, command):
     outcome = cli(command, "--help")
     assert outcome.code == 0

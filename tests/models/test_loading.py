@@ -302,3 +302,7 @@ def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
     else:
         pytest.fail("no such length")
     assert models.loading.check_safetensors(tmp_path / "a.safetensors") == metadata
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(BrokenInput, match="is damaged or truncated"):
+        models.loading.check_safetensors(tmp_path / "a.safetensors")

@@ -105,6 +105,7 @@ def test_what_the_adapter_file_says_of_itself(recipe, tmp_path, tiny_folder):
     assert facts["method"]["name"] == "r-adapter"
     assert facts["method"]["rank"] == 2
     assert facts["steps"] == 9
+    assert facts["trained_parameters"] == 2 * 2 * (2 * 2 * 32 + 2 * 2 * 16)  # of U and D
     assert facts["start_share"] == pytest.approx(0.9**9)
     data = run.adapter.read_bytes()
     for secret in (run.name, run.name.split("-")[1], run.name.split("-")[2], str(tmp_path)):

@@ -1,0 +1,97 @@
+"""Pictures without labels: one file, a folder and all below it, or the rows of a table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from radapter.data.dataset import IMAGE_EXTENSIONS, read_picture
+from radapter.data.tables import open_table
+from radapter.errors import BrokenInput
+from radapter.recipe_data import TableData
+
+TABLES = (".csv", ".tab", ".tsv")
+COLUMN = "filepath"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Names of pictures and where they are; each is read when asked for."""
+
+    root: Path
+    keys: list[str]
+    """Paths relative to `root`, with `/`; in a table, as they stand there"""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> Image.Image:
+        """The RGB picture; BrokenInput names it if it cannot be read."""
+        return read_picture(self.root / self.keys[index])
+
+    def fingerprint(self) -> str:
+        """sha256 over names and sizes in bytes: cheap enough for a million, and blind only to a
+        picture that was replaced by one of the same name and size."""
+        digest = hashlib.sha256()
+        for key in self.keys:
+            try:
+                size = os.stat(self.root / key).st_size
+            except OSError:
+                size = -1
+            digest.update(f"{key}\0{size}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
+    """Pictures to be used.
+
+    Args:
+        path: a picture, a folder (with all folders below it, linked ones too; hidden files and
+            folders are left out), or a table of picture paths, relative to the table's folder.
+        image_column: the column of the paths, if it is a table.
+
+    Raises:
+        BrokenInput: there is no such file or folder, or no pictures are in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        keys = sorted(_walk(path))
+        if not keys:
+            kinds = ", ".join(IMAGE_EXTENSIONS)
+            raise BrokenInput(f"No pictures in {path} or below it ({kinds}).")
+        return Pictures(path, keys)
+    if not path.is_file():
+        raise BrokenInput(f"No such picture, folder or table: {path}.")
+    if path.suffix.lower() not in TABLES:
+        return Pictures(path.parent, [path.name])
+    settings = TableData(
+        source="table",
+        path=str(path.absolute()),  # else it would be looked for under the data root
+        task="captions",
+        image_column=image_column,
+        text_column=image_column,
+    )
+    keys = open_table(settings).keys
+    if not keys:
+        raise BrokenInput(f"{path} has no rows.")
+    return Pictures(path.parent, keys)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Pictures below a folder, relative to it. A folder that is reached twice is read once."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        facts = os.stat(folder)
+        if (facts.st_dev, facts.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith("."):
+                yield Path(folder, name).relative_to(root).as_posix()

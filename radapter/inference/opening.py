@@ -1,0 +1,242 @@
+"""Open a model to use it: a run, a bundle, a model folder or a name, all in one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from radapter import bundle, models
+from radapter.errors import BrokenInput, UsageError
+from radapter.merging import read_merged
+from radapter.models import LoadedModel
+from radapter.run import Run
+from radapter.runtimes import Runtime
+from radapter.runtimes.onnx import OnnxRuntime, import_onnxruntime
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+Engine = Literal["torch", "onnx"]
+CUDA = "CUDAExecutionProvider"
+INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A runtime with what turns pictures and texts into its inputs."""
+
+    name: str
+    runtime: Runtime
+    tokenize: Callable[[Sequence[str]], Tensor]
+    """Texts -> token ids [n, length], int64, cut to the longest text where the model allows it"""
+    preprocess: Callable[[Image.Image], Tensor]
+    """PIL picture -> float tensor [3, height, width]"""
+    preprocessing: dict[str, Any]
+    """What `preprocess` does, in plain data: equal for all forms of one model"""
+    classes: Mapping[str, Any] | None = None
+    """Trained classes: `names` with their `prompts`, or with their text `features`
+    [classes, dim]; None if no classes were trained"""
+    templates: list[str] | Literal["openai"] = field(default_factory=lambda: ["a photo of a {}."])
+    """Prompts for class names of one's own: the run's, else CLIP's plainest"""
+
+    @property
+    def weights_hash(self) -> str:
+        return str(self.runtime.provenance["weights_hash"])
+
+
+def open_model(
+    source: Run | Path | str, engine: Engine | None = None, device: str = "cpu"
+) -> OpenModel:
+    """A model ready to use.
+
+    Args:
+        source: a run (its merged model), or what `models.load` takes (a name or a folder), or a
+            bundle, which needs nothing beside it.
+        engine: `torch` or `onnx`; None: the only one there is, `torch` for a run.
+        device: `cpu`, `cuda`, or `auto` for CUDA where the engine has it.
+
+    Raises:
+        UsageError: no such model, or it does not have that engine.
+        BrokenInput: a file is missing, stale or damaged (the message names the command to type).
+        MissingDependency: no onnxruntime, or no such device.
+    """
+    if isinstance(source, Run):
+        return _open_run(source, engine, device)
+    folder = Path(source)
+    if (folder / bundle.MANIFEST).is_file():
+        if engine == "torch":
+            raise UsageError(f"{folder} is a bundle, which runs with onnx: leave out torch.")
+        return open_bundle(folder, device)
+    if (folder / "recipe.yaml").is_file():
+        raise UsageError(f"{folder} is a run: give it as --run {folder}")
+    if engine == "onnx":
+        raise UsageError(f"{source} is no bundle and runs with torch only: leave out onnx.")
+    return from_loaded(models.load(source), device=device)
+
+
+def from_loaded(
+    loaded: LoadedModel, name: str | None = None, device: str = "cpu", **more: Any
+) -> OpenModel:
+    """An open_clip model in PyTorch; `more` are further fields of `OpenModel`."""
+
+    def tokenize(texts: Sequence[str]) -> Tensor:
+        return models.shorten(loaded.model, loaded.tokenizer(list(texts)))
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return OpenModel(
+        name or loaded.name,
+        PyTorchRuntime(loaded, device),
+        tokenize,
+        loaded.preprocess,
+        canonical(loaded.config["preprocess_cfg"]),
+        **more,
+    )
+
+
+def _open_run(run: Run, engine: Engine | None, device: str) -> OpenModel:
+    templates = run.recipe().data.templates
+    if engine != "onnx":
+        loaded, facts = read_merged(run)
+        name = f"{run.name}, alpha {facts['alpha']:g}"
+        return from_loaded(loaded, name, device, classes=run.classes(), templates=templates)
+    path = run.merged() / "merged.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        expected, name = str(facts["weights_hash"]), f"{run.name}, alpha {facts['alpha']:g}"
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BrokenInput(f"{path} is missing or damaged: merge again.") from None
+    folder = run.bundle_for(expected)
+    if not folder.is_dir():
+        raise BrokenInput(
+            f"Run {run.name} has no bundle exported from its present merged model. "
+            f"Type first: radapter export --run {run.path}"
+        )
+    return open_bundle(folder, device, name=name, weights_hash=expected, templates=templates)
+
+
+# ---------------------------------------------------------------- bundles
+
+
+def open_bundle(
+    folder: Path,
+    device: str = "cpu",
+    *,
+    name: str | None = None,
+    weights_hash: str | None = None,
+    **more: Any,
+) -> OpenModel:
+    """A bundle with its own tokenizer, preprocessing and classes.
+
+    Args:
+        folder: the bundle.
+        weights_hash: of the merged model that it has to be made from, if that matters.
+        more: further fields of `OpenModel`.
+
+    Raises:
+        BrokenInput: it is damaged or stale.
+        MissingDependency: no onnxruntime.
+    """
+    if device == "auto":
+        listed = CUDA in import_onnxruntime().get_available_providers()
+        device = "cuda" if listed and torch.cuda.is_available() else "cpu"
+    provider = CUDA if device.startswith("cuda") else "CPUExecutionProvider"
+    runtime = OnnxRuntime(folder, provider, weights_hash=weights_hash)  # checks every file
+    manifest = bundle.read_manifest(folder)
+    preprocessing = read_preprocessing(folder)
+    cfg = PreprocessCfg(**(preprocessing | {"size": tuple(preprocessing["size"])}))
+    classes = bundle.read_classes(folder)
+    return OpenModel(
+        name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",
+        runtime,
+        BundleTokenizer(folder, manifest),
+        image_transform_v2(cfg, is_train=False),
+        preprocessing,
+        classes={"names": classes[0], "features": torch.from_numpy(classes[1])}
+        if classes
+        else None,
+        **more,
+    )
+
+
+class BundleTokenizer:
+    """The bundle's tokenizer.json: texts -> token ids [n, length], int64."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        path = folder / "tokenizer.json"
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+            length = int(manifest["context_length"])
+            fixed = manifest["text_length"] == "fixed"
+        except Exception as error:  # the package raises plain Exceptions
+            raise BrokenInput(f"{path} cannot be read: {error}. Export the bundle again.") from None
+        self._tokenizer.enable_truncation(length)
+        # A converted tokenizer says how it pads; one that Hugging Face saved may not.
+        padding = self._tokenizer.padding or {}
+        pad = {key: padding[key] for key in ("pad_id", "pad_token") if key in padding}
+        self._tokenizer.enable_padding(
+            **(pad or self._pad_of(folder)), length=length if fixed else None
+        )
+
+    def _pad_of(self, folder: Path) -> dict[str, Any]:
+        try:
+            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            token = config["pad_token"]
+            token = token if isinstance(token, str) else token["content"]
+            return {"pad_id": self._tokenizer.token_to_id(token) or 0, "pad_token": token}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {"pad_id": 0, "pad_token": "!"}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        rows = self._tokenizer.encode_batch(list(texts))
+        return torch.tensor([row.ids for row in rows], dtype=torch.int64)
+
+
+def canonical(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's preprocessing settings in one spelling, as they are after JSON."""
+    size = preprocess_cfg["size"]
+    mean, std = (
+        [value] * 3 if isinstance(value, float) else list(value)
+        for value in (preprocess_cfg["mean"], preprocess_cfg["std"])
+    )
+    bilinear = preprocess_cfg.get("interpolation") == "bilinear"
+    return {
+        "size": [size, size] if isinstance(size, int) else list(size),
+        "mean": mean,
+        "std": std,
+        "interpolation": "bilinear" if bilinear else "bicubic",  # also what `random` is here
+        "resize_mode": preprocess_cfg.get("resize_mode") or "shortest",
+        "fill_color": preprocess_cfg.get("fill_color") or 0,
+    }
+
+
+def read_preprocessing(folder: Path) -> dict[str, Any]:
+    """The settings that a bundle's preprocessor_config.json states, as `canonical` has them.
+
+    Raises:
+        BrokenInput: the file is damaged or in a form that radapter does not write.
+    """
+    path = folder / "preprocessor_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "open_clip" in config:
+            return canonical(config["open_clip"])
+        crop = config["crop_size"]
+        return canonical(
+            {
+                "size": [crop["height"], crop["width"]],
+                "mean": config["image_mean"],
+                "std": config["image_std"],
+                "interpolation": INTERPOLATION[config["resample"]],
+                "resize_mode": "shortest" if config["do_center_crop"] else "squash",
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenInput(f"{path} cannot be read: {error!r}. Export the bundle again.") from None

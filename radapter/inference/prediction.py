@@ -1,0 +1,124 @@
+"""Class probabilities of pictures: softmax over classes of logit scale times cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from radapter.data.pairs import templates_of
+from radapter.data.pictures import Pictures
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.classification import encode_texts
+from radapter.inference.encoding import encode_pictures
+from radapter.inference.opening import OpenModel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is in one picture, or why that cannot be said."""
+
+    picture: str
+    labels: list[tuple[str, float]]
+    """(class, probability), the likeliest first"""
+    error: str | None = None
+
+
+def read_class_names(path: Path | str) -> list[str]:
+    """Class names from a text file, one a line; empty lines count for nothing.
+
+    Raises:
+        BrokenInput: it is missing, empty, no text, or names a class twice.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise BrokenInput(f"No such file of class names: {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{path} is no text file of class names: {error}") from None
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        name = " ".join(line.split())
+        if name and seen.setdefault(name, number) != number:
+            raise BrokenInput(f"{path}:{number}: '{name}' is named in line {seen[name]} already.")
+    if not seen:
+        raise BrokenInput(f"{path} names no classes: it takes one a line.")
+    return list(seen)
+
+
+def classes_for(
+    model: OpenModel, names: Sequence[str] | None, templates: Sequence[str] | None = None
+) -> Mapping[str, Any]:
+    """The classes to choose from: `names` with `prompts` for each, or with text `features`.
+
+    Args:
+        names: one's own; None: those that the model was trained on, with their own prompts.
+        templates: prompts with `{}` for the name (`["openai"]` are open_clip's 80); None: the
+            model's.
+
+    Raises:
+        UsageError: no names, and the model has none; a template without exactly one `{}`.
+    """
+    if names is None and model.classes is None:
+        raise UsageError(
+            f"{model.name} has no trained classes: name those to choose from, one a line in a "
+            "file, by --classes names.txt"
+        )
+    if names is None and templates is None:
+        assert model.classes is not None
+        return model.classes
+    if names is None:
+        assert model.classes is not None
+        names = model.classes["names"]
+    chosen = model.templates if templates is None else list(templates)
+    texts = templates_of("openai" if chosen == ["openai"] else chosen)
+    wrong = next((text for text in texts if text.count("{}") != 1), None)
+    if wrong is not None:
+        raise UsageError(f"A template needs exactly one {{}} for the class name, found '{wrong}'.")
+    return {"names": list(names), "prompts": [[t.replace("{}", n) for t in texts] for n in names]}
+
+
+def head(model: OpenModel, classes: Mapping[str, Any]) -> Tensor:
+    """Text features [classes, dim]: the mean over prompts of unit features, normalized."""
+    if "features" in classes:
+        return F.normalize(torch.as_tensor(classes["features"]).float(), dim=-1)
+    prompts = classes["prompts"]
+    flat = encode_texts(model.runtime, model.tokenize, [text for row in prompts for text in row])
+    means = [rows.mean(0) for rows in flat.split([len(row) for row in prompts])]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+def predict(
+    model: OpenModel,
+    pictures: Pictures,
+    classes: Mapping[str, Any],
+    *,
+    top: int = 5,
+    workers: int | None = None,
+) -> Iterator[Prediction]:
+    """The likeliest classes of every picture, in order, one batch in memory at a time.
+
+    A picture that cannot be read gives a prediction with its `error` and no labels.
+    """
+    names, weights = classes["names"], head(model, classes)
+    top = min(top, len(names))
+    everything = range(len(pictures))
+    for batch in encode_pictures(model, pictures, everything, workers=workers):
+        found = {
+            i: Prediction(str(pictures.root / pictures.keys[i]), [], error)
+            for i, error in batch.failed.items()
+        }
+        if batch.indices:
+            logits = model.runtime.logit_scale * (batch.features @ weights.T).double()
+            # A stable sort, so that equal classes come in the order of their names' file.
+            shares, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
+            for i, share, row in zip(batch.indices, shares[:, :top], order[:, :top], strict=True):
+                labels = [(names[c], float(s)) for c, s in zip(row, share, strict=True)]
+                found[i] = Prediction(str(pictures.root / pictures.keys[i]), labels)
+        yield from (found[i] for i in sorted(found))

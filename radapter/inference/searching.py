@@ -1,0 +1,69 @@
+"""The pictures of a features file that are nearest to a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from radapter.data.pictures import Pictures
+from radapter.errors import BrokenInput
+from radapter.inference.features import chunks, names_of, read_facts
+from radapter.inference.opening import OpenModel
+
+
+def search(
+    path: Path | str, query: Tensor, top: int = 10, *, rows: int = 16384
+) -> list[tuple[str, float]]:
+    """(name, cosine) of the `top` nearest pictures, the nearest first; of equal ones the earlier.
+
+    Exact. Memory: one chunk of features, whatever the size of the file.
+
+    Args:
+        path: a file that `embed` made.
+        query: unit-norm feature [dim], of the model that the file was made with.
+        rows: how many pictures' features to read at once.
+    """
+    scores, places = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    for start, features in chunks(path, rows):
+        scores = torch.cat([scores, features @ query])
+        places = torch.cat([places, torch.arange(start, start + len(features))])
+        # Stable, and what was found before stands first: ties go to the earlier picture.
+        order = scores.argsort(descending=True, stable=True)[:top]
+        scores, places = scores[order], places[order]
+    return list(zip(names_of(path, places.tolist()), scores.tolist(), strict=True))
+
+
+def check_model(path: Path | str, model: OpenModel, *, pictures: bool) -> None:
+    """Whether queries of this model can be compared with the features in a file.
+
+    Args:
+        pictures: the query is a picture, so the preprocessing matters too.
+
+    Raises:
+        BrokenInput: the file is missing or damaged, or of another model or preprocessing.
+    """
+    facts = read_facts(path)
+    if facts["weights_hash"] != model.weights_hash:
+        raise BrokenInput(
+            f"{path} was made with another model: {facts['model']} (weights "
+            f"{facts['weights_hash'][:16]}), not {model.name} ({model.weights_hash[:16]}). "
+            "Give the one it was made with by --run or --model, or embed again."
+        )
+    if pictures and facts["preprocessing"] != model.preprocessing:
+        raise BrokenInput(
+            f"{path} was made with other preprocessing than {model.name} has: embed again."
+        )
+
+
+def encode_query(model: OpenModel, query: str | Path) -> Tensor:
+    """The feature [dim], unit norm, of a text, or of the picture at a path.
+
+    Raises:
+        BrokenInput: the picture cannot be read.
+    """
+    if isinstance(query, str):
+        return model.runtime.encode_text(model.tokenize([query]))[0]
+    pixels = model.preprocess(Pictures(query.parent, [query.name]).read(0))
+    return model.runtime.encode_image(pixels[None])[0]

@@ -1,0 +1,302 @@
+"""Several runs side by side: what they are, what they score, and what may be compared with what.
+
+Numbers are compared within a group: the same suite and role, the same base weights, the same
+protocol, the same pictures and texts. A group of its own gets a letter and a reason, and is never
+ranked against another. Within a group the best number is marked as best where its lead over the
+next is larger than the 95 % interval of their difference, taken as if the two were independent
+(on the same pictures they are not, which is the careful side); otherwise it and all that it does
+not lead by as much are marked as within noise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radapter.errors import BrokenInput
+from radapter.models.loading import check_safetensors
+from radapter.recipe import Recipe
+from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
+from radapter.run import Run
+
+SHARE = re.compile(r"accuracy|.*_r\d+")
+"""Metrics that are shares from 0 to 1 and better when larger; only those are ranked"""
+NO_PROTOCOL = ("device", "seed", "versions")
+"""What a result may say of its protocol that changes no number by more than noise"""
+FACTS = ("run", "method", "base_model", "base_hash", "data", "alpha", "trained_parameters",
+         "stored_bytes", "steps", "seconds")  # fmt: skip
+"""`data` is what was trained on; `seconds` is the time of training. Memory is not recorded."""
+
+
+@dataclass
+class Number:
+    """One metric of one model on one role of one suite."""
+
+    value: float
+    interval: tuple[float, float] | None
+    group: str = "a"
+    mark: str = ""
+    """`best`, `noise` (not told from the best) or nothing"""
+
+
+@dataclass
+class Row:
+    """One model: a run at one alpha, or the zero-shot model that it started from."""
+
+    facts: dict[str, Any]
+    """What stands in the table of runs: `FACTS`"""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By suite: the facts that decide what its numbers may be compared with"""
+    numbers: dict[tuple[str, str, str], Number] = field(default_factory=dict)
+    """By (suite, role, metric)"""
+
+    @property
+    def is_zero_shot(self) -> bool:
+        return self.facts["method"] == "zero-shot"
+
+
+@dataclass
+class Comparison:
+    rows: list[Row]
+    reasons: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """By (suite, role, group): how that group differs from group a"""
+    notes: list[str] = field(default_factory=list)
+
+    def suites(self) -> list[str]:
+        return list(dict.fromkeys(key[0] for row in self.rows for key in row.numbers))
+
+    def columns(self, suite: str) -> list[tuple[str, str, str]]:
+        """The suite's numbers in the order in which the results have them, metric by metric."""
+        keys = list(dict.fromkeys(k for row in self.rows for k in row.numbers if k[0] == suite))
+        metrics = list(dict.fromkeys(key[2] for key in keys))
+        return sorted(keys, key=lambda key: metrics.index(key[2]))
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Read runs and their results in eval/*.json; results over alphas are left out.
+
+    Raises:
+        BrokenInput: a run has not finished training, or a file of it is damaged.
+    """
+    comparison = Comparison([])
+    for run in runs:
+        rows = _rows(run)
+        for row in rows:
+            if not (row.is_zero_shot and any(_joined(known, row) for known in comparison.rows)):
+                comparison.rows.append(row)
+        if not any(row.numbers for row in rows):
+            comparison.notes.append(
+                f"{run.name} has no results. Type first: radapter eval --run {run.path}"
+            )
+        if rows[-1].facts["trained_parameters"] is None:
+            comparison.notes.append(
+                f"{run.name} is of an earlier version, which did not record parameters trained."
+            )
+    places = dict.fromkeys(key[:2] for row in comparison.rows for key in row.numbers)
+    for suite, role in places:
+        _group(comparison, suite, role)
+    for suite in comparison.suites():
+        for key in comparison.columns(suite):
+            if SHARE.fullmatch(key[2]):
+                _rank([row.numbers[key] for row in comparison.rows if key in row.numbers])
+    return comparison
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _rows(run: Run) -> list[Row]:
+    facts = _facts(run)
+    by_alpha: dict[float, Row] = {}
+    zero = Row(_zero_shot(facts))
+    for result in _results(run):
+        suite, alpha = result["suite"], result["alpha"]
+        row = by_alpha.setdefault(alpha, Row(facts | {"alpha": alpha}))
+        if suite in row.settings:
+            continue
+        models = result["models"]
+        label = next((label for label in models if label.startswith("alpha")), "onnx")
+        _take(row, result, models[label], facts["base_hash"])
+        if "zero-shot" in models and suite not in zero.settings:
+            _take(zero, result, models["zero-shot"], facts["base_hash"])
+    rows = [by_alpha[alpha] for alpha in sorted(by_alpha)]
+    return [*([zero] if zero.numbers else []), *(rows or [Row(facts)])]
+
+
+def _joined(known: Row, row: Row) -> bool:
+    """Add a zero-shot model's numbers to those of the same one in another run, if they agree."""
+    shared = known.settings.keys() & row.settings.keys()
+    agree = known.facts == row.facts and all(
+        known.settings[suite] == row.settings[suite] for suite in shared
+    )
+    common = known.numbers.keys() & row.numbers.keys()
+    if not agree or any(known.numbers[key] != row.numbers[key] for key in common):
+        return False
+    known.settings |= row.settings
+    known.numbers |= row.numbers
+    return True
+
+
+def _results(run: Run) -> Iterator[dict[str, Any]]:
+    """Results of models; of one suite and alpha the one that saw all runtimes comes first."""
+    paths = run.evaluations.glob("*.json")
+    for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if "models" not in result:  # over alphas, or of another kind
+                continue
+            for model in result["models"].values():
+                for role in model["roles"].values():
+                    [model["datasets"][name]["fingerprint"] for name in role["datasets"]]
+            result["suite"], result["protocol"].items(), float(result["alpha"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise BrokenInput(f"{path} is damaged: remove it and evaluate again.") from None
+        if any(label == "onnx" or label.startswith("alpha") for label in result["models"]):
+            yield result
+
+
+def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: str) -> None:
+    suite = result["suite"]
+    row.settings[suite] = {
+        "base": base_hash,
+        "protocol": {k: v for k, v in result["protocol"].items() if k not in NO_PROTOCOL},
+        "data": {
+            role: {name: model["datasets"][name]["fingerprint"] for name in facts["datasets"]}
+            for role, facts in model["roles"].items()
+        },
+    }
+    for role, facts in model["roles"].items():
+        for metric, item in facts.items():
+            if isinstance(item, dict) and isinstance(item.get("value"), int | float):
+                low_high = item.get("interval")
+                interval = (float(low_high[0]), float(low_high[1])) if low_high else None
+                row.numbers[suite, role, metric] = Number(float(item["value"]), interval)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    recipe = run.recipe()
+    path = run.trained()
+    try:
+        adapter = json.loads(check_safetensors(path)["radapter"])
+        base = {"base_model": adapter["base_model"], "base_hash": adapter["base_hash"]}
+    except (KeyError, TypeError, ValueError):
+        raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
+    return {
+        "run": run.name,
+        "method": _method(recipe),
+        **base,
+        "data": _data(recipe),
+        "alpha": None,
+        "trained_parameters": adapter.get("trained_parameters"),
+        "stored_bytes": path.stat().st_size,
+        "steps": adapter.get("steps"),
+        "seconds": _seconds(run),
+    }
+
+
+def _zero_shot(facts: dict[str, Any]) -> dict[str, Any]:
+    kept = ("base_model", "base_hash")
+    return dict.fromkeys(facts) | {key: facts[key] for key in kept} | {"method": "zero-shot"}
+
+
+def _method(recipe: Recipe) -> str:
+    rank = getattr(recipe.method, "rank", "full")
+    return recipe.method.name + ("" if rank == "full" else f", rank {rank}")
+
+
+def _data(recipe: Recipe) -> str:
+    """The training data in a few words."""
+    data: Any = recipe.data
+    if isinstance(data, EmojiData):
+        return f"emoji {'+'.join(data.styles)}, fold {data.fold}"
+    if isinstance(data, FolderData):
+        return f"folder {Path(data.root).name}"
+    if isinstance(data, TableData):
+        return f"table {Path(data.path).name}"
+    if isinstance(data, ShardsData):
+        return f"shards {Path(data.shards).name}"
+    return str(data.source)
+
+
+def _seconds(run: Run) -> float | None:
+    """Time of training, from the last line of its log."""
+    try:
+        lines = run.metrics.read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["seconds"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+# ---------------------------------------------------------------- groups and ranks
+
+
+def _group(comparison: Comparison, suite: str, role: str) -> None:
+    """Give the numbers of a suite's role the letters of their groups; `a` is the first row's."""
+    groups: list[dict[str, Any]] = []
+    for row in comparison.rows:
+        if not any(key[:2] == (suite, role) for key in row.numbers):
+            continue
+        own = dict(row.settings[suite])
+        own["data"] = own["data"][role]
+        if own not in groups:
+            groups.append(own)
+        letter = _letter(groups.index(own))
+        for key, number in row.numbers.items():
+            if key[:2] == (suite, role):
+                number.group = letter
+    for i, other in enumerate(groups[1:], 1):
+        comparison.reasons[suite, role, _letter(i)] = _difference(groups[0], other)
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"a{number}"
+
+
+def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
+    reasons = []
+    if first["base"] != other["base"]:
+        reasons.append(f"another base model ({other['base'][:8]}, not {first['base'][:8]})")
+    ours, theirs = first["protocol"], other["protocol"]
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    reasons += [
+        f"another protocol: {key} {_brief(theirs.get(key))}, not {_brief(ours.get(key))}"
+        for key in keys
+    ]
+    data, others = first["data"], other["data"]
+    if list(data) != list(others):
+        reasons.append(f"other data sets: {', '.join(others)}, not {', '.join(data)}")
+    else:
+        changed = [name for name in data if data[name] != others[name]]
+        if changed:
+            reasons.append(f"other pictures or texts in {', '.join(changed)}")
+    return "; ".join(reasons)
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _rank(numbers: list[Number]) -> None:
+    """Mark the best of each group, or those that cannot be told from it."""
+    for group in dict.fromkeys(number.group for number in numbers):
+        members = [n for n in numbers if n.group == group and n.interval is not None]
+        if len(members) < 2:
+            continue
+        best = max(members, key=lambda number: number.value)
+        close = [n for n in members if n is not best and not _leads(best, n)]
+        best.mark = "noise" if close else "best"
+        for number in close:
+            number.mark = "noise"
+
+
+def _leads(best: Number, other: Number) -> bool:
+    assert best.interval is not None
+    assert other.interval is not None
+    down, up = best.value - best.interval[0], other.interval[1] - other.value
+    return best.value - other.value > math.hypot(down, up)

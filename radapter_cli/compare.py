@@ -1,0 +1,69 @@
+"""radapter compare: several runs in one table; what is not comparable is marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import UsageError, nearest
+from radapter_cli import console
+
+
+def complete_run(incomplete: str) -> list[str]:
+    from radapter.run import all_runs
+
+    return [run.name for run in all_runs() if run.name.startswith(incomplete)]
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run folders, or their names under ./runs.", autocompletion=complete_run
+        ),
+    ],
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.{csv,json,md}", help="Write the comparison too; may be repeated."
+        ),
+    ] = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Compare runs: method, base, alpha, size, time, and every number with its interval.
+
+    Numbers of another base model, protocol or test data are marked with the reason and ranked only
+    among themselves. A row for each alpha that was evaluated, and the zero-shot model beside them.
+
+    [bold]Examples[/]
+
+        radapter compare runs/emoji-20260101T120000Z-a1b2c3 runs/emoji-20260102T120000Z-d4e5f6
+
+        radapter compare runs/* --out comparison.md --out comparison.csv
+    """
+    from radapter.run import find, write_atomic
+
+    endings = ["csv", "json", "md"]
+    for path in out or []:
+        if path.suffix[1:] not in endings:
+            raise UsageError(
+                f"--out: {path} is no {', '.join(endings)} file.{nearest(path.suffix[1:], endings)}"
+            )
+    found = list({run.path.resolve(): run for run in (find(Path(name)) for name in runs)}.values())
+    with console.status("reading"):
+        from radapter.reporting import comparison, comparison_tables
+
+        compared = comparison.compare_runs(found)
+    for path in out or []:
+        write_atomic(path, comparison_tables.WRITERS[path.suffix](compared))
+    if as_json:
+        console.print_json(
+            comparison_tables.to_json(compared) | {"files": list(map(str, out or []))}
+        )
+        return
+    for part in comparison_tables.tables(compared):
+        console.out.print(part)
+    for path in out or []:
+        console.note(f"Written: {path}")

@@ -1,0 +1,91 @@
+"""radapter embed: features of many pictures, in a file to search."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import BrokenInput, UsageError
+from radapter_cli import console
+from radapter_cli.model_options import (
+    DeviceChoice,
+    DeviceOption,
+    EngineOption,
+    ModelOption,
+    open_chosen,
+)
+
+
+def embed(
+    pictures: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|TABLE", help="A folder with all below it, or a CSV or TSV of paths."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The features file to write, a safetensors file.")],
+    image_column: Annotated[str, typer.Option(help="A table's column of paths.")] = "filepath",
+    run: console.RunOption = None,
+    model: ModelOption = None,
+    runtime: EngineOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Write unit-norm features of pictures with their names; stopped, the same command goes on.
+
+    A picture that cannot be read is named on stderr and left out; the file is written and the exit
+    code is 4.
+
+    [bold]Examples[/]
+
+        radapter embed photos/ --out features.safetensors
+
+        radapter embed table.csv --out features.safetensors --model ViT-B-16:openai
+    """
+    if out.is_dir():
+        raise UsageError(f"--out takes a file to write, and {out} is a folder.")
+    from radapter.data.pictures import open_pictures
+
+    found = open_pictures(pictures, image_column)
+    opened = open_chosen(run, model, runtime, device)
+    from radapter import inference
+
+    written = not out.exists()
+    start = time.monotonic()
+    before: list[int] = []
+    try:
+        with console.progress("embed") as update:
+
+            def report(done: int, total: int) -> None:
+                before.append(done) if not before else None
+                update(done, total, "")
+
+            facts, messages = inference.embed(opened, found, out, on_progress=report)
+    except KeyboardInterrupt:
+        console.note(f"The parts that are done are kept in {out}.parts; the same command goes on.")
+        raise
+    for message in messages:
+        console.note(f"left out: {message}")
+    count, skipped = facts["count"], facts["skipped"]
+    content = {"features": str(out), "written": written, "facts": facts, "left_out": messages}
+    if not as_json:
+        if written:
+            seconds = time.monotonic() - start
+            new = len(found) - before[0]
+            console.note(f"{new} pictures in {console.seconds(seconds)}, {new / seconds:.1f}/s")
+        console.result(
+            f"{'Features' if written else 'Up to date'}: {out} ({count} pictures, {facts['dim']} "
+            f"dimensions, {out.stat().st_size / 1e6:.1f} MB)"
+        )
+    if skipped:
+        raise BrokenInput(
+            f"{skipped} of {len(found)} pictures could not be read and are not in {out}.", content
+        )
+    if as_json:
+        console.print_json(content)
+        return
+    which = "" if not (run or model) else f" --run {run}" if run else f" --model {model}"
+    console.next_command(f'radapter search "a red bicycle" --in {out}{which}')

@@ -1,0 +1,64 @@
+"""radapter search: the pictures of a features file that are nearest to a text or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+from radapter_cli.model_options import (
+    DeviceChoice,
+    DeviceOption,
+    EngineOption,
+    ModelOption,
+    open_chosen,
+)
+
+
+def search(
+    file: Annotated[Path, typer.Option("--in", help="A features file that `embed` made.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Or a picture to look for.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    run: console.RunOption = None,
+    model: ModelOption = None,
+    runtime: EngineOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Find pictures by a text or a picture, with the model that their features were made with.
+
+    [bold]Examples[/]
+
+        radapter search "a red bicycle" --in features.safetensors
+
+        radapter search --image query.jpg --in features.safetensors --top 3
+    """
+    if (text is None) == (image is None):
+        raise UsageError("What to look for is either a text or --image: give one of them.")
+    with console.status("loading"):
+        from radapter.inference import features, searching
+    features.read_facts(file)  # before the model: it is quick, and what is often wrong
+    opened = open_chosen(run, model, runtime, device)
+    searching.check_model(file, opened, pictures=image is not None)
+    query = searching.encode_query(opened, image if text is None else text)  # type: ignore[arg-type]
+    found = searching.search(file, query, top)
+    if as_json:
+        results = [{"picture": name, "cosine": cosine} for name, cosine in found]
+        query_facts = {"text": text} if image is None else {"image": str(image)}
+        console.print_json(
+            {"features": str(file), "model": opened.name, "query": query_facts, "results": results}
+        )
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cosine", justify="right")
+    table.add_column("picture", overflow="fold")
+    for name, cosine in found:
+        table.add_row(f"{cosine:.3f}", Text(name))
+    console.out.print(table)

@@ -1,0 +1,131 @@
+"""One form for runs, bundles, folders and names; a bundle's own files say what its model said."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from tiny_bundle import NAMES, PROMPTS, make
+
+from radapter import bundle, models
+from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.export.huggingface import write_preprocessor, write_tokenizer
+from radapter.inference import open_model
+from radapter.inference.opening import (
+    BundleTokenizer,
+    canonical,
+    from_loaded,
+    open_bundle,
+    read_preprocessing,
+)
+
+TEXTS = ["a cat", "", "Two red DOGS, 1234, and it's late", "¿qué?", "word " * 100]
+
+
+def picture(width, height):
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_a_bundle_alone_is_the_model(exported, tiny, monkeypatch):
+    for name in ("load", "shorten", "encode_text"):  # nothing of open_clip's models is touched
+        monkeypatch.setattr(models, name, None)
+    opened = open_bundle(exported)
+    monkeypatch.undo()
+    loaded = from_loaded(tiny)
+    assert opened.weights_hash == loaded.weights_hash
+    assert opened.preprocessing == loaded.preprocessing
+    assert opened.classes["names"] == NAMES
+    for one in (picture(50, 71), picture(20, 20)):
+        torch.testing.assert_close(opened.preprocess(one), loaded.preprocess(one), atol=0, rtol=0)
+    assert torch.equal(opened.tokenize(TEXTS), loaded.tokenize(TEXTS))
+    assert torch.equal(opened.tokenize(TEXTS[:2]), loaded.tokenize(TEXTS[:2]))
+    ours = opened.runtime.encode_text(opened.tokenize(TEXTS))
+    theirs = loaded.runtime.encode_text(loaded.tokenize(TEXTS))
+    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+    rows = [theirs.new_tensor(tiny.model.encode_text(tiny.tokenizer(p)).tolist()) for p in PROMPTS]
+    means = torch.stack([(r / r.norm(dim=1, keepdim=True)).mean(0) for r in rows])
+    expected = means / means.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(opened.classes["features"], expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, (32, 48)])
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "random"])
+def test_preprocessing_survives_the_bundle(tmp_path, size, mode, interpolation):
+    cfg = open_clip.transform.PreprocessCfg(
+        size=size, resize_mode=mode, interpolation=interpolation, mean=(0.5, 0.4, 0.3), fill_color=0
+    )
+    write_preprocessor(tmp_path, cfg.__dict__)
+    found = read_preprocessing(tmp_path)
+    assert found == canonical(cfg.__dict__) == json.loads(json.dumps(found))
+    again = open_clip.transform.PreprocessCfg(**found | {"size": tuple(found["size"])})
+    transforms = [open_clip.transform.image_transform_v2(c, is_train=False) for c in (cfg, again)]
+    for one in (picture(71, 50), picture(33, 200), picture(32, 32)):
+        ours, theirs = (transform(one) for transform in transforms)
+        assert torch.equal(ours, theirs)
+
+
+def test_preprocessing_that_cannot_be_read(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 224}')
+    with pytest.raises(BrokenInput, match=r"preprocessor_config\.json cannot be read: KeyError"):
+        read_preprocessing(tmp_path)
+
+
+def test_texts_are_padded_where_the_towers_length_is_fixed(tmp_path):
+    loaded = make()
+    write_tokenizer(tmp_path, loaded.tokenizer, context_length=77, dynamic=False)
+    tokenize = BundleTokenizer(tmp_path, {"context_length": 77, "text_length": "fixed"})
+    assert torch.equal(tokenize(TEXTS), loaded.tokenizer(TEXTS))
+
+
+def test_a_tokenizer_that_does_not_say_how_it_pads(tmp_path):
+    """As Hugging Face saves one: the padding is named in tokenizer_config.json alone."""
+    loaded = make()
+    write_tokenizer(tmp_path, loaded.tokenizer, context_length=77, dynamic=True)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    saved |= {"padding": None, "truncation": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+    config = {"pad_token": {"content": "dog</w>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenize = BundleTokenizer(tmp_path, {"context_length": 7, "text_length": "dynamic"})
+    ids = tokenize(["a", "a b c d e f g h"])
+    dog = loaded.tokenizer.encoder["dog</w>"]
+    assert ids[0, 3:].tolist() == [dog] * 4
+    assert torch.equal(ids[1], loaded.tokenizer(["a b c d e f g h"], context_length=7)[0])
+
+
+def test_what_is_opened_as_what(exported, tiny_folder, tmp_path):
+    assert open_model(exported).runtime.name == "onnx"
+    assert open_model(tiny_folder).runtime.name == "pytorch"
+    assert open_model(f"local-dir:{tiny_folder}").classes is None
+    with pytest.raises(UsageError, match="is a bundle, which runs with onnx"):
+        open_model(exported, "torch")
+    with pytest.raises(UsageError, match="is no bundle and runs with torch only"):
+        open_model(tiny_folder, "onnx")
+    (tmp_path / "recipe.yaml").write_text("name: x")
+    with pytest.raises(UsageError, match=f"is a run: give it as --run {tmp_path}"):
+        open_model(tmp_path)
+    with pytest.raises(UsageError, match="Did you mean 'ViT-B-16'"):
+        open_model("ViT-B-61:openai")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_auto_is_the_processor_where_there_is_no_other(exported, tiny_folder):
+    for source in (exported, tiny_folder):
+        assert open_model(source, device="auto").runtime.device == "cpu"
+        with pytest.raises(MissingDependency):
+            open_model(source, device="cuda")
+
+
+def test_a_damaged_bundle(bundle_copy):
+    (bundle_copy / "tokenizer.json").write_text("{}")
+    with pytest.raises(BrokenInput, match=r"tokenizer\.json is damaged"):
+        open_model(bundle_copy)
+    manifest = json.loads((bundle_copy / bundle.MANIFEST).read_text())
+    manifest["files"]["tokenizer.json"] = bundle.file_hash(bundle_copy / "tokenizer.json")
+    (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BrokenInput, match=r"tokenizer\.json cannot be read"):
+        open_model(bundle_copy)
