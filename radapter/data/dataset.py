@@ -117,13 +117,13 @@ def open_data(settings: Data) -> Dataset:
     if settings.task == "captions" and dataset.keys and not dataset.captions:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if isinstance(settings, HeldOut):
-        dataset = _split(dataset, settings)
+        dataset = split_of(dataset, settings)
     if not len(dataset):
         raise BrokenInput(f"{dataset.source} has no pictures.")
     return dataset
 
 
-def _split(dataset: Dataset, settings: HeldOut) -> Dataset:
+def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
     """Hold out a share by a hash of the name, so that adding pictures moves no other one.
 
     Pictures of one group stay together: a thing that was trained on is not held out.

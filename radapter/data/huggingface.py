@@ -28,7 +28,7 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
         UsageError: the set has several splits and none is chosen.
         MissingDependency: `datasets` is not installed, or is one that would run a set's program.
     """
-    datasets = _package()
+    datasets = package()
     rows = _load(datasets, settings)
     source = f"huggingface {settings.path}"
     _check_column(rows, settings.image_column, source)
@@ -50,7 +50,12 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
     )
 
 
-def _package() -> Any:
+def package() -> Any:
+    """The package datasets.
+
+    Raises:
+        MissingDependency: it is not installed, or is one that would run programs of a set.
+    """
     try:
         import datasets
     except ImportError:

@@ -25,21 +25,7 @@ def open_table(settings: TableData) -> Dataset:
     if not path.is_file():
         raise BrokenInput(f"No such table: {path}.")
     root = located(settings, settings.root) if settings.root else path.parent
-    texts: dict[str, list[str]] = {}
-    group_of: dict[str, str] = {}
-    broken: list[str] = []
-    columns = [settings.image_column, settings.text_column]
-    columns += [settings.group_column] if settings.group_column else []
-    for line, row, more in read_rows(path, settings.delimiter, columns):
-        cells = [row[column] for column in columns]
-        if any(cell is None or not cell.strip() for cell in cells):
-            broken.append(f"{path}:{line}: a needed cell is empty.")
-            continue
-        if any(more):
-            broken.append(f"{path}:{line}: more cells than columns: are quotes missing?")
-            continue
-        texts.setdefault(cells[0], []).append(cells[1].strip())
-        group_of.setdefault(cells[0], cells[2] if settings.group_column else cells[0])
+    texts, group_of, broken = gather(path, settings)
     check_broken(broken, settings.broken_rows, "data.broken_rows")
     for message in broken:
         name_skipped(message)
@@ -66,6 +52,28 @@ def open_table(settings: TableData) -> Dataset:
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
     )
+
+
+def gather(
+    path: Path, settings: TableData
+) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
+    """The texts and the group of each picture, and a message for each broken row."""
+    texts: dict[str, list[str]] = {}
+    group_of: dict[str, str] = {}
+    broken: list[str] = []
+    columns = [settings.image_column, settings.text_column]
+    columns += [settings.group_column] if settings.group_column else []
+    for line, row, more in read_rows(path, settings.delimiter, columns):
+        cells = [row[column] for column in columns]
+        if any(cell is None or not cell.strip() for cell in cells):
+            broken.append(f"{path}:{line}: a needed cell is empty.")
+            continue
+        if any(more):
+            broken.append(f"{path}:{line}: more cells than columns: are quotes missing?")
+            continue
+        texts.setdefault(cells[0], []).append(cells[1].strip())
+        group_of.setdefault(cells[0], cells[2] if settings.group_column else cells[0])
+    return texts, group_of, broken
 
 
 def _read(root: Path, keys: list[str], index: int) -> Image.Image:

@@ -180,7 +180,8 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
     assert len(said) == 3
     assert all(any(f"with/p/{name}" in line for line in said) for name in bad)
-    assert torch.equal(with_broken.image_features["set"], without.image_features["set"])
+    features = [found.image_features["set"] for found in results]
+    torch.testing.assert_close(*features, atol=1e-6, rtol=0)  # batches are cut differently
     assert torch.equal(with_broken.predictions["set"], without.predictions["set"])
     for metric, scored in without.metrics["set"].items():
         found = with_broken.metrics["set"][metric]
