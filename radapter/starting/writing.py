@@ -114,13 +114,14 @@ def part_of(dataset: Dataset, data: dict[str, Any]) -> Part:
 
 
 def _hold_out(whole: Dataset, settings: HeldOut) -> HeldOut:
-    """A share that leaves something on both sides; which pictures it is, their names decide."""
+    """A share that leaves enough on both sides; which pictures it is, their names decide."""
     first = 0.2 if len(whole) < FEW else min(0.1, float(f"{HELD_OUT / len(whole):.1g}"))
-    for share in (first, 0.3, 0.4, 0.5):
+    enough = max(2, 0.75 * first * len(whole))  # of few names, chance may pick hardly any
+    for share in (first, 0.25, 0.3, 0.35, 0.4, 0.5):
         settings = settings.model_copy(update={"hold_out": share, "split": "validation"})
         validation = len(split_of(whole, settings))
         settings = settings.model_copy(update={"split": "train"})
-        if validation >= 2 and len(whole) - validation >= 2:
+        if validation >= enough and len(whole) - validation >= 2:
             return settings
     return settings.model_copy(update={"hold_out": 0.0})
 

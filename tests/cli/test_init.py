@@ -288,3 +288,21 @@ def test_a_pattern_for_shards(names, pattern):
 )
 def test_a_value_reads_back(value):
     assert recipes._read_yaml(f"k: {scalar(value)}", "x")["k"] == value
+
+
+@pytest.mark.parametrize(("pictures", "least"), [(4, 2), (9, 2), (40, 6), (3000, 225)])
+def test_enough_is_held_out(pictures, least):
+    """Names decide which pictures; of few, another share is taken if that is hardly any."""
+    from radapter.data import Dataset
+    from radapter.data.dataset import split_of
+    from radapter.recipe_data import FolderData
+    from radapter.starting.writing import _hold_out
+
+    for seed in range(20):
+        keys = [f"{seed}-{i}.jpg" for i in range(pictures)]
+        whole = Dataset("test", keys, read=lambda index: None, groups=list(range(pictures)))
+        settings = _hold_out(whole, FolderData(source="folder", root="x"))
+        held = pictures - len(split_of(whole, settings))
+        assert held == 0 or least <= held <= pictures - 2
+        assert settings.hold_out <= (0.5 if pictures < 1000 else 0.1)
+        assert held or pictures < 40
