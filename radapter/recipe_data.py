@@ -92,6 +92,11 @@ class TableData(HeldOut):
     text_column: str = "title"
     group_column: str | None = None
     """Rows with the same value here are positives of each other; else rows of one picture are."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """None: a tab for `.tsv` and `.tab`, else a comma. With `|` quotes are letters like others and
+    spaces around a cell do not count, as in Kaggle's results.csv of Flickr30K."""
+    broken_rows: Annotated[int, Field(ge=0)] = 0
+    """How many rows without a picture or text are skipped (and named) before it is an error."""
 
 
 class ShardsData(HeldOut):
@@ -104,6 +109,75 @@ class ShardsData(HeldOut):
     """Names for the numbers in `.cls`; needed for classification."""
 
 
+class ClipBenchmarkData(HeldOut):
+    """clip-benchmark's folders of shards: ROOT/SPLIT/{nshards.txt, 0.tar, 1.tar ...}, and beside
+    the splits classnames.txt, or dataset_type.txt with the word `retrieval`."""
+
+    source: Literal["clip-benchmark"]
+    root: str
+    dataset_split: str = "train"
+    """The folder of shards below the root; `hold_out` holds out a share of it"""
+
+
+class KarpathyData(Data):
+    """Karpathy's split files: dataset_flickr30k.json, dataset_coco.json and others of that form."""
+
+    source: Literal["karpathy"]
+    path: str
+    root: str = ""
+    """The pictures' folder; the file's own folder if empty. Flickr30K's pictures lie in it or in
+    its folder flickr30k-images, COCO's in its folders train2014 and val2014."""
+    split: Literal["train", "validation", "test", "all"] = "train"
+    """`train` has COCO's restval too; `validation` is what the file calls val."""
+    task: Literal["captions"] = "captions"
+    captions_per_picture: Annotated[int, Field(ge=1)] | None = 5
+    """The first so many captions of a picture, None: all. COCO's test split has 25,000 captions
+    with 5 and 25,010 with all: two protocols of the field."""
+
+
+class CocoCaptionsData(HeldOut):
+    """COCO's official annotations: captions_train2014.json and others of that form."""
+
+    source: Literal["coco-captions"]
+    path: str
+    root: str = ""
+    """The pictures' folder; if empty the file's own folder, or the one above `annotations`"""
+    task: Literal["captions"] = "captions"
+    captions_per_picture: Annotated[int, Field(ge=1)] | None = None
+    """The first so many captions of a picture; None: all."""
+
+
+class HuggingFaceData(HeldOut):
+    """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
+
+    source: Literal["huggingface"]
+    path: str
+    """A folder that `save_to_disk` wrote, one with the set's data files, or a name on the hub"""
+    config: str | None = None
+    """The configuration, where a set has several"""
+    dataset_split: str | None = None
+    """One of the set's own splits, needed if it has several; `hold_out` holds out a share of it"""
+    image_column: str = "image"
+    text_column: str | None = None
+    """Captions: a text or a list of texts for each picture"""
+    label_column: str | None = None
+    """Classes: a ClassLabel, whose names are the class names, or names themselves"""
+
+    @model_validator(mode="after")
+    def _texts_or_labels(self) -> HuggingFaceData:
+        if self.text_column is None and self.label_column is None:
+            raise ValueError("name a text_column or a label_column")
+        return self
+
+
 DataSource = Annotated[
-    EmojiData | FolderData | TableData | ShardsData, Field(discriminator="source")
+    EmojiData
+    | FolderData
+    | TableData
+    | ShardsData
+    | ClipBenchmarkData
+    | KarpathyData
+    | CocoCaptionsData
+    | HuggingFaceData,
+    Field(discriminator="source"),
 ]

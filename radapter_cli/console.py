@@ -33,7 +33,7 @@ DataRootOption = Annotated[
         "--data-root",
         envvar="RADAPTER_DATA",
         help="The folder that relative data paths start from. Default: the recipe's, else here.",
-        callback=lambda value: value and os.environ.update(RADAPTER_DATA=value),
+        callback=lambda value: (value and os.environ.update(RADAPTER_DATA=value)) or value,
     ),
 ]
 JsonOption = Annotated[

@@ -17,6 +17,7 @@ from radapter_cli.embed import embed
 from radapter_cli.eval import eval_command
 from radapter_cli.export import export
 from radapter_cli.info import info, show_version
+from radapter_cli.init import init
 from radapter_cli.merge import merge
 from radapter_cli.predict import predict
 from radapter_cli.recipes import recipes
@@ -27,6 +28,8 @@ from radapter_cli.train import train
 HELP = """Adapt a CLIP model to your data without losing what it knew, and ship it verified.
 
     radapter demo                          everything below in sequence, in three minutes
+
+    radapter init my-data/                 a recipe for pictures of your own
 
     radapter train RECIPE                  adapters into a run folder
 
@@ -69,6 +72,7 @@ def root(
     console.debug = debug
 
 
+app.command()(init)
 app.command()(train)
 app.command()(merge)
 app.command()(export)

@@ -6,14 +6,27 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import Data, EmojiData, FolderData, HeldOut, ShardsData, TableData
+from radapter.recipe_data import (
+    ClipBenchmarkData,
+    CocoCaptionsData,
+    Data,
+    EmojiData,
+    FolderData,
+    HeldOut,
+    HuggingFaceData,
+    KarpathyData,
+    ShardsData,
+    TableData,
+)
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -77,8 +90,9 @@ def open_data(settings: Data) -> Dataset:
     Raises:
         BrokenInput: a file or folder is missing, empty or damaged.
         UsageError: the description does not fit the source, such as an unknown style.
+        MissingDependency: the source needs a package that is not installed.
     """
-    from radapter.data import emoji, folders, shards, tables
+    from radapter.data import coco, emoji, folders, huggingface, karpathy, shards, tables
 
     if isinstance(settings, EmojiData):
         dataset = emoji.open_emoji(settings)
@@ -88,6 +102,14 @@ def open_data(settings: Data) -> Dataset:
         dataset = tables.open_table(settings)
     elif isinstance(settings, ShardsData):
         dataset = shards.open_shards(settings)
+    elif isinstance(settings, ClipBenchmarkData):
+        dataset = shards.open_clip_benchmark(settings)
+    elif isinstance(settings, KarpathyData):
+        dataset = karpathy.open_karpathy(settings)
+    elif isinstance(settings, CocoCaptionsData):
+        dataset = coco.open_coco_captions(settings)
+    elif isinstance(settings, HuggingFaceData):
+        dataset = huggingface.open_huggingface(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
     if settings.task == "classification" and dataset.keys and not dataset.labels:
@@ -95,13 +117,13 @@ def open_data(settings: Data) -> Dataset:
     if settings.task == "captions" and dataset.keys and not dataset.captions:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if isinstance(settings, HeldOut):
-        dataset = _split(dataset, settings)
+        dataset = split_of(dataset, settings)
     if not len(dataset):
         raise BrokenInput(f"{dataset.source} has no pictures.")
     return dataset
 
 
-def _split(dataset: Dataset, settings: HeldOut) -> Dataset:
+def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
     """Hold out a share by a hash of the name, so that adding pictures moves no other one.
 
     Pictures of one group stay together: a thing that was trained on is not held out.
@@ -116,10 +138,30 @@ def _split(dataset: Dataset, settings: HeldOut) -> Dataset:
     return dataset.select([i for i, is_held in enumerate(held) if is_held == wanted])
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The RGB picture in a file."""
+def read_picture(file: Path | IO[bytes], name: object = None) -> Image.Image:
+    """The RGB picture in a file; `name` is what errors call one that has no path."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(file) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenInput(f"Picture cannot be read: {path}: {error}") from None
+        raise BrokenInput(f"Picture cannot be read: {name or file}: {error}") from None
+
+
+@functools.cache
+def name_skipped(message: str) -> None:
+    """Say on stderr, once in a process, what is left out."""
+    print(f"skipped: {message}", file=sys.stderr)
+
+
+def check_broken(messages: Sequence[str], limit: int, setting: str) -> None:
+    """An error that names the first few of what is broken, if that is more than the limit.
+
+    Raises:
+        BrokenInput: it is; the message names the setting of that limit.
+    """
+    if len(messages) > limit:
+        what = "\n".join(messages[:5])
+        raise BrokenInput(
+            f"{what}\n{len(messages)} broken, and {setting} allows {limit}: "
+            "mend or remove them, or raise that limit."
+        )

@@ -17,9 +17,9 @@ from typing import IO
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, located
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, located, read_picture
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ShardsData
+from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData
 
 PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
 
@@ -34,17 +34,12 @@ class Member:
     size: int
 
     def read(self) -> bytes:
-        file = _open(self.shard)
+        file = _opened(self.shard)
         file.seek(self.offset)
         return file.read(self.size)
 
     def picture(self) -> Image.Image:
-        try:
-            with Image.open(io.BytesIO(self.read())) as picture:
-                return picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            where = f"{self.shard}: {self.name}"
-            raise BrokenInput(f"Picture cannot be read: {where}: {error}") from None
+        return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}")
 
 
 def index_shard(path: Path) -> dict[str, dict[str, Member]]:
@@ -85,36 +80,76 @@ def open_shards(settings: ShardsData) -> Dataset:
 
     if settings.shards.startswith("pipe:") or "://" in settings.shards:
         raise UsageError(f"shards: only local tar files are read, found '{settings.shards}'")
+    paths = [located(settings, url) for url in expand_urls(settings.shards)]
+    return _open(settings, f"shards {settings.shards}", paths, settings.class_names or [])
+
+
+def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
+    """The shards of a split in clip-benchmark's layout, its class names from the file beside them.
+
+    Raises:
+        BrokenInput: the split, its nshards.txt, a shard or the class names are missing.
+        UsageError: the set has several classes a picture.
+    """
+    root = located(settings, settings.root)
+    split = root / settings.dataset_split
+    try:
+        number = int((split / "nshards.txt").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        have = ", ".join(sorted(p.parent.name for p in root.glob("*/nshards.txt"))) or "none"
+        raise BrokenInput(
+            f"{split} has no nshards.txt with the number of its shards. Splits that are there "
+            f"(data.dataset_split): {have}."
+        ) from None
+    kind = root / "dataset_type.txt"
+    if kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "multilabel":
+        raise UsageError(f"{root} has several classes a picture, which is no task of ours.")
+    names = root / "classnames.txt"
+    class_names: list[str] = []
+    if settings.task == "classification" and names.is_file():
+        class_names = [
+            line.strip() for line in names.read_text(encoding="utf-8").rstrip().splitlines()
+        ]
+    paths = [split / f"{i}.tar" for i in range(number)]
+    return _open(settings, f"clip-benchmark {split}", paths, class_names, str(names))
+
+
+def _open(
+    settings: Data, source: str, paths: list[Path], names: list[str], where: str = "class_names"
+) -> Dataset:
     pictures: list[Member] = []
     keys: list[str] = []
     captions: list[list[str]] = []
     labels: list[int] = []
-    for url in expand_urls(settings.shards):
-        for key, members in index_shard(located(settings, url)).items():
+    for path in paths:
+        for key, members in index_shard(path).items():
             found = [e for e in members if e in IMAGE_EXTENSIONS]
             if len(found) != 1:
-                raise BrokenInput(f"{url}: sample {key} has {len(found)} pictures, expected one.")
+                raise BrokenInput(f"{path}: sample {key} has {len(found)} pictures, expected one.")
             pictures.append(members[found[0]])
-            keys.append(f"{Path(url).name}/{key}")
+            keys.append(f"{path.name}/{key}")
             if ".txt" in members:
                 lines = members[".txt"].read().decode("utf-8", "replace").splitlines()
                 captions.append([line.strip() for line in lines if line.strip()])
             if ".cls" in members:
                 text = members[".cls"].read().decode("ascii", "replace").strip()
                 if not text.isdigit():
-                    raise BrokenInput(f"{url}: {members['.cls'].name} is no class number: {text!r}")
+                    raise BrokenInput(
+                        f"{path}: {members['.cls'].name} is no class number: {text!r}"
+                    )
                 labels.append(int(text))
     for kind, values in (("captions (.txt)", captions), ("a class (.cls)", labels)):
         if values and len(values) != len(keys):
-            raise BrokenInput(f"{settings.shards}: only {len(values)} of {len(keys)} have {kind}.")
-    names = settings.class_names or []
+            raise BrokenInput(f"{source}: only {len(values)} of {len(keys)} have {kind}.")
     if settings.task == "classification" and labels:
+        if not names and isinstance(settings, ClipBenchmarkData):
+            raise BrokenInput(f"No such file: {where}. It names the numbers in .cls, one a line.")
         if not names:
             raise UsageError("data.class_names is missing: it names the numbers in .cls")
         if max(labels) >= len(names):
-            raise BrokenInput(f"Class {max(labels)} has no name: class_names has {len(names)}.")
+            raise BrokenInput(f"Class {max(labels)} has no name: {where} has {len(names)}.")
     return Dataset(
-        source=f"shards {settings.shards}",
+        source=source,
         keys=keys,
         read=functools.partial(_read, pictures),
         labels=labels,
@@ -131,7 +166,7 @@ def _read(pictures: list[Member], index: int) -> Image.Image:
 _files = threading.local()
 
 
-def _open(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> IO[bytes]:
     """One open file a shard and thread; a forked worker must not share its parent's position."""
     opened = getattr(_files, "opened", {})
     if getattr(_files, "process", None) != os.getpid():

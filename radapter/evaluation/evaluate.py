@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from radapter.data import Dataset
+from radapter.data.dataset import check_broken, name_skipped
 from radapter.data.pairs import templates_of
+from radapter.errors import BrokenInput
 from radapter.evaluation import retrieval
 from radapter.evaluation.classification import (
     classifier_head,
@@ -56,6 +58,9 @@ class Evaluation:
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """By data set, classes with identical names counted as one, [pictures]"""
     fingerprints: dict[str, str] = field(default_factory=dict)
+    """By data set, of what was scored: without its broken pictures"""
+    broken: dict[str, int] = field(default_factory=dict)
+    """By data set, how many pictures could not be read and were left out"""
     ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
 
@@ -70,6 +75,7 @@ class Evaluation:
             datasets[dataset.name] = {
                 "role": dataset.role,
                 "pictures": len(self.image_features[dataset.name]),
+                "broken": self.broken[dataset.name],
                 "fingerprint": self.fingerprints[dataset.name],
             } | {metric: _summary([item]) for metric, item in scored.items()}
             if dataset.name in self.ranks:
@@ -141,10 +147,15 @@ def evaluate(
         opened: what `suite.open()` gave, if it is open already.
         on_progress: called with pictures done and pictures in all.
 
+    Pictures that cannot be read are named on stderr and left out, with their labels and texts, up
+    to the data set's own `broken_images`.
+
     Raises:
-        BrokenInput: a data set is missing, or a picture cannot be read (its name is given).
+        BrokenInput: a data set is missing, or more of its pictures cannot be read (the first few
+            are named).
     """
     opened = opened or suite.open()
+    limits = {dataset.name: dataset.data.broken_images for dataset in suite.datasets}
     # A set may hold more pictures for one task than for another: each is encoded once.
     pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
     total = sum(map(len, pictures.values()))
@@ -152,16 +163,26 @@ def evaluate(
     texts = _Texts(evaluation, loaded)
     done = 0
     for name, tasks in opened.items():
-        row = {key: i for i, key in enumerate(pictures[name])}
-        chunks = []
-        places = list(pictures[name].values())
-        for start in range(0, len(places), batch_size):
-            batch = [loaded.preprocess(d.read(i)) for d, i in places[start : start + batch_size]]
-            chunks.append(runtime.encode_image(torch.stack(batch)))
-            done += len(batch)
+        chunks: list[Tensor] = []
+        broken: dict[str, str] = {}
+        items = list(pictures[name].items())
+        for start in range(0, len(items), batch_size):
+            chosen = items[start : start + batch_size]
+            batch = _read_batch(chosen, loaded, broken)
+            check_broken(list(broken.values()), limits[name], f"{name}: data.broken_images")
+            if batch:
+                chunks.append(runtime.encode_image(torch.stack(batch)))
+            done += len(chosen)
             on_progress(done, total)
+        if not chunks:
+            raise BrokenInput(f"{name}: no picture can be read.")
+        for message in broken.values():
+            name_skipped(message)
         features = torch.cat(chunks)
+        row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}
+        tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
         evaluation.image_features[name] = features
+        evaluation.broken[name] = len(broken)
         evaluation.fingerprints[name] = next(iter(tasks.values())).fingerprint()
         scored = evaluation.metrics[name] = {}
         for task, dataset in tasks.items():
@@ -181,6 +202,25 @@ def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
         for i, key in enumerate(dataset.keys):
             pictures.setdefault(key, (dataset, i))
     return pictures
+
+
+def _read_batch(
+    items: list[tuple[str, tuple[Dataset, int]]], loaded: LoadedModel, broken: dict[str, str]
+) -> list[Tensor]:
+    """Pictures ready for the model; those that cannot be read go into `broken` instead."""
+    batch = []
+    for key, (dataset, index) in items:
+        try:
+            batch.append(loaded.preprocess(dataset.read(index)))
+        except BrokenInput as error:
+            broken[key] = str(error)
+    return batch
+
+
+def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
+    if not broken:
+        return dataset
+    return dataset.select([i for i, key in enumerate(dataset.keys) if key not in broken])
 
 
 class _Texts:

@@ -20,6 +20,7 @@ from safetensors.torch import save as to_safetensors
 
 from radapter import run as runs
 from radapter.data import open_data
+from radapter.data.dataset import check_broken
 from radapter.data.pairs import Order, Pairs, loader, training_transform
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.methods import METHODS, Attached
@@ -337,12 +338,7 @@ def _count_broken(broken: set[str], found: list[str], limit: int) -> None:
         if message not in broken and limit:
             print(f"skipped: {message}", file=sys.stderr)
         broken.add(message)
-    if len(broken) > limit:
-        what = "\n".join(sorted(broken)[:5])
-        raise BrokenInput(
-            f"{what}\n{len(broken)} broken, and data.broken_images allows {limit}: "
-            "mend or remove them, or raise that limit."
-        )
+    check_broken(sorted(broken), limit, "data.broken_images")
 
 
 def _cut_metrics(path: Path, step: int) -> None:

@@ -126,12 +126,76 @@ def test_recall_equals_a_full_similarity_matrix(loaded, shapes, tmp_path):
         assert found.value("set", f"image_to_text_r{k}") == pytest.approx(float(expected))
 
 
-def test_a_corrupt_picture_is_named_and_fatal(loaded, tmp_path):
-    root = tiny.draw_shapes(tmp_path / "shapes", each=2)
-    (root / "red_square" / "01.png").write_bytes(b"not a picture")
-    suite = suite_of(FolderData(source="folder", root=str(root), split="all", broken_images=5))
-    with pytest.raises(BrokenInput, match="red_square/01.png"):
-        evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+def spoil(root, *names):
+    for name in names:
+        (root / name).write_bytes(b"not a picture")
+
+
+def test_broken_pictures_beyond_the_limit_are_named_and_fatal(loaded, tmp_path):
+    root = tiny.draw_shapes(tmp_path / "shapes", each=4)
+    spoil(root, "red_square/01.png", "blue_circle/03.png")
+    for limit, named in ((0, "blue_circle/03.png"), (1, "red_square/01.png")):
+        data = FolderData(source="folder", root=str(root), split="all", broken_images=limit)
+        with pytest.raises(BrokenInput, match=named) as caught:
+            evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded, batch_size=3)
+        assert f"set: data.broken_images allows {limit}" in str(caught.value)
+    spoil(root, *(path.relative_to(root) for path in root.rglob("*.png")))
+    data = FolderData(source="folder", root=str(root), split="all", broken_images=99)
+    with pytest.raises(BrokenInput, match="set: no picture can be read"):
+        evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_a_set_with_broken_pictures_scores_as_one_without_them(
+    loaded, tmp_path, capsys, batch_size
+):
+    """Classes, captions and groups leave together, whether a batch loses one picture or all."""
+    root = tiny.draw_shapes(tmp_path / "shapes")
+    bad = ["blue_circle/00.png", "green_cross/04.png", "red_square/07.png"]
+    rows = []
+    for path in sorted(root.rglob("*.png")):
+        name = path.relative_to(root).as_posix()
+        # Another text for every three pictures, and one text that a broken picture shares.
+        rows.append((name, f"shape {path.parent.name} {int(path.stem) // 3}", path.stem))
+    results = []
+    for folder, kept in (("with", rows), ("without", [r for r in rows if r[0] not in bad])):
+        table = tmp_path / folder / "t.csv"
+        table.parent.mkdir()
+        table.write_text("\n".join(["filepath,title,thing", *map(",".join, kept)]))
+        shutil.copytree(root, tmp_path / folder / "p")
+        if folder == "with":
+            spoil(tmp_path / folder / "p", *bad)
+        data = TableData(
+            source="table",
+            path=str(table),
+            root=str(table.parent / "p"),
+            group_column="thing",
+            split="all",
+            broken_images=3,
+        )
+        suite = suite_of(data, tasks=("classification", "retrieval"))
+        runtime = PyTorchRuntime(loaded)
+        results.append(evaluation.evaluate(suite, runtime, loaded, batch_size=batch_size))
+    with_broken, without = results
+    said = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
+    assert len(said) == 3
+    assert all(any(f"with/p/{name}" in line for line in said) for name in bad)
+    features = [found.image_features["set"] for found in results]
+    torch.testing.assert_close(*features, atol=1e-6, rtol=0)  # batches are cut differently
+    assert torch.equal(with_broken.predictions["set"], without.predictions["set"])
+    for metric, scored in without.metrics["set"].items():
+        found = with_broken.metrics["set"][metric]
+        assert found.scores.tolist() == scored.scores.tolist(), metric
+        assert found.chance == scored.chance, metric
+        # Clusters are numbered anew; the same items are in one.
+        pairs = set(zip(found.clusters.tolist(), scored.clusters.tolist(), strict=True))
+        assert len(pairs) == len(set(found.clusters.tolist())) == len(set(scored.clusters.tolist()))
+    entry = with_broken.result()["datasets"]["set"]
+    assert (entry["pictures"], entry["broken"]) == (len(rows) - 3, 3)
+    assert without.result()["datasets"]["set"]["broken"] == 0
+    # Named once in a process, however many models are scored.
+    evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+    assert "with/p" not in capsys.readouterr().err
 
 
 def test_missing_sets_are_listed_all_at_once(tmp_path):

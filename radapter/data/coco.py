@@ -1,0 +1,70 @@
+"""COCO's official caption files: a list of images and one of annotations."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from radapter.data.dataset import Dataset, located, name_skipped
+from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.errors import BrokenInput
+from radapter.recipe_data import CocoCaptionsData
+
+
+def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
+    """The pictures in the file's order, each with its captions in theirs; a group is a picture.
+
+    Pictures without a caption are left out, and their number is said on stderr.
+
+    Raises:
+        BrokenInput: the file is missing or of another form, or pictures are missing.
+    """
+    path = located(settings, settings.path)
+    content = read_json(path)
+    if not is_coco_captions(content):
+        raise BrokenInput(f"{path} is no file of COCO's captions: images, and annotations of them.")
+    try:
+        name_of = {image["id"]: image["file_name"] for image in content["images"]}
+        texts: dict[Any, list[str]] = {number: [] for number in name_of}
+        for annotation in content["annotations"]:
+            texts[annotation["image_id"]].append(annotation["caption"].strip())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BrokenInput(f"{path} lacks or misshapes {error}.") from None
+    kept = {n: [t for t in texts[n] if t][: settings.captions_per_picture] for n in name_of}
+    without = sum(not found for found in kept.values())
+    if without:
+        name_skipped(f"{without} of {len(kept)} pictures of {path}, which have no caption")
+    kept = {number: found for number, found in kept.items() if found}
+    keys = [name_of[number] for number in kept]
+    root = located(settings, settings.root) if settings.root else pictures_root(path)
+    paths = find_pictures(root, keys, folders(path), settings.broken_images)
+    return Dataset(
+        source=f"coco-captions {path}",
+        keys=keys,
+        read=functools.partial(read_file, paths),
+        captions=list(kept.values()),
+        groups=list(range(len(keys))),
+    )
+
+
+def is_coco_captions(content: dict[str, Any]) -> bool:
+    """Whether the content of a JSON file has the form of COCO's captions, by its first entries."""
+    lists = [content.get("images"), content.get("annotations")]
+    first = [part[0] if isinstance(part, list) and part else None for part in lists]
+    needed: list[set[str]] = [{"id", "file_name"}, {"image_id", "caption"}]
+    return all(
+        isinstance(entry, dict) and keys <= entry.keys()
+        for entry, keys in zip(first, needed, strict=True)
+    )
+
+
+def pictures_root(path: Path) -> Path:
+    """As the archives unpack: annotations/captions_val2014.json beside the folder val2014."""
+    return path.parent.parent if path.parent.name == "annotations" else path.parent
+
+
+def folders(path: Path) -> list[str]:
+    """captions_val2014.json names pictures of the folder val2014."""
+    own = path.stem.removeprefix("captions_")
+    return [own, "", "images", f"images/{own}"]

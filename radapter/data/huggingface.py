@@ -1,0 +1,173 @@
+"""Sets of Hugging Face `datasets`, saved in a folder or fetched by name; pictures decoded lazily.
+
+Sets that come as a program are not run: `datasets` 4 and later cannot, earlier ones are refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from radapter.data.dataset import Dataset, located, read_picture
+from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
+from radapter.recipe_data import HuggingFaceData
+
+SAVED = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""
+
+
+def open_huggingface(settings: HuggingFaceData) -> Dataset:
+    """The rows of a split: a picture with a class, captions, or both. Keys are row numbers.
+
+    Raises:
+        BrokenInput: the set is missing or damaged, or a column is missing or of another kind.
+        UsageError: the set has several splits and none is chosen.
+        MissingDependency: `datasets` is not installed, or is one that would run a set's program.
+    """
+    datasets = package()
+    rows = _load(datasets, settings)
+    source = f"huggingface {settings.path}"
+    _check_column(rows, settings.image_column, source)
+    if not isinstance(rows.features[settings.image_column], datasets.Image):
+        kind = rows.features[settings.image_column]
+        raise BrokenInput(f"{source}: column '{settings.image_column}' has no pictures: {kind}.")
+    labels, class_names = _labels(datasets, rows, settings.label_column, source)
+    pictures = rows.select_columns([settings.image_column])
+    pictures = pictures.cast_column(settings.image_column, datasets.Image(decode=False))
+    width = len(str(len(rows)))
+    return Dataset(
+        source=f"{source}, {settings.dataset_split or 'its one split'}",
+        keys=[f"row {i:0{width}}" for i in range(len(rows))],
+        read=functools.partial(_read, pictures, settings.image_column, source),
+        labels=labels,
+        class_names=class_names,
+        captions=_captions(rows, settings.text_column, source),
+        groups=list(range(len(rows))),
+    )
+
+
+def package() -> Any:
+    """The package datasets.
+
+    Raises:
+        MissingDependency: it is not installed, or is one that would run programs of a set.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingDependency(
+            "`source: huggingface` needs the package datasets: pip install 'radapter[hf]'"
+        ) from None
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise MissingDependency(
+            f"datasets {datasets.__version__} can run programs that come with a set: "
+            "pip install 'datasets>=4'"
+        )
+    return datasets
+
+
+def _load(datasets: Any, settings: HuggingFaceData) -> Any:
+    """The rows of the split that is wanted."""
+    folder = located(settings, settings.path)
+    local = folder.is_dir()
+    if not local and (settings.path.count("/") > 1 or settings.path.startswith((".", "/", "~"))):
+        raise BrokenInput(f"No such folder: {folder}.")
+    try:
+        if local and any((folder / name).is_file() for name in SAVED):
+            loaded = datasets.load_from_disk(str(folder))
+        elif local:
+            loaded = datasets.load_dataset(str(folder), settings.config)
+        else:
+            loaded = datasets.load_dataset(settings.path, settings.config)
+        return _split(datasets, loaded, settings)
+    except RadapterError:
+        raise
+    except Exception as error:  # of many kinds, from pyarrow, fsspec and the hub's client
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        what = folder if local else f"Hugging Face set '{settings.path}'"
+        hint = (
+            ""
+            if local
+            else " Without a network, save it elsewhere with save_to_disk, bring the folder here "
+            "and set data.path to it."
+        )
+        raise BrokenInput(f"{what} cannot be loaded: {reason.rstrip('.')}.{hint}") from None
+
+
+def _split(datasets: Any, loaded: Any, settings: HuggingFaceData) -> Any:
+    wanted = settings.dataset_split
+    if not isinstance(loaded, datasets.DatasetDict):
+        own = str(loaded.split) if loaded.split else None
+        if wanted and own and wanted != own:
+            raise BrokenInput(f"{settings.path} is the split {own}, not {wanted}.")
+        return loaded
+    if wanted is None and len(loaded) == 1:
+        return next(iter(loaded.values()))
+    if wanted is None:
+        have = ", ".join(loaded)
+        raise UsageError(f"{settings.path} has several splits: set data.dataset_split ({have}).")
+    if wanted not in loaded:
+        raise BrokenInput(
+            f"{settings.path} has no split '{wanted}'.{nearest(wanted, list(loaded))}"
+        )
+    return loaded[wanted]
+
+
+def _check_column(rows: Any, column: str, source: str) -> None:
+    if column not in rows.features:
+        hint = nearest(column, list(rows.features))
+        raise BrokenInput(f"{source} has no column '{column}'.{hint}")
+
+
+def _labels(
+    datasets: Any, rows: Any, column: str | None, source: str
+) -> tuple[list[int], list[str]]:
+    """A class number for each row, and the names; `_` in a ClassLabel's name is a space."""
+    if column is None:
+        return [], []
+    _check_column(rows, column, source)
+    values = rows.select_columns([column])[:][column]
+    feature = rows.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        if any(value is None or value < 0 for value in values):
+            raise BrokenInput(f"{source}: column '{column}' has rows without a class.")
+        return list(values), [name.replace("_", " ") for name in feature.names]
+    if not all(isinstance(value, str) and value.strip() for value in values):
+        raise BrokenInput(
+            f"{source}: column '{column}' has no class names: {feature}. It must be a ClassLabel, "
+            "or texts."
+        )
+    names = sorted({value.strip() for value in values})
+    number = {name: i for i, name in enumerate(names)}
+    return [number[value.strip()] for value in values], names
+
+
+def _captions(rows: Any, column: str | None, source: str) -> list[list[str]]:
+    if column is None:
+        return []
+    _check_column(rows, column, source)
+    captions = []
+    for i, value in enumerate(rows.select_columns([column])[:][column]):
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            kind = rows.features[column]
+            raise BrokenInput(f"{source}: column '{column}' has no texts in row {i}: {kind}.")
+        kept = [text.strip() for text in texts if text.strip()]
+        if not kept:
+            raise BrokenInput(f"{source}: row {i} has no text in column '{column}'.")
+        captions.append(kept)
+    return captions
+
+
+def _read(rows: Any, column: str, source: str, index: int) -> Image.Image:
+    stored = rows[index][column]
+    if stored is None:
+        raise BrokenInput(f"Picture cannot be read: {source}: row {index} has none.")
+    if stored["bytes"] is None:
+        return read_picture(Path(stored["path"]))
+    name = stored["path"] or "no file name"
+    return read_picture(io.BytesIO(stored["bytes"]), f"{source}: row {index} ({name})")

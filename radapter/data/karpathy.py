@@ -1,0 +1,70 @@
+"""Karpathy's split files of Flickr30K, COCO and Flickr8K: captions and a split for each picture."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from radapter.data.dataset import Dataset, located
+from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.errors import BrokenInput
+from radapter.recipe_data import KarpathyData
+
+SPLITS = {
+    "train": ("train", "restval"),
+    "validation": ("val",),
+    "test": ("test",),
+    "all": ("train", "restval", "val", "test"),
+}
+"""Our names and the file's. restval is the rest of COCO's validation pictures, and part of what is
+trained on: 82,783 + 30,504 = 113,287 pictures."""
+FOLDERS = ("", "flickr30k-images", "images")
+
+
+def open_karpathy(settings: KarpathyData) -> Dataset:
+    """The pictures of a split in the file's order, each with its captions; a group is a picture.
+
+    Keys are the file's own names (val2014/COCO_val2014_000000391895.jpg), wherever they lie.
+
+    Raises:
+        BrokenInput: the file is missing or of another form, or pictures of the split are missing.
+    """
+    path = located(settings, settings.path)
+    content = read_json(path)
+    if not is_karpathy(content):
+        raise BrokenInput(
+            f"{path} is no file of Karpathy's form: images with filename, split and sentences."
+        )
+    wanted = SPLITS[settings.split]
+    keys: list[str] = []
+    captions: list[list[str]] = []
+    for number, image in enumerate(content["images"]):
+        try:
+            if image["split"] not in wanted:
+                continue
+            folder = image.get("filepath")
+            name = f"{folder}/{image['filename']}" if folder else image["filename"]
+            texts = [sentence["raw"].strip() for sentence in image["sentences"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BrokenInput(f"{path}: image {number} lacks or misshapes {error}.") from None
+        texts = [text for text in texts if text][: settings.captions_per_picture]
+        if not texts:
+            raise BrokenInput(f"{path}: {name} has no captions.")
+        keys.append(name)
+        captions.append(texts)
+    root = located(settings, settings.root) if settings.root else path.parent
+    paths = find_pictures(root, keys, FOLDERS, settings.broken_images)
+    return Dataset(
+        source=f"karpathy {path}, {settings.split}",
+        keys=keys,
+        read=functools.partial(read_file, paths),
+        captions=captions,
+        groups=list(range(len(keys))),
+    )
+
+
+def is_karpathy(content: dict[str, Any]) -> bool:
+    """Whether the content of a JSON file has Karpathy's form, by its first image."""
+    images = content.get("images")
+    first = images[0] if isinstance(images, list) and images else None
+    return isinstance(first, dict) and {"filename", "split", "sentences"} <= first.keys()

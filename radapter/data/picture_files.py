@@ -1,0 +1,81 @@
+"""Annotation files that name pictures which lie elsewhere: reading them, finding the pictures."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from radapter.data.dataset import read_picture
+from radapter.errors import BrokenInput
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        BrokenInput: the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenInput(f"No such file: {path}.") from None
+    except (OSError, ValueError) as error:
+        raise BrokenInput(f"{path} is no readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BrokenInput(f"{path} holds no JSON object.")
+    return content
+
+
+def find_pictures(
+    root: Path, names: Iterable[str], folders: Iterable[str], allowed: int
+) -> list[Path]:
+    """Where each picture lies: in the first of some folders below `root` that has it.
+
+    Folders are listed once and no picture is opened, so it is quick on a large set.
+
+    Args:
+        root: the folder that `folders` are below.
+        names: paths of the pictures, relative to each of `folders`.
+        folders: such as "" and "images".
+        allowed: how many may be missing; those are looked for when they are read.
+
+    Raises:
+        BrokenInput: more are missing; the message has their number and the first few names.
+    """
+    if not root.is_dir():
+        raise BrokenInput(f"No such folder: {root}.")
+    places = [root / folder for folder in folders]
+    found, missing = [], []
+    for name in names:
+        paths = [place / name for place in places]
+        path = next((p for p in paths if p.name in _listing(p.parent)), None)
+        if path is None:
+            missing.append(name)
+        found.append(path or paths[0])
+    _listing.cache_clear()
+    if len(missing) > allowed:
+        first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        where = " or ".join(str(p) for p in dict.fromkeys(places))
+        raise BrokenInput(
+            f"{len(missing)} of {len(found)} pictures are missing: {first}. Looked in {where}. "
+            "Put them there, or set data.root to where they are."
+        )
+    return found
+
+
+@functools.cache
+def _listing(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
+
+
+def read_file(paths: list[Path], index: int) -> Image.Image:
+    return read_picture(paths[index])

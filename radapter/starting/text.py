@@ -1,0 +1,253 @@
+"""The text of a recipe: settings that fit the number of pictures, comments that say why."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from radapter.data import Dataset
+from radapter.recipe_data import Data, HeldOut
+
+SMALLEST_BATCH, LARGEST_BATCH = 4, 256
+STEPS = 3_000  # R-Adapter's published 16-shot run has 3,100, in 50 epochs
+EPOCHS = (10, 50)  # published for ImageNet and COCO, and for 16 pictures a class
+WARMUP = 500  # published for runs of 10,000 steps and more
+FEW = 500  # pictures: starting workers takes longer than reading fewer
+COLUMN = 22  # where comments stand
+
+
+@dataclass
+class Part:
+    """A split as it will be opened."""
+
+    dataset: Dataset
+    data: dict[str, Any]
+    """Its data section"""
+    sampled: int
+    """How many pictures were opened"""
+    broken: list[str]
+    """A message for each of them that could not be read"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long training is."""
+
+    pictures: int
+    pairs: int
+    batch: int
+    epoch: int
+    """Steps an epoch"""
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.epoch
+
+
+def size_of(pairs: int, pictures: int) -> Size:
+    """At least two steps an epoch where there are pairs for it, and about STEPS steps in all."""
+    batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, 2 ** int(math.log2(max(2, pairs // 2)))))
+    epoch = pairs // min(batch, pairs)
+    epochs = min(EPOCHS[1], max(EPOCHS[0], round(STEPS / epoch)))
+    return Size(pictures, pairs, batch, epoch, epochs)
+
+
+def described(summary: dict[str, Any]) -> str:
+    """A line about what was found."""
+    line = f"{summary['pictures']:,} pictures ({summary['kind']}): {_of(summary)}"
+    if summary["classes"] is None:
+        return line
+    found = summary["classes"]
+    ends = [f"{end} {found[end][0]} ({found[end][1]:,})" for end in ("smallest", "largest")]
+    return f"{line}, {', '.join(ends)}"
+
+
+def _of(summary: dict[str, Any]) -> str:
+    if summary["classes"] is None:
+        return f"{summary['captions']:,} captions"
+    return f"{summary['classes']['number']:,} classes"
+
+
+def looked_at(summary: dict[str, Any]) -> str:
+    """A line about the pictures that were opened."""
+    broken = len(summary["broken"])
+    state = f"{broken} {'is' if broken == 1 else 'are'} broken" if broken else "none is broken"
+    return f"{summary['sampled']} pictures were opened, {state}"
+
+
+def recipe_text(
+    name: str,
+    path: str,
+    settings: Data,
+    train: Part,
+    validation: Part | None,
+    summary: dict[str, Any],
+    size: Size,
+    scored: str | None,
+) -> str:
+    """A recipe as YAML, with comments.
+
+    Args:
+        name: of the recipe and its file.
+        path: what the user named.
+        settings: the data section.
+        train: the split that is trained on.
+        validation: the split for a validation section, if there is one.
+        summary: see `radapter.starting.Start`.
+        size: see `size_of`.
+        scored: what is held out, in words; None if nothing is.
+    """
+    texts = settings.task == "captions"
+    what = f"R-Adapter on {path}: {summary['pictures']:,} pictures, {_of(summary)}"
+    warmup = min(WARMUP, size.steps // 20)
+    workers = 0 if size.pictures < FEW else min(4, os.cpu_count() or 1)
+    notes = [f"# Note: {note}" for note in summary["notes"]]
+    lines = [
+        f"# Made by `radapter init {shlex.quote(path)}`:",
+        f"# {described(summary)}.",
+        f"# {looked_at(summary)}.",
+        *notes,
+        "#",
+        f"#     radapter train {name}.yaml --dry-run     # checks all, says what would happen",
+        f"#     radapter train {name}.yaml",
+        f"#     radapter merge{' --alpha auto' if scored else ''}",
+        "#     radapter export",
+        *(["#     radapter eval"] if scored else []),
+        "#",
+        "# Settings are R-Adapter's (ECCV 2024), scaled to the number of pictures.",
+        f"name: {name}",
+        f"description: {scalar(what)}",
+        "",
+        "# Any of open_clip's NAME:TAG, fetched once; or a local folder in open_clip's format.",
+        "model: ViT-B-16:openai",
+        "",
+        "method:",
+        "  name: r-adapter",
+        _line("  rank: full", "or a number, such as 64: fewer trained parameters"),
+        "  drop: 0.2",
+        "  # The average of the last steps is kept. With `warmup`, a short run forgets its start.",
+        "  average: {momentum: 0.999, warmup: true}",
+        "",
+        *_data(settings, train, summary, anchor="&prompts " if validation else ""),
+        *(_validation(settings, validation) if validation else []),
+        "",
+        "# All pairs of a batch are compared, so a large one helps; halve it if memory runs out.",
+        "optimisation:",
+        "  lr: 5e-4",
+        _line(f"  batch_size: {size.batch}", _why_batch(size)),
+        _line(f"  epochs: {size.epochs}", _why_epochs(size)),
+        _line(f"  warmup_steps: {warmup}", _why_warmup(size, warmup)),
+        f"objective: {{name: mpm-nce, smoothing: {0 if texts else 0.02}, margin: 0.05}}",
+        _line(f"workers: {workers}", "processes that read pictures; 0 reads them while training"),
+        "seed: 0",
+        _line(
+            f"alpha: {0.8 if texts else 0.5}",
+            "of `radapter merge` without --alpha; published for "
+            + ("retrieval" if texts else "classification"),
+        ),
+    ]
+    if scored:
+        lines.append(_line("suites: []", f"empty: `radapter eval` scores {scored}"))
+    else:
+        lines.append(_line("suites: []", "nothing is held out: name a suite for `radapter eval`"))
+    return "\n".join(lines) + "\n"
+
+
+def _why_batch(size: Size) -> str:
+    if size.batch == LARGEST_BATCH:
+        return f"of {size.pairs:,} pairs: {size.epoch:,} steps an epoch"
+    return f"no more than half of the {size.pairs:,} pairs"
+
+
+def _why_epochs(size: Size) -> str:
+    why = f"{size.steps:,} steps; "
+    if size.epochs == EPOCHS[1]:
+        return why + "published for few pictures (16 a class)"
+    if size.epochs == EPOCHS[0]:
+        return why + "published for many (ImageNet, COCO)"
+    return why + f"about {STEPS:,}, as published for few pictures"
+
+
+def _why_warmup(size: Size, warmup: int) -> str:
+    return "published for long runs" if warmup == WARMUP else "a twentieth of the steps"
+
+
+def _data(settings: Data, part: Part, summary: dict[str, Any], anchor: str) -> list[str]:
+    data = {key: value for key, value in part.data.items() if key != "templates"}
+    lines = ["data:"]
+    for key, value in data.items():
+        lines.append(_line(f"  {key}: {_value(value)}", _comment(key, part, summary)))
+    if settings.task == "classification":
+        lines += _templates(settings, anchor)
+    if "broken_images" not in data:
+        lines.append(_line("  broken_images: 0", "how many that cannot be read are skipped"))
+    if isinstance(settings, HeldOut) and not anchor and not settings.hold_out:
+        lines.append(_line("  hold_out: 0.0", "too few pictures to keep any back"))
+    return lines
+
+
+def _validation(settings: Data, part: Part) -> list[str]:
+    """The same with the other split; it shares the templates by a YAML anchor."""
+    lines = ["", "# Scored by `merge --alpha auto` and `eval`, never trained on.", "validation:"]
+    for key, value in part.data.items():
+        if key != "templates":
+            lines.append(f"  {key}: {_value(value)}")
+    if settings.task == "classification":
+        lines.append("  templates: *prompts")
+    return lines
+
+
+def _comment(key: str, part: Part, summary: dict[str, Any]) -> str:
+    if key == "broken_images":
+        first = part.broken[0].removeprefix("Picture cannot be read: ").split(": ")[0]
+        if part.sampled == summary["pictures"]:
+            return f"all that are broken, such as {first}"
+        return f"twice what {len(part.broken)} of {part.sampled} suggest, such as {first}"
+    if key == "task":
+        if part.data[key] == "captions":
+            return "a pair for each caption; those of one picture are positives"
+        return "a pair for each picture, with a prompt of its class"
+    return {
+        "hold_out": f"{summary['held_out']:,} pictures, for `merge --alpha auto` and `eval`",
+        "captions_per_picture": "null: all of them",
+        "broken_rows": "rows without a picture or a text, skipped",
+    }.get(key, "")
+
+
+def _templates(settings: Data, anchor: str) -> list[str]:
+    if isinstance(settings.templates, str) or len(settings.templates) == 1:
+        what = "what your pictures are; `openai`: 80 prompts"
+        return [_line(f"  templates: {anchor}{_value(settings.templates)}", what)]
+    prompts = [f"    - {json.dumps(text, ensure_ascii=False)}" for text in settings.templates]
+    return [_line(f"  templates: {anchor}".rstrip(), "those that come with the set"), *prompts]
+
+
+def _line(setting: str, comment: str) -> str:
+    return f"{setting:{COLUMN}}  # {comment}" if comment else setting
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(json.dumps(item, ensure_ascii=False) for item in value) + "]"
+    return scalar(value)
+
+
+def scalar(value: str | bool | float | None) -> str:
+    """A value as YAML reads it back: plain where that is safe, else in quotes."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        plain = re.fullmatch(r"[\w./~][\w./~ (),+-]*", value) is not None
+        if plain and YAML(typ="safe").load(f"k: {value}") == {"k": value}:
+            return value
+    except Exception:  # ruamel raises errors of many kinds; quotes are always right
+        pass
+    return json.dumps(value, ensure_ascii=False)

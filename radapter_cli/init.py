@@ -1,0 +1,65 @@
+"""radapter init: a recipe for one's own pictures."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+
+
+def init(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Class folders, shards, a table (CSV, TSV), or a caption file (Karpathy, COCO)."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The recipe's name. Default: that of the folder or file.")
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(help="The folder of the pictures that a table or caption file names."),
+    ] = None,
+    data_root: console.DataRootOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Look at pictures of your own and write a commented recipe that trains on them as it is.
+
+    [bold]Examples[/]
+
+        radapter init my-data/
+
+        radapter init captions.csv --pictures photos/
+
+        radapter init coco/dataset_coco.json --name my-coco
+    """
+    from radapter import recipe as recipes
+    from radapter.run import write_atomic
+    from radapter.starting import start
+    from radapter.starting.text import described, looked_at
+
+    with console.status("looking"):
+        made = start(path, name=name, pictures=pictures)
+    recipes.parse(made.text, f"{made.name}.yaml")  # it is right before it is written
+    target = Path(f"{made.name}.yaml")
+    if target.exists():
+        raise UsageError(f"{target} is here already: move it away, or choose another --name.")
+    write_atomic(target, made.text)
+    if as_json:
+        console.print_json({"recipe": str(target), "found": made.summary})
+        return
+    console.result(f"{described(made.summary)}.")
+    console.result(f"{looked_at(made.summary)}.")
+    for message in made.summary["broken"][:5]:
+        console.result(f"  {message}")
+    for note in made.summary["notes"]:
+        console.result(f"Note: {note}")
+    console.result(f"Recipe: {target}")
+    root = f" --data-root {shlex.quote(data_root)}" if data_root else ""
+    console.next_command(f"radapter train {target} --dry-run{root}")

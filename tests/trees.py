@@ -1,0 +1,139 @@
+"""Miniature trees in the layouts in which public sets come: real folder, file and field names."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "brown")
+FLICKR_SPLITS = ("train",) * 12 + ("val",) * 4 + ("test",) * 4
+COCO_SPLITS = ("test", "restval", "val", "train") * 5
+
+
+def draw(number: int) -> Image.Image:
+    picture = Image.new("RGB", (48, 40), COLOURS[number % 8])
+    ImageDraw.Draw(picture).ellipse((4, 4, 20 + number, 30), fill=COLOURS[number // 8 % 8])
+    return picture
+
+
+def encoded(number: int, form: str) -> bytes:
+    buffer = io.BytesIO()
+    draw(number).save(buffer, form)
+    return buffer.getvalue()
+
+
+def jpeg(path: Path, number: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(number, "JPEG"))
+    return path
+
+
+def sentences(number: int, count: int, first: int) -> list[dict[str, Any]]:
+    """As Karpathy's files have them; some raw sentences end in a space or a line break."""
+    found = []
+    for i in range(count):
+        words = ["a", COLOURS[number % 8], "picture", "seen", str(i)]
+        raw = " ".join(words).capitalize() + (" . " if i % 2 else ".\n")
+        found.append({"tokens": words, "raw": raw, "imgid": number, "sentid": first + i})
+    return found
+
+
+def flickr30k(root: Path, pictures: str = "flickr30k-images") -> Path:
+    """ROOT/dataset_flickr30k.json and ROOT/flickr30k-images/1000092795.jpg ..."""
+    images = []
+    for i, split in enumerate(FLICKR_SPLITS):
+        name = f"{1000092795 + 7919 * i}.jpg"
+        jpeg(root / pictures / name, i)
+        images.append(
+            {
+                "sentids": [5 * i + k for k in range(5)],
+                "imgid": i,
+                "sentences": sentences(i, 5, 5 * i),
+                "split": split,
+                "filename": name,
+            }
+        )
+    (root / "dataset_flickr30k.json").write_text(
+        json.dumps({"images": images, "dataset": "flickr30k"})
+    )
+    return root
+
+
+def coco(root: Path) -> Path:
+    """ROOT/dataset_coco.json, the official captions in ROOT/annotations, and the pictures in
+    ROOT/train2014 and ROOT/val2014. Every seventh picture has six captions, one has seven."""
+    images = []
+    official: dict[str, dict[str, list[Any]]] = {
+        year: {"images": [], "annotations": []} for year in ("train2014", "val2014")
+    }
+    for i, split in enumerate(COCO_SPLITS):
+        cocoid = 391895 + 1009 * i
+        folder = "train2014" if split == "train" else "val2014"
+        name = f"COCO_{folder}_{cocoid:012d}.jpg"
+        jpeg(root / folder / name, i)
+        texts = sentences(i, 7 if i == 14 else 6 if i % 7 == 0 else 5, 100 * i)
+        images.append(
+            {
+                "filepath": folder,
+                "sentids": [text["sentid"] for text in texts],
+                "filename": name,
+                "imgid": i,
+                "split": split,
+                "sentences": texts,
+                "cocoid": cocoid,
+            }
+        )
+        year = official[folder]
+        year["images"].append(
+            {"license": 1, "file_name": name, "height": 40, "width": 48, "id": cocoid}
+        )
+        for text in texts:
+            entry = {"image_id": cocoid, "id": text["sentid"], "caption": text["raw"]}
+            year["annotations"].insert(0, entry)  # not in the order of the images
+    (root / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    (root / "annotations").mkdir()
+    for name, content in official.items():
+        (root / "annotations" / f"captions_{name}.json").write_text(
+            json.dumps({"info": {"year": 2014}, "licenses": []} | content)
+        )
+    return root
+
+
+def shard(path: Path, samples: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, data in samples.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def clip_benchmark(root: Path, task: str = "classification", splits: tuple[str, ...] = ()) -> Path:
+    """What clip_benchmark_export_wds writes: ROOT/test/{nshards.txt,0.tar,1.tar} and what is
+    beside the splits. Sample keys are s0000000 and on, pictures WebP."""
+    for split in splits or ("train", "test"):
+        for number in range(2):
+            samples = {}
+            for i in range(10 * number, 10 * number + 10):
+                samples[f"s{i:07d}.webp"] = encoded(i, "WEBP")
+                if task == "classification":
+                    samples[f"s{i:07d}.cls"] = str(i % 3).encode()
+                else:
+                    texts = [text["raw"].strip() for text in sentences(i, 5, 0)]
+                    samples[f"s{i:07d}.txt"] = "\n".join(texts).encode()
+            shard(root / split / f"{number}.tar", samples)
+        (root / split / "nshards.txt").write_text("2")
+    if task == "classification":
+        (root / "classnames.txt").write_text("cat\nred fox\ngolden retriever\n")
+        (root / "zeroshot_classification_templates.txt").write_text(
+            "a photo of a {c}.\na drawing of the {c}.\n"
+        )
+    else:
+        (root / "dataset_type.txt").write_text("retrieval\n")
+    return root
