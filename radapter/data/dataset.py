@@ -13,7 +13,16 @@ from pathlib import Path
 from PIL import Image
 
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import Data, EmojiData, FolderData, HeldOut, ShardsData, TableData
+from radapter.recipe_data import (
+    Data,
+    EmojiData,
+    FolderData,
+    HeldOut,
+    ImageNetData,
+    ObjectNetData,
+    ShardsData,
+    TableData,
+)
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -37,6 +46,11 @@ class Dataset:
     """Pictures with one number show the same thing: they are positives of each other's texts"""
     group_names: list[str] = field(default_factory=list)
     """What those things are called; empty if each picture is a thing of its own"""
+    answers: list[list[int]] = field(default_factory=list)
+    """What a classifier may answer: groups of classes, each scored by the best of its classes. A
+    class in no group is never answered. Empty: every class, those of one name being one answer"""
+    protocol: dict[str, str] = field(default_factory=dict)
+    """Choices that a score depends on and that the field makes in several ways"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,6 +72,8 @@ class Dataset:
         digest = hashlib.sha256(self.source.encode())
         for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
             digest.update(repr(part).encode())
+        if self.answers:
+            digest.update(repr(self.answers).encode())
         return digest.hexdigest()
 
 
@@ -71,6 +87,24 @@ def located(settings: Data, path: str) -> Path:
     return Path(root).expanduser() / Path(path).expanduser()
 
 
+def first_folder(settings: Data, root: str | None, usual: tuple[str, ...], what: str) -> Path:
+    """The folder `root`, or the first of the usual names that is under the data root.
+
+    Raises:
+        BrokenInput: it is not there; the message names every place that was looked at.
+    """
+    places = [located(settings, path) for path in ((root,) if root is not None else usual)]
+    for place in places:
+        if place.is_dir():
+            return place
+    if root is not None:
+        raise BrokenInput(f"{what} is not at {places[0]}: no such folder.")
+    base = located(settings, "")
+    raise BrokenInput(
+        f"{what} is not under {base.resolve()} in any of its usual folders: {', '.join(usual)}."
+    )
+
+
 def open_data(settings: Data) -> Dataset:
     """The data that a recipe or suite describes.
 
@@ -78,7 +112,7 @@ def open_data(settings: Data) -> Dataset:
         BrokenInput: a file or folder is missing, empty or damaged.
         UsageError: the description does not fit the source, such as an unknown style.
     """
-    from radapter.data import emoji, folders, shards, tables
+    from radapter.data import emoji, folders, imagenet, objectnet, shards, tables
 
     if isinstance(settings, EmojiData):
         dataset = emoji.open_emoji(settings)
@@ -88,6 +122,10 @@ def open_data(settings: Data) -> Dataset:
         dataset = tables.open_table(settings)
     elif isinstance(settings, ShardsData):
         dataset = shards.open_shards(settings)
+    elif isinstance(settings, ImageNetData):
+        dataset = imagenet.open_imagenet(settings)
+    elif isinstance(settings, ObjectNetData):
+        dataset = objectnet.open_objectnet(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
     if settings.task == "classification" and dataset.keys and not dataset.labels:
@@ -96,6 +134,8 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if isinstance(settings, HeldOut):
         dataset = _split(dataset, settings)
+    if isinstance(settings, ImageNetData) and settings.split != "validation":
+        dataset = imagenet.draw_shots(dataset, settings)
     if not len(dataset):
         raise BrokenInput(f"{dataset.source} has no pictures.")
     return dataset
