@@ -11,6 +11,7 @@ import typer
 
 from radapter.errors import RadapterError
 from radapter_cli import console
+from radapter_cli.data import data
 from radapter_cli.demo import demo
 from radapter_cli.eval import eval_command
 from radapter_cli.export import export
@@ -70,6 +71,7 @@ app.command("eval")(eval_command)
 app.command()(demo)
 app.command()(runs)
 app.command()(recipes)
+app.command()(data)
 app.command()(info)
 
 

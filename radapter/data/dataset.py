@@ -27,6 +27,10 @@ from radapter.recipe_data import (
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
+class MissingData(BrokenInput):
+    """The data is not where it was looked for; it may be whole elsewhere."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Pictures and what is known of them; every list has one entry a picture."""
@@ -91,16 +95,16 @@ def first_folder(settings: Data, root: str | None, usual: tuple[str, ...], what:
     """The folder `root`, or the first of the usual names that is under the data root.
 
     Raises:
-        BrokenInput: it is not there; the message names every place that was looked at.
+        MissingData: it is not there; the message names every place that was looked at.
     """
     places = [located(settings, path) for path in ((root,) if root is not None else usual)]
     for place in places:
         if place.is_dir():
             return place
     if root is not None:
-        raise BrokenInput(f"{what} is not at {places[0]}: no such folder.")
+        raise MissingData(f"{what} is not at {places[0]}: no such folder.")
     base = located(settings, "")
-    raise BrokenInput(
+    raise MissingData(
         f"{what} is not under {base.resolve()} in any of its usual folders: {', '.join(usual)}."
     )
 

@@ -77,7 +77,8 @@ LEVELS = 5
 def _timm_list(name: str) -> list[str]:
     """The lines of one of timm's data files, without importing timm."""
     spec = find_spec("timm")  # open_clip needs it, so it is there
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     path = Path(spec.origin).parent / "data" / "_info" / name
     return path.read_text(encoding="utf-8").splitlines()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, located, read_picture
+from radapter.data.dataset import Dataset, MissingData, located, read_picture
 from radapter.errors import BrokenInput, nearest
 from radapter.recipe_data import TableData
 
@@ -20,7 +20,7 @@ def open_table(settings: TableData) -> Dataset:
     """
     path = located(settings, settings.path)
     if not path.is_file():
-        raise BrokenInput(f"No such table: {path}.")
+        raise MissingData(f"No such table: {path}.")
     root = located(settings, settings.root) if settings.root else path.parent
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

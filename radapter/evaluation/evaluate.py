@@ -24,6 +24,7 @@ from radapter.evaluation.classification import (
 )
 from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.suite import Suite, Task
+from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
 BINS = 15  # of the calibration error, as most papers have it
@@ -36,12 +37,18 @@ METRICS = {
 class Prepares(Protocol):
     """What makes a runtime's inputs: a `LoadedModel`, or what a bundle brings along."""
 
-    tokenizer: Any
-    """list of texts -> token ids [n, length], int64"""
-    preprocess: Any
-    """PIL picture -> float tensor [3, height, width]"""
-    config: dict[str, Any]
-    """With `preprocess_cfg`"""
+    @property
+    def tokenizer(self) -> Any:
+        """list of texts -> token ids [n, length], int64"""
+
+    @property
+    def preprocess(self) -> Any:
+        """PIL picture -> float tensor [3, height, width]"""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """With `preprocess_cfg`"""
+        ...
 
     def shorten(self, tokens: Tensor) -> Tensor:
         """Token ids cut to the longest text, where that changes nothing."""
@@ -124,9 +131,7 @@ class Evaluation:
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
         """Every metric's mean over the data sets that are whole; what they are, what is not."""
         used = [name for name in names if partial or not self.is_partial(name)]
-        left_out = (
-            {"left_out": [n for n in names if n not in used]} if len(used) < len(names) else {}
-        )
+        left_out = [name for name in names if name not in used]
         means = {
             metric: _summary([self.metrics[name][metric] for name in used])
             for metric in (self.metrics[used[0]] if used else ())
@@ -146,6 +151,8 @@ def _summary(scored: list[Scored]) -> dict[str, Any]:
 def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
     """The choices that a number depends on, to stand beside it; those of a data set stand there."""
     templates = templates_of(suite.templates)
+    concepts = any(isinstance(dataset.data, EmojiData) for dataset in suite.datasets)
+    units = "concepts" if concepts else "pictures"
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
@@ -153,7 +160,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
         "averages": suite.averages,
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": "identical texts are one caption; a tie counts as a miss",
-        "interval": "95 %, percentile bootstrap over concepts",
+        "interval": f"95 %, percentile bootstrap over {units}",
         "preprocessing": loaded.config["preprocess_cfg"],
     }
 
