@@ -57,6 +57,12 @@ def eval_command(
             help="Score a data set of the suite in another way: objectnet=clip-benchmark.",
         ),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET", help="Leave out a data set of the suite, and averages with it."
+        ),
+    ] = None,
     run: console.RunOption = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -78,7 +84,7 @@ def eval_command(
             raise UsageError("--model stands alone: leave --run, --runtime and --alphas out.")
         if not suite:
             raise UsageError("--model needs --suite: `radapter data` lists the suites.")
-        return evaluate_models(suite, protocol or [], model, out, as_json)
+        return evaluate_models(suite, protocol or [], without or [], model, out, as_json)
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
     from radapter.run import find
@@ -92,7 +98,7 @@ def eval_command(
     with console.status("loading"):
         from radapter.evaluation import held_out_suite, load_suite
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
-    suites = with_protocols(suites, protocol or [])
+    suites = changed(suites, protocol or [], without or [])
     if wanted:
         with found.lock():
             results = [evaluate_alphas(found, chosen, wanted) for chosen in suites]
@@ -124,27 +130,38 @@ def eval_command(
     return None
 
 
-def with_protocols(suites: list[Any], protocols: list[str]) -> list[Any]:
-    """The suites with `DATASET=PROTOCOL` set in each that has such a data set."""
+def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list[Any]:
+    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there."""
     for item in protocols:
         name, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"--protocol takes DATASET=PROTOCOL, found '{item}'.")
-        having = [suite for suite in suites if name in (d.name for d in suite.datasets)]
-        for suite in having or suites[:1]:  # which then says what it has
-            suites[suites.index(suite)] = suite.with_protocol(name, value)
+        suites = [s.with_protocol(name, value) if s in _having(suites, name) else s for s in suites]
+    for name in without:
+        suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
     return suites
 
 
+def _having(suites: list[Any], dataset: str) -> list[Any]:
+    """The suites with such a data set; if there is none, the first, which then says what it has."""
+    having = [suite for suite in suites if dataset in (d.name for d in suite.datasets)]
+    return having or suites[:1]
+
+
 def evaluate_models(
-    names: list[str], protocols: list[str], model: str, out: Path | None, as_json: bool
+    names: list[str],
+    protocols: list[str],
+    without: list[str],
+    model: str,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
         from radapter.evaluation import load_suite, standalone
     if out is not None and len(names) > 1:
         raise UsageError("--out is one file: name one suite.")
-    suites = with_protocols([load_suite(name) for name in names], protocols)
+    suites = changed([load_suite(name) for name in names], protocols, without)
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
     candidate = standalone.open_model(model)
     results = []

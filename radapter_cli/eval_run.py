@@ -44,6 +44,7 @@ def evaluate_alphas(found: Run, suite: Any, alphas: list[float]) -> dict[str, An
         "suite": suite.name,
         "trained_metric": merging.trained_metric(found.recipe()),
         "chosen": merging.read_merged(found)[1]["alpha"] if merged else None,
+        "seed": found.recipe().seed,
         "versions": versions(),
         "protocol": protocol(suite, trained.base),
         "points": points,
@@ -95,6 +96,7 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
         "suite": suite.name,
         "alpha": facts["alpha"],
         "weights_hash": facts["weights_hash"],
+        "seed": found.recipe().seed,
         "versions": versions(),
         "protocol": protocol(suite, merged),
         "models": {

@@ -27,7 +27,7 @@ from pathlib import Path
 from PIL import Image
 
 from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, first_folder, read_picture
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, MissingDependency
 from radapter.recipe_data import ImageNetData
 
 USUAL = {
@@ -69,7 +69,8 @@ TITLES = {
 }
 KAGGLE_LIST = "LOC_val_solution.csv"
 TENSORFLOW_LIST = "imagenet_2012_validation_synset_labels.txt"
-DEVKIT_LIST = "ILSVRC2012_validation_ground_truth.txt"
+DEVKIT_LIST, DEVKIT_TABLE = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+DEVKIT = "ILSVRC2012_devkit_t12/data"
 LEVELS = 5
 """How far above a flat `val` its list is looked for: Kaggle's lies four folders higher."""
 
@@ -211,41 +212,72 @@ def _class_of_folders(root: Path, folders: list[str], variant: str) -> dict[str,
 def _flat_labels(root: Path, files: list[str]) -> dict[str, int]:
     """File name -> class number for the flat validation set.
 
-    From Kaggle's LOC_val_solution.csv or TensorFlow's imagenet_2012_validation_synset_labels.txt,
-    in the folder or above it: both hold WordNet ids. The devkit's ground truth holds the
-    challenge's own ids, which are not the places of sorted WordNet ids; a list of those ids alone
-    does not say which edition of the table they belong to, so it is not taken.
+    From the first of these lists that is in the folder or above it: Kaggle's LOC_val_solution.csv;
+    TensorFlow's imagenet_2012_validation_synset_labels.txt; the devkit's ground truth with its
+    meta.mat beside it. The ground truth holds the challenge's own ids, which are not the places of
+    sorted WordNet ids and differ between editions of the challenge: alone it is not taken.
     """
     above = [root, *root.absolute().parents][:LEVELS]
     lists = {
         name: next((f / name for f in above if (f / name).is_file()), None)
-        for name in (KAGGLE_LIST, TENSORFLOW_LIST, DEVKIT_LIST)
+        for name in (KAGGLE_LIST, TENSORFLOW_LIST)
     }
+    devkits = [f / inner for f in above for inner in ("", DEVKIT)]
+    devkit = next((f for f in devkits if (f / DEVKIT_LIST).is_file()), None)
     if path := lists[KAGGLE_LIST]:
         synset_of = _read_kaggle_list(path)
     elif path := lists[TENSORFLOW_LIST]:
-        lines = path.read_text(encoding="utf-8").split()
-        if len(lines) != 50_000:
-            raise BrokenInput(f"{path} has {len(lines)} lines, not one for each of 50,000.")
-        synset_of = {f"ILSVRC2012_val_{i:08d}": synset for i, synset in enumerate(lines, 1)}
+        synset_of = _numbered(path, path.read_text(encoding="utf-8").split())
+    elif devkit and (devkit / DEVKIT_TABLE).is_file():
+        path = devkit / DEVKIT_LIST
+        synset_of = _numbered(path, _read_devkit(devkit))
     else:
-        devkit = lists[DEVKIT_LIST]
         hint = (
-            f" {devkit} is not enough: it holds the challenge's own ids, which are not in the "
-            "order of the classes."
+            f" {devkit / DEVKIT_LIST} is not enough: it holds the challenge's own ids, which only "
+            f"the devkit's {DEVKIT_TABLE} beside it explains."
             if devkit
             else ""
         )
         raise BrokenInput(
             f"{root} is flat, and no list says the classes of its pictures.{hint} Put Kaggle's "
-            f"{KAGGLE_LIST} or TensorFlow's {TENSORFLOW_LIST} beside the pictures or above them, "
-            "or sort the pictures into class folders."
+            f"{KAGGLE_LIST}, TensorFlow's {TENSORFLOW_LIST} or the folder {DEVKIT} beside the "
+            "pictures or above them, or sort the pictures into class folders."
         )
     place = {synset: i for i, synset in enumerate(synsets())}
     unknown = [name for name in files if place.get(synset_of.get(Path(name).stem, "")) is None]
     if unknown:
         raise BrokenInput(f"{path} has no class for pictures in {root}: {_some(unknown)}.")
     return {name: place[synset_of[Path(name).stem]] for name in files}
+
+
+def _numbered(path: Path, ids: list[str]) -> dict[str, str]:
+    """Picture -> WordNet id, from a list with a line for each picture of the whole set."""
+    if len(ids) != 50_000:
+        raise BrokenInput(f"{path} has {len(ids)} lines, not one for each of 50,000.")
+    return {f"ILSVRC2012_val_{i:08d}": synset for i, synset in enumerate(ids, 1)}
+
+
+def _read_devkit(devkit: Path) -> list[str]:
+    """The WordNet ids of the ground truth, by the table of ids in meta.mat, a MATLAB file."""
+    table = devkit / DEVKIT_TABLE
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise MissingDependency(
+            f"{table} is a MATLAB file, which scipy reads. Type first: pip install scipy"
+        ) from None
+    try:
+        rows = loadmat(table, squeeze_me=True)["synsets"]
+        synset_of = {
+            int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if row["num_children"] == 0
+        }
+        lines = (devkit / DEVKIT_LIST).read_text(encoding="utf-8").split()
+        ids = [synset_of[int(line)] for line in lines]
+    except Exception as error:  # whatever a damaged MATLAB file makes scipy raise
+        raise BrokenInput(f"{devkit} is no whole devkit: {error!r}.") from None
+    if sorted(synset_of.values()) != list(synsets()):
+        raise BrokenInput(f"{table} does not name the 1000 classes of ILSVRC 2012.")
+    return ids
 
 
 def _read_kaggle_list(path: Path) -> dict[str, str]:

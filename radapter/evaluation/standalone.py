@@ -73,7 +73,7 @@ def evaluate_model(
     evaluated = evaluate(
         suite, candidate.runtime, candidate.inputs, opened=opened, on_progress=on_progress
     )
-    label = Path(candidate.name).name
+    label = Path(candidate.name).resolve().name
     result = {
         "schema_version": 1,
         "suite": suite.name,

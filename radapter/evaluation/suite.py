@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -120,6 +121,22 @@ class Suite(Section):
         changed = [d.model_copy(update={"data": data}) if d is chosen else d for d in self.datasets]
         return self.model_copy(update={"datasets": changed})
 
+    def without(self, names: Collection[str]) -> Suite:
+        """The suite without some data sets, and without the averages that they are part of.
+
+        Raises:
+            UsageError: there is no such data set, or none is left.
+        """
+        have = [dataset.name for dataset in self.datasets]
+        for name in names:
+            if name not in have:
+                raise UsageError(f"{self.name} has no data set '{name}'.{nearest(name, have)}")
+        if set(have) == set(names):
+            raise UsageError(f"{self.name} has no data sets but these.")
+        averages = {k: v for k, v in self.averages.items() if not set(v) & set(names)}
+        datasets = [dataset for dataset in self.datasets if dataset.name not in names]
+        return self.model_copy(update={"datasets": datasets, "averages": averages})
+
     def anchors_for(self, model: str) -> list[tuple[str, float, Anchors]]:
         """(data set, accuracy in %, its source) of the numbers published for a model."""
         protocols = {d.name: getattr(d.data, "protocol", None) for d in self.datasets}
@@ -128,7 +145,7 @@ class Suite(Section):
             (dataset, value, anchors)
             for anchors in self.anchors
             for dataset, value in anchors.accuracy.get(name, {}).items()
-            if protocols[dataset] in (None, anchors.protocols.get(dataset))
+            if dataset in protocols and protocols[dataset] in (None, anchors.protocols.get(dataset))
         ]
 
     def open(self) -> dict[str, dict[Task, Dataset]]:
@@ -148,6 +165,7 @@ class Suite(Section):
                 except BrokenInput as error:
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
         if problems:
+            problems.append("`radapter data check` says more; `eval --without NAME` does without.")
             raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
 

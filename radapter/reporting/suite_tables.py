@@ -51,7 +51,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
             anchor = anchors.get(name) if metric == "accuracy" else None
             add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
-        for name, mean in first["averages"].items():
+        for name, mean in first.get("averages", {}).items():
             if metric in mean:
                 of = f": {len(mean['datasets'])} of them" if mean.get("left_out") else ""
                 add(f"  {name}{of}", [m["averages"][name][metric] for m in models.values()], None)
@@ -91,7 +91,10 @@ def _notes(
     """Every choice that a number depends on, a line each."""
     protocol = result["protocol"]
     yield f"± is half of the interval ({protocol['interval']})."
-    yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
+    if any("accuracy" in facts for facts in datasets.values()):
+        yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
+    if any("text_to_image_r1" in facts for facts in datasets.values()):
+        yield f"Retrieval: {protocol['retrieval']}."
     choices: dict[str, list[str]] = {}
     for name, facts in datasets.items():
         for key, value in facts["protocol"].items():

@@ -154,6 +154,31 @@ def test_a_partial_set_is_marked(cli, root, suite_file, tiny_folder):
     )
 
 
+def test_a_set_that_is_not_there_can_be_left_out(cli, root, suite_file, tiny_folder):
+    (root / "objectnet-1.0").rename(root / "elsewhere")
+    arguments = ("eval", "--suite", suite_file, "--model", tiny_folder, "--data-root", root)
+    assert cli(*arguments).code == 4
+    outcome = cli(*arguments, "--without", "objectnet")
+    assert outcome.code == 0, outcome.err
+    assert "objectnet" not in outcome.out
+    outcome = cli(*arguments, "--without", "objctnet")
+    assert (outcome.code, "Did you mean 'objectnet'" in outcome.err) == (2, True)
+
+
+def test_a_partial_set_of_a_suite_without_averages(cli, root, suite_file, tiny_folder):
+    """In place of the table by roles, which has no place for the mark."""
+    suite_file.write_text(json.dumps({k: v for k, v in SUITE.items() if k != "averages"}))
+    arguments = ("eval", "--suite", suite_file, "--model", tiny_folder, "--data-root", root)
+    assert "shifted: mean of 2" in cli(*arguments).out
+    for wnid in (synsets()[1], synsets()[2]):
+        (lost,) = (root / "imagenet-r" / wnid).iterdir()
+        lost.unlink()
+    (root / "objectnet-1.0" / "images" / "dress").rename(root / "dress")
+    outcome = cli(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "shifted: objectnet (partial)" in outcome.out
+
+
 def test_published_numbers_stand_beside_ours(cli, root, suite_file, monkeypatch, tiny_folder):
     """A model of a known name, here with weights of our own, so that it is far from them."""
     rows = {"ViT-B-32:openai": {"imagenet-r": 69.33, "objectnet": 44.31}}

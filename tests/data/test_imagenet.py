@@ -1,14 +1,17 @@
 """ImageNet and its shifts, read from miniatures of the layouts in which they are published."""
 
 import hashlib
+import sys
+import types
 
 import imagenet_tree as tree
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from radapter.data import imagenet, open_data
 from radapter.data.imagenet import class_names, subset, synsets
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, MissingDependency
 from radapter.recipe_data import ImageNetData
 
 
@@ -166,7 +169,7 @@ def test_one_set_has_one_fingerprint_in_every_layout(tmp_path):
     assert one.fingerprint() == two.fingerprint() != other.fingerprint()
 
 
-def test_the_challenges_own_ids_are_not_taken(tmp_path):
+def test_the_challenges_own_ids_alone_are_not_taken(tmp_path):
     """Taking 490 for the 490th class is what goes wrong with the devkit's list."""
     root = flat(tmp_path, "imagenet/val")
     with pytest.raises(BrokenInput, match=r"is flat, and no list says the classes .*LOC_val_sol"):
@@ -174,6 +177,71 @@ def test_the_challenges_own_ids_are_not_taken(tmp_path):
     (root.parent / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n171\n")
     with pytest.raises(BrokenInput, match=r"ground_truth.txt is not enough: it holds the chall"):
         opened(tmp_path, "val")
+
+
+def own_id(label):
+    """The challenge's id of a class in the tests: its order is not that of WordNet ids."""
+    return 1000 - label
+
+
+def devkit(tmp_path, change=lambda ids: ids):
+    """The devkit beside imagenet/val, and what scipy reads from its meta.mat: 1000 classes and
+    groups of them, which have children and ids above 1000."""
+    folder = tmp_path / "imagenet" / "ILSVRC2012_devkit_t12" / "data"
+    folder.mkdir(parents=True)
+    ids = change([own_id(VAL.get(number, 1)) for number in range(1, 50_001)])
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(map(str, ids)))
+    (folder / "meta.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    rows = [(own_id(i), wnid, 0) for i, wnid in enumerate(synsets())] + [(1001, "n00001740", 8)]
+    kinds = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "num_children")]
+    return folder, np.array(sorted(rows), dtype=kinds)
+
+
+@pytest.fixture
+def scipy_reads(monkeypatch):
+    """scipy, which is no dependency, with a `loadmat` that gives these rows."""
+
+    def install(rows):
+        io = types.ModuleType("scipy.io")
+        io.loadmat = lambda path, squeeze_me: {"synsets": rows}
+        monkeypatch.setitem(sys.modules, "scipy", types.ModuleType("scipy"))
+        monkeypatch.setitem(sys.modules, "scipy.io", io)
+
+    return install
+
+
+def test_the_devkits_list_with_its_table(tmp_path, scipy_reads):
+    flat(tmp_path, "imagenet/val")
+    _, rows = devkit(tmp_path)
+    scipy_reads(rows)
+    check_val(opened(tmp_path, "val"))
+    rows["WNID"][3] = "n00000000"
+    with pytest.raises(BrokenInput, match="does not name the 1000 classes of ILSVRC 2012"):
+        opened(tmp_path, "val")
+
+
+def test_a_damaged_devkit(tmp_path, scipy_reads):
+    flat(tmp_path, "imagenet/val")
+    _, rows = devkit(tmp_path, lambda ids: [1001, *ids[1:]])
+    scipy_reads(rows)
+    with pytest.raises(BrokenInput, match=r"is no whole devkit: KeyError\(1001\)"):
+        opened(tmp_path, "val")
+
+
+def test_the_devkits_table_needs_scipy(tmp_path, monkeypatch):
+    flat(tmp_path, "imagenet/val")
+    devkit(tmp_path)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingDependency, match="pip install scipy"):
+        opened(tmp_path, "val")
+
+
+def test_a_matlab_file_of_scipys(tmp_path):
+    io = pytest.importorskip("scipy.io", reason="scipy is no dependency; it reads meta.mat")
+    flat(tmp_path, "imagenet/val")
+    folder, rows = devkit(tmp_path)
+    io.savemat(folder / "meta.mat", {"synsets": rows[:, None]})
+    check_val(opened(tmp_path, "val"))
 
 
 def test_a_sorted_copy_is_taken_before_the_flat_one(tmp_path):

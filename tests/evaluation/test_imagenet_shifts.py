@@ -222,6 +222,7 @@ def test_a_missing_suite_is_one_message(tmp_path):
     with pytest.raises(BrokenInput) as caught:
         shipped(tmp_path).open()
     assert str(caught.value).count("Published at") == 1
+    assert "eval --without NAME" in str(caught.value)
     assert "\nimagenet-a: ImageNet-A is not under" in str(caught.value)
 
 
@@ -290,6 +291,19 @@ def test_anchors_are_of_these_weights_this_protocol_and_whole_sets(tmp_path):
     found = with_anchors(evaluate_mini(tmp_path, whole(other)), "ViT-B-16-quickgelu:openai")
     assert found["anchors"]["objectnet"]["published"] == pytest.approx(0.5531)
     assert with_anchors(result, "ViT-B-16:laion400m_e32") == {}
+
+
+def test_a_suite_without_one_of_its_sets(tmp_path):
+    fill_suite(tmp_path)
+    (tmp_path / "objectnet-1.0").rename(tmp_path / "elsewhere")
+    suite = shipped(tmp_path).without(["objectnet"])
+    result = evaluate_mini(tmp_path, suite).result()
+    assert list(result["averages"]) == ["4 shifts, without ObjectNet"]
+    assert "objectnet" not in {name for name, _, _ in suite.anchors_for("ViT-B-16:openai")}
+    with pytest.raises(UsageError, match="has no data set 'objctnet'"):
+        suite.without(["objctnet"])
+    with pytest.raises(UsageError, match="has no data sets but these"):
+        suite.without([d.name for d in suite.datasets])
 
 
 def test_a_suite_that_names_what_is_not_there():
