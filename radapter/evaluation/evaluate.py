@@ -156,7 +156,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
-        "head": f"mean of normalized text features over {len(templates)} templates, normalized",
+        "head": f"mean of normalized text features, templates: {len(templates)}; normalized",
         "averages": suite.averages,
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": "identical texts are one caption; a tie counts as a miss",

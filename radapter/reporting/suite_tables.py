@@ -90,6 +90,9 @@ def _notes(
 ) -> Iterator[str]:
     """Every choice that a number depends on, a line each."""
     protocol = result["protocol"]
+    for label, model in result["models"].items():
+        weights = str(model["provenance"].get("weights_hash"))[:16]
+        yield f"{label}: {model['runtime']}, {model['device']}, {model['precision']}, {weights}."
     yield f"± is half of the interval ({protocol['interval']})."
     if any("accuracy" in facts for facts in datasets.values()):
         yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."

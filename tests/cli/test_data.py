@@ -220,6 +220,28 @@ def test_a_bundle_without_a_run(cli, root, suite_file, exported, tmp_path):  # n
         )
 
 
+def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
+    """A column a model, the averages under them, and over alpha too."""
+    arguments = ("eval", "--suite", suite_file, "--data-root", root)
+    outcome = cli(*arguments, "--runtime", "torch", "--protocol", "objectnet=clip-benchmark")
+    assert outcome.code == 0, outcome.err
+    row = next(line for line in outcome.out.splitlines() if line.startswith("  both"))
+    assert row.count("±") == 2
+    assert "objectnet: objectnet: clip-benchmark." in outcome.out
+    saved = json.loads((merged.evaluations / "my-suite-alpha-0.50-torch.json").read_text())
+    assert saved["seed"] == 3
+    assert saved["models"]["zero-shot"]["averages"]["both"]["datasets"] == [
+        "imagenet-r",
+        "objectnet",
+    ]
+    assert "anchors" not in saved["models"]["zero-shot"]
+    outcome = cli(*arguments, "--alphas", "0:1:0.5", "--without", "objectnet", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = json.loads(outcome.out)["results"]
+    assert [list(point["datasets"]) for point in result["points"]] == [["imagenet-r"]] * 3
+    assert "torch" in result["versions"]
+
+
 def test_options_that_do_not_go_together(cli, tiny_folder):
     for arguments, message in {
         ("--model", tiny_folder): "--model needs --suite",
