@@ -55,8 +55,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 METRICS = emoji_study_tables.METRICS
 TEST_ALPHAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Where finalists are tested, beside the alpha that validation chose"""
-FINAL = [(fold, fold) for fold in range(5)] + [(0, 5), (0, 6)]
-"""(fold, seed) of the finalists: every fold, each with a seed of its own, then more of fold 0"""
+FINAL = [(fold, fold) for fold in range(5)]
+"""(fold, seed) of the finalists: every fold, each with a seed of its own"""
+FEWER = FINAL[:3]
+"""Of additions to the finalists and of R-Adapter without its parts, and of retrieval"""
+MAIN = ("zero-shot", "full", "linear probe", "lora", "r-adapter", "r-adapter low rank")
 app = typer.Typer(add_completion=False, help=__doc__.split("\n")[0])
 OutOption = Annotated[Path, typer.Option(help="Where results are kept.")]
 JobsOption = Annotated[int, typer.Option(help="Runs at a time, each on its share of the cores.")]
@@ -378,36 +381,46 @@ def choose(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
 
 @app.command()
 def final(jobs: JobsOption = 1, out: OutOption = OUT) -> None:
-    """Test the chosen settings on every fold and with more seeds."""
-    # By fold and seed first: whenever this is stopped, the finalists have equally many runs.
-    settings = [*finalists(out, "emoji"), *finalists(out, RETRIEVAL)]
-    run_all("final", [(s, fold, seed) for fold, seed in FINAL for s in settings], jobs, out)
+    """Test the chosen settings: the methods on every fold, the rest on fewer."""
+    emoji_settings, retrieval = finalists(out, "emoji"), finalists(out, RETRIEVAL)
+    main = [setting for setting in emoji_settings if setting.name in MAIN]
+    rest = [setting for setting in emoji_settings if setting.name not in MAIN]
+    tasks = [
+        (setting, fold, seed)
+        for settings, pairs in ((main, FINAL), (retrieval, FEWER), (rest, FEWER))
+        for fold, seed in pairs
+        for setting in settings
+    ]
+    run_all("final", tasks, jobs, out)
 
 
 @app.command()
 def report(out: OutOption = OUT) -> None:
     """Print the tables, for fold 0 and for every fold, and write what the pictures show."""
-    summary: dict[str, Any] = {"schema_version": 1, "base_hash": model_hash(), "recipes": {}}
-    for recipe in ("emoji", RETRIEVAL):
-        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
+    summary: dict[str, Any] = {"schema_version": 1, "base_hash": model_hash(), "tables": {}}
+    emoji_settings = finalists(out, "emoji")
+    for title, recipe, settings, pairs in (
+        ("emoji", "emoji", [s for s in emoji_settings if s.name in MAIN], FINAL),
+        ("emoji, fold 0", "emoji", emoji_settings, FINAL[:1]),
+        ("emoji, parts and additions", "emoji", emoji_settings, FEWER),
+        ("emoji-retrieval", RETRIEVAL, finalists(out, RETRIEVAL), FEWER),
+    ):
         found = {
-            s.name.removeprefix("retrieval "): {
-                pair: result for pair in FINAL if (result := read(out, "final", s, *pair))
-            }
-            for s in finalists(out, recipe)
+            s.name.removeprefix("retrieval "): [
+                result for pair in pairs if (result := read(out, "final", s, *pair))
+            ]
+            for s in settings
         }
-        # Only what every finalist has been run on can be compared.
-        common = [pair for pair in FINAL if all(pair in results for results in found.values())]
-        if not common:
-            raise typer.BadParameter("no fold and seed has a result of every finalist: run `final`")
-        concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in common}
-        for title, pairs in (("fold 0", [p for p in common if p[0] == 0]), ("all folds", common)):
-            results = {name: [of[pair] for pair in pairs] for name, of in found.items()}
-            methods = emoji_study_tables.summarize(results, concepts, trained)
-            kept = summary["recipes"].setdefault(recipe, {})
-            kept[title] = {"runs": pairs, "methods": methods}
-            print(f"\n## {recipe}, {title}: (fold, seed) {pairs}\n")
-            emoji_study_tables.show(methods)
+        if any(len(results) < len(pairs) for results in found.values()):
+            raise typer.BadParameter(f"{title}: some runs are missing: run `final`")
+        concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in pairs}
+        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
+        methods = emoji_study_tables.summarize(found, concepts, trained)
+        summary["tables"][title] = {"runs": pairs, "methods": methods}
+        print(f"\n## {title}: (fold, seed) {pairs}\n")
+        emoji_study_tables.show(methods)
+        for metric in ("accuracy", "text_to_image_r1"):
+            emoji_study_tables.show_moved(found, concepts, "unseen", metric)
     write_atomic(SUMMARY, json.dumps(summary, indent=1) + "\n")
     print(f"\nWritten: {SUMMARY}")
 

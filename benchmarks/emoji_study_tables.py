@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from radapter.data import emoji
 from radapter.evaluation.intervals import mean_interval
 
-METRICS = ("accuracy", "text_to_image_r1", "image_to_text_r1")
+METRICS = {
+    "accuracy": "Class accuracy",
+    "text_to_image_r1": "Caption to picture, R@1",
+    "image_to_text_r1": "Picture to caption, R@1",
+}
 ROLES = {
     "noto": ["noto"],
     "unseen": ["emojione", "emojione-monotone"],
@@ -22,7 +27,6 @@ ROLES = {
         "noto-v1",
     ],
 }
-SHORT = {"accuracy": "class", "text_to_image_r1": "find", "image_to_text_r1": "caption"}
 COSTS = {
     "trainable": "trained parameters",
     "stored_bytes": "stored bytes",
@@ -142,6 +146,39 @@ def alphas(results: Results) -> list[float]:
     return sorted(map(float, set.intersection(*(set(r["test"]["noto"]) for r in results))))
 
 
+def moved(
+    results: Results, zero_shot: Results, concepts: Concepts, role: str, metric: str, alpha: float
+) -> dict[str, tuple[float, float]]:
+    """By subgroup: how many items the zero-shot model hits and the tuned one misses, and the other
+    way round. The subgroups that lose most come first."""
+    names = [concept["subgroup"] for concept in emoji.concepts()]
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    ours, clusters = items(results, concepts, role, metric, alpha)
+    theirs, _ = items(zero_shot, concepts, role, metric, 0.0)
+    for after, before, of_items in zip(ours, theirs, clusters, strict=True):
+        for change, concept in zip(after - before, of_items, strict=True):
+            found[names[concept]][int(change > 0)] += abs(change)
+    order = sorted(found, key=lambda name: found[name][1] - found[name][0])
+    return {name: (found[name][0], found[name][1]) for name in order}
+
+
+def show_moved(
+    found: dict[str, Results], concepts: Concepts, role: str, metric: str, alpha: float = 1.0
+) -> None:
+    """Print what was lost and gained, and the subgroups at both ends, for each method."""
+    print(f"\n### {METRICS[metric]}, {role}: items lost and gained at alpha {alpha:g}\n")
+    print("| | lost | gained | most lost (lost, gained) | most gained |\n|---|---|---|---|---|")
+    for name, results in found.items():
+        if alpha in alphas(results):
+            of = moved(results, found["zero-shot"], concepts, role, metric, alpha)
+            ends = [
+                ", ".join(f"{group} ({of[group][0]:.0f}, {of[group][1]:.0f})" for group in some)
+                for some in (list(of)[:4], list(of)[:-4:-1])
+            ]
+            lost, gained = (sum(pair[i] for pair in of.values()) for i in (0, 1))
+            print(f"| {name} | {lost:.0f} | {gained:.0f} | {ends[0]} | {ends[1]} |")
+
+
 # ---------------------------------------------------------------- the summary and its tables
 
 
@@ -150,7 +187,9 @@ def summarize(found: dict[str, Results], concepts: Concepts, trained: str) -> di
 
     `trained` is the metric of the trained task; the curves are compared over it, on noto.
     """
-    pairs = [(role, metric) for metric in METRICS for role in ROLES]
+    pairs = [
+        (role, metric) for metric in ("accuracy", "text_to_image_r1") for role in ("noto", "unseen")
+    ]
 
     def table(cell: Callable[[str, str], Any]) -> dict[str, dict[str, Any]]:
         return {m: {role: cell(role, m) for role in ROLES} for m in METRICS}
@@ -190,34 +229,33 @@ def summarize(found: dict[str, Results], concepts: Concepts, trained: str) -> di
 
 def show(summary: dict[str, Any]) -> None:
     """Print the summary as Markdown."""
-    columns = [(role, metric) for metric in METRICS for role in ROLES]
-    header = " | ".join(f"{SHORT[metric]} {role}" for role, metric in columns)
-    line = "---|" * len(columns)
-    print("In %, with 95 % intervals over concepts.\n")
-    print(f"| | alpha | {header} |\n|---|---|{line}")
-    for name, method in summary.items():
-        for key in ("chosen", "at_one"):
-            if key in method:
-                alpha = np.mean(method["alphas"]) if key == "chosen" else 1.0
-                cells = [percent(method[key][metric][role]) for role, metric in columns]
-                print(f"| {name} | {alpha:.2f} | " + " | ".join(cells) + " |")
-    print("\n| | " + " | ".join(COSTS.values()) + " |\n|---|" + "---|" * len(COSTS))
+    print(
+        "In %, with 95 % intervals over concepts. The last three columns are the difference from "
+        f"`{REFERENCE}`, each at its own alpha."
+    )
+    for metric, title in METRICS.items():
+        columns = [*ROLES, *(f"{role}, diff." for role in ROLES)]
+        print(f"\n### {title}\n\n| | alpha | {' | '.join(columns)} |\n|---|---|{'---|' * 6}")
+        for name, method in summary.items():
+            for key in ("chosen", "at_one"):
+                if key not in method:
+                    continue
+                alpha = "1" if key == "at_one" else f"{np.mean(method['alphas']):.2f}"
+                apart = method["difference"] if key == "chosen" else None
+                cells = [percent(method[key][metric][role]) for role in ROLES]
+                cells += [percent(apart[metric][r], "+") if apart else "" for r in ROLES]
+                print(f"| {name} | {alpha} | {' | '.join(cells)} |")
+    print(f"\n### Cost\n\n| | {' | '.join(COSTS.values())} |\n|---|{'---|' * len(COSTS)}")
     for name, method in summary.items():
         cells = ["–" if v is None else f"{v:,.3g}" for v in method["cost"].values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    print(f"\nDifferences from `{REFERENCE}`, each at its own alpha:\n")
-    print(f"| | {header} |\n|---|{line}")
-    for name, method in summary.items():
-        if method["difference"]:
-            cells = [percent(method["difference"][m][role], "+") for role, m in columns]
-            print(f"| {name} | " + " | ".join(cells) + " |")
+        print(f"| {name} | {' | '.join(cells)} |")
     compared = list(next(m["above"] for m in summary.values() if m["above"]))
-    print(f"\nCurve over alpha above that of `{REFERENCE}`, at equal score on noto:\n")
-    print("| | " + " | ".join(compared) + " |\n|---|" + "---|" * len(compared))
+    print(f"\n### Curve over alpha above that of `{REFERENCE}`, at equal score on noto\n")
+    print(f"| | {' | '.join(compared)} |\n|---|{'---|' * len(compared)}")
     for name, method in summary.items():
         if method["above"]:
             cells = [percent(method["above"][key], "+") for key in compared]
-            print(f"| {name} | " + " | ".join(cells) + " |")
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 def percent(triple: Triple | None, sign: str = "") -> str:

@@ -30,7 +30,7 @@ from radapter.runtimes import Runtime
 BINS = 15  # of the calibration error, as most papers have it
 METRICS = {
     "classification": ["accuracy"],
-    "retrieval": ["text_to_image_r1", "image_to_text_r1", "text_to_image_r5", "image_to_text_r5"],
+    "retrieval": [f"{way}_r{k}" for k in (1, 5, 10) for way in ("text_to_image", "image_to_text")],
 }
 
 
@@ -85,6 +85,8 @@ class Evaluation:
     differ from the published ones (None if they do not)"""
     calibration: dict[str, float] = field(default_factory=dict)
     """Expected calibration error by data set, from 0 to 1"""
+    ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
 
     def value(self, dataset: str, metric: str) -> float:
         return float(self.metrics[dataset][metric].scores.mean())
@@ -104,6 +106,8 @@ class Evaluation:
             if dataset.name in self.calibration:
                 own["calibration_error"] = {"value": self.calibration[dataset.name], "bins": BINS}
             datasets[dataset.name] = {"role": dataset.role, **self.sets[dataset.name], **own}
+            if dataset.name in self.ranks:
+                datasets[dataset.name]["retrieval"] = self._retrieval(dataset.name)
         roles: dict[str, Any] = {}
         for role in self.suite.roles():
             names = [d.name for d in self.suite.datasets if d.role == role]
@@ -137,6 +141,14 @@ class Evaluation:
             for metric in (self.metrics[used[0]] if used else ())
         }
         return {"datasets": used, **({"left_out": left_out} if left_out else {}), **means}
+
+    def _retrieval(self, dataset: str) -> dict[str, float]:
+        """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
+        both ways, and median ranks, from 1."""
+        ranks = self.ranks[dataset]
+        recalls = sum(self.value(dataset, metric) for metric in METRICS["retrieval"])
+        medians = {f"{way}_median_rank": 1 + float(r.median()) for way, r in ranks.items()}
+        return {"recall_sum": 100 * recalls} | medians
 
 
 def _summary(scored: list[Scored]) -> dict[str, Any]:
@@ -208,14 +220,15 @@ def evaluate(
             on_progress(done, total)
         features = torch.cat(chunks)
         evaluation.image_features[name] = features
-        evaluation.sets[name] = _facts(suite, name, next(iter(tasks.values())))
+        facts = _facts(suite, name, next(iter(tasks.values())))
+        evaluation.sets[name] = facts | {"pictures": len(features)}
         scored = evaluation.metrics[name] = {}
         for task, dataset in tasks.items():
             own = features[[row[key] for key in dataset.keys]]
             if task == "classification":
                 _classify(evaluation, name, dataset, own, texts.head(dataset, suite))
             else:
-                _retrieve(scored, dataset, own, texts)
+                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts)
     return evaluation
 
 
@@ -289,15 +302,21 @@ def _classify(
     evaluation.predictions[name] = merge_equal_names(dataset.class_names)[first[predicted]]
 
 
-def _retrieve(scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts) -> None:
+def _retrieve(
+    scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts
+) -> dict[str, Tensor]:
     captions, pictures_of, captions_of = retrieval.caption_positives(dataset.captions)
     text_features = texts.captions(captions)
     groups = np.array(dataset.groups)
     first_group = groups[[right[0] for right in pictures_of]]
-    for k in (1, 5):
-        ranks = retrieval.best_ranks(text_features, features, pictures_of)
-        odds = retrieval.chance(pictures_of, len(features)) * k
-        scored[f"text_to_image_r{k}"] = Scored((ranks < k).numpy(), first_group, odds)
-        ranks = retrieval.best_ranks(features, text_features, captions_of)
-        odds = retrieval.chance(captions_of, len(captions)) * k
-        scored[f"image_to_text_r{k}"] = Scored((ranks < k).numpy(), groups, odds)
+    found = {}
+    for way, queries, targets, positives, clusters in (
+        ("text_to_image", text_features, features, pictures_of, first_group),
+        ("image_to_text", features, text_features, captions_of, groups),
+    ):
+        ranks = found[way] = retrieval.best_ranks(queries, targets, positives)
+        odds = retrieval.chance(positives, len(targets))
+        for k in (1, 5, 10):
+            hits = (ranks < k).numpy()
+            scored[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))
+    return found

@@ -7,23 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+SIMILARITIES = 1 << 24
+"""How many similarities are held at a time: 64 MB; with copies and masks some 300 MB"""
+
 
 def best_ranks(
-    queries: Tensor, targets: Tensor, positives: Sequence[Sequence[int]], chunk: int = 1024
+    queries: Tensor,
+    targets: Tensor,
+    positives: Sequence[Sequence[int]],
+    chunk: int | None = None,
 ) -> Tensor:
     """The rank, from 0, of the best positive of each query.
 
     The rank is the number of non-positives whose similarity is at least that of the best
-    positive: a tie counts as a miss. Memory is `chunk` x targets, never queries x targets.
+    positive: a tie counts as a miss. Similarities are formed a few queries at a time, never
+    queries x targets, so memory hardly grows with either.
 
     Args:
         queries: unit-norm features [queries, dim].
         targets: unit-norm features [targets, dim].
         positives: for each query the numbers of its right targets, at least one.
+        chunk: queries at a time; None: as many as `SIMILARITIES` allows.
 
     Returns:
         int64 [queries]; recall at k is the share below k.
     """
+    chunk = chunk or max(1, SIMILARITIES // len(targets))
     ranks = []
     for start in range(0, len(queries), chunk):
         similarity = queries[start : start + chunk] @ targets.T

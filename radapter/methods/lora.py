@@ -4,7 +4,9 @@
 
 for the attention's query, key and value (each with factors of its own), its output projection and
 both layers of the MLP. The weight itself is parametrized, since `nn.MultiheadAttention` reads its
-weights without calling its linear layer; that is also why this is no wrapper of the peft package.
+weights without calling its linear layer. The peft package (0.21) wraps that class, with one factor
+for query, key and value together, and refuses open_clip's own attention class, which this takes
+too; and it would bring transformers and accelerate as required packages.
 """
 
 from __future__ import annotations

@@ -63,13 +63,12 @@ def curve(result: dict[str, Any], label: str) -> Curve:
     )
 
 
-def study(recipe: str = "emoji", runs: str = "all folds") -> dict[str, Any]:
-    """The built-in study's summary of one recipe: `runs` and `methods`.
+def study(table: str = "emoji") -> dict[str, Any]:
+    """One table of the built-in study: its `runs` and, for each of its `methods`, the numbers.
 
     Written by `benchmarks/emoji_study.py report`.
     """
-    summary = json.loads(STUDY.read_text(encoding="utf-8"))
-    return summary["recipes"][recipe][runs]
+    return json.loads(STUDY.read_text(encoding="utf-8"))["tables"][table]
 
 
 def study_curves(

@@ -86,3 +86,57 @@ def test_a_curve_that_turns_back_counts_what_it_kept_on_the_way(tables):
     x, y = np.array([0.4, 0.6, 0.5]), np.array([0.3, 0.2, 0.0])
     kept = tables._kept(x, y, np.array([0.4, 0.5, 0.6, 0.9]))
     assert kept.tolist() == pytest.approx([0.3, 0.25, 0.2, 0.2])
+
+
+def test_the_summary_is_what_the_tables_print(tables, capsys):
+    sets = [name for names in tables.ROLES.values() for name in names]
+
+    def run(rising):
+        def at(alpha):
+            hits = {
+                m: "1" * (40 + int(rising * alpha)) + "0" * (60 - int(rising * alpha))
+                for m in tables.METRICS
+            }
+            return dict.fromkeys(sets, hits)
+
+        scored = {str(alpha): at(alpha) for alpha in (0.0, 0.5, 1.0)}
+        test = {name: {alpha: scored[alpha][name] for alpha in scored} for name in sets}
+        cost = dict.fromkeys(tables.COSTS, 7.0)
+        return {"fold": 0, "alpha": 0.5, "test": test, **cost}
+
+    zero = run(0)
+    zero["test"] = {name: {"0.0": hits["0.0"]} for name, hits in zero["test"].items()}
+    zero |= {"alpha": 0.0, "seconds": None}
+    concepts = {0: {name: {m: list(range(100)) for m in tables.METRICS} for name in sets}}
+    found = {"zero-shot": [zero], "full": [run(20)], "other": [run(30)]}
+    summary = tables.summarize(found, concepts, "accuracy")
+    assert summary["zero-shot"]["chosen"]["accuracy"]["unseen"][0] == pytest.approx(0.4)
+    assert "at_one" not in summary["zero-shot"]
+    assert summary["zero-shot"]["above"] is None
+    assert summary["other"]["at_one"]["accuracy"]["seen"][0] == pytest.approx(0.7)
+    assert summary["other"]["difference"]["text_to_image_r1"]["noto"][0] == pytest.approx(0.05)
+    assert [p["accuracy"]["noto"] for p in summary["full"]["curve"]] == pytest.approx(
+        [0.4, 0.5, 0.6]
+    )
+    # Every score rises with alpha, so at any level the ends of the curves are compared.
+    assert summary["other"]["above"]["unseen accuracy"][0] == pytest.approx(0.1)
+    tables.show(summary)
+    printed = capsys.readouterr().out
+    assert "| other | 0.50 | 55.0 [" in printed
+    assert "+5.0 [" in printed
+    assert "| zero-shot | 7 | 7 | – | 7 | 7 |" in printed
+
+
+def test_what_was_lost_and_gained_by_subgroup(tables, capsys):
+    from radapter.data import emoji
+
+    subgroup = [c["subgroup"] for c in emoji.concepts()]
+    first, other = subgroup[0], next(name for name in subgroup if name != subgroup[0])
+    of_items = [subgroup.index(first), subgroup.index(first), subgroup.index(other)]
+    concepts = {0: {"noto": {"accuracy": of_items}}}
+    zero = [{"fold": 0, "alpha": 0.0, "test": {"noto": {"0.0": {"accuracy": "110"}}}}]
+    tuned = [{"fold": 0, "alpha": 0.5, "test": {"noto": {"1.0": {"accuracy": "011"}}}}]
+    found = tables.moved(tuned, zero, concepts, "noto", "accuracy", 1.0)
+    assert found == {first: (1.0, 0.0), other: (0.0, 1.0)}
+    tables.show_moved({"zero-shot": zero, "full": tuned}, concepts, "noto", "accuracy")
+    assert f"| full | 1 | 1 | {first} (1, 0), {other} (0, 1) |" in capsys.readouterr().out

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,23 @@ def test_ranks_equal_a_brute_force_sort(chunk):
         for query, right in zip(queries, positives, strict=True)
     ]
     assert found.tolist() == expected
+
+
+LARGE = """
+import resource, torch
+from radapter.evaluation import retrieval
+queries, targets = torch.randn(500, 64), torch.randn(250_000, 64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+retrieval.best_ranks(queries, targets, [[i] for i in range(500)])
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+def test_memory_is_bounded_whatever_the_size():
+    """In a process of its own, whose peak nothing else has raised. All at once would be 500 MB for
+    the similarities, as much again for the masked copy, and the masks."""
+    grown = int(subprocess.check_output([sys.executable, "-c", LARGE]))
+    assert grown < 6e8
 
 
 def test_a_tie_counts_as_a_miss():

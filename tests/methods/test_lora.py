@@ -1,5 +1,6 @@
 import copy
 
+import open_clip
 import pytest
 import tiny
 import torch
@@ -35,8 +36,13 @@ def test_training_starts_at_the_zero_shot_model_exactly(loaded, training):
 
 
 @pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
-def test_every_change_is_in_the_path_of_its_own_tower(custom):
-    loaded = tiny.build(custom=custom)
+@pytest.mark.parametrize("block", ["default", "custom"])
+def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
+    # A custom block has open_clip's own attention class.
+    kind = {"block_type": block}
+    loaded = tiny.build(custom=custom, vision={**tiny.VISION, **kind}, text=kind)
+    own = sum(type(m) is open_clip.transformer.Attention for m in loaded.model.modules())
+    assert own == (4 if block == "custom" else 0)
     images, tokens = tiny.batch(loaded)
     attached = lora.attach(loaded.model, rank=2)
     torch.manual_seed(0)

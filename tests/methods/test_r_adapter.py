@@ -63,10 +63,15 @@ def test_training_starts_at_the_zero_shot_model_exactly(loaded, rank, learn_scal
 
 
 @pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
-def test_every_adapter_is_in_the_path_of_its_own_tower(custom):
+@pytest.mark.parametrize("block", ["default", "custom"])
+def test_every_adapter_is_in_the_path_of_its_own_tower(custom, block):
     """In training, in evaluation, with and without gradients: nn.MultiheadAttention never calls
     its out_proj, and takes another path in evaluation."""
-    loaded = tiny.build(custom=custom)
+    # A custom block has open_clip's own attention class.
+    kind = {"block_type": block}
+    loaded = tiny.build(custom=custom, vision={**tiny.VISION, **kind}, text=kind)
+    own = sum(type(m) is open_clip.transformer.Attention for m in loaded.model.modules())
+    assert own == (4 if block == "custom" else 0)
     images, tokens = tiny.batch(loaded)
     loaded.model.requires_grad_(False)
     attached = r_adapter.attach(loaded.model, drop=0.0)
