@@ -13,12 +13,12 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.errors import UsageError
-from radapter.recipe_data import DataSource, HeldOut, Section, Unit
+from radapter.recipe_data import DataSource, HeldOut, ObjectNetData, Section, Unit
 from radapter.recipe_errors import explain
 
 S = typing.TypeVar("S", bound=BaseModel)
@@ -137,6 +137,12 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     alpha: float = Field(default=0.5, strict=True)
     suites: list[str] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _licence_allows_training(self) -> Recipe:
+        if isinstance(self.data, ObjectNetData):
+            raise ValueError("ObjectNet's licence is for testing only: it is no training data")
+        return self
 
     def validation_data(self) -> DataSource | None:
         """Held-out pictures of the training distribution, without augmentation, or None."""

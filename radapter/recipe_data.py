@@ -170,6 +170,41 @@ class HuggingFaceData(HeldOut):
         return self
 
 
+class ImageNetData(HeldOut):
+    """ImageNet-1k and its shifted versions, in the layouts in which they are published.
+
+    Labels are places in ImageNet's order of 1000 classes, that of their WordNet ids."""
+
+    source: Literal["imagenet"]
+    variant: Literal["train", "val", "v2", "r", "a", "sketch"] = "train"
+    root: str | None = None
+    """The folder that holds the class folders (or the flat `val`); None: the one of the usual
+    names that is under the data root."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Of `train`, this many pictures a class: those whose sha256 of "SEED/WNID/FILE NAME" is
+    smallest, SEED being `shots_seed`."""
+    shots_seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _shots_are_for_training(self) -> ImageNetData:
+        if self.shots is not None and self.variant != "train":
+            raise ValueError("shots draws from `variant: train` only")
+        return self
+
+
+class ObjectNetData(Data):
+    """The 113 classes of ObjectNet that are ImageNet's too. Its licence is for testing only."""
+
+    source: Literal["objectnet"]
+    root: str | None = None
+    """The folder with `images` and `mappings`; None: the one of the usual names under the data
+    root."""
+    protocol: Literal["wise-ft", "clip-benchmark"] = "wise-ft"
+    """`wise-ft`: 2 pixels cut off on each side (the red border), ImageNet's 1000 names, a class
+    scores the maximum over its ImageNet classes. `clip-benchmark`: no crop, ObjectNet's own 113
+    names in lower case. They differ by more than a point; papers on fine-tuning use the first."""
+
+
 DataSource = Annotated[
     EmojiData
     | FolderData
@@ -178,6 +213,8 @@ DataSource = Annotated[
     | ClipBenchmarkData
     | KarpathyData
     | CocoCaptionsData
-    | HuggingFaceData,
+    | HuggingFaceData
+    | ImageNetData
+    | ObjectNetData,
     Field(discriminator="source"),
 ]

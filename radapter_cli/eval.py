@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import enum
-import functools
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from radapter.errors import BrokenInput, GateFailed, UsageError
+from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
-
-if TYPE_CHECKING:
-    from radapter.run import Run
-
-
-class RuntimeChoice(enum.StrEnum):
-    torch = "torch"
-    onnx = "onnx"
-    all = "all"
+from radapter_cli.eval_run import RuntimeChoice, evaluate_alphas, evaluate_suite
 
 
 def complete_suite(incomplete: str) -> list[str]:
@@ -53,6 +40,29 @@ def eval_command(
             "Draws it too, if matplotlib is there.",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:TAG|FOLDER|BUNDLE", help="Score this model, which needs no run, instead."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --model: the file of the result. Default: in ./eval."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET=PROTOCOL",
+            help="Score a data set of the suite in another way: objectnet=clip-benchmark.",
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET", help="Leave out a data set of the suite, and averages with it."
+        ),
+    ] = None,
     run: console.RunOption = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -66,7 +76,17 @@ def eval_command(
         radapter eval --suite emoji-shifts --runtime all
 
         radapter eval --alphas 0:1:0.1
+
+        radapter eval --suite imagenet-shifts --model ViT-B-16:openai
     """
+    if model is not None:
+        if run or alphas or runtime:
+            raise UsageError("--model stands alone: leave --run, --runtime and --alphas out.")
+        if not suite:
+            raise UsageError("--model needs --suite: `radapter data` lists the suites.")
+        return evaluate_models(suite, protocol or [], without or [], model, out, as_json)
+    if out is not None:
+        raise UsageError("--out goes with --model: results of a run are kept in the run.")
     from radapter.run import find
 
     wanted = None if alphas is None else parse_alphas(alphas)
@@ -78,6 +98,7 @@ def eval_command(
     with console.status("loading"):
         from radapter.evaluation import held_out_suite, load_suite
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
+    suites = changed(suites, protocol or [], without or [])
     if wanted:
         with found.lock():
             results = [evaluate_alphas(found, chosen, wanted) for chosen in suites]
@@ -96,12 +117,7 @@ def eval_command(
     with found.lock():
         results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
     if not as_json:
-        from radapter.reporting.tables import evaluation_tables
-
-        for result in results:
-            for part in evaluation_tables(result):
-                console.out.print(part)
-            console.result(f"Result: {result['file']}")
+        print_results(results)
     failed = [r["suite"] for r in results if r["parity"] and not r["parity"]["passed"]]
     if failed:
         raise GateFailed(
@@ -114,6 +130,68 @@ def eval_command(
     return None
 
 
+def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list[Any]:
+    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there."""
+    for item in protocols:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--protocol takes DATASET=PROTOCOL, found '{item}'.")
+        suites = [s.with_protocol(name, value) if s in _having(suites, name) else s for s in suites]
+    for name in without:
+        suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
+    return suites
+
+
+def _having(suites: list[Any], dataset: str) -> list[Any]:
+    """The suites with such a data set; if there is none, the first, which then says what it has."""
+    having = [suite for suite in suites if dataset in (d.name for d in suite.datasets)]
+    return having or suites[:1]
+
+
+def evaluate_models(
+    names: list[str],
+    protocols: list[str],
+    without: list[str],
+    model: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a model that belongs to no run."""
+    with console.status("loading"):
+        from radapter.evaluation import load_suite, standalone
+        from radapter.inference import open_model
+    if out is not None and len(names) > 1:
+        raise UsageError("--out is one file: name one suite.")
+    suites = changed([load_suite(name) for name in names], protocols, without)
+    opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
+    candidate = open_model(model, device="auto")
+    results = []
+    for suite, data in zip(suites, opened, strict=True):
+        with console.progress(suite.name) as update:
+            results.append(
+                standalone.evaluate_model(
+                    suite,
+                    model,
+                    candidate,
+                    out=out,
+                    opened=data,
+                    on_progress=lambda done, total, update=update: update(done, total, model),  # type: ignore[misc]
+                )
+            )
+    if as_json:
+        return console.print_json({"results": results})
+    return print_results(results)
+
+
+def print_results(results: list[dict[str, Any]]) -> None:
+    from radapter.reporting.tables import evaluation_tables
+
+    for result in results:
+        for part in evaluation_tables(result):
+            console.out.print(part)
+        console.result(f"Result: {result['file']}")
+
+
 def parse_alphas(text: str) -> list[float]:
     """`0:1:0.1` -> 0, 0.1 ... 1, both ends included."""
     try:
@@ -124,112 +202,3 @@ def parse_alphas(text: str) -> list[float]:
     if not 1 <= count <= 100:
         raise UsageError(f"--alphas takes FROM:TO:STEP, such as 0:1:0.1, found '{text}'.")
     return [round(first + i * step, 6) for i in range(count + 1)]
-
-
-def evaluate_alphas(found: Run, suite: Any, alphas: list[float]) -> dict[str, Any]:
-    """Score one suite at every alpha; write the result, and its picture, into the (locked) run."""
-    from radapter import merging
-    from radapter.evaluation.evaluate import protocol
-    from radapter.reporting import curves, plots
-    from radapter.run import write_atomic
-
-    trained = merging.open_trained(found)
-    merged = (found.path / "merged" / "current").is_file()
-    points = []
-    with console.progress(suite.name) as update:
-        for alpha, evaluated in merging.alpha_curve(suite, trained, alphas):
-            points.append({"alpha": alpha} | evaluated.result())
-            update(len(points), len(alphas), f"alpha {alpha:g}")
-    path = found.evaluations / f"{suite.name}-alphas.json"
-    result = {
-        "schema_version": 1,
-        "suite": suite.name,
-        "trained_metric": merging.trained_metric(found.recipe()),
-        "chosen": merging.read_merged(found)[1]["alpha"] if merged else None,
-        "protocol": protocol(suite, trained.base),
-        "points": points,
-    }
-    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
-    x, panels = curves.axes(result)
-    picture = None
-    if panels and importlib.util.find_spec("matplotlib"):
-        picture = path.with_suffix(".png")
-        labels = [curves.axis_label(axis, result) for axis in (x, *panels)]
-        plots.trade_off([curves.curve(result, found.name)], labels[0], labels[1:], picture)
-    return result | {"file": str(path), "picture": picture and str(picture)}
-
-
-def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dict[str, Any]:
-    """Evaluate one suite on what is asked for and write the result into the (locked) run."""
-    from radapter import evaluation, merging
-    from radapter.evaluation.evaluate import protocol
-    from radapter.run import write_atomic
-    from radapter.runtimes.pytorch import PyTorchRuntime
-
-    opened = suite.open()  # before any model: it is what is often wrong
-    merged, facts = merging.read_merged(found)
-    folder = bundle_folder(found, facts["weights_hash"], runtime)
-    base = merging.open_trained(found).base
-    tuned = f"alpha {facts['alpha']:.2f}"
-    candidates: list[tuple[str, Any, Any]] = [("zero-shot", PyTorchRuntime(base), base)]
-    if runtime is not RuntimeChoice.onnx:
-        candidates.append((tuned, PyTorchRuntime(merged), merged))
-    if folder is not None:
-        from radapter.runtimes.onnx import OnnxRuntime
-
-        candidates.append(("onnx", OnnxRuntime(folder), merged))
-    done: dict[str, evaluation.Evaluation] = {}
-    with console.progress(f"{suite.name}") as update:
-        for label, engine, model in candidates:
-            report = functools.partial(_report, update, label)
-            done[label] = evaluation.evaluate(
-                suite, engine, model, opened=opened, on_progress=report
-            )
-    both = tuned in done and "onnx" in done
-    parity = evaluation.compare(done[tuned], done["onnx"]) if both else None
-    # A look at one runtime alone must not take the place of the evidence that both agree.
-    alone = f"-{runtime}" if runtime in (RuntimeChoice.torch, RuntimeChoice.onnx) else ""
-    path = found.evaluations / f"{suite.name}-{found.merged().name}{alone}.json"
-    result = {
-        "schema_version": 1,
-        "suite": suite.name,
-        "alpha": facts["alpha"],
-        "weights_hash": facts["weights_hash"],
-        "protocol": protocol(suite, merged),
-        "models": {label: evaluated.result() for label, evaluated in done.items()},
-        "parity": parity,
-    }
-    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
-    return result | {"file": str(path)}
-
-
-def _report(update: Callable[[int, int, str], None], label: str, done: int, total: int) -> None:
-    update(done, total, label)
-
-
-def bundle_folder(found: Run, weights_hash: str, runtime: RuntimeChoice | None) -> Path | None:
-    """The bundle of the present merged model, None if only PyTorch is wanted or there is.
-
-    Raises:
-        BrokenInput: a bundle is asked for or there, and it is missing or of another merged model.
-    """
-    from radapter import bundle
-
-    if runtime is RuntimeChoice.torch:
-        return None
-    folder = found.bundle_for(weights_hash)
-    if folder.is_dir():
-        bundle.verify(folder, weights_hash=weights_hash)
-        return folder
-    others = [p for p in folder.parent.glob("*") if (p / bundle.MANIFEST).is_file()]
-    if others:
-        raise BrokenInput(
-            f"The bundle of {found.name} is stale: it was made from another merged model than "
-            f"{found.merged().name}. Type first: radapter export --run {found.path}"
-        )
-    if runtime is not None:
-        raise BrokenInput(
-            f"Run {found.name} has no exported bundle. "
-            f"Type first: radapter export --run {found.path}"
-        )
-    return None

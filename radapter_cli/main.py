@@ -12,6 +12,7 @@ import typer
 from radapter.errors import RadapterError
 from radapter_cli import console
 from radapter_cli.compare import compare
+from radapter_cli.data import data
 from radapter_cli.demo import demo
 from radapter_cli.embed import embed
 from radapter_cli.eval import eval_command
@@ -84,6 +85,7 @@ app.command()(demo)
 app.command()(runs)
 app.command()(compare)
 app.command()(recipes)
+app.command()(data)
 app.command()(info)
 
 

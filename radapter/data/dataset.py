@@ -23,12 +23,18 @@ from radapter.recipe_data import (
     FolderData,
     HeldOut,
     HuggingFaceData,
+    ImageNetData,
     KarpathyData,
+    ObjectNetData,
     ShardsData,
     TableData,
 )
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class MissingData(BrokenInput):
+    """The data is not where it was looked for; it may be whole elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Dataset:
     """Pictures with one number show the same thing: they are positives of each other's texts"""
     group_names: list[str] = field(default_factory=list)
     """What those things are called; empty if each picture is a thing of its own"""
+    answers: list[list[int]] = field(default_factory=list)
+    """What a classifier may answer: groups of classes, each scored by the best of its classes. A
+    class in no group is never answered. Empty: every class, those of one name being one answer"""
+    protocol: dict[str, str] = field(default_factory=dict)
+    """Choices that a score depends on and that the field makes in several ways"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -71,6 +82,8 @@ class Dataset:
         digest = hashlib.sha256(self.source.encode())
         for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
             digest.update(repr(part).encode())
+        if self.answers:
+            digest.update(repr(self.answers).encode())
         return digest.hexdigest()
 
 
@@ -84,6 +97,24 @@ def located(settings: Data, path: str) -> Path:
     return Path(root).expanduser() / Path(path).expanduser()
 
 
+def first_folder(settings: Data, root: str | None, usual: tuple[str, ...], what: str) -> Path:
+    """The folder `root`, or the first of the usual names that is under the data root.
+
+    Raises:
+        MissingData: it is not there; the message names every place that was looked at.
+    """
+    places = [located(settings, path) for path in ((root,) if root is not None else usual)]
+    for place in places:
+        if place.is_dir():
+            return place
+    if root is not None:
+        raise MissingData(f"{what} is not at {places[0]}: no such folder.")
+    base = located(settings, "")
+    raise MissingData(
+        f"{what} is not under {base.resolve()} in any of its usual folders: {', '.join(usual)}."
+    )
+
+
 def open_data(settings: Data) -> Dataset:
     """The data that a recipe or suite describes.
 
@@ -92,7 +123,17 @@ def open_data(settings: Data) -> Dataset:
         UsageError: the description does not fit the source, such as an unknown style.
         MissingDependency: the source needs a package that is not installed.
     """
-    from radapter.data import coco, emoji, folders, huggingface, karpathy, shards, tables
+    from radapter.data import (
+        coco,
+        emoji,
+        folders,
+        huggingface,
+        imagenet,
+        karpathy,
+        objectnet,
+        shards,
+        tables,
+    )
 
     if isinstance(settings, EmojiData):
         dataset = emoji.open_emoji(settings)
@@ -110,6 +151,10 @@ def open_data(settings: Data) -> Dataset:
         dataset = coco.open_coco_captions(settings)
     elif isinstance(settings, HuggingFaceData):
         dataset = huggingface.open_huggingface(settings)
+    elif isinstance(settings, ImageNetData):
+        dataset = imagenet.open_imagenet(settings)
+    elif isinstance(settings, ObjectNetData):
+        dataset = objectnet.open_objectnet(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
     if settings.task == "classification" and dataset.keys and not dataset.labels:
@@ -118,6 +163,8 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if isinstance(settings, HeldOut):
         dataset = split_of(dataset, settings)
+    if isinstance(settings, ImageNetData) and settings.split != "validation":
+        dataset = imagenet.draw_shots(dataset, settings)
     if not len(dataset):
         raise BrokenInput(f"{dataset.source} has no pictures.")
     return dataset

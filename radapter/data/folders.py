@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, located, read_picture
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData, located, read_picture
 from radapter.errors import BrokenInput
 from radapter.recipe_data import FolderData
 
@@ -16,7 +16,7 @@ def open_folder(settings: FolderData) -> Dataset:
     """Pictures in class folders, in the order of their names; `_` in a class name is a space."""
     root = located(settings, settings.root)
     if not root.is_dir():
-        raise BrokenInput(f"No such folder: {root}.")
+        raise MissingData(f"No such folder: {root}.")
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
         raise BrokenInput(f"{root} has no class folders: expected {root}/CLASS NAME/picture.jpg.")

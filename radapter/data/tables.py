@@ -10,7 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, check_broken, located, name_skipped, read_picture
+from radapter.data.dataset import (
+    Dataset,
+    MissingData,
+    check_broken,
+    located,
+    name_skipped,
+    read_picture,
+)
 from radapter.errors import BrokenInput, nearest
 from radapter.recipe_data import TableData
 
@@ -23,7 +30,7 @@ def open_table(settings: TableData) -> Dataset:
     """
     path = located(settings, settings.path)
     if not path.is_file():
-        raise BrokenInput(f"No such table: {path}.")
+        raise MissingData(f"No such table: {path}.")
     root = located(settings, settings.root) if settings.root else path.parent
     texts, group_of, broken = gather(path, settings)
     check_broken(broken, settings.broken_rows, "data.broken_rows")

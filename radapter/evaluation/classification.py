@@ -47,9 +47,63 @@ def classifier_head(
     return F.normalize(means, dim=-1)
 
 
-def predict(image_features: Tensor, head: Tensor) -> Tensor:
-    """The class [n] of the largest cosine; of equal ones the first."""
-    return (image_features @ head.T).argmax(dim=1)
+def answer_of(class_names: Sequence[str], answers: Sequence[Sequence[int]] = ()) -> Tensor:
+    """Class number -> the answer that it counts as, [classes]; -1 for what is never answered.
+
+    Args:
+        class_names: a name a class.
+        answers: groups of classes; without them classes of one name are one answer.
+    """
+    if not answers:
+        number: dict[str, int] = {}
+        return torch.tensor([number.setdefault(name, len(number)) for name in class_names])
+    found = torch.full((len(class_names),), -1)
+    for number_of_answer, classes in enumerate(answers):
+        found[list(classes)] = number_of_answer
+    return found
+
+
+def answer_scores(image_features: Tensor, head: Tensor, answer: Tensor) -> Tensor:
+    """Cosines [n, answers]: for each answer the largest over its classes."""
+    columns = (answer >= 0).nonzero()[:, 0]
+    cosines = image_features @ head[columns].T
+    scores = cosines.new_full((len(cosines), int(answer.max()) + 1), -torch.inf)
+    return scores.scatter_reduce(1, answer[columns].expand_as(cosines), cosines, "amax")
+
+
+def predict(
+    image_features: Tensor,
+    head: Tensor,
+    answer: Tensor,
+    logit_scale: float,
+    *,
+    chunk: int = 4096,
+) -> tuple[Tensor, Tensor]:
+    """The answer [n] of the largest cosine, of equal ones the first, and its probability [n]: that
+    of a softmax of the scaled cosines over all answers."""
+    found, sure = [], []
+    for start in range(0, len(image_features), chunk):
+        scores = answer_scores(image_features[start : start + chunk], head, answer)
+        found.append(scores.argmax(dim=1))
+        sure.append((logit_scale * scores).softmax(dim=1).amax(dim=1))
+    return torch.cat(found), torch.cat(sure)
+
+
+def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence is from accuracy, from 0 to 1.
+
+    sum over bins of |items in it| / n * |mean of `right` - mean of `probability`|, the bins being
+    of equal width (Guo et al., ICML 2017, section 2).
+
+    Args:
+        probability: of the answer given, [n].
+        right: whether it was right, [n].
+    """
+    place = (probability.double() * bins).ceil().clamp(1, bins).long() - 1
+    gap = right.double() - probability.double()
+    return float(torch.zeros(bins, dtype=torch.double).index_add(0, place, gap).abs().sum()) / len(
+        right
+    )
 
 
 def merge_equal_names(class_names: Sequence[str]) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
 from radapter.evaluation import retrieval
 from radapter.evaluation.classification import (
+    answer_of,
+    calibration_error,
     classifier_head,
     encode_texts,
     merge_equal_names,
@@ -23,13 +26,35 @@ from radapter.evaluation.classification import (
 )
 from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.suite import Suite, Task
-from radapter.models import LoadedModel, shorten
+from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
+BINS = 15  # of the calibration error, as most papers have it
 METRICS = {
     "classification": ["accuracy"],
     "retrieval": [f"{way}_r{k}" for k in (1, 5, 10) for way in ("text_to_image", "image_to_text")],
 }
+
+
+class Prepares(Protocol):
+    """What makes a runtime's inputs: `LoadedModel` and `inference.OpenModel` do."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """list of texts -> token ids [n, length], int64"""
+
+    @property
+    def preprocess(self) -> Any:
+        """PIL picture -> float tensor [3, height, width]"""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """With `preprocess_cfg`"""
+        ...
+
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """Token ids cut to the longest text, where that changes nothing."""
+        ...
 
 
 @dataclass
@@ -57,41 +82,47 @@ class Evaluation:
     """By "caption: TEXT" and, for the heads of classifiers, "class: NAME", [dim]"""
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """By data set, classes with identical names counted as one, [pictures]"""
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    """By data set, of what was scored: without its broken pictures"""
-    broken: dict[str, int] = field(default_factory=dict)
-    """By data set, how many pictures could not be read and were left out"""
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `fingerprint`
+    of what was scored, `protocol` and `partial`, how its counts differ from the published ones
+    (None if they do not)"""
+    calibration: dict[str, float] = field(default_factory=dict)
+    """Expected calibration error by data set, from 0 to 1"""
     ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
 
     def value(self, dataset: str, metric: str) -> float:
         return float(self.metrics[dataset][metric].scores.mean())
 
+    def is_partial(self, dataset: str) -> bool:
+        return bool(self.sets[dataset]["partial"])
+
     def result(self) -> dict[str, Any]:
-        """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals."""
+        """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals.
+
+        A partial data set is in no mean of several.
+        """
         datasets: dict[str, Any] = {}
         for dataset in self.suite.datasets:
             scored = self.metrics[dataset.name]
-            datasets[dataset.name] = {
-                "role": dataset.role,
-                "pictures": len(self.image_features[dataset.name]),
-                "broken": self.broken[dataset.name],
-                "fingerprint": self.fingerprints[dataset.name],
-            } | {metric: _summary([item]) for metric, item in scored.items()}
+            own = {metric: _summary([item]) for metric, item in scored.items()}
+            if dataset.name in self.calibration:
+                own["calibration_error"] = {"value": self.calibration[dataset.name], "bins": BINS}
+            datasets[dataset.name] = {"role": dataset.role, **self.sets[dataset.name], **own}
             if dataset.name in self.ranks:
                 datasets[dataset.name]["retrieval"] = self._retrieval(dataset.name)
         roles: dict[str, Any] = {}
         for role in self.suite.roles():
             names = [d.name for d in self.suite.datasets if d.role == role]
-            roles[role] = {"datasets": names}
+            means = self._mean(names)
+            if not means["datasets"] and len(names) > 1:
+                continue
+            roles[role] = means if means["datasets"] else self._mean(names, partial=True)
             for metric in self.metrics[names[0]]:
-                values = {name: self.value(name, metric) for name in names}
+                values = {name: self.value(name, metric) for name in roles[role]["datasets"]}
                 worst = min(values, key=lambda name: values[name])
-                roles[role][metric] = _summary([self.metrics[name][metric] for name in names]) | {
-                    "worst": values[worst],
-                    "worst_dataset": worst,
-                }
-        return {
+                roles[role][metric] |= {"worst": values[worst], "worst_dataset": worst}
+        result = {
             "runtime": self.runtime.name,
             "device": self.runtime.device,
             "precision": self.runtime.precision,
@@ -99,6 +130,20 @@ class Evaluation:
             "roles": roles,
             "datasets": datasets,
         }
+        if self.suite.averages:
+            averages = self.suite.averages.items()
+            result["averages"] = {name: self._mean(members) for name, members in averages}
+        return result
+
+    def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
+        """Every metric's mean over the data sets that are whole; what they are, what is not."""
+        used = [name for name in names if partial or not self.is_partial(name)]
+        left_out = [name for name in names if name not in used]
+        means = {
+            metric: _summary([self.metrics[name][metric] for name in used])
+            for metric in (self.metrics[used[0]] if used else ())
+        }
+        return {"datasets": used, **({"left_out": left_out} if left_out else {}), **means}
 
     def _retrieval(self, dataset: str) -> dict[str, float]:
         """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
@@ -118,21 +163,31 @@ def _summary(scored: list[Scored]) -> dict[str, Any]:
     }
 
 
-def protocol(suite: Suite, loaded: LoadedModel) -> dict[str, Any]:
-    """The choices that a number depends on, to stand beside it."""
+def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
+    """The choices that a number depends on, to stand beside it; those of a data set stand there."""
+    templates = templates_of(suite.templates)
+    concepts = any(isinstance(dataset.data, EmojiData) for dataset in suite.datasets)
+    units = "concepts" if concepts else "pictures"
     return {
         "templates": suite.templates,
-        "head": "mean of normalized text features over templates, normalized",
+        "templates_hash": _hash(templates),
+        "head": f"mean of normalized text features, templates: {len(templates)}; normalized",
+        "averages": suite.averages,
+        "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": "identical texts are one caption; a tie counts as a miss",
-        "interval": "95 %, percentile bootstrap over concepts",
+        "interval": f"95 %, percentile bootstrap over {units}",
         "preprocessing": loaded.config["preprocess_cfg"],
     }
+
+
+def _hash(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def evaluate(
     suite: Suite,
     runtime: Runtime,
-    loaded: LoadedModel,
+    loaded: Prepares,
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
@@ -182,17 +237,30 @@ def evaluate(
         row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}
         tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
         evaluation.image_features[name] = features
-        evaluation.broken[name] = len(broken)
-        evaluation.fingerprints[name] = next(iter(tasks.values())).fingerprint()
+        facts = _facts(suite, name, next(iter(tasks.values())))
+        evaluation.sets[name] = facts | {"pictures": len(features), "broken": len(broken)}
         scored = evaluation.metrics[name] = {}
         for task, dataset in tasks.items():
             own = features[[row[key] for key in dataset.keys]]
             if task == "classification":
-                predicted = _classify(scored, dataset, own, texts.head(dataset, suite))
-                evaluation.predictions[name] = predicted
+                _classify(evaluation, name, dataset, own, texts.head(dataset, suite))
             else:
                 evaluation.ranks[name] = _retrieve(scored, dataset, own, texts)
     return evaluation
+
+
+def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
+    described = next(d for d in suite.datasets if d.name == name)
+    protocol = dict(dataset.protocol)
+    if dataset.class_names:
+        protocol["names_hash"] = _hash(dataset.class_names)
+    return {
+        "pictures": len(dataset),
+        "classes": len(set(dataset.labels)),
+        "fingerprint": dataset.fingerprint(),
+        "protocol": protocol,
+        "partial": described.shortfall(dataset),
+    }
 
 
 def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
@@ -205,7 +273,7 @@ def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
 
 
 def _read_batch(
-    items: list[tuple[str, tuple[Dataset, int]]], loaded: LoadedModel, broken: dict[str, str]
+    items: list[tuple[str, tuple[Dataset, int]]], loaded: Prepares, broken: dict[str, str]
 ) -> list[Tensor]:
     """Pictures ready for the model; those that cannot be read go into `broken` instead."""
     batch = []
@@ -226,12 +294,9 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
 class _Texts:
     """Text features, each distinct text encoded once for the whole suite."""
 
-    def __init__(self, evaluation: Evaluation, loaded: LoadedModel):
+    def __init__(self, evaluation: Evaluation, loaded: Prepares):
         self.evaluation, self.loaded = evaluation, loaded
         self.heads: dict[tuple[str, ...], Tensor] = {}
-
-    def _shorten(self, tokens: Tensor) -> Tensor:
-        return shorten(self.loaded.model, tokens)
 
     def head(self, dataset: Dataset, suite: Suite) -> Tensor:
         key = tuple(dataset.class_names)
@@ -241,7 +306,7 @@ class _Texts:
                 self.loaded.tokenizer,
                 dataset.class_names,
                 templates_of(suite.templates),
-                shorten=self._shorten,
+                shorten=self.loaded.shorten,
             )
             names = {f"class: {n}": f for n, f in zip(key, self.heads[key], strict=True)}
             self.evaluation.text_features.update(names)
@@ -253,21 +318,24 @@ class _Texts:
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
             runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-            features = encode_texts(runtime, tokenizer, new, shorten=self._shorten)
+            features = encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten)
             known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
         return torch.stack([known[key] for key in keys])
 
 
 def _classify(
-    scored: dict[str, Scored], dataset: Dataset, features: Tensor, head: Tensor
-) -> Tensor:
-    predicted = predict(features, head)
-    same = merge_equal_names(dataset.class_names)
-    right = same[predicted] == same[torch.tensor(dataset.labels)]
-    scored["accuracy"] = Scored(
-        right.numpy(), np.array(dataset.groups), 1 / len(set(dataset.class_names))
+    evaluation: Evaluation, name: str, dataset: Dataset, features: Tensor, head: Tensor
+) -> None:
+    answer = answer_of(dataset.class_names, dataset.answers)
+    predicted, sure = predict(features, head, answer, evaluation.runtime.logit_scale)
+    right = predicted == answer[torch.tensor(dataset.labels)]
+    evaluation.metrics[name]["accuracy"] = Scored(
+        right.numpy(), np.array(dataset.groups), 1 / (int(answer.max()) + 1)
     )
-    return same[predicted]
+    evaluation.calibration[name] = calibration_error(sure, right, BINS)
+    # Two runtimes may break the tie between classes of one name differently: that is agreement.
+    first = torch.tensor([int((answer == a).nonzero()[0]) for a in range(int(answer.max()) + 1)])
+    evaluation.predictions[name] = merge_equal_names(dataset.class_names)[first[predicted]]
 
 
 def _retrieve(

@@ -9,6 +9,9 @@ import numpy as np
 from radapter.errors import UsageError
 
 RESAMPLES = 2000
+LARGE = 5000
+"""Items from which on those of a set that is alone are drawn by their score: the same distribution
+in a hundredth of the time and memory"""
 
 
 def mean_interval(
@@ -26,9 +29,14 @@ def mean_interval(
     generator = np.random.default_rng(0)
     drawn: dict[bytes, np.ndarray] = {}
     means = []
-    for score, cluster in zip(scores, clusters, strict=True):
-        names, member = np.unique(cluster, return_inverse=True)
-        key = names.tobytes()
+    sets = [np.unique(cluster, return_inverse=True) for cluster in clusters]
+    keys = [names.tobytes() for names, _ in sets]
+    for score, (names, member), key in zip(scores, sets, keys, strict=True):
+        if LARGE < len(names) == len(score) and keys.count(key) == 1:
+            values, counts = np.unique(score.astype(float), return_counts=True)
+            draws = generator.multinomial(len(score), counts / len(score), size=RESAMPLES)
+            means.append(draws @ values / len(score))
+            continue
         if key not in drawn:
             share = np.full(len(names), 1 / len(names))
             drawn[key] = generator.multinomial(len(names), share, size=RESAMPLES)

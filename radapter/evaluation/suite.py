@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
@@ -17,10 +18,45 @@ Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
 FOLDER = Path(__file__).parent / "suites"
 
 
+class Published(Section):
+    """What is known of a published data set, to tell a whole copy from a part of it."""
+
+    pictures: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=1)] | None = None
+    where: str
+    """Where it is published."""
+    licence: str
+    folder: str
+    """The folder, under the data root, that the archive unpacks to."""
+
+
 class SuiteDataset(Section):
     name: Name
     role: Role
     data: DataSource
+    published: Published | None = None
+
+    def shortfall(self, dataset: Dataset) -> str | None:
+        """How the counts differ from the published ones; None if they do not."""
+        if self.published is None:
+            return None
+        counts = [(len(dataset), self.published.pictures, "pictures")]
+        if self.published.classes and dataset.labels:
+            counts.append((len(set(dataset.labels)), self.published.classes, "classes"))
+        wrong = [f"{n:,} of {wanted:,} {what}" for n, wanted, what in counts if n != wanted]
+        return ", ".join(wrong) or None
+
+
+class Anchors(Section):
+    """Published zero-shot accuracies: what an evaluation has to give before it is believed."""
+
+    source: str
+    tolerance: Annotated[float, Field(gt=0.0)]
+    """In points."""
+    protocols: dict[str, str] = Field(default={})
+    """Of data sets that have several: the one that these numbers were found with."""
+    accuracy: dict[str, dict[str, float]]
+    """In %, by model (`NAME:TAG`) and data set."""
 
 
 class Suite(Section):
@@ -31,13 +67,22 @@ class Suite(Section):
     normalized again"""
     tasks: Annotated[list[Task], Field(min_length=1)]
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
+    averages: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
+    """Means over data sets, by a name that says over which."""
+    anchors: list[Anchors] = Field(default=[])
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Suite:
+    def _names_fit(self) -> Suite:
         names = [dataset.name for dataset in self.datasets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two data sets are called '{twice}'")
+        used = [name for members in self.averages.values() for name in members]
+        for anchors in self.anchors:
+            used += [*anchors.protocols, *(n for row in anchors.accuracy.values() for n in row)]
+        unknown = next((name for name in used if name not in names), None)
+        if unknown:
+            raise ValueError(f"no data set is called '{unknown}'")
         return self
 
     def roles(self) -> list[str]:
@@ -56,6 +101,53 @@ class Suite(Section):
         ]
         return self.model_copy(update={"datasets": datasets})
 
+    def with_protocol(self, dataset: str, protocol: str) -> Suite:
+        """The suite with another protocol for one of its data sets.
+
+        Raises:
+            UsageError: there is no such data set, or it has no such protocol.
+        """
+        names = [d.name for d in self.datasets]
+        if dataset not in names:
+            raise UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
+        chosen = self.datasets[names.index(dataset)]
+        try:
+            settings = chosen.data.model_dump() | {"protocol": protocol}
+            data = type(chosen.data).model_validate(settings)
+        except ValidationError as error:
+            raise UsageError(
+                f"{dataset} has no protocol '{protocol}': {error.errors()[0]['msg']}."
+            ) from None
+        changed = [d.model_copy(update={"data": data}) if d is chosen else d for d in self.datasets]
+        return self.model_copy(update={"datasets": changed})
+
+    def without(self, names: Collection[str]) -> Suite:
+        """The suite without some data sets, and without the averages that they are part of.
+
+        Raises:
+            UsageError: there is no such data set, or none is left.
+        """
+        have = [dataset.name for dataset in self.datasets]
+        for name in names:
+            if name not in have:
+                raise UsageError(f"{self.name} has no data set '{name}'.{nearest(name, have)}")
+        if set(have) == set(names):
+            raise UsageError(f"{self.name} has no data sets but these.")
+        averages = {k: v for k, v in self.averages.items() if not set(v) & set(names)}
+        datasets = [dataset for dataset in self.datasets if dataset.name not in names]
+        return self.model_copy(update={"datasets": datasets, "averages": averages})
+
+    def anchors_for(self, model: str) -> list[tuple[str, float, Anchors]]:
+        """(data set, accuracy in %, its source) of the numbers published for a model."""
+        protocols = {d.name: getattr(d.data, "protocol", None) for d in self.datasets}
+        name = model.replace("-quickgelu:", ":")  # open_clip's other name of the same weights
+        return [
+            (dataset, value, anchors)
+            for anchors in self.anchors
+            for dataset, value in anchors.accuracy.get(name, {}).items()
+            if dataset in protocols and protocols[dataset] in (None, anchors.protocols.get(dataset))
+        ]
+
     def open(self) -> dict[str, dict[Task, Dataset]]:
         """Every data set for every task, by name.
 
@@ -71,10 +163,22 @@ class Suite(Section):
                 try:
                     opened.setdefault(dataset.name, {})[task] = open_data(settings)
                 except BrokenInput as error:
-                    problems.append(f"{dataset.name}: {error}")
+                    problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
         if problems:
+            problems.append("`radapter data check` says more; `eval --without NAME` does without.")
             raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
+
+
+def where_published(dataset: SuiteDataset) -> str:
+    """The end of a message about a data set that is not there."""
+    facts = dataset.published
+    if facts is None:
+        return ""
+    return (
+        f" Published at {facts.where} ({facts.licence}); it unpacks to {facts.folder}, "
+        f"{facts.pictures:,} pictures."
+    )
 
 
 def shipped_suites() -> dict[str, Path]:

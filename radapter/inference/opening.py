@@ -34,7 +34,7 @@ class OpenModel:
 
     name: str
     runtime: Runtime
-    tokenize: Callable[[Sequence[str]], Tensor]
+    tokenizer: Callable[[Sequence[str]], Tensor]
     """Texts -> token ids [n, length], int64, cut to the longest text where the model allows it"""
     preprocess: Callable[[Image.Image], Tensor]
     """PIL picture -> float tensor [3, height, width]"""
@@ -45,6 +45,14 @@ class OpenModel:
     [classes, dim]; None if no classes were trained"""
     templates: list[str] | Literal["openai"] = field(default_factory=lambda: ["a photo of a {}."])
     """Prompts for class names of one's own: the run's, else CLIP's plainest"""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"preprocess_cfg": self.preprocessing}
+
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """The same ids: `tokenizer` has cut them."""
+        return tokens
 
     @property
     def weights_hash(self) -> str:

@@ -89,7 +89,7 @@ def head(model: OpenModel, classes: Mapping[str, Any]) -> Tensor:
     if "features" in classes:
         return F.normalize(torch.as_tensor(classes["features"]).float(), dim=-1)
     prompts = classes["prompts"]
-    flat = encode_texts(model.runtime, model.tokenize, [text for row in prompts for text in row])
+    flat = encode_texts(model.runtime, model.tokenizer, [text for row in prompts for text in row])
     means = [rows.mean(0) for rows in flat.split([len(row) for row in prompts])]
     return F.normalize(torch.stack(means), dim=-1)
 

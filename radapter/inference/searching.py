@@ -64,6 +64,6 @@ def encode_query(model: OpenModel, query: str | Path) -> Tensor:
         BrokenInput: the picture cannot be read.
     """
     if isinstance(query, str):
-        return model.runtime.encode_text(model.tokenize([query]))[0]
+        return model.runtime.encode_text(model.tokenizer([query]))[0]
     pixels = model.preprocess(Pictures(query.parent, [query.name]).read(0))
     return model.runtime.encode_image(pixels[None])[0]

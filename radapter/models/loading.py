@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
+from radapter.models.text import shorten
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -43,6 +44,10 @@ class LoadedModel:
     def weights_hash(self) -> str:
         """Hash of the weights as they were loaded; see `weights_hash`."""
         return weights_hash(self.model.state_dict())
+
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """Token ids [batch, length] cut to the longest text, where that changes nothing."""
+        return shorten(self.model, tokens)
 
 
 def names() -> list[str]:

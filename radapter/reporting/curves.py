@@ -29,6 +29,8 @@ def axes(result: dict[str, Any]) -> tuple[Axis, list[Axis]]:
     """What is drawn of a result over alphas: the trained task on the distribution that was trained,
     against both tasks on the first other role; no panels if the suite has no other role."""
     roles = result["points"][0]["roles"]
+    if not roles:  # all of it is partial
+        return ("", ""), []
     own = "in-distribution" if "in-distribution" in roles else next(iter(roles))
     others = [role for role in roles if role != own]
     metrics = [m for m in ("accuracy", "text_to_image_r1") if m in roles[own]]

@@ -11,13 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from radapter.reporting.curves import TITLES
+from radapter.reporting.suite_tables import dataset_tables, with_interval
 
 
 def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     """A header, a table with a column a model, and the parity verdict if an engine took part."""
     models = result["models"]
     first = next(iter(models.values()))
-    yield Text(f"{result['suite']}, alpha {result['alpha']:.2f}", style="bold")
+    what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
+    yield Text(f"{result['suite']}, {what}", style="bold")
+    if "averages" in first or any(facts["partial"] for facts in first["datasets"].values()):
+        yield from dataset_tables(result)
+        if result["parity"]:
+            yield parity_text(result["parity"])
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for label in models:
@@ -34,7 +41,7 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         for role, facts in first["roles"].items():
             names = facts["datasets"]
             what = names[0] if len(names) == 1 else f"mean of {len(names)}"
-            cells = [_with_interval(model["roles"][role][metric]) for model in models.values()]
+            cells = [with_interval(model["roles"][role][metric]) for model in models.values()]
             if engine:
                 values = [models[m]["roles"][role][metric]["value"] for m in ("onnx", reference)]
                 cells.append(Text(f"{100 * (values[0] - values[1]):+.2f}"))
@@ -77,11 +84,6 @@ def alpha_table(result: dict[str, Any]) -> Iterator[RenderableType]:
         f"Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.",
         style="dim",
     )
-
-
-def _with_interval(item: dict[str, Any]) -> Text:
-    low, high = item["interval"]
-    return Text(f"{100 * item['value']:.1f} ±{100 * (high - low) / 2:3.1f}")
 
 
 def _floor(cosine: float) -> str:

@@ -55,3 +55,20 @@ def test_copies_of_an_item_make_nothing_surer():
     assert again == pytest.approx(once)
     with pytest.raises(UsageError, match="at least two"):
         standard_error(scores, np.zeros(60))
+
+
+def test_large_sets_are_drawn_by_their_scores(monkeypatch):
+    """The interval is that of drawing every item, within what 2,000 draws tell."""
+    from radapter.evaluation import intervals
+
+    scores = np.arange(6000) % 10 < 7
+    items = [np.arange(6000)]
+    quick = intervals.mean_interval([scores], items)
+    monkeypatch.setattr(intervals, "LARGE", 10_000)
+    slow = intervals.mean_interval([scores], items)
+    spread = (0.7 * 0.3 / 6000) ** 0.5
+    assert quick == pytest.approx(slow, abs=0.15 * spread)
+    assert quick == pytest.approx((0.7 - 1.96 * spread, 0.7 + 1.96 * spread), abs=0.15 * spread)
+    # Two sets over the same items stay drawn together: opposite scores have a mean that is fixed.
+    monkeypatch.setattr(intervals, "LARGE", 5000)
+    assert intervals.mean_interval([scores, ~scores], items * 2) == pytest.approx((0.5, 0.5))

@@ -259,7 +259,7 @@ def test_search_is_the_sorted_matrix(model, photos, tmp_path, rows, top):
         (photos / name).write_bytes(twin)  # ties: the earlier picture comes first
     out = tmp_path / "f.safetensors"
     embed(model, open_pictures(photos), out)
-    query = model.runtime.encode_text(model.tokenize(["a red square"]))[0]
+    query = model.runtime.encode_text(model.tokenizer(["a red square"]))[0]
     matrix = load_file(out)["features"].double() @ query.double()
     names = names_of(out, list(range(17)))
     expected = sorted(range(17), key=lambda i: (-round(float(matrix[i]), 6), i))[:top]

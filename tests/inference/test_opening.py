@@ -40,10 +40,10 @@ def test_a_bundle_alone_is_the_model(exported, tiny, monkeypatch):
     assert opened.classes["names"] == NAMES
     for one in (picture(50, 71), picture(20, 20)):
         torch.testing.assert_close(opened.preprocess(one), loaded.preprocess(one), atol=0, rtol=0)
-    assert torch.equal(opened.tokenize(TEXTS), loaded.tokenize(TEXTS))
-    assert torch.equal(opened.tokenize(TEXTS[:2]), loaded.tokenize(TEXTS[:2]))
-    ours = opened.runtime.encode_text(opened.tokenize(TEXTS))
-    theirs = loaded.runtime.encode_text(loaded.tokenize(TEXTS))
+    assert torch.equal(opened.tokenizer(TEXTS), loaded.tokenizer(TEXTS))
+    assert torch.equal(opened.tokenizer(TEXTS[:2]), loaded.tokenizer(TEXTS[:2]))
+    ours = opened.runtime.encode_text(opened.tokenizer(TEXTS))
+    theirs = loaded.runtime.encode_text(loaded.tokenizer(TEXTS))
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
     rows = [theirs.new_tensor(tiny.model.encode_text(tiny.tokenizer(p)).tolist()) for p in PROMPTS]
     means = torch.stack([(r / r.norm(dim=1, keepdim=True)).mean(0) for r in rows])

@@ -1,0 +1,141 @@
+"""ObjectNet, on the 113 of its 313 classes that are ImageNet's too.
+
+    objectnet-1.0/images/FOLDER/*.png
+    objectnet-1.0/mappings/
+        folder_to_objectnet_label.json      {"alarm_clock": "Alarm clock"}
+        objectnet_to_imagenet_1k.json       {"Alarm clock": "analog clock; digital clock"}
+        imagenet_to_label_2012_v2           a line for each class, in an order of its own
+        pytorch_to_imagenet_2012_id.json    {"409": 426}: class 409 is line 426, from 0
+
+The mappings come with the set, and no copy of them is kept here. ImageNet's names in them are
+WordNet's words, so the classes are found by timm's list of those; the last two files, which say
+the same in another way, are compared with that.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from radapter.data import imagenet
+from radapter.data.dataset import Dataset, first_folder, read_picture
+from radapter.errors import BrokenInput
+from radapter.recipe_data import ObjectNetData
+
+USUAL = ("objectnet-1.0", "objectnet/objectnet-1.0", "ObjectNet/objectnet-1.0", "objectnet")
+BORDER = 2
+"""Pixels cut off on each side: the border is one pixel wide, and JPEG copies smear it."""
+
+
+def open_objectnet(settings: ObjectNetData) -> Dataset:
+    """The overlapping classes in the order of their folders' names; see `ObjectNetData.protocol`.
+
+    Raises:
+        BrokenInput: pictures or mappings are missing, or the mappings contradict each other.
+    """
+    root = first_folder(settings, settings.root, USUAL, "ObjectNet")
+    for name in ("images", "mappings"):
+        if not (root / name).is_dir():
+            raise BrokenInput(f"{root} has no folder {name}: it is not ObjectNet as published.")
+    overlap = read_overlap(root / "mappings")
+    folders = sorted(overlap)
+    found = [
+        (number, name)
+        for number, folder in enumerate(folders)
+        if (root / "images" / folder).is_dir()
+        for name in imagenet.pictures(root / "images" / folder)
+    ]
+    if not found:
+        raise BrokenInput(f"{root / 'images'} has no pictures of the classes that ImageNet has.")
+    lineage = settings.protocol == "wise-ft"
+    groups = [overlap[folder][1] for folder in folders]
+    return Dataset(
+        source="objectnet",
+        keys=[f"{folders[number]}/{name}" for number, name in found],
+        read=functools.partial(_read, root / "images", folders, found, BORDER if lineage else 0),
+        labels=[groups[number][0] if lineage else number for number, _ in found],
+        class_names=imagenet.class_names()
+        if lineage
+        else [overlap[folder][0].lower() for folder in folders],
+        groups=list(range(len(found))),
+        answers=groups if lineage else [[number] for number in range(len(folders))],
+        protocol={
+            "objectnet": settings.protocol,
+            "crop": f"{BORDER} pixels on each side" if lineage else "none",
+            "classes": f"{len(folders)}, each the maximum over its ImageNet classes, "
+            "of ImageNet's 1000 names"
+            if lineage
+            else f"{len(folders)} names of ObjectNet's own, in lower case",
+        },
+    )
+
+
+def read_overlap(mappings: Path) -> dict[str, tuple[str, list[int]]]:
+    """{folder: (ObjectNet's name, its ImageNet classes)} of the classes that are in both.
+
+    Raises:
+        BrokenInput: a file is missing or damaged, or a name is no class of ImageNet's.
+    """
+    folder_of = {
+        label: folder for folder, label in _read_json(mappings, "folder_to_objectnet_label").items()
+    }
+    place = {words: number for number, words in enumerate(imagenet.lemmas())}
+    overlap: dict[str, tuple[str, list[int]]] = {}
+    taken: set[int] = set()
+    for label, names in _read_json(mappings, "objectnet_to_imagenet_1k").items():
+        numbers = [place.get(name, -1) for name in str(names).split("; ")]
+        if label not in folder_of or -1 in numbers or taken & set(numbers):
+            raise BrokenInput(
+                f"{mappings / 'objectnet_to_imagenet_1k.json'}: '{label}' ({names}) has no folder, "
+                "or names what is no class of ImageNet's or another's already. Unpack the "
+                "published archive again."
+            )
+        taken |= set(numbers)
+        overlap[folder_of[label]] = (label, numbers)
+    _compare_with_lines(mappings, taken)
+    return overlap
+
+
+def _compare_with_lines(mappings: Path, numbers: set[int]) -> None:
+    """The set's own numbering, where it is there, has to name the same classes."""
+    lines_path = mappings / "imagenet_to_label_2012_v2"
+    if not lines_path.is_file():
+        return
+    line_of = _read_json(mappings, "pytorch_to_imagenet_2012_id")
+    lines = lines_path.read_text(encoding="utf-8").splitlines()
+    for number in sorted(numbers):
+        line = line_of.get(str(number), -1)
+        said = lines[line].strip() if isinstance(line, int) and 0 <= line < len(lines) else None
+        if said != imagenet.lemmas()[number]:
+            raise BrokenInput(
+                f"{mappings} says that class {number} is '{said}', but it is "
+                f"'{imagenet.lemmas()[number]}'. Unpack the published archive again."
+            )
+
+
+def _read_json(mappings: Path, name: str) -> dict[str, Any]:
+    path = mappings / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenInput(f"{path} is missing: it comes with ObjectNet's archive.") from None
+    except (OSError, ValueError) as error:
+        raise BrokenInput(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or not content:
+        raise BrokenInput(f"{path} is damaged: it is no table of names.")
+    return content
+
+
+def _read(
+    images: Path, folders: list[str], found: list[tuple[int, str]], border: int, index: int
+) -> Image.Image:
+    number, name = found[index]
+    picture = read_picture(images / folders[number] / name)
+    width, height = picture.size
+    if min(width, height) <= 2 * border:
+        raise BrokenInput(f"Picture is too small: {images / folders[number] / name}.")
+    return picture.crop((border, border, width - border, height - border))

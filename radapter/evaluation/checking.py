@@ -1,0 +1,106 @@
+"""Is the data of a suite there and right? Looked at before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from radapter.data import Dataset, open_data
+from radapter.data.dataset import MissingData
+from radapter.errors import BrokenInput
+from radapter.evaluation.suite import Suite, SuiteDataset
+
+SAMPLE = 100
+"""Pictures that are decoded of a set without classes."""
+
+
+def look(suite: Suite) -> dict[str, dict[str, Any]]:
+    """Each data set's `status`, counts and what is published of it; no picture is opened.
+
+    The status is present, partial, missing or broken. `problem` says what is missing or damaged,
+    or how counts differ.
+    """
+    return {dataset.name: _look(suite, dataset)[0] for dataset in suite.datasets}
+
+
+def check(
+    suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, dict[str, Any]]:
+    """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded.
+
+    Args:
+        on_progress: called with pictures decoded and pictures to decode.
+    """
+    looked = {dataset.name: _look(suite, dataset) for dataset in suite.datasets}
+    samples = {name: _sample(opened) for name, (_, opened) in looked.items() if opened is not None}
+    total, done = sum(map(len, samples.values())), 0
+    result = {}
+    for name, (facts, dataset) in looked.items():
+        findings = [facts["problem"]] if facts["problem"] else []
+        if dataset is not None:
+            findings += _mapping_problems(dataset)
+            for i in samples[name]:
+                try:
+                    dataset.read(i)
+                except BrokenInput as error:
+                    findings.append(str(error))
+                done += 1
+                on_progress(done, total)
+        result[name] = facts | {"decoded": len(samples.get(name, [])), "findings": findings}
+    return result
+
+
+def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Dataset | None]:
+    published = described.published
+    facts: dict[str, Any] = {
+        "role": described.role,
+        "published": published.model_dump() if published else None,
+    }
+    kind = "classification" if suite.tasks[0] == "classification" else "captions"
+    try:
+        dataset = open_data(described.data.model_copy(update={"task": kind}))
+    except BrokenInput as error:
+        status = "missing" if isinstance(error, MissingData) else "broken"
+        empty = {"status": status, "pictures": 0, "classes": 0, "problem": str(error)}
+        return facts | empty, None
+    shortfall = described.shortfall(dataset)
+    counts = {
+        "status": "partial" if shortfall else "present",
+        "pictures": len(dataset),
+        "classes": len(set(dataset.labels)),
+        "problem": f"{shortfall}{_absent(dataset)}" if shortfall else None,
+    }
+    return facts | counts, dataset
+
+
+def _absent(dataset: Dataset) -> str:
+    """The classes that could be answered and have no picture, the first few."""
+    there = set(dataset.labels)
+    names = [
+        " or ".join(dataset.class_names[i] for i in answer)
+        for answer in dataset.answers
+        if not there & set(answer)
+    ]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"; no pictures of {', '.join(names[:3])}{more}" if names else ""
+
+
+def _sample(dataset: Dataset) -> list[int]:
+    """The first picture of every class; of a set without classes some from all over it."""
+    if dataset.labels:
+        first: dict[int, int] = {}
+        for i, label in enumerate(dataset.labels):
+            first.setdefault(label, i)
+        return list(first.values())
+    step = max(1, len(dataset) // SAMPLE)
+    return list(range(0, len(dataset), step))[:SAMPLE]
+
+
+def _mapping_problems(dataset: Dataset) -> list[str]:
+    """Labels that no answer of a classifier can hit."""
+    if not dataset.labels:
+        return []
+    answered = {i for answer in dataset.answers for i in answer}
+    possible = answered if dataset.answers else set(range(len(dataset.class_names)))
+    strange = sorted(set(dataset.labels) - possible)
+    return [f"labels that are no class: {', '.join(map(str, strange[:5]))}"] if strange else []

@@ -1,0 +1,92 @@
+"""Evaluate a model that belongs to no run: `NAME:TAG`, a folder in open_clip's format, a bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from radapter.evaluation.evaluate import Evaluation, Prepares, evaluate, protocol
+from radapter.evaluation.suite import Suite
+from radapter.run import write_atomic
+from radapter.runtimes import Runtime
+
+FOLDER = Path("eval")
+PACKAGES = ("radapter", "torch", "torchvision", "open_clip_torch", "onnxruntime", "Pillow")
+
+
+class OpenModel(Prepares, Protocol):
+    """A model ready to be evaluated: what `inference.open_model` gives."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+def evaluate_model(
+    suite: Suite,
+    name: str,
+    model: OpenModel,
+    *,
+    out: Path | None = None,
+    opened: Any = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Score one suite and write the result.
+
+    Args:
+        suite: what to score on.
+        name: of the model, as it was asked for.
+        model: that model, open.
+        out: the result's file; None: `eval/SUITE-MODEL.json` in the working folder.
+        opened: what `suite.open()` gave, if it is open already.
+        on_progress: called with pictures done and pictures in all.
+
+    Returns:
+        What was written, with `file`.
+    """
+    evaluated = evaluate(suite, model.runtime, model, opened=opened, on_progress=on_progress)
+    label = Path(name).resolve().name
+    result = {
+        "schema_version": 1,
+        "suite": suite.name,
+        "model": name,
+        "weights_hash": model.runtime.provenance["weights_hash"],
+        "versions": versions(),
+        "protocol": protocol(suite, model),
+        "models": {label: evaluated.result() | with_anchors(evaluated, name)},
+        "parity": None,
+    }
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
+    path = out or FOLDER / f"{suite.name}-{slug}.json"
+    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
+    return result | {"file": str(path)}
+
+
+def with_anchors(evaluated: Evaluation, model: str) -> dict[str, Any]:
+    """`anchors`: published accuracies of these very weights beside ours, of data sets that are
+    whole; nothing for a model without any. Shares from 0 to 1."""
+    found = {
+        dataset: {
+            "published": value / 100,
+            "difference": evaluated.value(dataset, "accuracy") - value / 100,
+            "tolerance": anchors.tolerance / 100,
+            "source": anchors.source,
+        }
+        for dataset, value, anchors in evaluated.suite.anchors_for(model)
+        if not evaluated.is_partial(dataset)
+    }
+    return {"anchors": found} if found else {}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a score could depend on; what is not installed is left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

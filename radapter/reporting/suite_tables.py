@@ -1,0 +1,119 @@
+"""The table of a suite that is read data set by data set, with its named averages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from radapter.reporting.curves import TITLES
+
+
+def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+    """A row for each data set and average, a column a model; then what the numbers depend on.
+
+    Beside a model whose numbers are published stand these and how far it is from them.
+    """
+    models = result["models"]
+    first = next(iter(models.values()))
+    datasets = first["datasets"]
+    anchors = first.get("anchors", {})
+    tuned = next((label for label in models if label.startswith("alpha")), None)
+    engine = tuned is not None and "onnx" in models
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for i, label in enumerate(models):
+        table.add_column(label, justify="right")
+        if anchors and i == 0:
+            table.add_column("published", justify="right")
+            table.add_column("diff.", justify="right")
+    if engine:
+        table.add_column("onnx - alpha", justify="right")
+
+    def add(title: str, items: list[dict[str, Any]], anchor: dict[str, Any] | None) -> None:
+        cells = [with_interval(item) for item in items]
+        if anchors:
+            cells[1:1] = _anchor_cells(anchor)
+        if engine:
+            values = dict(zip(models, items, strict=True))
+            difference = values["onnx"]["value"] - values[str(tuned)]["value"]
+            cells.append(Text(f"{100 * difference:+.2f}"))
+        table.add_row(title, *cells)
+
+    for metric, title in TITLES.items():
+        if not any(metric in facts for facts in datasets.values()):
+            continue
+        table.add_row(Text(title, style="italic"))
+        for name, facts in datasets.items():
+            label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
+            anchor = anchors.get(name) if metric == "accuracy" else None
+            add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
+        for name, mean in first.get("averages", {}).items():
+            if metric in mean:
+                of = f": {len(mean['datasets'])} of them" if mean.get("left_out") else ""
+                add(f"  {name}{of}", [m["averages"][name][metric] for m in models.values()], None)
+            else:
+                table.add_row(f"  {name}: none is whole", style="dim")
+    if any("calibration_error" in facts for facts in datasets.values()):
+        table.add_row(Text("expected calibration error, %", style="italic"))
+        for name in datasets:
+            cells = [
+                Text(f"{100 * m['datasets'][name]['calibration_error']['value']:.1f}     ")
+                for m in models.values()
+            ]
+            table.add_row(f"  {name}", *(cells[:1] + [Text()] * 2 * bool(anchors) + cells[1:]))
+    yield table
+    yield Text("\n".join(_notes(result, datasets, anchors)), style="dim")
+
+
+def with_interval(item: dict[str, Any]) -> Text:
+    """A share in %, with half of its interval."""
+    low, high = item["interval"]
+    return Text(f"{100 * item['value']:.1f} ±{100 * (high - low) / 2:3.1f}")
+
+
+def _anchor_cells(anchor: dict[str, Any] | None) -> list[Text]:
+    if anchor is None:
+        return [Text(), Text()]
+    off = abs(anchor["difference"]) > anchor["tolerance"] + 1e-9
+    return [
+        Text(f"{100 * anchor['published']:.2f}"),
+        Text(f"{100 * anchor['difference']:+.2f}", style="bold red" if off else ""),
+    ]
+
+
+def _notes(
+    result: dict[str, Any], datasets: dict[str, Any], anchors: dict[str, Any]
+) -> Iterator[str]:
+    """Every choice that a number depends on, a line each."""
+    protocol = result["protocol"]
+    for label, model in result["models"].items():
+        weights = str(model["provenance"].get("weights_hash"))[:16]
+        yield f"{label}: {model['runtime']}, {model['device']}, {model['precision']}, {weights}."
+    yield f"± is half of the interval ({protocol['interval']})."
+    if any("accuracy" in facts for facts in datasets.values()):
+        yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
+    if any("text_to_image_r1" in facts for facts in datasets.values()):
+        yield f"Retrieval: {protocol['retrieval']}."
+    choices: dict[str, list[str]] = {}
+    for name, facts in datasets.items():
+        for key, value in facts["protocol"].items():
+            if not key.endswith("hash"):
+                choices.setdefault(f"{key}: {value}", []).append(name)
+    for choice, names in choices.items():
+        yield f"{', '.join(names) if len(names) < len(datasets) else 'All'}: {choice}."
+    for name, facts in datasets.items():
+        if facts["partial"]:
+            yield f"{name} is partial ({facts['partial']}): it is in no average."
+    sources = {item["source"]: item for item in anchors.values()}
+    for source, item in sources.items():
+        off = [
+            name
+            for name, anchor in anchors.items()
+            if anchor["source"] == source and abs(anchor["difference"]) > anchor["tolerance"]
+        ]
+        verdict = f"NOT within: {', '.join(off)}" if off else "all within"
+        yield f"published: {source}; {verdict} {100 * item['tolerance']:g} points."

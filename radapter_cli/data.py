@@ -1,0 +1,94 @@
+"""radapter data: what the suites need, whether it is there, whether it is right."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from radapter.errors import BrokenInput, UsageError
+from radapter_cli import console
+from radapter_cli.eval import complete_suite
+
+
+def data(
+    action: Annotated[str, typer.Argument(help="list or check")] = "list",
+    suite: Annotated[
+        str | None,
+        typer.Argument(help="A suite's name or a suite file.", autocompletion=complete_suite),
+    ] = None,
+    data_root: console.DataRootOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Show which data sets are there, or check those of a suite; exit 4 if something is wrong.
+
+    [bold]Examples[/]
+
+        radapter data list
+
+        radapter data check imagenet-shifts --data-root /data
+    """
+    if action not in ("list", "check"):
+        raise UsageError(f"data: '{action}' is neither list nor check.")
+    if action == "check" and suite is None:
+        raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
+    with console.status("loading"):
+        from radapter.evaluation import load_suite, shipped_suites
+        from radapter.evaluation.checking import look
+    if action == "check":
+        return check_suite(load_suite(str(suite)), as_json)
+    suites = [load_suite(name) for name in ([suite] if suite else shipped_suites())]
+    found = {s.name: look(s) for s in suites}
+    if as_json:
+        facts = {s.name: {"description": s.description, "datasets": found[s.name]} for s in suites}
+        return console.print_json({"suites": facts})
+    for name, datasets in found.items():
+        print_suite(name, datasets)
+    console.next_command("radapter data check SUITE")
+    return None
+
+
+def check_suite(suite: Any, as_json: bool) -> None:
+    from radapter.evaluation.checking import check
+
+    with console.progress(suite.name) as update:
+        found = check(suite, on_progress=lambda done, total: update(done, total, ""))
+    wrong = [name for name, facts in found.items() if facts["findings"]]
+    details = {"suite": suite.name, "datasets": found}
+    if not as_json:
+        print_suite(suite.name, found)
+        for name in wrong:
+            console.out.print()
+            console.out.print(name, style="bold")
+            for finding in found[name]["findings"]:
+                console.result(f"  {finding}")
+            published = found[name]["published"]
+            if published:
+                console.result(f"  published: {published['where']}")
+                console.result(f"  licence:   {published['licence']}")
+                console.result(f"  folder:    {published['folder']}, under the data root")
+    if wrong:
+        raise BrokenInput(
+            f"{suite.name}: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not as "
+            "published. Paths start from --data-root, RADAPTER_DATA or the working folder.",
+            details=details,
+        )
+    if as_json:
+        console.print_json(details)
+    else:
+        decoded = sum(facts["decoded"] for facts in found.values())
+        console.result(f"All is as published; {decoded:,} pictures decoded.")
+
+
+def print_suite(name: str, datasets: dict[str, dict[str, Any]]) -> None:
+    """A line a data set: status and counts."""
+    console.out.print(name, style="bold")
+    width = max(map(len, datasets))
+    for dataset, facts in datasets.items():
+        counts = f"{facts['pictures']:,} pictures" if facts["pictures"] else ""
+        if facts["classes"]:
+            counts += f", {facts['classes']:,} classes"
+        published = facts["published"]
+        if published and facts["status"] != "present":
+            counts += f" (published: {published['pictures']:,} in {published['folder']})"
+        console.result(f"  {dataset:{width}}  {facts['status']:8} {counts}".rstrip())
