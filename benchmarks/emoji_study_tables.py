@@ -75,10 +75,18 @@ def value(
     return _triple(*items(results, concepts, role, metric, alpha))
 
 
-def difference(one: Results, two: Results, concepts: Concepts, role: str, metric: str) -> Triple:
-    """One minus two, each at its own alpha: the same items, concepts resampled in pairs."""
-    ours, clusters = items(one, concepts, role, metric)
-    theirs, _ = items(two, concepts, role, metric)
+def difference(
+    one: Results,
+    two: Results,
+    concepts: Concepts,
+    role: str,
+    metric: str,
+    at: tuple[float | None, float | None] = (None, None),
+) -> Triple:
+    """One minus two: the same items, concepts resampled in pairs. `at`: their alphas, None for
+    each run's own."""
+    ours, clusters = items(one, concepts, role, metric, at[0])
+    theirs, _ = items(two, concepts, role, metric, at[1])
     return _triple([a - b for a, b in zip(ours, theirs, strict=True)], clusters)
 
 
@@ -256,6 +264,25 @@ def show(summary: dict[str, Any]) -> None:
         if method["above"]:
             cells = [percent(method["above"][key], "+") for key in compared]
             print(f"| {name} | {' | '.join(cells)} |")
+
+
+def show_effects(found: dict[str, Results], concepts: Concepts) -> None:
+    """Print what tuning, re-scaling and each part of R-Adapter do, as paired differences."""
+    curves = {name: results for name, results in found.items() if len(alphas(results)) > 1}
+    zero = found["zero-shot"]
+    rows = [(f"{n}, alpha 1 - zero-shot", r, zero, (1.0, 0.0)) for n, r in curves.items()]
+    rows += [(f"{n}, chosen alpha - alpha 1", r, r, (None, 1.0)) for n, r in curves.items()]
+    rows += [
+        (f"r-adapter - {name}, both at alpha 1", found["r-adapter"], results, (1.0, 1.0))
+        for name, results in curves.items()
+        if name.startswith("r-adapter with")
+    ]
+    columns = [(m, role) for m in ("accuracy", "text_to_image_r1") for role in ROLES]
+    header = " | ".join(f"{METRICS[metric]}, {role}" for metric, role in columns)
+    print(f"\n### What tuning, re-scaling and the parts do\n\n| | {header} |\n|---|{'---|' * 6}")
+    for title, one, two, at in rows:
+        cells = [percent(difference(one, two, concepts, r, m, at), "+") for m, r in columns]
+        print(f"| {title} | {' | '.join(cells)} |")
 
 
 def percent(triple: Triple | None, sign: str = "") -> str:

@@ -28,7 +28,7 @@ from radapter_cli.train import train
 
 HELP = """Adapt a CLIP model to your data without losing what it knew, and ship it verified.
 
-    radapter demo                          everything below in sequence, in three minutes
+    radapter demo                          everything below in sequence, in two minutes
 
     radapter init my-data/                 a recipe for pictures of your own
 

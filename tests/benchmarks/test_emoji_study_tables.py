@@ -121,7 +121,13 @@ def test_the_summary_is_what_the_tables_print(tables, capsys):
     # Every score rises with alpha, so at any level the ends of the curves are compared.
     assert summary["other"]["above"]["unseen accuracy"][0] == pytest.approx(0.1)
     tables.show(summary)
+    tables.show_effects(
+        {**found, "r-adapter": found["full"], "r-adapter without x": found["other"]}, concepts
+    )
     printed = capsys.readouterr().out
+    assert "| other, alpha 1 - zero-shot | +30.0 [" in printed
+    assert "| full, chosen alpha - alpha 1 | -10.0 [" in printed
+    assert "| r-adapter - r-adapter without x, both at alpha 1 | -10.0 [" in printed
     assert "| other | 0.50 | 55.0 [" in printed
     assert "+5.0 [" in printed
     assert "| zero-shot | 7 | 7 | – | 7 | 7 |" in printed
