@@ -73,8 +73,8 @@ def zip_batch(items):
 def test_zero_shot_accuracy(loaded, style):
     found, dataset = ours(loaded, style, "classification", ["name"])
     loader = DataLoader(Pictures(dataset, loaded, dataset.labels), batch_size=64)
-    # The two steps of its `evaluate`, whose last, `accuracy`, release 1.6.2 cannot do under NumPy 2.4
-    # (float() of an array with one dimension).
+    # What its `evaluate` does before `accuracy`, which fails in 1.6.2 under NumPy 2.4:
+    # float() of an array with one dimension.
     head = classification.zero_shot_classifier(
         loaded.model, loaded.tokenizer, dataset.class_names, ["a picture of {c}."], "cpu", amp=False
     )
