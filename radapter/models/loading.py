@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -17,10 +18,11 @@ from typing import Any
 import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
+from radapter.models import downloads, huggingface
 from radapter.models.text import shorten
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
@@ -61,7 +63,7 @@ def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
     Args:
         path_or_name: `emoji-clip` (built in), `NAME:TAG` as open_clip knows them, `NAME:FILE` for
             a checkpoint of a known architecture, `NAME:random` for random weights, or a folder in
-            open_clip's format (`local-dir:FOLDER` too).
+            open_clip's format (`local-dir:FOLDER` too) or of Hugging Face's CLIP.
         seed: draws the weights of `NAME:random`.
 
     Raises:
@@ -101,11 +103,16 @@ def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
 
 
 def _from_folder(folder: Path, name: str) -> LoadedModel:
+    if not (folder / CONFIG).is_file() and huggingface.is_folder(folder):
+        return _from_huggingface(folder, name)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]
     except FileNotFoundError:
-        raise BrokenInput(f"{folder} is no model folder: it has no {CONFIG}.") from None
+        raise BrokenInput(
+            f"{folder} is no model folder: it has no {CONFIG}, nor Hugging Face's config.json "
+            "with model.safetensors."
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise BrokenInput(
             f"{folder / CONFIG} is damaged: not an open_clip configuration."
@@ -114,10 +121,30 @@ def _from_folder(folder: Path, name: str) -> LoadedModel:
     return _create(f"local-dir:{folder}", None, name, config, source=str(folder / WEIGHTS))
 
 
+def _from_huggingface(folder: Path, name: str) -> LoadedModel:
+    model_cfg = huggingface.model_config(folder)
+    preprocess_cfg = huggingface.preprocess_config(folder, model_cfg["vision_cfg"]["image_size"])
+    tokenizer = huggingface.tokenizer(folder, model_cfg["text_cfg"]["context_length"])
+    state: dict[str, Tensor] = {}
+    for file in huggingface.weight_files(folder):
+        check_safetensors(file)
+        state |= load_file(file)
+    try:
+        model = open_clip.CLIP(**copy.deepcopy(model_cfg))
+        model.load_state_dict(huggingface.convert_weights(state))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BrokenInput(f"{name} cannot be loaded as a CLIP model: {reason}") from error
+    open_clip.model.set_model_preprocess_cfg(model, preprocess_cfg)
+    return _loaded(name, model, tokenizer, model_cfg)
+
+
 def _pretrained(architecture: str, tag: str, name: str) -> LoadedModel:
     known = open_clip.get_pretrained_cfg(architecture, tag) or {}
     if Path(tag).is_file() and tag.endswith(".safetensors"):
         check_safetensors(Path(tag))
+    elif not Path(tag).is_file():
+        downloads.fetch(name, architecture, known)
     # A tag's activation is part of the weights' identity: open_clip 3 only warns about it.
     quick = bool(known.get("quick_gelu")) or architecture.endswith("quickgelu")
     config = {"model_cfg": open_clip.get_model_config(architecture)}
@@ -159,7 +186,11 @@ def _create(
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise BrokenInput(f"{name} (weights: {source}) cannot be loaded: {reason}") from error
-    model_cfg = dict(config["model_cfg"])
+    return _loaded(name, model, tokenizer, config["model_cfg"])
+
+
+def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any]) -> LoadedModel:
+    model_cfg = dict(model_cfg)
     if any(isinstance(m, open_clip.transformer.QuickGELU) for m in model.modules()):
         model_cfg["quick_gelu"] = True
     preprocess_cfg = dict(model.visual.preprocess_cfg)

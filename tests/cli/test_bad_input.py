@@ -270,3 +270,15 @@ def test_ctrl_c_anywhere(cli, trained, monkeypatch, as_json):
 def test_a_second_writer_is_refused(cli, trained):
     with trained.lock():
         check(cli("merge"), 4, "is being written by another process")
+
+
+def test_weights_that_cannot_be_fetched(cli, monkeypatch, shapes):
+    def refuse(*_args, **_kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "empty")
+    outcome = cli("predict", shapes, "--model", "ViT-B-16:openai")
+    assert outcome.code == 4
+    assert "timm/vit_base_patch16_clip_224.openai" in " ".join(outcome.err.split())
+    assert not outcome.out
