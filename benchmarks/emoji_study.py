@@ -159,7 +159,8 @@ def finalists(out: Path, recipe: str) -> list[Setting]:
 
 
 def best(out: Path, settings: list[Setting]) -> Setting:
-    """The setting with the highest validation score; every one of them has to have been tried."""
+    """The setting with the highest validation score, of equal ones the first; every one of them has
+    to have been tried."""
     results = [read(out, "choose", setting, 0, 0) for setting in settings]
     if None in results:
         raise typer.BadParameter("some settings have not been tried yet: run `choose` first")
@@ -424,8 +425,8 @@ def report(out: OutOption = OUT) -> None:
         emoji_study_tables.show_effects(found, concepts)
         for metric in ("accuracy", "text_to_image_r1"):
             emoji_study_tables.show_moved(found, concepts, "unseen", metric)
-    # Five digits: it ships in the wheel, and hundredths of a point mean nothing here.
-    rounded = json.loads(json.dumps(summary), parse_float=lambda text: round(float(text), 5))
+    # It ships in the wheel: no more digits than the tables need.
+    rounded = json.loads(json.dumps(summary), parse_float=lambda text: round(float(text), 7))
     write_atomic(SUMMARY, json.dumps(rounded) + "\n")
     print(f"\nWritten: {SUMMARY}")
 

@@ -114,16 +114,20 @@ def above(
     weights = generator.poisson(1.0, (RESAMPLES, size))
     weights = np.concatenate([np.ones((1, size)), weights])  # first: the data as they are
     xs, ys = ([_curve(r, concepts, *what, weights) for r in (one, two)] for what in (x, y))
-    low, high = xs[0][0, 0], min(curve[0].max() for curve in xs)
-    if high <= low:
+    apart = np.array([_apart(*each) for each in zip(*xs, *ys, strict=True)])
+    if np.isnan(apart[0]):
         return None
+    # A resample in which a curve never gets beyond the zero-shot model has nothing to compare.
+    return [float(apart[0]), *map(float, np.nanquantile(apart[1:], [0.025, 0.975]))]
+
+
+def _apart(our_x: np.ndarray, their_x: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Mean height of one curve over the other on their common range of x; NaN if there is none."""
+    low, high = our_x[0], min(our_x.max(), their_x.max())
+    if high <= low:
+        return float("nan")
     levels = np.linspace(low, high, 21)
-    ours, theirs = (
-        np.array([_kept(*curve, levels) for curve in zip(a, b, strict=True)])
-        for a, b in zip(xs, ys, strict=True)
-    )
-    apart = (ours - theirs).mean(axis=1)
-    return [float(apart[0]), *map(float, np.quantile(apart[1:], [0.025, 0.975]))]
+    return float(np.mean(_kept(our_x, ours, levels) - _kept(their_x, theirs, levels)))
 
 
 def _curve(
@@ -145,8 +149,8 @@ def _kept(x: np.ndarray, y: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """At each level of x the highest y with at least that x, alphas in between interpolated."""
     at, between = np.arange(len(x)), np.linspace(0, len(x) - 1, 20 * (len(x) - 1) + 1)
     x, y = np.interp(between, at, x), np.interp(between, at, y)
-    reached = np.minimum(levels, x.max())
-    return np.array([y[x >= level].max() for level in reached])
+    reached = np.minimum(levels, x.max())  # rounding apart, every level is reached
+    return np.where(x >= reached[:, None], y, -np.inf).max(axis=1)
 
 
 def alphas(results: Results) -> list[float]:
@@ -195,9 +199,7 @@ def summarize(found: dict[str, Results], concepts: Concepts, trained: str) -> di
 
     `trained` is the metric of the trained task; the curves are compared over it, on noto.
     """
-    pairs = [
-        (role, metric) for metric in ("accuracy", "text_to_image_r1") for role in ("noto", "unseen")
-    ]
+    pairs = [(role, metric) for metric in ("accuracy", "text_to_image_r1") for role in ROLES]
 
     def table(cell: Callable[[str, str], Any]) -> dict[str, dict[str, Any]]:
         return {m: {role: cell(role, m) for role in ROLES} for m in METRICS}
@@ -276,6 +278,17 @@ def show_effects(found: dict[str, Results], concepts: Concepts) -> None:
         (f"r-adapter - {name}, both at alpha 1", found["r-adapter"], results, (1.0, 1.0))
         for name, results in curves.items()
         if name.startswith("r-adapter with")
+    ]
+    rows += [
+        (f"{name} - {name.split(' + ')[0]}, {title}", results, found[name.split(" + ")[0]], at)
+        for name, results in curves.items()
+        if " + " in name
+        for title, at in (("both at alpha 1", (1.0, 1.0)), ("at the chosen alphas", (None, None)))
+    ]
+    rows += [
+        (f"r-adapter - lora, {title}", found["r-adapter"], found["lora"], at)
+        for title, at in (("both at alpha 1", (1.0, 1.0)), ("at the chosen alphas", (None, None)))
+        if "lora" in found
     ]
     columns = [(m, role) for m in ("accuracy", "text_to_image_r1") for role in ROLES]
     header = " | ".join(f"{METRICS[metric]}, {role}" for metric, role in columns)

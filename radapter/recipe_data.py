@@ -56,7 +56,7 @@ class Data(Section):
 
 
 class EmojiData(Data):
-    """The built-in set: one concept drawn by eight designers. Splits are by concept."""
+    """The built-in set: each concept in eight styles. Splits are by concept."""
 
     source: Literal["emoji"]
     styles: Annotated[list[str], Field(min_length=1)] = ["noto"]

@@ -18,10 +18,12 @@ from radapter_cli.merge import merge
 from radapter_cli.train import train
 
 ROWS = [
-    ("trained task, noto", "in-distribution", "accuracy"),
-    ("trained task, unseen styles", "unseen", "accuracy"),
+    ("class accuracy, noto (trained)", "in-distribution", "accuracy"),
+    ("class accuracy, unseen styles", "unseen", "accuracy"),
+    ("class accuracy, seen styles", "seen", "accuracy"),
     ("caption to picture, noto", "in-distribution", "text_to_image_r1"),
     ("caption to picture, unseen styles", "unseen", "text_to_image_r1"),
+    ("caption to picture, seen styles", "seen", "text_to_image_r1"),
 ]
 
 
@@ -62,8 +64,11 @@ def demo(as_json: console.JsonOption = False) -> None:
     console.out.print(study_table(curve))
     worst = result["parity"]["cosine"]["worst"]
     console.result(f"The engine agrees with PyTorch: worst cosine 1 - {max(0.0, 1 - worst):.0e}.")
-    if picture:
-        console.result(f"This run's curve over alpha beside the study's: {picture}")
+    console.result(
+        f"This run's curve over alpha beside the study's: {picture}"
+        if picture
+        else 'No picture without matplotlib: pip install "radapter[plot]"'
+    )
     console.result("\nThe commands in sequence:")
     for command, duration in [*times, ("in all", time.monotonic() - start)]:
         console.result(f"  {console.seconds(duration):>12}  {command}")
@@ -79,34 +84,33 @@ def study_table(curve: dict[str, Any]) -> Table:
     alpha = curve["chosen"]
     own = {point["alpha"]: point["roles"] for point in curve["points"]}
     published = {
-        name: {point["alpha"]: point for point in study["methods"][name]["curve"]}
-        for name in ("r-adapter", "full")
+        (name, point["alpha"]): point
+        for name, method in study["methods"].items()
+        for point in method["curve"]
     }
-    folds = len({fold for fold, _ in study["runs"]})
+    columns = [
+        ("zero-shot\nthis run", own[0.0], None),
+        (f"alpha {alpha:g}\nthis run", own.get(alpha), None),
+        ("zero-shot\nstudy", None, published["r-adapter", 0.0]),
+        (f"alpha {alpha:g}\nstudy", None, published.get(("r-adapter", alpha))),
+        ("full, alpha 1\nstudy", None, published["full", 1.0]),
+    ]
+    columns = [column for column in columns if column[1] or column[2]]
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    folds = len({fold for fold, _ in study["runs"]})
     table.title = (
-        f"This run (fold 0, seed 0), and the study's means (runs: {len(study['runs'])}, "
-        f"folds: {folds}), in %"
+        f"In %: this run (fold 0, seed 0), and the means of the built-in study over {folds} folds, "
+        "of which this one is the first"
     )
     table.add_column("")
-    for column in (
-        "this run:\nzero-shot",
-        f"this run:\nalpha {alpha:g}",
-        "study:\nzero-shot",
-        f"study:\nalpha {alpha:g}",
-        "study: full\nfine-tuning",
-    ):
-        table.add_column(column, justify="right")
+    for title, _, _ in columns:
+        table.add_column(title, justify="right")
     for title, role, metric in ROWS:
-        theirs = curves.STUDY_ROLES[role]
-        values = [
-            own[0.0][role][metric]["value"],
-            own[alpha][role][metric]["value"],
-            published["r-adapter"][0.0][metric][theirs],
-            published["r-adapter"][alpha][metric][theirs],
-            published["full"][1.0][metric][theirs],
+        cells = [
+            ours[role][metric]["value"] if ours else theirs[metric][curves.STUDY_ROLES[role]]
+            for _, ours, theirs in columns
         ]
-        table.add_row(title, *(f"{100 * value:.1f}" for value in values))
+        table.add_row(title, *(f"{100 * value:.1f}" for value in cells))
     return table
 
 

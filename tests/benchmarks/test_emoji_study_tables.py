@@ -1,10 +1,13 @@
 """The arithmetic behind the study's tables, on results made up by hand."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from radapter.reporting import curves
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "emoji_study_tables.py"
 
@@ -82,6 +85,28 @@ def test_curves_are_compared_at_equal_scores_on_noto(tables):
     assert tables.above([on_a_curve([(40, 30), (30, 25), (20, 20)])], one, concepts, *axes) is None
 
 
+def test_what_moves_all_curves_alike_is_no_doubt_about_their_distance(tables):
+    """The same concepts decide x of both curves, so other concepts move both along x together."""
+    sets = ["noto", "emojione", "emojione-monotone"]
+    concepts = {0: {name: {"accuracy": list(range(100))} for name in sets}}
+
+    def level(right):
+        return {
+            name: {"accuracy": "1" * n + "0" * (100 - n)}
+            for name, n in zip(sets, right, strict=True)
+        }
+
+    def run(lost):
+        by_alpha = {"0.0": level((40, 50, 50)), "1.0": level((60, 50 - lost, 50 - lost))}
+        test = {name: {a: by_alpha[a][name] for a in by_alpha} for name in sets}
+        return [{"fold": 0, "alpha": 1.0, "test": test}]
+
+    axes = ("noto", "accuracy"), ("unseen", "accuracy")
+    found, low, high = tables.above(run(0), run(4), concepts, *axes)
+    assert found == pytest.approx(0.02, abs=1e-6)  # from 0 to 0.04, a straight line
+    assert 0 <= low < found < high < 0.045  # four concepts decide it, and nothing else
+
+
 def test_a_curve_that_turns_back_counts_what_it_kept_on_the_way(tables):
     x, y = np.array([0.4, 0.6, 0.5]), np.array([0.3, 0.2, 0.0])
     kept = tables._kept(x, y, np.array([0.4, 0.5, 0.6, 0.9]))
@@ -146,3 +171,18 @@ def test_what_was_lost_and_gained_by_subgroup(tables, capsys):
     assert found == {first: (1.0, 0.0), other: (0.0, 1.0)}
     tables.show_moved({"zero-shot": zero, "full": tuned}, concepts, "noto", "accuracy")
     assert f"| full | 1 | 1 | {first} (1, 0), {other} (0, 1) |" in capsys.readouterr().out
+
+
+def test_the_pages_tables_are_those_of_the_summary_that_ships(tables):
+    from radapter import models
+
+    summary = json.loads(curves.STUDY.read_text())
+    assert summary["base_hash"] == models.load("emoji-clip").weights_hash
+    page = (PATH.parents[1] / "docs" / "study-tables.md").read_text()
+    parts = dict(part.split(": ", 1) for part in page.split("\n## ")[1:])
+    assert set(parts) == set(summary["tables"])
+    for title, table in summary["tables"].items():
+        for name, method in table["methods"].items():
+            for metric in tables.METRICS:
+                cells = [tables.percent(method["chosen"][metric][role]) for role in tables.ROLES]
+                assert f"| {' | '.join(cells)} |" in parts[title], (title, name, metric)

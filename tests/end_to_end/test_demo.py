@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from radapter.reporting import curves
+
 
 def radapter(folder, *arguments):
     return subprocess.run(
@@ -24,9 +26,19 @@ def test_demo(tmp_path):
         assert f"$ radapter {command}" in done.stderr
     assert "parity of onnx (fp32) with pytorch: passed" in done.stdout
     assert "in all" in done.stdout
+    # This run beside the study, which says which base model it was made on.
+    assert "this run" in done.stdout
+    assert "study" in done.stdout
+    assert curves.study("emoji")["runs"]
     (run,) = (tmp_path / "runs").iterdir()
-    (path,) = (run / "eval").iterdir()
-    result = json.loads(path.read_text())
+    files = sorted(path.name for path in (run / "eval").iterdir())
+    assert files == [
+        "beside-the-study.png",
+        "emoji-shifts-alpha-0.50.json",
+        "emoji-shifts-alphas.json",
+        "emoji-shifts-alphas.png",
+    ]
+    result = json.loads((run / "eval" / "emoji-shifts-alpha-0.50.json").read_text())
     assert result["parity"]["passed"]
     assert set(result["models"]) == {"zero-shot", "alpha 0.50", "onnx"}
     roles = result["models"]["zero-shot"]["roles"]

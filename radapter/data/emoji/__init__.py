@@ -1,4 +1,4 @@
-"""The built-in set: 1,059 concepts, each drawn by eight designers; splits are by concept.
+"""The built-in set: 1,059 concepts, each in eight styles; splits are by concept.
 
 Classification: the class is the concept's Unicode subgroup, of those with at least five concepts.
 Captions: the concept's name and its keywords. Pictures are 64 x 64. See NOTICE.md for licences.
