@@ -418,16 +418,16 @@ def report(out: OutOption = OUT) -> None:
             raise typer.BadParameter(f"{title}: some runs are missing: run `final`")
         concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in pairs}
         trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
-        methods = emoji_study_tables.summarize(found, concepts, trained)
+        summarized = emoji_study_tables.summarize(found, concepts, trained)
+        # It ships in the wheel: no more digits than the tables need, which are made from it.
+        methods = json.loads(json.dumps(summarized), parse_float=lambda x: round(float(x), 5))
         summary["tables"][title] = {"runs": pairs, "methods": methods}
         print(f"\n## {title}: (fold, seed) {pairs}\n")
         emoji_study_tables.show(methods)
         emoji_study_tables.show_effects(found, concepts)
         for metric in ("accuracy", "text_to_image_r1"):
             emoji_study_tables.show_moved(found, concepts, "unseen", metric)
-    # It ships in the wheel: no more digits than the tables need.
-    rounded = json.loads(json.dumps(summary), parse_float=lambda text: round(float(text), 7))
-    write_atomic(SUMMARY, json.dumps(rounded) + "\n")
+    write_atomic(SUMMARY, json.dumps(summary) + "\n")
     print(f"\nWritten: {SUMMARY}")
 
 
