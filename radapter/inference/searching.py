@@ -27,7 +27,8 @@ def search(
     """
     scores, places = torch.empty(0), torch.empty(0, dtype=torch.int64)
     for start, features in chunks(path, rows):
-        scores = torch.cat([scores, features @ query])
+        # No matrix product: there the last bits depend on a row's place, and equal rows must tie.
+        scores = torch.cat([scores, (features * query).sum(dim=1)])
         places = torch.cat([places, torch.arange(start, start + len(features))])
         # Stable, and what was found before stands first: ties go to the earlier picture.
         order = scores.argsort(descending=True, stable=True)[:top]
