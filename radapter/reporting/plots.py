@@ -82,11 +82,17 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
                     alpha=0.9,
                     zorder=3,
                 )
-        zero = (100 * curves[0].x[0], 100 * curves[0].ys[number][0])
-        axis.plot(*zero, marker="*", markersize=15, color="black", linestyle="", zorder=4)
-        axis.annotate(
-            "zero-shot", zero, xytext=(-8, 9), textcoords="offset points", fontsize=9, ha="right"
-        )
+        # Curves of one set of data start at one point.
+        for zero in {(100 * curve.x[0], 100 * curve.ys[number][0]) for curve in curves}:
+            axis.plot(*zero, marker="*", markersize=15, color="black", linestyle="", zorder=4)
+            axis.annotate(
+                "zero-shot",
+                zero,
+                xytext=(-8, 9),
+                textcoords="offset points",
+                fontsize=9,
+                ha="right",
+            )
         axis.set_xlabel(x)
         axis.set_title(panel, fontsize=10)
         axis.grid(color="0.9", linewidth=0.6)

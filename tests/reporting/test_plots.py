@@ -32,7 +32,7 @@ def test_a_curve_is_the_trained_score_against_both_tasks_on_the_shift():
     x, panels = curves.axes(result(0.5))
     assert x == ("in-distribution", "accuracy")
     assert panels == [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
-    assert curves.axis_label(panels[0], result(0.5)) == "class accuracy, %: unseen (a, b)"
+    assert curves.axis_label(panels[0], result(0.5)) == "class accuracy, %: unseen, mean of 2"
     curve = curves.curve(result(0.5), "mine")
     assert curve.x == [0.5, 0.6]
     assert curve.ys == [[0.4, 0.3], [0.2, 0.15]]
