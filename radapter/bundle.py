@@ -2,6 +2,10 @@
 
     onnx/vision_model.onnx      pixel_values [batch, 3, height, width] -> image_embeds [batch, dim]
     onnx/text_model.onnx        input_ids [batch, length] -> text_embeds [batch, dim]
+    onnx/*_fp16.onnx, *_int8.onnx   the same in other precisions, with the same inputs and outputs
+    onnx/vision_model_from_bytes.onnx   pixels [batch, height, width, 3], uint8 -> image_embeds
+    onnx/classifier.onnx        pictures (in the form that the manifest says) -> probabilities
+    tensorrt/*_qdq.onnx         int8 in the form that TensorRT reads
     config.json                 the architecture, in Hugging Face's CLIP form where there is one
     preprocessor_config.json    resize, crop, mean and standard deviation
     tokenizer.json              with tokenizer_config.json and special_tokens_map.json
@@ -26,11 +30,30 @@ import numpy as np
 from radapter.errors import BrokenInput
 from radapter.run import file_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
 VISION, TEXT = "onnx/vision_model.onnx", "onnx/text_model.onnx"
+FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
-REQUIRED = (VISION, TEXT, "config.json", "preprocessor_config.json", "tokenizer.json")
+REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")
+PRECISIONS = ("fp32", "fp16", "int8")
+QDQ = "int8-qdq"
+"""The second form of int8: with QuantizeLinear and DequantizeLinear, which TensorRT reads"""
+RUNTIMES = {
+    "fp32": ["onnxruntime", "tensorrt"],
+    "fp16": ["onnxruntime", "tensorrt"],
+    "int8": ["onnxruntime"],
+    QDQ: ["tensorrt"],
+}
+"""What runs a precision. TensorRT refuses the operators of onnxruntime's int8"""
+
+
+def in_precision(file: str, precision: str) -> str:
+    """The name of an ONNX file (`VISION`, `TEXT`, ...) in a precision."""
+    path = PurePosixPath(file)
+    if precision == QDQ:
+        return f"tensorrt/{path.stem}_qdq.onnx"
+    return file if precision == "fp32" else f"{path.parent}/{path.stem}_{precision}.onnx"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -152,9 +175,14 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    for name in REQUIRED:
-        if name not in manifest["files"]:
-            raise BrokenInput(f"{folder / MANIFEST} does not list {name}. Export the bundle again.")
+    listed = manifest["files"]
+    missing = [n for n in REQUIRED if n not in listed] or [
+        n for n in towers(manifest, folder) if n not in listed
+    ]
+    if missing:
+        raise BrokenInput(
+            f"{folder / MANIFEST} does not list {missing[0]}. Export the bundle again."
+        )
     for name, expected in manifest["files"].items():
         path = _inside(folder, name)
         if not path.is_file():
@@ -174,6 +202,17 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
     return manifest
 
 
+def towers(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+    """The files that a bundle has to have for its precisions."""
+    precisions = manifest.get("precisions")
+    if not precisions or not isinstance(precisions, list) or not set(precisions) <= set(PRECISIONS):
+        raise BrokenInput(
+            f"{folder / MANIFEST} is damaged or older than this radapter: it does not say in which "
+            "precisions its files are. Export the bundle again."
+        )
+    return [in_precision(file, precision) for file in (VISION, TEXT) for precision in precisions]
+
+
 def _inside(folder: Path, name: str) -> Path:
     """The path of a file that a manifest names; BrokenInput if it leads out of the folder."""
     windows = PureWindowsPath(name)  # sees drives and backslashes as well as slashes
@@ -184,6 +223,22 @@ def _inside(folder: Path, name: str) -> Path:
             f"{folder / MANIFEST} names a file outside of the bundle: {name!r}. Do not use it."
         )
     return path
+
+
+def _further(facts: Mapping[str, Any]) -> str:
+    """What the model card says of files that not every bundle has."""
+    files = facts["models"]
+    pictures = "`pixel_values`"
+    text = ""
+    if any("_from_bytes" in file for file in files):
+        pictures = "`pixels` [batch, height, width, 3], uint8, RGB, of any one size"
+        text += f"`{FROM_BYTES}` takes {pictures}, and resizes, crops and normalizes itself.\n\n"
+    if "classifier" in facts:
+        text += (
+            f"`{CLASSIFIER}` takes {pictures} and gives `probabilities` [batch, "
+            f"{len(facts['classifier'])}] of the classes in `{MANIFEST}`, under `classifier`.\n\n"
+        )
+    return text
 
 
 def _card(folder: Path, facts: Mapping[str, Any]) -> str:
@@ -200,7 +255,7 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
         "Method": facts.get("method"),
         "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
         "Weights": f"`{facts['weights_hash'][:16]}`",
-        "Precision, ONNX opset": f"{facts['precision']}, {facts['opset']}",
+        "Precisions, ONNX opset": f"{', '.join(facts['precisions'])}; {facts['opset']}",
         "Pictures": f"{facts['image_size'][0]} x {facts['image_size'][1]} (height x width)",
         "Texts": f"up to {facts['context_length']} tokens"
         + (", any length" if facts["text_length"] == "dynamic" else ", padded to that length"),
@@ -209,9 +264,9 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value is not None]
     checks = [
-        f"| {tower} | {check['worst_cosine']:.7f} | {check['max_abs_difference']:.1e} |"
-        for tower, check in facts["verification"].items()
-        if isinstance(check, dict)
+        f"| `{file}` | {', '.join(check['for'])} | {check['worst_cosine']:.7f} | "
+        f"{check['max_abs_difference']:.1e} |"
+        for file, check in facts["models"].items()
     ]
     classes = read_classes(folder)
     labels = (
@@ -230,6 +285,7 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
         "`preprocessor_config.json` says, and gives `image_embeds` [batch, dim].\n"
         f"`{TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
         "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
+        f"{_further(facts)}"
         f"{labels}"
         "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
         "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
@@ -237,7 +293,7 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
         "## Checked\n\n"
         "Reloaded in a fresh process and compared with PyTorch on the same inputs, in batches of "
         f"{', '.join(str(n) for n in facts['verification']['batches'])}:\n\n"
-        "| tower | worst cosine | largest difference |\n| --- | --- | --- |\n"
+        "| file | for | worst cosine | largest difference |\n| --- | --- | --- | --- |\n"
         + "\n".join(checks)
         + "\n\n## Licence\n\n"
         "The licence and the limits of use are those of the base model and of the data.\n"

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radapter.errors import UsageError
 from radapter_cli import console
+
+if TYPE_CHECKING:
+    from radapter.recipe import Recipe
+
+
+class PrecisionChoice(enum.StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class InputChoice(enum.StrEnum):
+    float = "float"
+    uint8 = "uint8"
 
 
 def export(
@@ -16,6 +32,31 @@ def export(
     trt: Annotated[
         bool, typer.Option("--trt", help="Build TensorRT engines too (not in this version).")
     ] = False,
+    precision: Annotated[
+        list[PrecisionChoice] | None,
+        typer.Option(
+            help="May be given several times; the first is what runs unless another is asked for. "
+            "int8 is calibrated on training pictures and texts of the recipe. Default: fp32."
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SUITE|NAMES.TXT",
+            help="Write a file that takes a picture and gives the probabilities of these classes.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        InputChoice,
+        typer.Option(
+            "--input",
+            help="`uint8`: write a file that resizes, crops and normalizes pictures itself, and "
+            "let the classifier do so. For onnxruntime.",
+        ),
+    ] = InputChoice.float,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="The largest batch that is run to verify the files.")
+    ] = 32,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 20,
     force: Annotated[
         bool, typer.Option("--force", help="Write the bundle anew, even if it is up to date.")
@@ -31,7 +72,9 @@ def export(
 
         radapter export
 
-        radapter export --run runs/emoji-20260101T120000Z-a1b2c3
+        radapter export --precision fp32 --precision int8
+
+        radapter export --classifier names.txt --input uint8
     """
     from radapter import run as runs
 
@@ -48,8 +91,13 @@ def export(
     loaded, facts = merging.read_merged(found)
     folder = found.bundle_for(facts["weights_hash"])
     classes = found.classes()
+    precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
+    head = None if classifier is None else classes_of(classifier, recipe)
+    from_bytes = pictures is InputChoice.uint8
     if dry_run:
-        files = exporting.plan(loaded, classes)
+        files = exporting.plan(
+            loaded, classes, precisions, classifier=head is not None, from_bytes=from_bytes
+        )
         if as_json:
             console.print_json({"bundle": str(folder), "files": files})
         else:
@@ -62,7 +110,17 @@ def export(
         runs.clear_temporary(found.path / "bundles") if folder.parent.is_dir() else None
         try:
             manifest = bundle.verify(folder, weights_hash=facts["weights_hash"])
-            written = force or manifest["opset"] != opset
+            asked = {
+                "opset": opset,
+                "precisions": precisions,
+                "max_batch": max_batch,
+                "classifier": head and head["names"],
+            }
+            written = (
+                force
+                or any(manifest.get(key) != value for key, value in asked.items())
+                or from_bytes != any("_from_bytes" in file for file in manifest["models"])
+            )
         except BrokenInput:
             written = True
         if written:
@@ -80,19 +138,51 @@ def export(
                     },
                     classes=classes,
                     opset=opset,
+                    precisions=precisions,
+                    max_batch=max_batch,
+                    sample=exporting.training_sample(recipe) if "int8" in precisions else None,
+                    classifier=head,
+                    from_bytes=from_bytes,
                 )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if as_json:
         console.print_json({"bundle": str(folder), "written": written, "manifest": manifest})
         return
     if written:
-        for tower, check in manifest["verification"].items():
-            if isinstance(check, dict):
-                console.result(
-                    f"{tower}: worst cosine to PyTorch {check['worst_cosine']:.7f}, largest "
-                    f"difference {check['max_abs_difference']:.1e}"
-                )
+        for file, check in manifest["models"].items():
+            console.result(
+                f"{file}: worst cosine to PyTorch {check['worst_cosine']:.7f}, largest "
+                f"difference {check['max_abs_difference']:.1e}"
+            )
         console.note(f"{console.seconds(time.monotonic() - start)}")
     label = "Bundle" if written else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
     console.next_command(f"radapter eval --run {found.path}")
+
+
+def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:
+    """The classes of a suite, or of a file with one name a line, with their prompts.
+
+    Raises:
+        UsageError: the suite classifies nothing, or not always the same classes.
+        BrokenInput: the file or the suite's data is not there.
+    """
+    from radapter.data.pairs import templates_of
+    from radapter.evaluation import load_suite
+    from radapter.inference.prediction import read_class_names
+
+    if name.endswith(".txt"):
+        names, templates = read_class_names(name), templates_of(recipe.data.templates)
+    else:
+        suite = load_suite(name).for_recipe(recipe)
+        opened = [tasks.get("classification") for tasks in suite.open().values()]
+        lists = {tuple(dict.fromkeys(data.class_names)) for data in opened if data}
+        if len(lists) != 1:
+            what = "classes that differ between its data sets" if lists else "no classes"
+            raise UsageError(
+                f"Suite {suite.name} has {what}: name those to choose from, one a line in a file, "
+                "by --classifier names.txt"
+            )
+        names, templates = list(lists.pop()), templates_of(suite.templates)
+    prompts = [[template.replace("{}", name) for template in templates] for name in names]
+    return {"names": names, "prompts": prompts}

@@ -84,7 +84,7 @@ def test_a_newer_schema_is_refused(bundle_copy):  # noqa: F811
         ('{"schema_version": true}', "no bundle manifest"),
         ('{"schema_version": 1}', "lists no files"),
         ('{"schema_version": 1, "files": {"a": 1}}', "lists no files"),
-        ('{"schema_version": 1, "files": {}}', "does not list onnx/vision_model.onnx"),
+        ('{"schema_version": 1, "files": {}}', "does not list config.json"),
     ],
 )
 def test_a_damaged_manifest_is_refused(tmp_path, content, message):

@@ -1,63 +1,29 @@
-"""Export the two towers to ONNX and put the bundle together; nothing is left behind on failure."""
+"""Put a bundle together: ONNX files, verified, and what they need; nothing is left on failure."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import json
-import logging
-import math
-import subprocess
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.export import Dim
+from torch import Tensor
 
 from radapter import __version__, bundle, models
-from radapter.errors import GateFailed, UsageError
+from radapter.errors import UsageError
+from radapter.export import graphs
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
+from radapter.export.sample import Sample
+from radapter.export.towers import ONE_FILE, export_towers
+from radapter.export.verification import Cases, Inputs, check_agreement, image_size, verify
 from radapter.run import new_folder
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
-WORST_COSINE = 0.99999  # fp32, as the parity gate of the evaluation
-BATCHES = (1, 2, 5)  # that are verified
-ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
-TEXTS = ("a cat", "two red balls", "nothing", "a photo of a house by the sea", "blue")
-LONG = " ".join("a long text about one thing and another, that goes on and on" for _ in range(20))
-
-
-class ImageTower(nn.Module):
-    """pixel_values [batch, 3, height, width] -> image_embeds [batch, dim], unit norm."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        features = self.model.encode_image(pixel_values)  # type: ignore[operator]
-        return F.normalize(features.float(), dim=-1)
-
-
-class TextTower(nn.Module):
-    """input_ids [batch, length] -> text_embeds [batch, dim], unit norm."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return F.normalize(models.encode_text(self.model, input_ids).float(), dim=-1)
+CALIBRATION_BATCH = 8
 
 
 def export_bundle(
@@ -67,11 +33,16 @@ def export_bundle(
     facts: Mapping[str, Any],
     classes: Mapping[str, Any] | None = None,
     opset: int = 20,
+    precisions: Sequence[str] = ("fp32",),
+    max_batch: int = 32,
+    sample: Sample | None = None,
+    classifier: Mapping[str, Any] | None = None,
+    from_bytes: bool = False,
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
-    The caller's model is not touched. The same weights, facts and package versions give the same
-    bytes.
+    The caller's model is not touched. The same weights, facts, sample and package versions give
+    the same bytes.
 
     Args:
         loaded: a plain (merged) model.
@@ -83,27 +54,40 @@ def export_bundle(
             `prompts`, one list of texts a class; without both, the names are the texts.
         opset: of ONNX, 18 to 25. 20 is what runs everywhere: above 22, an attention operator has
             no fp32 kernel in TensorRT.
+        precisions: of `fp32`, `fp16` and `int8`; the first is what runs unless another is asked
+            for. int8 is written in a form for onnxruntime and, given a sample, one for TensorRT.
+        max_batch: the largest batch that is verified, and that engines are built for.
+        sample: of training data. Without one, int8 for TensorRT is left out.
+        classifier: classes, in the form of `classes`; writes a file that gives their
+            probabilities, too.
+        from_bytes: write a file that takes pictures as bytes, too; a classifier takes them then.
 
     Returns:
         The manifest.
 
     Raises:
-        UsageError: the opset or the tokenizer is not one that can be exported.
+        UsageError: the opset, a precision, the tokenizer or the preprocessing cannot be exported.
         MissingDependency: no onnxruntime to verify with.
         GateFailed: an exported file does not do what the model does.
     """
-    if opset not in OPSETS:
-        raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}.")
+    _check(opset, precisions, max_batch)
     import_onnxruntime()
     model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
     reference = PyTorchRuntime(loaded)
-    cases = _cases(loaded, reference)
     context_length = int(loaded.model.context_length)  # type: ignore[arg-type]
     dynamic = models.text.takes_short_texts(loaded.model)
+    inputs = Inputs(loaded, max_batch, sample)
+    head = None if classifier is None else class_features(loaded, classifier)
     with new_folder(folder) as temporary:
-        (temporary / "onnx").mkdir()
-        _export_towers(loaded.model, temporary, cases, dynamic=dynamic, opset=opset)
-        verification = _verify(temporary, cases)
+        written = _write_towers(loaded, temporary, inputs, precisions, opset)
+        if head is not None or from_bytes:
+            weights = None if head is None else head * reference.logit_scale
+            written += _write_further(
+                temporary, written, inputs, weights, preprocess_cfg if from_bytes else None
+            )
+        figures = verify(temporary, {file: cases for file, _, cases in written}, inputs.batches)
+        for file, precision, _ in written:
+            check_agreement(file, precision, figures[file])
         write_config(temporary, model_cfg, reference.logit_scale)
         write_preprocessor(temporary, preprocess_cfg)
         write_tokenizer(temporary, loaded.tokenizer, context_length=context_length, dynamic=dynamic)
@@ -114,21 +98,41 @@ def export_bundle(
             )
         own = {
             "weights_hash": models.weights_hash(loaded.model.state_dict()),
-            "precision": "fp32",
+            "precisions": list(precisions),
             "opset": opset,
-            "image_size": list(_image_size(loaded.model)),
+            "max_batch": max_batch,
+            "image_size": list(image_size(loaded)),
             "context_length": context_length,
             "text_length": "dynamic" if dynamic else "fixed",
             "embed_dim": model_cfg["embed_dim"],
             "logit_scale": reference.logit_scale,
             "versions": _versions(),
-            "verification": verification,
+            "models": {
+                file: {"precision": precision, "for": _runtimes(file, precision, from_bytes)}
+                | figures[file]
+                for file, precision, _ in written
+            },
+            "verification": {
+                "runtime": "onnxruntime, CPUExecutionProvider",
+                "batches": inputs.batches,
+                "text_lengths": sorted({ids.shape[1] for ids, _ in inputs.texts.values()}),
+                "training_pictures": len(sample.pictures) if sample else 0,
+            },
         }
+        if classifier is not None:
+            own["classifier"] = list(classifier["names"])
         portable = {key: _portable(value) for key, value in facts.items()}
         return bundle.write_manifest(temporary, {**portable, **own})
 
 
-def plan(loaded: models.LoadedModel, classes: Mapping[str, Any] | None = None) -> dict[str, int]:
+def plan(
+    loaded: models.LoadedModel,
+    classes: Mapping[str, Any] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    *,
+    classifier: bool = False,
+    from_bytes: bool = False,
+) -> dict[str, int]:
     """What `export_bundle` would write: bytes by file name, near enough; nothing is written."""
     tower = models.text.text_tower(loaded.model)
     visual: Any = loaded.model.visual
@@ -136,7 +140,17 @@ def plan(loaded: models.LoadedModel, classes: Mapping[str, Any] | None = None) -
     text = sum(p.numel() for p in tower.parameters())
     if tower is loaded.model:  # open_clip's CLIP holds its text tower in itself
         text -= vision
-    files = {bundle.VISION: 4 * vision, bundle.TEXT: 4 * text}
+    table = sum(p.numel() for name, p in tower.named_parameters() if "token_embedding" in name)
+    files: dict[str, int] = {}
+    for precision in _forms(precisions, quantize_static=True):
+        width = {"fp32": 4, "fp16": 2}.get(precision, 1)
+        sizes = {bundle.VISION: width * vision, bundle.TEXT: width * text}
+        if width == 1:  # what is multiplied is quantized, what is looked up is not
+            sizes[bundle.TEXT] += 3 * table
+        further = {bundle.FROM_BYTES: from_bytes, bundle.CLASSIFIER: classifier}
+        if precision != bundle.QDQ:
+            sizes |= {name: sizes[bundle.VISION] for name, wanted in further.items() if wanted}
+        files |= {bundle.in_precision(name, precision): size for name, size in sizes.items()}
     small = {"config.json": 10**3, "preprocessor_config.json": 10**3, "tokenizer.json": 17 * 10**5}
     files |= small | {"tokenizer_config.json": 10**3, "special_tokens_map.json": 10**3}
     if classes is not None:
@@ -163,114 +177,122 @@ def class_features(loaded: models.LoadedModel, classes: Mapping[str, Any]) -> Te
     return F.normalize(torch.stack(rows), dim=-1)
 
 
-def _image_size(model: nn.Module) -> tuple[int, int]:
-    size: Any = model.visual.image_size  # type: ignore[union-attr]
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def _check(opset: int, precisions: Sequence[str], max_batch: int) -> None:
+    if opset not in OPSETS:
+        raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}.")
+    known = set(precisions) <= set(bundle.PRECISIONS) and len(set(precisions)) == len(precisions)
+    if not precisions or not known:
+        raise UsageError(
+            f"precision must be of {', '.join(bundle.PRECISIONS)}, each once, not "
+            f"{', '.join(precisions) or 'none'}."
+        )
+    if max_batch < 1:
+        raise UsageError(f"the largest batch must be 1 or more, not {max_batch}.")
 
 
-def _cases(loaded: models.LoadedModel, reference: PyTorchRuntime) -> dict[str, Tensor]:
-    """Inputs and the features that PyTorch gives for them, named as verify.py expects."""
-    n = max(BATCHES)
-    size = _image_size(loaded.model)
-    noise = torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(0))
-    # Pictures are smooth; blurred noise is nearer to them than noise is.
-    smooth = F.interpolate(F.avg_pool2d(noise, 8), size, mode="bilinear") * 4
-    texts = {"short": list(TEXTS), "full": [f"{text}, {LONG}" for text in TEXTS]}
-    tensors = {}
-    for case, pixels in {"noise": noise, "smooth": smooth}.items():
-        tensors[f"{bundle.VISION}|{case}|input"] = pixels
-        tensors[f"{bundle.VISION}|{case}|output"] = reference.encode_image(pixels)
-    for case, words in texts.items():
-        tokens = models.shorten(loaded.model, loaded.tokenizer(words))
-        tensors[f"{bundle.TEXT}|{case}|input"] = tokens
-        tensors[f"{bundle.TEXT}|{case}|output"] = reference.encode_text(tokens)
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+def _forms(precisions: Sequence[str], *, quantize_static: bool) -> list[str]:
+    """The precisions, with the second form of int8."""
+    return [*precisions, *([bundle.QDQ] if quantize_static and "int8" in precisions else [])]
 
 
-def _export_towers(
-    model: nn.Module, folder: Path, cases: Mapping[str, Tensor], *, dynamic: bool, opset: int
-) -> None:
-    # The exporter and its tracing must not leave a mark on the caller's model.
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    batch = Dim("batch", min=1, max=2**16)
-    length = Dim("length", min=2, max=int(model.context_length))  # type: ignore[arg-type]
-    text_axes = {0: batch, 1: length} if dynamic else {0: batch}
-    # Three examples: a batch of one would be taken for a constant.
-    pixels = cases[f"{bundle.VISION}|noise|input"][:3]
-    tokens = cases[f"{bundle.TEXT}|short|input"][:3]
-    for path, tower, example, axes, output in (
-        (bundle.VISION, ImageTower(model), pixels, {0: batch}, "image_embeds"),
-        (bundle.TEXT, TextTower(model), tokens, text_axes, "text_embeds"),
-    ):
-        name = "pixel_values" if path == bundle.VISION else "input_ids"
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                tower.eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[name],
-                output_names=[output],
-                dynamic_shapes={name: axes},
-                verbose=False,
+# ---------------------------------------------------------------- the files
+
+Written = list[tuple[str, str, Cases]]
+"""(file, precision, what it is verified on)"""
+
+
+def _write_towers(
+    loaded: models.LoadedModel,
+    folder: Path,
+    inputs: Inputs,
+    precisions: Sequence[str],
+    opset: int,
+) -> Written:
+    """Both towers in every precision, and in both forms of int8 if there is a sample."""
+    (folder / "onnx").mkdir()
+    quantized = "int8" in precisions
+    for precision in ("fp32", "fp16"):
+        if precision in precisions or (quantized and precision == "fp32"):
+            export_towers(
+                loaded.model,
+                folder,
+                inputs.images["noise"][0][:3],
+                inputs.texts["short"][0][:3],
+                precision=precision,
+                dynamic=models.text.takes_short_texts(loaded.model),
+                opset=opset,
             )
-        assert program is not None
-        # Stack traces with this machine's paths, otherwise.
-        ClearMetadataAndDocStringPass()(program.model)
-        program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
-        size = sum(p.numel() * p.element_size() for p in tower.parameters())
-        program.save(str(folder / path), external_data=size > ONE_FILE)
+    forms = _forms(precisions, quantize_static=inputs.sample is not None)
+    if quantized:
+        _quantize(folder, inputs, forms)
+    if "fp32" not in precisions:  # int8 was made from it
+        for kind in (bundle.VISION, bundle.TEXT):
+            for path in (folder / kind).parent.glob(f"{Path(kind).name}*"):
+                path.unlink()
+    written: Written = []
+    for form in forms:
+        for kind, cases in ((bundle.VISION, inputs.images), (bundle.TEXT, inputs.texts)):
+            if form == bundle.QDQ:  # its ranges are those of such pictures and texts
+                cases = {"training": cases["training"]}
+            elif form == "int8":  # no picture is like noise
+                cases = {name: case for name, case in cases.items() if name != "noise"}
+            written.append((bundle.in_precision(kind, form), form, cases))
+    return written
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns and logs about its own workings; what matters is verified."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _quantize(folder: Path, inputs: Inputs, forms: Sequence[str]) -> None:
+    from radapter.export import quantization
+
+    for kind in (bundle.VISION, bundle.TEXT):
+        source = folder / kind
+        weights = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*"))
+        external = weights > ONE_FILE
+        quantization.dynamic(source, folder / bundle.in_precision(kind, "int8"), external)
+        if bundle.QDQ in forms:
+            (folder / "tensorrt").mkdir(exist_ok=True)
+            vision = kind == bundle.VISION
+            samples = inputs.training_pixels() if vision else inputs.training_tokens()
+            batches = [batch.numpy() for batch in samples.split(CALIBRATION_BATCH)]
+            target = folder / bundle.in_precision(kind, bundle.QDQ)
+            quantization.static(source, target, batches, external)
 
 
-def _verify(folder: Path, cases: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Run `verify.py` in a fresh process; the figures for the manifest, or GateFailed."""
-    reference = folder / ".reference.safetensors"
-    save_file(dict(cases), reference)
-    # By path and with -P: neither this package nor the folder of verify.py, which has an onnx.py.
-    script = Path(__file__).with_name("verify.py")
-    command = [sys.executable, "-P", *map(str, (script, folder, reference, *BATCHES))]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    finally:
-        reference.unlink()
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise GateFailed(f"The exported files do not run ({reason[0][:400]}). No bundle written.")
-    results = json.loads(done.stdout)
-    for name, figures in results.items():
-        if not figures["worst_cosine"] >= WORST_COSINE:
-            raise GateFailed(
-                f"{name} does not agree with PyTorch: worst cosine {figures['worst_cosine']:.7f} "
-                f"(at least {WORST_COSINE} wanted), largest difference "
-                f"{figures['max_abs_difference']:.1e}. No bundle was written."
-            )
-        figures["worst_cosine"] = math.floor(figures["worst_cosine"] * 1e7) / 1e7
-        figures["max_abs_difference"] = float(f"{figures['max_abs_difference']:.1e}")
-    texts = (f"{bundle.TEXT}|{case}|input" for case in ("short", "full"))
-    lengths = sorted({cases[name].shape[1] for name in texts})
-    return {
-        "runtime": "onnxruntime, CPUExecutionProvider",
-        "batches": list(BATCHES),
-        "text_lengths": lengths,
-        "image": results[bundle.VISION],
-        "text": results[bundle.TEXT],
-    }
+def _write_further(
+    folder: Path,
+    towers: Written,
+    inputs: Inputs,
+    class_weights: Tensor | None,
+    preprocessing: Mapping[str, Any] | None,
+) -> Written:
+    """For every image tower that onnxruntime runs: one from bytes, and a classifier."""
+    written: Written = []
+    for file, precision, cases in towers:
+        if precision == bundle.QDQ or file != bundle.in_precision(bundle.VISION, precision):
+            continue
+        tower = folder / file
+        if preprocessing is not None:
+            file, cases = bundle.in_precision(bundle.FROM_BYTES, precision), inputs.pictures
+            graphs.from_bytes(tower, folder / file, preprocessing)
+            tower = folder / file
+            written.append((file, precision, cases))
+        if class_weights is not None:
+            file = bundle.in_precision(bundle.CLASSIFIER, precision)
+            graphs.classifier(tower, folder / file, class_weights.numpy())
+            answers = {
+                name: (x, (features @ class_weights.T).softmax(dim=1))
+                for name, (x, features) in cases.items()
+            }
+            written.append((file, precision, answers))
+    return written
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:
+    """What runs a file. TensorRT's Resize does not smooth, so pictures as bytes are not for it."""
+    further = {bundle.in_precision(f, precision) for f in (bundle.FROM_BYTES, bundle.CLASSIFIER)}
+    return ["onnxruntime"] if from_bytes and file in further else bundle.RUNTIMES[precision]
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter import bundle
-from radapter.errors import BrokenInput, MissingDependency
+from radapter.errors import BrokenInput, MissingDependency, UsageError
 
 CPU_LINE, GPU_LINE = 'pip install "radapter[cpu]"', 'pip install "radapter[gpu]"'
 
@@ -56,11 +56,13 @@ class OnnxRuntime:
     Args:
         folder: the bundle.
         provider: the execution provider that has to serve; there is no fallback to another.
+        precision: of those that the bundle has. Default: its first.
         threads: for one operator, on the CPU. Default: as many as torch uses.
         weights_hash: of the merged model that the bundle has to be made from, if that matters.
 
     Raises:
         BrokenInput: the bundle is damaged, incomplete or stale.
+        UsageError: it has no such precision.
         MissingDependency: onnxruntime or the provider is not there.
     """
 
@@ -71,6 +73,7 @@ class OnnxRuntime:
         folder: Path | str,
         provider: str = "CPUExecutionProvider",
         *,
+        precision: str | None = None,
         threads: int | None = None,
         weights_hash: str | None = None,
     ) -> None:
@@ -91,10 +94,17 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads or torch.get_num_threads()
         # Idle threads that spin would take the processor from the other tower, and from torch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.precision = precision or manifest["precisions"][0]
+        if self.precision not in manifest["precisions"]:
+            raise UsageError(
+                f"Bundle {folder} has no {self.precision}, only "
+                f"{', '.join(manifest['precisions'])}. Export it with --precision."
+            )
+        files = [bundle.in_precision(file, self.precision) for file in (bundle.VISION, bundle.TEXT)]
         try:
-            self._vision = _session(ort, folder / bundle.VISION, options, provider)
-            self._text = _session(ort, folder / bundle.TEXT, options, provider)
-            self.precision = str(manifest["precision"])
+            self._vision, self._text = (
+                _session(ort, folder / file, options, provider) for file in files
+            )
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
             self._pads = manifest["text_length"] == "fixed"
@@ -107,7 +117,7 @@ class OnnxRuntime:
             "onnxruntime": ort.__version__,
             "provider": self._vision.get_providers()[0],
             "threads": options.intra_op_num_threads,
-            "files": {name: manifest["files"][name] for name in (bundle.VISION, bundle.TEXT)},
+            "files": {name: manifest["files"][name] for name in files},
         }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
@@ -127,7 +137,13 @@ class OnnxRuntime:
 def _session(ort: Any, path: Path, options: Any, provider: str) -> Any:
     """A session that `provider` really serves: onnxruntime falls back to the CPU in silence."""
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(
+            str(path),
+            options,
+            providers=[provider],
+            # On fp16 files, that optimizer crashes the process (onnxruntime 1.26 to 1.32).
+            disabled_optimizers=["NchwcTransformer"] if "_fp16" in path.name else [],
+        )
     except Exception as error:  # its exceptions have no common base of their own
         reason = " ".join(str(error).split())[:300]
         raise BrokenInput(f"onnxruntime cannot load {path}: {reason}") from None

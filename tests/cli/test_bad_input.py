@@ -188,11 +188,11 @@ def test_a_suite_cannot_write_outside_of_the_run(cli, merged, shapes, tmp_path):
     assert not merged.evaluations.exists()
 
 
-def test_a_precision_without_tolerance(cli, merged):
+def test_a_precision_that_is_not_known(cli, merged):
     assert cli("export").code == 0
     (path,) = merged.path.glob("bundles/*/manifest.json")
-    path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
-    check(cli("eval"), 4, "'fp16'", "Export it again")
+    path.write_text(path.read_text().replace('    "fp32"\n', '    "fp4"\n'))
+    check(cli("eval"), 4, "precisions", "Export the bundle again")
 
 
 def test_a_full_disk_names_the_file(cli, merged, monkeypatch):

@@ -85,13 +85,15 @@ def test_no_trace_of_this_machine(exported):
 
 
 def test_verification_is_in_the_manifest(exported):
-    verification = bundle.read_manifest(exported)["verification"]
-    assert verification["batches"] == [1, 2, 5]
-    assert verification["text_lengths"][-1] == TEXT["context_length"]
-    assert verification["text_lengths"][0] < 20
-    for tower in ("image", "text"):
-        assert 0.999999 < verification[tower]["worst_cosine"] <= 1
-        assert 0 < verification[tower]["max_abs_difference"] < 1e-5
+    manifest = bundle.read_manifest(exported)
+    assert manifest["verification"]["batches"] == [1, 2, 5, 32]
+    lengths = manifest["verification"]["text_lengths"]
+    assert lengths[0] < 20
+    assert lengths[-1] == TEXT["context_length"]
+    assert list(manifest["models"]) == [bundle.VISION, bundle.TEXT]
+    for figures in manifest["models"].values():
+        assert 0.999999 < figures["worst_cosine"] <= 1
+        assert 0 < figures["max_abs_difference"] < 1e-5
 
 
 @pytest.mark.slow
@@ -151,7 +153,7 @@ def no_export(exported, monkeypatch):
     """Spare the time of exporting: take the files of the bundle that the same model made."""
     monkeypatch.setattr(
         exporter,
-        "_export_towers",
+        "export_towers",
         lambda model, folder, *args, **kwargs: shutil.copytree(
             exported / "onnx", folder / "onnx", dirs_exist_ok=True
         ),
@@ -182,7 +184,7 @@ def test_a_file_that_does_not_run_is_a_failed_gate(tmp_path, monkeypatch, conten
     def damaged(model, folder, *args, **kwargs):
         (folder / bundle.VISION).write_bytes(content)
 
-    monkeypatch.setattr(exporter, "_export_towers", damaged)
+    monkeypatch.setattr(exporter, "export_towers", damaged)
     with pytest.raises(GateFailed, match="do not run"):
         export_bundle(make(), tmp_path / "bundle", facts=FACTS)
     assert list(tmp_path.iterdir()) == []

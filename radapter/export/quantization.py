@@ -1,0 +1,84 @@
+"""int8 files from fp32 ones, in the two forms that the runtimes need.
+
+`dynamic` is for onnxruntime on the CPU: weights are int8, activations are quantized as they come.
+TensorRT refuses its operators. `static` writes the QuantizeLinear and DequantizeLinear pairs that
+TensorRT reads, symmetric, with ranges measured on training data. In both, weights are signed and
+per channel (unsigned ones bring no speed), and convolutions are left alone (they get slower).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+OPERATORS = ["MatMul", "Gemm"]
+
+
+def dynamic(source: Path, target: Path, external_data: bool = False) -> None:
+    """Quantize a tower for onnxruntime on the CPU."""
+    with _quiet():
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=OPERATORS,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=external_data,
+        )
+
+
+def static(
+    source: Path, target: Path, batches: Sequence[np.ndarray], external_data: bool = False
+) -> None:
+    """Quantize a tower for TensorRT.
+
+    Args:
+        source: the tower in fp32.
+        target: the file to write.
+        batches: the tower's inputs, from training data: pixel_values [n, 3, height, width] or
+            input_ids [n, length].
+        external_data: whether the weights go into a file beside.
+    """
+    with _quiet():
+        quantize_static(
+            source,
+            target,
+            _Batches("pixel_values" if batches[0].ndim == 4 else "input_ids", batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=external_data,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+
+
+class _Batches(CalibrationDataReader):
+    def __init__(self, name: str, batches: Sequence[np.ndarray]) -> None:
+        self._batches = iter([{name: batch} for batch in batches])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """It logs on the root logger, advice that does not fit files from the present exporter."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,49 @@
+"""A sample of the training data: what int8 is calibrated on, and what exported files are run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from radapter.data import open_data
+from radapter.data.pairs import Pairs
+from radapter.recipe import Recipe
+
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures, each with a text as in training."""
+
+    pictures: Sequence[Image.Image]
+    texts: Sequence[str]
+
+
+def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
+    """Pairs of a recipe's training data, drawn by its seed; pictures that are broken are not drawn.
+
+    Raises:
+        BrokenInput: the data is not there.
+    """
+    settings: Any = recipe.data
+    pairs = Pairs(
+        open_data(settings), settings, lambda picture: picture, recipe.seed,
+        mix_captions=recipe.objective.mix_captions,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(recipe.seed)
+    pictures: list[Image.Image] = []
+    texts: list[str] = []
+    for item in torch.randperm(len(pairs), generator=generator).tolist():
+        pair = pairs[0, item]
+        if "broken" in pair:
+            continue
+        pictures.append(pair["image"])
+        texts.append(pair["text"])
+        if len(pictures) == size:
+            break
+    return Sample(pictures, texts)

@@ -1,0 +1,128 @@
+"""The two towers as ONNX files, in fp32 or fp16."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from open_clip.transformer import LayerNormFp32
+from torch import Tensor, nn
+from torch.export import Dim
+
+from radapter import bundle, models
+
+ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
+
+
+class ImageTower(nn.Module):
+    """pixel_values [batch, 3, height, width], fp32 -> image_embeds [batch, dim], unit norm."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        dtype = next(self.model.visual.parameters()).dtype  # type: ignore[union-attr]
+        features = self.model.encode_image(pixel_values.to(dtype))  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+
+class TextTower(nn.Module):
+    """input_ids [batch, length] -> text_embeds [batch, dim], unit norm."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return F.normalize(models.encode_text(self.model, input_ids).float(), dim=-1)
+
+
+def to_half(model: nn.Module) -> nn.Module:
+    """A model in fp16, in place, with LayerNorm in fp32 as open_clip's own half precision has it.
+
+    The towers take and give fp32, and normalize in fp32: in fp16 norms are off by 3e-4 and the
+    guard against a division by zero underflows. Softmax stays in fp16: in fp32 the worst cosine is
+    no better (`benchmarks/precision.py`).
+    """
+    model.half()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+            module.__class__ = LayerNormFp32  # the same parameters, with casts around them
+    return model
+
+
+def export_towers(
+    model: nn.Module,
+    folder: Path,
+    pixels: Tensor,
+    tokens: Tensor,
+    *,
+    precision: str,
+    dynamic: bool,
+    opset: int,
+) -> None:
+    """Write both towers of a copy of the model under the names that the bundle has for them.
+
+    Args:
+        model: left as it is.
+        folder: of the bundle.
+        pixels: examples [3, 3, height, width]; a batch of one would be taken for a constant.
+        tokens: examples [3, length], int64.
+        precision: `fp32` or `fp16`.
+        dynamic: whether texts may be short.
+        opset: of ONNX.
+    """
+    # The exporter and its tracing must not leave a mark on the caller's model.
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    if precision == "fp16":
+        model = to_half(model)
+    batch = Dim("batch", min=1, max=2**16)
+    length = Dim("length", min=2, max=int(model.context_length))  # type: ignore[arg-type]
+    text_axes = {0: batch, 1: length} if dynamic else {0: batch}
+    for kind, tower, name, example, axes, output in (
+        (bundle.VISION, ImageTower(model), "pixel_values", pixels, {0: batch}, "image_embeds"),
+        (bundle.TEXT, TextTower(model), "input_ids", tokens, text_axes, "text_embeds"),
+    ):
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                tower.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[name],
+                output_names=[output],
+                dynamic_shapes={name: axes},
+                verbose=False,
+            )
+        assert program is not None
+        # Stack traces with this machine's paths, otherwise.
+        ClearMetadataAndDocStringPass()(program.model)
+        program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
+        size = sum(p.numel() * p.element_size() for p in tower.parameters())
+        path = folder / bundle.in_precision(kind, precision)
+        program.save(str(path), external_data=size > ONE_FILE)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns and logs about its own workings; what matters is verified."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

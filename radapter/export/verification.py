@@ -1,0 +1,164 @@
+"""Run exported files in a fresh process on inputs whose features PyTorch gave."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from radapter import models
+from radapter.errors import GateFailed
+from radapter.evaluation.parity import TOLERANCES
+from radapter.export.sample import Sample
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+TEXTS = ("a cat", "two red balls", "nothing", "a photo of a house by the sea", "blue")
+LONG = " ".join("a long text about one thing and another, that goes on and on" for _ in range(20))
+ODD = 5  # a batch that is no power of two
+
+Cases = dict[str, tuple[Tensor, Tensor]]
+"""Inputs and the outputs that PyTorch gives for them, by name"""
+
+
+class Inputs:
+    """What exported files are run on, with PyTorch's features for it."""
+
+    def __init__(
+        self, loaded: models.LoadedModel, max_batch: int = ODD, sample: Sample | None = None
+    ) -> None:
+        self.loaded = loaded
+        self.batches = sorted({1, 2, ODD, max_batch})
+        self.sample = sample
+        self._reference = PyTorchRuntime(loaded)
+        self._n = max(self.batches)
+
+    @functools.cached_property
+    def images(self) -> Cases:
+        """pixel_values [n, 3, height, width] -> features [n, dim]."""
+        noise = torch.randn(
+            self._n, 3, *image_size(self.loaded), generator=torch.Generator().manual_seed(0)
+        )
+        # Pictures are smooth; blurred noise is nearer to them than noise is.
+        smooth = F.interpolate(F.avg_pool2d(noise, 8), noise.shape[2:], mode="bilinear") * 4
+        inputs = {"noise": noise, "smooth": smooth}
+        if self.sample:
+            inputs["training"] = self.training_pixels()[: self._n]
+        return {name: (x, self._reference.encode_image(x)) for name, x in inputs.items()}
+
+    @functools.cached_property
+    def texts(self) -> Cases:
+        """input_ids [n, length] -> features [n, dim]."""
+        short = [TEXTS[i % len(TEXTS)] for i in range(self._n)]
+        inputs = {
+            "short": self._tokens(short),
+            "full": self._tokens([f"{t}, {LONG}" for t in short]),
+        }
+        if self.sample:
+            inputs["training"] = self._tokens(self.sample.texts[: self._n])
+        return {name: (x, self._reference.encode_text(x)) for name, x in inputs.items()}
+
+    @functools.cached_property
+    def pictures(self) -> Cases:
+        """pixels [n, height, width, 3], uint8 -> features [n, dim].
+
+        Blurred noise in a size of its own, wider than high, and the first training pictures, each
+        in its own size.
+        """
+        height, width = image_size(self.loaded)
+        noise = np.random.default_rng(0).integers(0, 256, (self._n, height // 4, width // 2, 3))
+        drawn = [
+            Image.fromarray(x.astype(np.uint8)).resize(
+                (3 * width, 2 * height), Image.Resampling.BICUBIC
+            )
+            for x in noise
+        ]
+        inputs = {"smooth": drawn}
+        for i, picture in enumerate(self.sample.pictures[:8] if self.sample else ()):
+            inputs[f"training {i}"] = [picture.convert("RGB")]
+        cases: Cases = {}
+        for name, group in inputs.items():
+            pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in group])
+            prepared = torch.stack([self.loaded.preprocess(picture) for picture in group])
+            cases[name] = pixels, self._reference.encode_image(prepared)
+        return cases
+
+    def training_pixels(self) -> Tensor:
+        """The sample's pictures as the model takes them, [n, 3, height, width]."""
+        assert self.sample
+        return torch.stack([self.loaded.preprocess(p.convert("RGB")) for p in self.sample.pictures])
+
+    def training_tokens(self) -> Tensor:
+        """The sample's texts, token ids [n, length]."""
+        assert self.sample
+        return self._tokens(self.sample.texts)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        return models.shorten(self.loaded.model, self.loaded.tokenizer(list(texts)))
+
+
+def image_size(loaded: models.LoadedModel) -> tuple[int, int]:
+    """(height, width) of the pictures that the model takes, in pixels."""
+    size: Any = loaded.model.visual.image_size  # type: ignore[union-attr]
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> dict[str, Any]:
+    """Run `verify.py` in a fresh process.
+
+    Args:
+        folder: of the files.
+        cases: of every file, by its name in the folder.
+        batches: sizes to run.
+
+    Returns:
+        `worst_cosine` and `max_abs_difference` of every file.
+
+    Raises:
+        GateFailed: a file does not load or does not run.
+    """
+    reference = folder / ".reference.safetensors"
+    tensors = {
+        f"{file}|{case}|{part}": tensor.contiguous().clone()
+        for file, own in cases.items()
+        for case, pair in own.items()
+        for part, tensor in zip(("input", "output"), pair, strict=True)
+    }
+    save_file(tensors, reference)
+    # By path and with -P: neither this package nor the folder of verify.py, which has an onnx.py.
+    script = Path(__file__).with_name("verify.py")
+    command = [sys.executable, "-P", *map(str, (script, folder, reference, *batches))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        reference.unlink()
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise GateFailed(f"The exported files do not run ({reason[0][:400]}). No bundle written.")
+    results: dict[str, Any] = json.loads(done.stdout)
+    for figures in results.values():
+        figures["worst_cosine"] = math.floor(figures["worst_cosine"] * 1e7) / 1e7
+        figures["max_abs_difference"] = float(f"{figures['max_abs_difference']:.1e}")
+    return results
+
+
+def check_agreement(file: str, precision: str, figures: Mapping[str, float]) -> None:
+    """GateFailed if a file's worst cosine is below what its precision allows."""
+    allowed = TOLERANCES[precision].cosine
+    if not figures["worst_cosine"] >= allowed:  # false for NaN, too
+        raise GateFailed(
+            f"{file} does not agree with PyTorch: worst cosine {figures['worst_cosine']:.7f} "
+            f"(at least {allowed} wanted), largest difference "
+            f"{figures['max_abs_difference']:.1e}. No bundle was written."
+        )
