@@ -29,7 +29,8 @@ def look(suite: Suite) -> dict[str, dict[str, Any]]:
 def check(
     suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, Any]]:
-    """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded.
+    """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded,
+    and with the sizes of all `splits`, where a file lists them.
 
     Args:
         on_progress: called with pictures decoded and pictures to decode.
@@ -38,10 +39,13 @@ def check(
     samples = {name: _sample(opened) for name, (_, opened) in looked.items() if opened is not None}
     total, done = sum(map(len, samples.values())), 0
     result = {}
-    for name, (facts, dataset) in looked.items():
+    for described in suite.datasets:
+        name, (facts, dataset) = described.name, looked[described.name]
         findings = [facts["problem"]] if facts["problem"] else []
-        findings += _split_problems(facts)
         if dataset is not None:
+            if isinstance(described.data, KarpathyData):
+                facts["splits"] = split_sizes(described.data)
+            findings += _split_problems(facts)
             findings += _mapping_problems(dataset)
             for i in samples[name]:
                 try:
@@ -78,8 +82,6 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
         "protocol": dict(dataset.protocol),
         "problem": f"{shortfall}{_absent(dataset)}{_few_captions(dataset)}" if shortfall else None,
     }
-    if isinstance(described.data, KarpathyData):
-        counts["splits"] = split_sizes(described.data)
     return facts | counts, dataset
 
 

@@ -48,7 +48,8 @@ def best_ranks(
         best = torch.full((len(right),), -torch.inf).to(own)
         best = best.scatter_reduce(0, rows.to(own.device), own, "amax")
         reached = ~(similarity < best[:, None])  # what is no number counts against us too
-        rank = (reached if copies is None else reached * copies).sum(dim=1)
+        counted = reached if copies is None else reached * copies
+        rank = counted.sum(dim=1, dtype=torch.int32).long()
         ranks.append(rank.index_add(0, rows.to(rank.device), -reached[rows, columns].to(rank)))
     return torch.cat(ranks)
 

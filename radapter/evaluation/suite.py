@@ -203,7 +203,7 @@ class Suite(Section):
     def anchors_for(self, model: str) -> list[tuple[str, str, float, Anchors]]:
         """(data set, metric, its value in %, where that is from) published for a model."""
         protocols = {d.name: d.protocol for d in self.datasets}
-        name = model.replace("-quickgelu:", ":")  # open_clip's other name of the same weights
+        name = _published_name(model)
         return [
             (dataset, metric, value, anchors)
             for anchors in self.anchors
@@ -212,6 +212,18 @@ class Suite(Section):
             and anchors.protocols.get(dataset, protocols[dataset]) == protocols[dataset]
             for metric, value in zip(anchors.metrics, row, strict=True)
         ]
+
+    def anchors_elsewhere(self, model: str) -> dict[str, str]:
+        """By data set, the protocol of the numbers published for a model, if all are of another
+        protocol than the suite's."""
+        here = {name for name, *_ in self.anchors_for(model)}
+        names = {d.name for d in self.datasets} - here
+        return {
+            dataset: anchors.protocols[dataset]
+            for anchors in self.anchors
+            for dataset in anchors.rows(_published_name(model))
+            if dataset in names
+        }
 
     def open(self) -> dict[str, dict[Task, Dataset]]:
         """Every data set for every task, by name.
@@ -237,6 +249,11 @@ class Suite(Section):
                 problems.append(f"To score the rest of the suite, add {options}")
             raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
+
+
+def _published_name(model: str) -> str:
+    """Without the mark that open_clip's other name of the same weights has."""
+    return model.replace("-quickgelu:", ":")
 
 
 def _caption_file(data: Data) -> str | None:

@@ -24,12 +24,13 @@ def retrieval_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     tuned = next((label for label in models if label.startswith("alpha")), None)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("in %", no_wrap=True)
-    for title in (*(f"R@{k}" for k in RECALLS), "median rank"):
+    for title in (*(f"R@{k}" for k in RECALLS), "median"):
         table.add_column(title, justify="right")
     for name, facts in first["datasets"].items():
         part = " (partial)" if facts["partial"] else ""
+        table.add_row(Text(f"{facts['role']}: {name}{part}", style="italic"))
         counts = f"{facts['pictures']:,} pictures, {facts['captions']:,} captions"
-        table.add_row(Text(f"{facts['role']}: {name}{part}, {counts}", style="italic"))
+        table.add_row(Text(f"  {counts}", style="dim"))
         for way, title in WAYS.items():
             table.add_row(f"  {title}")
             metrics = [f"{way}_r{k}" for k in RECALLS]

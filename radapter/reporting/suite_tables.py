@@ -128,3 +128,5 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         off = dict.fromkeys(n for n, item in scores if item["source"] == source and is_off(item))
         verdict = f"NOT within: {', '.join(off)}" if off else "all within"
         yield f"published: {source}; {verdict} {100 * tolerance:g} points."
+    for name, other in first.get("anchors_elsewhere", {}).items():
+        yield f"published for {name} by another protocol alone: --protocol {name}={other}."
