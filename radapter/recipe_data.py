@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
 """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+CaptionProtocol = Literal["vse++", "clip-benchmark"]
+"""Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
+it. `clip-benchmark`: all of them. Of COCO's test split that is 25,000 captions or 25,010."""
 
 
 class Section(BaseModel):
@@ -130,9 +133,7 @@ class KarpathyData(Data):
     split: Literal["train", "validation", "test", "all"] = "train"
     """`train` has COCO's restval too; `validation` is what the file calls val."""
     task: Literal["captions"] = "captions"
-    captions_per_picture: Annotated[int, Field(ge=1)] | None = 5
-    """The first so many captions of a picture, None: all. COCO's test split has 25,000 captions
-    with 5 and 25,010 with all: two protocols of the field."""
+    protocol: CaptionProtocol = "vse++"
 
 
 class CocoCaptionsData(HeldOut):
@@ -143,8 +144,7 @@ class CocoCaptionsData(HeldOut):
     root: str = ""
     """The pictures' folder; if empty the file's own folder, or the one above `annotations`"""
     task: Literal["captions"] = "captions"
-    captions_per_picture: Annotated[int, Field(ge=1)] | None = None
-    """The first so many captions of a picture; None: all."""
+    protocol: CaptionProtocol = "vse++"
 
 
 class HuggingFaceData(HeldOut):

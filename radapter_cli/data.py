@@ -88,6 +88,10 @@ def print_suite(name: str, datasets: dict[str, dict[str, Any]]) -> None:
         counts = f"{facts['pictures']:,} pictures" if facts["pictures"] else ""
         if facts["classes"]:
             counts += f", {facts['classes']:,} classes"
+        if facts["captions"]:
+            each = list(facts["captions_a_picture"])
+            span = f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}"
+            counts += f", {facts['captions']:,} captions, {span} each"
         published = facts["published"]
         if published and facts["status"] != "present":
             counts += f" (published: {published['pictures']:,} in {published['folder']})"

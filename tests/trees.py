@@ -104,6 +104,37 @@ def coco(root: Path) -> Path:
     return root
 
 
+def distinct_captions(root: Path, shared: str = "") -> Path:
+    """Rewrites dataset_*.json so that every caption is a text of its own, but for `shared`, which
+    is the fourth caption of the second and third picture of the test split."""
+    (path,) = root.glob("dataset_*.json")
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        for i, sentence in enumerate(image["sentences"]):
+            sentence["raw"] = f"Picture {image['imgid']} as {COLOURS[i]} things. "
+    if shared:
+        for image in [image for image in content["images"] if image["split"] == "test"][1:3]:
+            image["sentences"][3]["raw"] = shared
+    path.write_text(json.dumps(content))
+    return root
+
+
+def coco_test_karpathy(root: Path) -> Path:
+    """ROOT/coco_test_karpathy.json of clip-benchmark, from ROOT/dataset_coco.json: the test split
+    in the form of COCO's own captions."""
+    content = json.loads((root / "dataset_coco.json").read_text())
+    test = [image for image in content["images"] if image["split"] == "test"]
+    images = [{"id": image["cocoid"], "file_name": image["filename"]} for image in test]
+    annotations = [
+        {"image_id": image["cocoid"], "id": sentence["sentid"], "caption": sentence["raw"]}
+        for image in test
+        for sentence in image["sentences"]
+    ]
+    path = root / "coco_test_karpathy.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
 def shard(path: Path, samples: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.dataset import Dataset, located, name_skipped
-from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.data.picture_files import KEPT, caption_facts, find_pictures, read_file, read_json
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CocoCaptionsData
 
@@ -31,7 +31,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
             texts[annotation["image_id"]].append(annotation["caption"].strip())
     except (KeyError, TypeError, AttributeError) as error:
         raise BrokenInput(f"{path} lacks or misshapes {error}.") from None
-    kept = {n: [t for t in texts[n] if t][: settings.captions_per_picture] for n in name_of}
+    kept = {n: [t for t in texts[n] if t][: KEPT[settings.protocol]] for n in name_of}
     without = sum(not found for found in kept.values())
     if without:
         name_skipped(f"{without} of {len(kept)} pictures of {path}, which have no caption")
@@ -40,11 +40,12 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
     root = located(settings, settings.root) if settings.root else pictures_root(path)
     paths = find_pictures(root, keys, folders(path), settings.broken_images)
     return Dataset(
-        source=f"coco-captions {path}",
+        source=f"coco-captions {path.name}",
         keys=keys,
         read=functools.partial(read_file, paths),
         captions=list(kept.values()),
         groups=list(range(len(keys))),
+        protocol=caption_facts(settings.protocol),
     )
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from radapter.data.dataset import Dataset, located
-from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.data.picture_files import (
+    KEPT,
+    caption_facts,
+    find_pictures,
+    read_file,
+    read_json,
+)
 from radapter.errors import BrokenInput
 from radapter.recipe_data import KarpathyData
 
@@ -30,11 +38,7 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
         BrokenInput: the file is missing or of another form, or pictures of the split are missing.
     """
     path = located(settings, settings.path)
-    content = read_json(path)
-    if not is_karpathy(content):
-        raise BrokenInput(
-            f"{path} is no file of Karpathy's form: images with filename, split and sentences."
-        )
+    content = _read(path)
     wanted = SPLITS[settings.split]
     keys: list[str] = []
     captions: list[list[str]] = []
@@ -47,7 +51,7 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
             texts = [sentence["raw"].strip() for sentence in image["sentences"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise BrokenInput(f"{path}: image {number} lacks or misshapes {error}.") from None
-        texts = [text for text in texts if text][: settings.captions_per_picture]
+        texts = [text for text in texts if text][: KEPT[settings.protocol]]
         if not texts:
             raise BrokenInput(f"{path}: {name} has no captions.")
         keys.append(name)
@@ -55,12 +59,23 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
     root = located(settings, settings.root) if settings.root else path.parent
     paths = find_pictures(root, keys, FOLDERS, settings.broken_images)
     return Dataset(
-        source=f"karpathy {path}, {settings.split}",
+        source=f"karpathy {path.name}, {settings.split}",
         keys=keys,
         read=functools.partial(read_file, paths),
         captions=captions,
         groups=list(range(len(keys))),
+        protocol=caption_facts(settings.protocol),
     )
+
+
+def split_sizes(settings: KarpathyData) -> dict[str, int]:
+    """How many pictures the file lists for each of its own splits; no picture is looked for.
+
+    Raises:
+        BrokenInput: the file is missing or of another form.
+    """
+    content = _read(located(settings, settings.path))
+    return dict(Counter(str(image.get("split")) for image in content["images"]))
 
 
 def is_karpathy(content: dict[str, Any]) -> bool:
@@ -68,3 +83,12 @@ def is_karpathy(content: dict[str, Any]) -> bool:
     images = content.get("images")
     first = images[0] if isinstance(images, list) and images else None
     return isinstance(first, dict) and {"filename", "split", "sentences"} <= first.keys()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not is_karpathy(content):
+        raise BrokenInput(
+            f"{path} is no file of Karpathy's form: images with filename, split and sentences."
+        )
+    return content

@@ -11,20 +11,34 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import read_picture
+from radapter.data.dataset import MissingData, read_picture
 from radapter.errors import BrokenInput
+from radapter.recipe_data import CaptionProtocol
+
+KEPT: dict[CaptionProtocol, int | None] = {"vse++": 5, "clip-benchmark": None}
+"""How many captions of a picture are kept, from the first on; None: all"""
+
+
+def caption_facts(protocol: CaptionProtocol) -> dict[str, str]:
+    """What a data set says of its protocol."""
+    kept = KEPT[protocol]
+    return {
+        "captions": protocol,
+        "of each picture": f"the first {kept} captions" if kept else "all captions",
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        BrokenInput: the file is missing or holds no JSON object.
+        MissingData: there is no such file.
+        BrokenInput: it holds no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BrokenInput(f"No such file: {path}.") from None
+        raise MissingData(f"No such file: {path}.") from None
     except (OSError, ValueError) as error:
         raise BrokenInput(f"{path} is no readable JSON: {error}") from None
     if not isinstance(content, dict):
@@ -46,10 +60,11 @@ def find_pictures(
         allowed: how many may be missing; those are looked for when they are read.
 
     Raises:
+        MissingData: there is no such folder, or none of the pictures is there.
         BrokenInput: more are missing; the message has their number and the first few names.
     """
     if not root.is_dir():
-        raise BrokenInput(f"No such folder: {root}.")
+        raise MissingData(f"No such folder: {root}.")
     places = [root / folder for folder in folders]
     found, missing = [], []
     for name in names:
@@ -62,7 +77,8 @@ def find_pictures(
     if len(missing) > allowed:
         first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         where = " or ".join(str(p) for p in dict.fromkeys(places))
-        raise BrokenInput(
+        kind = MissingData if len(missing) == len(found) else BrokenInput
+        raise kind(
             f"{len(missing)} of {len(found)} pictures are missing: {first}. Looked in {where}. "
             "Put them there, or set data.root to where they are."
         )

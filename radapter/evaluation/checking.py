@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from radapter.data import Dataset, open_data
 from radapter.data.dataset import MissingData
+from radapter.data.karpathy import split_sizes
 from radapter.errors import BrokenInput
 from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.recipe_data import KarpathyData
 
 SAMPLE = 100
 """Pictures that are decoded of a set without classes."""
@@ -26,7 +29,8 @@ def look(suite: Suite) -> dict[str, dict[str, Any]]:
 def check(
     suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, Any]]:
-    """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded.
+    """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded,
+    and with the sizes of all `splits`, where a file lists them.
 
     Args:
         on_progress: called with pictures decoded and pictures to decode.
@@ -35,9 +39,13 @@ def check(
     samples = {name: _sample(opened) for name, (_, opened) in looked.items() if opened is not None}
     total, done = sum(map(len, samples.values())), 0
     result = {}
-    for name, (facts, dataset) in looked.items():
+    for described in suite.datasets:
+        name, (facts, dataset) = described.name, looked[described.name]
         findings = [facts["problem"]] if facts["problem"] else []
         if dataset is not None:
+            if isinstance(described.data, KarpathyData):
+                facts["splits"] = split_sizes(described.data)
+            findings += _split_problems(facts)
             findings += _mapping_problems(dataset)
             for i in samples[name]:
                 try:
@@ -61,14 +69,18 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
         dataset = open_data(described.data.model_copy(update={"task": kind}))
     except BrokenInput as error:
         status = "missing" if isinstance(error, MissingData) else "broken"
-        empty = {"status": status, "pictures": 0, "classes": 0, "problem": str(error)}
-        return facts | empty, None
+        empty = {"status": status, "pictures": 0, "classes": 0, "captions": 0}
+        return facts | empty | {"problem": str(error)}, None
     shortfall = described.shortfall(dataset)
-    counts = {
+    each = Counter(map(len, dataset.captions)) if kind == "captions" else Counter()
+    counts: dict[str, Any] = {
         "status": "partial" if shortfall else "present",
         "pictures": len(dataset),
         "classes": len(set(dataset.labels)),
-        "problem": f"{shortfall}{_absent(dataset)}" if shortfall else None,
+        "captions": sum(number * pictures for number, pictures in each.items()),
+        "captions_a_picture": dict(sorted(each.items())),
+        "protocol": dict(dataset.protocol),
+        "problem": f"{shortfall}{_absent(dataset)}{_few_captions(dataset)}" if shortfall else None,
     }
     return facts | counts, dataset
 
@@ -83,6 +95,29 @@ def _absent(dataset: Dataset) -> str:
     ]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"; no pictures of {', '.join(names[:3])}{more}" if names else ""
+
+
+def _few_captions(dataset: Dataset) -> str:
+    """The pictures with fewer captions than most have, the first few."""
+    numbers = list(map(len, dataset.captions))
+    usual = Counter(numbers).most_common(1)[0][0] if numbers else 0
+    few = [f"{dataset.keys[i]} ({n})" for i, n in enumerate(numbers) if n < usual]
+    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    return f"; fewer captions than {usual}: {', '.join(few[:3])}{more}" if few else ""
+
+
+def _split_problems(facts: dict[str, Any]) -> list[str]:
+    """Splits of the split file that have another size than the published one's."""
+    published = facts["published"]["splits"] if facts["published"] else {}
+    found = facts.get("splits")
+    if found is None or not published or found == published:
+        return []
+    sizes = [
+        f"{name} {found.get(name, 0):,} of {published.get(name, 0):,}"
+        for name in {**published, **found}
+        if found.get(name) != published.get(name)
+    ]
+    return [f"the split file is not the published one: {', '.join(sizes)} pictures"]
 
 
 def _sample(dataset: Dataset) -> list[int]:

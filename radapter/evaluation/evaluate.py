@@ -25,14 +25,14 @@ from radapter.evaluation.classification import (
     predict,
 )
 from radapter.evaluation.intervals import mean_interval
-from radapter.evaluation.suite import Suite, Task
+from radapter.evaluation.suite import RETRIEVAL, Suite, Task
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
 BINS = 15  # of the calibration error, as most papers have it
-METRICS = {
-    "classification": ["accuracy"],
-    "retrieval": [f"{way}_r{k}" for k in (1, 5, 10) for way in ("text_to_image", "image_to_text")],
+EQUAL_CAPTIONS = {
+    "one": "identical texts are one caption",
+    "apart": "no prefix; identical texts are captions of their own, each right for its own picture",
 }
 
 
@@ -83,7 +83,8 @@ class Evaluation:
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """By data set, classes with identical names counted as one, [pictures]"""
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `fingerprint`
+    """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `captions`, how
+    many of these another picture has word for word (`shared_captions`), `fingerprint`
     of what was scored, `protocol` and `partial`, how its counts differ from the published ones
     (None if they do not)"""
     calibration: dict[str, float] = field(default_factory=dict)
@@ -147,10 +148,10 @@ class Evaluation:
 
     def _retrieval(self, dataset: str) -> dict[str, float]:
         """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
-        both ways, and median ranks, from 1."""
+        both ways, and median ranks, from 1, a half rounded down, as VSE++ has it."""
         ranks = self.ranks[dataset]
-        recalls = sum(self.value(dataset, metric) for metric in METRICS["retrieval"])
-        medians = {f"{way}_median_rank": 1 + float(r.median()) for way, r in ranks.items()}
+        recalls = sum(self.value(dataset, metric) for metric in RETRIEVAL)
+        medians = {f"{w}_median_rank": 1 + int(np.median(r.numpy())) for w, r in ranks.items()}
         return {"recall_sum": 100 * recalls} | medians
 
 
@@ -174,7 +175,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
         "head": f"mean of normalized text features, templates: {len(templates)}; normalized",
         "averages": suite.averages,
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
-        "retrieval": "identical texts are one caption; a tie counts as a miss",
+        "retrieval": f"{EQUAL_CAPTIONS[suite.identical_captions]}; a tie counts as a miss",
         "interval": f"95 %, percentile bootstrap over {units}",
         "preprocessing": loaded.config["preprocess_cfg"],
     }
@@ -245,7 +246,12 @@ def evaluate(
             if task == "classification":
                 _classify(evaluation, name, dataset, own, texts.head(dataset, suite))
             else:
-                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts)
+                apart = suite.identical_captions == "apart"
+                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart)
+                evaluation.sets[name] |= {
+                    "captions": sum(map(len, dataset.captions)),
+                    "shared_captions": retrieval.shared_captions(dataset.captions),
+                }
     return evaluation
 
 
@@ -339,19 +345,27 @@ def _classify(
 
 
 def _retrieve(
-    scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts
+    scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts, apart: bool
 ) -> dict[str, Tensor]:
-    captions, pictures_of, captions_of = retrieval.caption_positives(dataset.captions)
-    text_features = texts.captions(captions)
+    task = retrieval.caption_task(dataset.captions, apart)
+    text_features = texts.captions(task.texts)
     groups = np.array(dataset.groups)
-    first_group = groups[[right[0] for right in pictures_of]]
+    first_group = groups[[right[0] for right in task.pictures_of]]
+    ones = torch.ones(len(features), dtype=torch.int32)
     found = {}
-    for way, queries, targets, positives, clusters in (
-        ("text_to_image", text_features, features, pictures_of, first_group),
-        ("image_to_text", features, text_features, captions_of, groups),
+    for way, queries, targets, positives, copies, clusters in (
+        (
+            "text_to_image",
+            text_features[task.queries],
+            features,
+            task.pictures_of,
+            ones,
+            first_group,
+        ),
+        ("image_to_text", features, text_features, task.captions_of, task.copies, groups),
     ):
-        ranks = found[way] = retrieval.best_ranks(queries, targets, positives)
-        odds = retrieval.chance(positives, len(targets))
+        ranks = found[way] = retrieval.best_ranks(queries, targets, positives, copies=copies)
+        odds = retrieval.chance(positives, int(copies.sum()))
         for k in (1, 5, 10):
             hits = (ranks < k).numpy()
             scored[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))

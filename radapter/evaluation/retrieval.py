@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ def best_ranks(
     targets: Tensor,
     positives: Sequence[Sequence[int]],
     chunk: int | None = None,
+    copies: Tensor | None = None,
 ) -> Tensor:
     """The rank, from 0, of the best positive of each query.
 
@@ -26,8 +28,11 @@ def best_ranks(
     Args:
         queries: unit-norm features [queries, dim].
         targets: unit-norm features [targets, dim].
-        positives: for each query the numbers of its right targets, at least one.
+        positives: for each query the numbers of its right targets, at least one; with `copies`
+            one is named as often as that many of its copies are right.
         chunk: queries at a time; None: as many as `SIMILARITIES` allows.
+        copies: how many equal targets each one stands for, int [targets]; None: one. Copies so
+            counted tie exactly, which equal rows of a matrix product need not.
 
     Returns:
         int64 [queries]; recall at k is the share below k.
@@ -36,34 +41,71 @@ def best_ranks(
     ranks = []
     for start in range(0, len(queries), chunk):
         similarity = queries[start : start + chunk] @ targets.T
-        is_positive = torch.zeros_like(similarity, dtype=torch.bool)
-        for row, right in enumerate(positives[start : start + chunk]):
-            is_positive[row, list(right)] = True
-        best = similarity.masked_fill(~is_positive, -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append(((similarity >= best) & ~is_positive).sum(dim=1))
+        right = positives[start : start + chunk]
+        rows = torch.tensor([row for row, numbers in enumerate(right) for _ in numbers])
+        columns = torch.tensor([number for numbers in right for number in numbers])
+        own = similarity[rows, columns]
+        best = torch.full((len(right),), -torch.inf).to(own)
+        best = best.scatter_reduce(0, rows.to(own.device), own, "amax")
+        reached = ~(similarity < best[:, None])  # what is no number counts against us too
+        counted = reached if copies is None else reached * copies
+        rank = counted.sum(dim=1, dtype=torch.int32).long()
+        ranks.append(rank.index_add(0, rows.to(rank.device), -reached[rows, columns].to(rank)))
     return torch.cat(ranks)
 
 
-def caption_positives(
-    captions: Sequence[Sequence[str]],
-) -> tuple[list[str], list[list[int]], list[list[int]]]:
-    """Distinct captions, the pictures of each, and the captions of each picture.
+@dataclass(frozen=True)
+class CaptionTask:
+    """Retrieval between pictures and their captions, both ways; texts and pictures are numbers."""
 
-    Identical texts are one caption with several right pictures.
+    texts: list[str]
+    """Distinct"""
+    queries: list[int]
+    """The text of each query for pictures"""
+    pictures_of: list[list[int]]
+    """The right pictures of each query"""
+    captions_of: list[list[int]]
+    """The right texts of each picture"""
+    copies: Tensor
+    """How many captions among which a picture looks each text stands for, int32 [texts]"""
+
+
+def caption_task(captions: Sequence[Sequence[str]], apart: bool = False) -> CaptionTask:
+    """The task that the captions of each picture make.
+
+    Args:
+        captions: of each picture, at least one.
+        apart: identical captions are one text with several right pictures; or, if this is set,
+            each is a query of its own and right for its own picture alone, as in the published
+            tables on Flickr30K and COCO.
     """
     number: dict[str, int] = {}
+    queries: list[int] = []
     pictures_of: list[list[int]] = []
     captions_of: list[list[int]] = []
     for picture, texts in enumerate(captions):
-        own = []
-        for text in dict.fromkeys(texts):
-            if text not in number:
-                number[text] = len(number)
-                pictures_of.append([])
-            pictures_of[number[text]].append(picture)
-            own.append(number[text])
+        own = [
+            number.setdefault(text, len(number))
+            for text in (texts if apart else dict.fromkeys(texts))
+        ]
         captions_of.append(own)
-    return list(number), pictures_of, captions_of
+        for text in own:
+            if apart or text == len(pictures_of):  # a text that is new has the next number
+                queries.append(text)
+                pictures_of.append([picture])
+            else:
+                pictures_of[text].append(picture)
+    copies = torch.bincount(torch.tensor(queries), minlength=len(number)).int()
+    return CaptionTask(list(number), queries, pictures_of, captions_of, copies)
+
+
+def shared_captions(captions: Sequence[Sequence[str]]) -> int:
+    """How many captions another picture has word for word."""
+    pictures: dict[str, set[int]] = {}
+    for picture, texts in enumerate(captions):
+        for text in texts:
+            pictures.setdefault(text, set()).add(picture)
+    return sum(len(pictures[text]) > 1 for texts in captions for text in texts)
 
 
 def chance(positives: Sequence[Sequence[int]], targets: int) -> float:

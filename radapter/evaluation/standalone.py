@@ -66,19 +66,24 @@ def evaluate_model(
 
 
 def with_anchors(evaluated: Evaluation, model: str) -> dict[str, Any]:
-    """`anchors`: published accuracies of these very weights beside ours, of data sets that are
-    whole; nothing for a model without any. Shares from 0 to 1."""
-    found = {
-        dataset: {
+    """`anchors`: by data set and metric, published scores of these very weights beside ours, of
+    data sets that are whole; nothing for a model without any. Shares from 0 to 1.
+    `anchors_elsewhere`: by data set, the protocol under which there are some."""
+    found: dict[str, dict[str, Any]] = {}
+    for dataset, metric, value, anchors in evaluated.suite.anchors_for(model):
+        if evaluated.is_partial(dataset) or metric not in evaluated.metrics[dataset]:
+            continue
+        found.setdefault(dataset, {})[metric] = {
             "published": value / 100,
-            "difference": evaluated.value(dataset, "accuracy") - value / 100,
+            "difference": evaluated.value(dataset, metric) - value / 100,
             "tolerance": anchors.tolerance / 100,
             "source": anchors.source,
         }
-        for dataset, value, anchors in evaluated.suite.anchors_for(model)
-        if not evaluated.is_partial(dataset)
-    }
-    return {"anchors": found} if found else {}
+    elsewhere = evaluated.suite.anchors_elsewhere(model)
+    elsewhere = {name: p for name, p in elsewhere.items() if not evaluated.is_partial(name)}
+    return ({"anchors": found} if found else {}) | (
+        {"anchors_elsewhere": elsewhere} if elsewhere else {}
+    )
 
 
 def versions() -> dict[str, str]:

@@ -4,25 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
 from radapter.recipe import Name, Recipe, read_yaml, validate
-from radapter.recipe_data import DataSource, EmojiData, Section, Templates
+from radapter.recipe_data import (
+    Data,
+    DataSource,
+    EmojiData,
+    KarpathyData,
+    Section,
+    Templates,
+)
 
 Task = Literal["classification", "retrieval"]
+Recall = Literal[
+    "image_to_text_r1",
+    "image_to_text_r5",
+    "image_to_text_r10",
+    "text_to_image_r1",
+    "text_to_image_r5",
+    "text_to_image_r10",
+]
+RETRIEVAL: tuple[Recall, ...] = get_args(Recall)
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
+Count = Annotated[int, Field(ge=1)]
 FOLDER = Path(__file__).parent / "suites"
 
 
 class Published(Section):
     """What is known of a published data set, to tell a whole copy from a part of it."""
 
-    pictures: Annotated[int, Field(ge=1)]
-    classes: Annotated[int, Field(ge=1)] | None = None
+    pictures: Count
+    """How many are scored."""
+    classes: Count | None = None
+    captions: Count | dict[str, Count] | None = None
+    """How many there are; by protocol, where that changes it."""
+    splits: dict[str, Count] = Field(default={})
+    """Pictures of each split, as the split file calls it."""
     where: str
     """Where it is published."""
     licence: str
@@ -36,6 +58,16 @@ class SuiteDataset(Section):
     data: DataSource
     published: Published | None = None
 
+    @property
+    def protocol(self) -> str | None:
+        """The name of the protocol, of data sets that have several."""
+        return getattr(self.data, "protocol", None)
+
+    def captions(self) -> int | None:
+        """How many captions are published, by its protocol."""
+        published = self.published.captions if self.published else None
+        return published.get(self.protocol or "") if isinstance(published, dict) else published
+
     def shortfall(self, dataset: Dataset) -> str | None:
         """How the counts differ from the published ones; None if they do not."""
         if self.published is None:
@@ -43,20 +75,40 @@ class SuiteDataset(Section):
         counts = [(len(dataset), self.published.pictures, "pictures")]
         if self.published.classes and dataset.labels:
             counts.append((len(set(dataset.labels)), self.published.classes, "classes"))
+        captions = self.captions()
+        if captions and dataset.captions:
+            counts.append((sum(map(len, dataset.captions)), captions, "captions"))
         wrong = [f"{n:,} of {wanted:,} {what}" for n, wanted, what in counts if n != wanted]
         return ", ".join(wrong) or None
 
 
 class Anchors(Section):
-    """Published zero-shot accuracies: what an evaluation has to give before it is believed."""
+    """Published zero-shot scores: what an evaluation has to give before it is believed."""
 
     source: str
     tolerance: Annotated[float, Field(gt=0.0)]
     """In points."""
     protocols: dict[str, str] = Field(default={})
-    """Of data sets that have several: the one that these numbers were found with."""
-    accuracy: dict[str, dict[str, float]]
-    """In %, by model (`NAME:TAG`) and data set."""
+    """Of data sets whose protocols differ: the one that these numbers were found with."""
+    metrics: Annotated[list[Literal["accuracy"] | Recall], Field(min_length=1)] = Field(
+        default=["accuracy"]
+    )
+    scores: dict[str, dict[str, float | list[float]]]
+    """In %, by model (`NAME:TAG`) and data set: the metric, or a number for each of `metrics`."""
+
+    @model_validator(mode="after")
+    def _a_number_for_each_metric(self) -> Anchors:
+        for model in self.scores:
+            for dataset, row in self.rows(model).items():
+                if len(row) != len(self.metrics):
+                    wanted = ", ".join(self.metrics)
+                    raise ValueError(f"{model}, {dataset}: {row} are not one each for {wanted}")
+        return self
+
+    def rows(self, model: str) -> dict[str, list[float]]:
+        """The numbers of a model in the order of `metrics`, by data set."""
+        found = self.scores.get(model, {})
+        return {name: row if isinstance(row, list) else [row] for name, row in found.items()}
 
 
 class Suite(Section):
@@ -69,6 +121,9 @@ class Suite(Section):
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
     averages: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
     """Means over data sets, by a name that says over which."""
+    identical_captions: Literal["one", "apart"] = "one"
+    """`one`: a caption that several pictures have is one text, right for each of them. `apart`: it
+    is as many texts, each right for its own picture, as published recalls are counted."""
     anchors: list[Anchors] = Field(default=[])
 
     @model_validator(mode="after")
@@ -79,7 +134,7 @@ class Suite(Section):
             raise ValueError(f"two data sets are called '{twice}'")
         used = [name for members in self.averages.values() for name in members]
         for anchors in self.anchors:
-            used += [*anchors.protocols, *(n for row in anchors.accuracy.values() for n in row)]
+            used += [*anchors.protocols, *(n for row in anchors.scores.values() for n in row)]
         unknown = next((name for name in used if name not in names), None)
         if unknown:
             raise ValueError(f"no data set is called '{unknown}'")
@@ -89,16 +144,24 @@ class Suite(Section):
         return list(dict.fromkeys(dataset.role for dataset in self.datasets))
 
     def for_recipe(self, recipe: Recipe) -> Suite:
-        """The suite on the fold that the recipe kept for testing."""
-        if not isinstance(recipe.data, EmojiData):
-            return self
-        update = {"fold": recipe.data.fold}
-        datasets = [
-            dataset.model_copy(update={"data": dataset.data.model_copy(update=update)})
-            if isinstance(dataset.data, EmojiData)
-            else dataset
-            for dataset in self.datasets
-        ]
+        """The suite for a model that a recipe trains.
+
+        Its emoji are those of the fold that was kept for testing; the data set whose caption file
+        was trained on is in-distribution; paths start from the recipe's data root.
+        """
+        trained = recipe.data
+        datasets = []
+        for dataset in self.datasets:
+            data, role = dataset.data, dataset.role
+            update: dict[str, Any] = {}
+            if isinstance(data, EmojiData) and isinstance(trained, EmojiData):
+                update["fold"] = trained.fold
+            if _caption_file(data) is not None and _caption_file(data) == _caption_file(trained):
+                role = "in-distribution"
+            if data.data_root is None:
+                update["data_root"] = trained.data_root
+            update = {"role": role, "data": data.model_copy(update=update)}
+            datasets.append(dataset.model_copy(update=update))
         return self.model_copy(update={"datasets": datasets})
 
     def with_protocol(self, dataset: str, protocol: str) -> Suite:
@@ -137,16 +200,30 @@ class Suite(Section):
         datasets = [dataset for dataset in self.datasets if dataset.name not in names]
         return self.model_copy(update={"datasets": datasets, "averages": averages})
 
-    def anchors_for(self, model: str) -> list[tuple[str, float, Anchors]]:
-        """(data set, accuracy in %, its source) of the numbers published for a model."""
-        protocols = {d.name: getattr(d.data, "protocol", None) for d in self.datasets}
-        name = model.replace("-quickgelu:", ":")  # open_clip's other name of the same weights
+    def anchors_for(self, model: str) -> list[tuple[str, str, float, Anchors]]:
+        """(data set, metric, its value in %, where that is from) published for a model."""
+        protocols = {d.name: d.protocol for d in self.datasets}
+        name = _published_name(model)
         return [
-            (dataset, value, anchors)
+            (dataset, metric, value, anchors)
             for anchors in self.anchors
-            for dataset, value in anchors.accuracy.get(name, {}).items()
-            if dataset in protocols and protocols[dataset] in (None, anchors.protocols.get(dataset))
+            for dataset, row in anchors.rows(name).items()
+            if dataset in protocols
+            and anchors.protocols.get(dataset, protocols[dataset]) == protocols[dataset]
+            for metric, value in zip(anchors.metrics, row, strict=True)
         ]
+
+    def anchors_elsewhere(self, model: str) -> dict[str, str]:
+        """By data set, the protocol of the numbers published for a model, if all are of another
+        protocol than the suite's."""
+        here = {name for name, *_ in self.anchors_for(model)}
+        names = {d.name for d in self.datasets} - here
+        return {
+            dataset: anchors.protocols[dataset]
+            for anchors in self.anchors
+            for dataset in anchors.rows(_published_name(model))
+            if dataset in names
+        }
 
     def open(self) -> dict[str, dict[Task, Dataset]]:
         """Every data set for every task, by name.
@@ -156,6 +233,7 @@ class Suite(Section):
         """
         opened: dict[str, dict[Task, Dataset]] = {}
         problems = []
+        missing: dict[str, None] = {}
         for dataset in self.datasets:
             for task in self.tasks:
                 kind = "classification" if task == "classification" else "captions"
@@ -164,10 +242,23 @@ class Suite(Section):
                     opened.setdefault(dataset.name, {})[task] = open_data(settings)
                 except BrokenInput as error:
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
+                    missing[dataset.name] = None
         if problems:
-            problems.append("`radapter data check` says more; `eval --without NAME` does without.")
+            if len(missing) < len(self.datasets):
+                options = " ".join(f"--without {name}" for name in missing)
+                problems.append(f"To score the rest of the suite, add {options}")
             raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
+
+
+def _published_name(model: str) -> str:
+    """Without the mark that open_clip's other name of the same weights has."""
+    return model.replace("-quickgelu:", ":")
+
+
+def _caption_file(data: Data) -> str | None:
+    """The name of Karpathy's file, which says what set it is."""
+    return Path(data.path).name if isinstance(data, KarpathyData) else None
 
 
 def where_published(dataset: SuiteDataset) -> str:
@@ -175,9 +266,10 @@ def where_published(dataset: SuiteDataset) -> str:
     facts = dataset.published
     if facts is None:
         return ""
+    captions = f", {dataset.captions():,} captions" if dataset.captions() else ""
     return (
-        f" Published at {facts.where} ({facts.licence}); it unpacks to {facts.folder}, "
-        f"{facts.pictures:,} pictures."
+        f" Published at {facts.where} ({facts.licence}); its folder is {facts.folder}, "
+        f"{facts.pictures:,} pictures{captions}."
     )
 
 

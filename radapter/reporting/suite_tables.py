@@ -49,7 +49,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         table.add_row(Text(title, style="italic"))
         for name, facts in datasets.items():
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
-            anchor = anchors.get(name) if metric == "accuracy" else None
+            anchor = anchors.get(name, {}).get(metric)
             add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
         for name, mean in first.get("averages", {}).items():
             if metric in mean:
@@ -66,7 +66,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             ]
             table.add_row(f"  {name}", *(cells[:1] + [Text()] * 2 * bool(anchors) + cells[1:]))
     yield table
-    yield Text("\n".join(_notes(result, datasets, anchors)), style="dim")
+    yield notes(result)
 
 
 def with_interval(item: dict[str, Any]) -> Text:
@@ -78,17 +78,25 @@ def with_interval(item: dict[str, Any]) -> Text:
 def _anchor_cells(anchor: dict[str, Any] | None) -> list[Text]:
     if anchor is None:
         return [Text(), Text()]
-    off = abs(anchor["difference"]) > anchor["tolerance"] + 1e-9
     return [
         Text(f"{100 * anchor['published']:.2f}"),
-        Text(f"{100 * anchor['difference']:+.2f}", style="bold red" if off else ""),
+        Text(f"{100 * anchor['difference']:+.2f}", style="bold red" if is_off(anchor) else ""),
     ]
 
 
-def _notes(
-    result: dict[str, Any], datasets: dict[str, Any], anchors: dict[str, Any]
-) -> Iterator[str]:
+def is_off(anchor: dict[str, Any]) -> bool:
+    """Whether a number is further from the published one than it may be."""
+    return abs(anchor["difference"]) > anchor["tolerance"] + 1e-9
+
+
+def notes(result: dict[str, Any]) -> Text:
     """Every choice that a number depends on, a line each."""
+    return Text("\n".join(_notes(result)), style="dim")
+
+
+def _notes(result: dict[str, Any]) -> Iterator[str]:
+    first = next(iter(result["models"].values()))
+    datasets, anchors = first["datasets"], first.get("anchors", {})
     protocol = result["protocol"]
     for label, model in result["models"].items():
         weights = str(model["provenance"].get("weights_hash"))[:16]
@@ -98,6 +106,13 @@ def _notes(
         yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
     if any("text_to_image_r1" in facts for facts in datasets.values()):
         yield f"Retrieval: {protocol['retrieval']}."
+    for name, facts in datasets.items():
+        if facts.get("shared_captions"):
+            shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"
+            yield f"{name}: {shared} captions are word for word those of another picture."
+    if pictures := protocol["preprocessing"]:
+        keys = ("size", "resize_mode", "interpolation")
+        yield f"Pictures: {', '.join(str(pictures[key]) for key in keys if key in pictures)}."
     choices: dict[str, list[str]] = {}
     for name, facts in datasets.items():
         for key, value in facts["protocol"].items():
@@ -108,12 +123,10 @@ def _notes(
     for name, facts in datasets.items():
         if facts["partial"]:
             yield f"{name} is partial ({facts['partial']}): it is in no average."
-    sources = {item["source"]: item for item in anchors.values()}
-    for source, item in sources.items():
-        off = [
-            name
-            for name, anchor in anchors.items()
-            if anchor["source"] == source and abs(anchor["difference"]) > anchor["tolerance"]
-        ]
+    scores = [(name, item) for name, row in anchors.items() for item in row.values()]
+    for source, tolerance in {item["source"]: item["tolerance"] for _, item in scores}.items():
+        off = dict.fromkeys(n for n, item in scores if item["source"] == source and is_off(item))
         verdict = f"NOT within: {', '.join(off)}" if off else "all within"
-        yield f"published: {source}; {verdict} {100 * item['tolerance']:g} points."
+        yield f"published: {source}; {verdict} {100 * tolerance:g} points."
+    for name, other in first.get("anchors_elsewhere", {}).items():
+        yield f"published for {name} by another protocol alone: --protocol {name}={other}."

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from radapter.reporting.curves import TITLES
+from radapter.reporting.retrieval_tables import retrieval_tables
 from radapter.reporting.suite_tables import dataset_tables, with_interval
 
 
@@ -20,6 +21,11 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     first = next(iter(models.values()))
     what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
     yield Text(f"{result['suite']}, {what}", style="bold")
+    if not any("accuracy" in facts for facts in first["datasets"].values()):
+        yield from retrieval_tables(result)
+        if result["parity"]:
+            yield parity_text(result["parity"])
+        return
     if "averages" in first or any(facts["partial"] for facts in first["datasets"].values()):
         yield from dataset_tables(result)
         if result["parity"]:

@@ -285,7 +285,7 @@ def _captions_file(written: str, place: Path, root: str | None) -> Found:
     content = read_json(place)
     where = {} if root is None else {"root": root}
     if is_karpathy(content):
-        data = {"source": "karpathy", "path": written} | where | {"captions_per_picture": 5}
+        data = {"source": "karpathy", "path": written} | where | {"protocol": "vse++"}
         splits = {image.get("split") for image in content["images"]}
         found = Found(
             "the train split of a caption file in Karpathy's form",
@@ -296,9 +296,8 @@ def _captions_file(written: str, place: Path, root: str | None) -> Found:
             found.notes.append("the file has no val split, so nothing is held out.")
         return found
     if is_coco_captions(content):
-        return Found(
-            "a caption file in COCO's form", {"source": "coco-captions", "path": written} | where
-        )
+        data = {"source": "coco-captions", "path": written} | where | {"protocol": "vse++"}
+        return Found("a caption file in COCO's form", data)
     raise UsageError(f"{place} is no caption file of Karpathy's or COCO's form.")
 
 

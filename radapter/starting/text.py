@@ -217,7 +217,7 @@ def _comment(key: str, part: Part, summary: dict[str, Any]) -> str:
         return "a pair for each picture, with a prompt of its class"
     return {
         "hold_out": f"{summary['held_out']:,} pictures, for `merge --alpha auto` and `eval`",
-        "captions_per_picture": "null: all of them",
+        "protocol": "the first five captions of a picture; clip-benchmark: all of them",
         "broken_rows": "rows without a picture or a text, skipped",
     }.get(key, "")
 

@@ -182,7 +182,7 @@ def test_a_partial_set_of_a_suite_without_averages(cli, root, suite_file, tiny_f
 def test_published_numbers_stand_beside_ours(cli, root, suite_file, monkeypatch, tiny_folder):
     """A model of a known name, here with weights of our own, so that it is far from them."""
     rows = {"ViT-B-32:openai": {"imagenet-r": 69.33, "objectnet": 44.31}}
-    anchors = [{"source": "a table", "tolerance": 0.15, "accuracy": rows,
+    anchors = [{"source": "a table", "tolerance": 0.15, "scores": rows,
                 "protocols": {"objectnet": "clip-benchmark"}}]  # fmt: skip
     suite_file.write_text(json.dumps({**SUITE, "anchors": anchors}))
     load = models.load

@@ -83,7 +83,9 @@ def test_cocos_two_caption_protocols(coco):
     every = [image["sentences"] for image in content if image["split"] == "test"]
     five = karpathy(path, split="test")
     assert [len(texts) for texts in five.captions] == [5] * 5
-    everything = karpathy(path, split="test", captions_per_picture=None)
+    assert five.protocol == {"captions": "vse++", "of each picture": "the first 5 captions"}
+    everything = karpathy(path, split="test", protocol="clip-benchmark")
+    assert everything.protocol["captions"] == "clip-benchmark"
     assert [len(texts) for texts in everything.captions] == [len(s) for s in every]
     assert sum(map(len, everything.captions)) > 25
     assert five.captions == [[s["raw"].strip() for s in texts[:5]] for texts in every]
@@ -155,14 +157,15 @@ def test_karpathy_files_that_are_not_right(tmp_path, content, message):
 
 def test_cocos_official_captions(coco):
     path = coco / "annotations" / "captions_val2014.json"
-    found = official(path)
+    found = official(path, protocol="clip-benchmark")
     assert len(found) == 15
-    first = karpathy(coco / "dataset_coco.json", split="test", captions_per_picture=None)
+    first = karpathy(coco / "dataset_coco.json", split="test", protocol="clip-benchmark")
     place = found.keys.index(first.keys[0].removeprefix("val2014/"))
     assert sorted(found.captions[place]) == sorted(first.captions[0])
     assert found.read(place).tobytes() == first.read(0).tobytes()
     assert len(official(path, root=str(coco / "val2014"))) == 15
-    five = official(path, captions_per_picture=5)
+    assert max(map(len, found.captions)) == 7
+    five = official(path)
     assert {len(texts) for texts in five.captions} == {5}
     parts = [official(path, hold_out=0.4, split=s) for s in ("train", "validation")]
     assert sorted(parts[0].keys + parts[1].keys) == sorted(found.keys)

@@ -203,7 +203,7 @@ def test_the_suite_says_what_is_published():
     assert len(without) == 4
     assert suite.templates == "openai"
     # A slip of the pen in the anchors would show in their means, known from elsewhere.
-    table = suite.anchors[0].accuracy
+    table = suite.anchors[0].scores
     means = {model: sum(row[n] for n in with_it) / 5 for model, row in table.items()}
     published = {"ViT-B-32": 48.7, "ViT-B-16": 58.6, "ViT-L-14": 71.4, "ViT-L-14-336": 74.1}
     assert means == {f"{m}:openai": pytest.approx(v, abs=0.06) for m, v in published.items()}
@@ -222,7 +222,7 @@ def test_a_missing_suite_is_one_message(tmp_path):
     with pytest.raises(BrokenInput) as caught:
         shipped(tmp_path).open()
     assert str(caught.value).count("Published at") == 1
-    assert "eval --without NAME" in str(caught.value)
+    assert str(caught.value).endswith("the rest of the suite, add --without imagenet-a")
     assert "\nimagenet-a: ImageNet-A is not under" in str(caught.value)
 
 
@@ -282,14 +282,14 @@ def test_anchors_are_of_these_weights_this_protocol_and_whole_sets(tmp_path):
     suite = whole(shipped(tmp_path))
     found = with_anchors(evaluate_mini(tmp_path, suite), "ViT-B-16:openai")["anchors"]
     assert set(found) == {d.name for d in suite.datasets}
-    assert found["objectnet"]["published"] == pytest.approx(0.5417)
-    assert found["objectnet"]["source"].startswith("CaRot")
+    assert found["objectnet"]["accuracy"]["published"] == pytest.approx(0.5417)
+    assert found["objectnet"]["accuracy"]["source"].startswith("CaRot")
     result = evaluate_mini(tmp_path, suite)
     ours = result.value("imagenet", "accuracy")
-    assert found["imagenet"]["difference"] == pytest.approx(ours - 0.6834)
+    assert found["imagenet"]["accuracy"]["difference"] == pytest.approx(ours - 0.6834)
     other = suite.with_protocol("objectnet", "clip-benchmark")
     found = with_anchors(evaluate_mini(tmp_path, whole(other)), "ViT-B-16-quickgelu:openai")
-    assert found["anchors"]["objectnet"]["published"] == pytest.approx(0.5531)
+    assert found["anchors"]["objectnet"]["accuracy"]["published"] == pytest.approx(0.5531)
     assert with_anchors(result, "ViT-B-16:laion400m_e32") == {}
 
 
@@ -299,7 +299,7 @@ def test_a_suite_without_one_of_its_sets(tmp_path):
     suite = shipped(tmp_path).without(["objectnet"])
     result = evaluate_mini(tmp_path, suite).result()
     assert list(result["averages"]) == ["4 shifts, without ObjectNet"]
-    assert "objectnet" not in {name for name, _, _ in suite.anchors_for("ViT-B-16:openai")}
+    assert "objectnet" not in {name for name, *_ in suite.anchors_for("ViT-B-16:openai")}
     with pytest.raises(UsageError, match="has no data set 'objctnet'"):
         suite.without(["objctnet"])
     with pytest.raises(UsageError, match="has no data sets but these"):
@@ -312,9 +312,11 @@ def test_a_suite_that_names_what_is_not_there():
     facts = {"name": "mine", "tasks": ["classification"], "datasets": [described]}
     with pytest.raises(ValueError, match="no data set is called 'other'"):
         Suite(**facts, averages={"mean": ["set", "other"]})
-    anchors = Anchors(source="x", tolerance=0.1, accuracy={"m": {"one": 1.0}})
+    anchors = Anchors(source="x", tolerance=0.1, scores={"m": {"one": 1.0}})
     with pytest.raises(ValueError, match="no data set is called 'one'"):
         Suite(**facts, anchors=[anchors])
+    with pytest.raises(ValueError, match=r"m, set: \[1\.0, 2\.0\] are not one each for accuracy"):
+        Anchors(source="x", tolerance=0.1, scores={"m": {"set": [1.0, 2.0]}})
     suite = Suite(**facts)
     with pytest.raises(UsageError, match=r"mine has no data set 'sett'\. Did you mean 'set'"):
         suite.with_protocol("sett", "x")

@@ -57,13 +57,49 @@ def test_a_tie_counts_as_a_miss():
     assert retrieval.best_ranks(same[:1], same, [[0, 1, 2]]).tolist() == [0]
 
 
+def test_what_is_no_number_is_no_hit():
+    queries, targets = torch.eye(2), torch.eye(3, 2)
+    targets[0] = torch.nan
+    assert retrieval.best_ranks(queries, targets, [[0], [1]]).tolist() == [2, 1]
+    assert retrieval.best_ranks(queries * torch.nan, targets, [[0], [1]]).tolist() == [2, 2]
+
+
+CAPTIONS = [["a cat", "pet"], ["a dog", "pet"], ["pet", "pet"]]
+
+
 def test_identical_captions_are_one_with_several_pictures():
-    texts, pictures_of, captions_of = retrieval.caption_positives(
-        [["a cat", "pet"], ["a dog", "pet"], ["pet", "pet"]]
-    )
-    assert texts == ["a cat", "pet", "a dog"]
-    assert pictures_of == [[0], [0, 1, 2], [1]]
-    assert captions_of == [[0, 1], [2, 1], [1]]
+    task = retrieval.caption_task(CAPTIONS)
+    assert task.texts == ["a cat", "pet", "a dog"]
+    assert task.queries == [0, 1, 2]
+    assert task.pictures_of == [[0], [0, 1, 2], [1]]
+    assert task.captions_of == [[0, 1], [2, 1], [1]]
+    assert task.copies.tolist() == [1, 1, 1]
+
+
+def test_identical_captions_apart():
+    task = retrieval.caption_task(CAPTIONS, apart=True)
+    assert task.texts == ["a cat", "pet", "a dog"]
+    assert task.queries == [0, 1, 2, 1, 1, 1]
+    assert task.pictures_of == [[0], [0], [1], [1], [2], [2]]
+    assert task.captions_of == [[0, 1], [2, 1], [1, 1]]
+    assert task.copies.tolist() == [1, 4, 1]
+    assert retrieval.shared_captions(CAPTIONS) == 4
+    assert retrieval.shared_captions([["a", "a"], ["b"]]) == 0
+
+
+def test_counted_copies_rank_as_repeated_targets_do():
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randint(-2, 3, (30, 4), generator=generator).float()  # ties are common
+    distinct = torch.randint(-2, 3, (8, 4), generator=generator).float()
+    words = [[str(int(n)) for n in torch.randint(8, (5,), generator=generator)] for _ in range(30)]
+    task = retrieval.caption_task(words, apart=True)
+    features = distinct[[int(text) for text in task.texts]]
+    found = retrieval.best_ranks(queries, features, task.captions_of, 7, task.copies)
+    every = features[task.queries]  # a row for each of the 150 captions
+    own = [range(5 * i, 5 * i + 5) for i in range(30)]
+    expected = retrieval.best_ranks(queries, every, own)
+    assert found.tolist() == expected.tolist()
+    assert len(set(found.tolist())) > 5
 
 
 def test_chance_is_the_recall_of_a_random_order():
