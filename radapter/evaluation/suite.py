@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
 from radapter.recipe import Name, Recipe, read_yaml, validate
-from radapter.recipe_data import DataSource, EmojiData, Section, Templates
+from radapter.recipe_data import CoopData, DataSource, EmojiData, Section, Templates
 
 Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
@@ -34,6 +34,8 @@ class SuiteDataset(Section):
     name: Name
     role: Role
     data: DataSource
+    templates: Templates | None = None
+    """Its own prompts; None: the suite's, of the source `coop` its protocol's"""
     published: Published | None = None
 
     def shortfall(self, dataset: Dataset) -> str | None:
@@ -67,8 +69,10 @@ class Suite(Section):
     normalized again"""
     tasks: Annotated[list[Task], Field(min_length=1)]
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
-    averages: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
-    """Means over data sets, by a name that says over which."""
+    averages: dict[str, Annotated[list[str], Field(min_length=1)] | Role] = Field(default={})
+    """Means over data sets, by a name that says over which; a role stands for all that have it."""
+    harmonic_means: dict[str, tuple[str, str]] = Field(default={})
+    """Of the accuracies of two data sets or averages, by name."""
     anchors: list[Anchors] = Field(default=[])
 
     @model_validator(mode="after")
@@ -77,7 +81,9 @@ class Suite(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two data sets are called '{twice}'")
-        used = [name for members in self.averages.values() for name in members]
+        lists = [members for members in self.averages.values() if isinstance(members, list)]
+        used = [name for members in lists for name in members]
+        used += {n for pair in self.harmonic_means.values() for n in pair} - {*self.averages}
         for anchors in self.anchors:
             used += [*anchors.protocols, *(n for row in anchors.accuracy.values() for n in row)]
         unknown = next((name for name in used if name not in names), None)
@@ -88,8 +94,33 @@ class Suite(Section):
     def roles(self) -> list[str]:
         return list(dict.fromkeys(dataset.role for dataset in self.datasets))
 
+    def members(self, name: str) -> list[str]:
+        """The data sets of an average; of a data set itself."""
+        members = self.averages.get(name, [name])
+        if isinstance(members, list):
+            return members
+        return [dataset.name for dataset in self.datasets if dataset.role == members]
+
+    def prompts(self, dataset: SuiteDataset) -> Templates:
+        """The templates of one of its data sets."""
+        if dataset.templates is not None:
+            return dataset.templates
+        coop = isinstance(dataset.data, CoopData)
+        return dataset.data.prompts() if coop else self.templates
+
+    def called(self, name: str) -> list[str]:
+        """The data sets that a name means: one, or `dtd-base` and `dtd-novel` by `dtd`, or all by
+        the suite's own name."""
+        names = [dataset.name for dataset in self.datasets]
+        if name in names:
+            return [name]
+        return names if name == self.name else [n for n in names if n.startswith(f"{name}-")]
+
     def for_recipe(self, recipe: Recipe) -> Suite:
-        """The suite on the fold that the recipe kept for testing."""
+        """The suite on what the recipe kept for testing: its fold of concepts, or the one of
+        CoOp's sets that it trains on, by its protocol."""
+        if isinstance(recipe.data, CoopData):
+            return self._for_coop(recipe.data)
         if not isinstance(recipe.data, EmojiData):
             return self
         update = {"fold": recipe.data.fold}
@@ -101,41 +132,63 @@ class Suite(Section):
         ]
         return self.model_copy(update={"datasets": datasets})
 
+    def _for_coop(self, data: CoopData) -> Suite:
+        sets = [d for d in self.datasets if isinstance(d.data, CoopData)]
+        others = [d.name for d in sets if getattr(d.data, "dataset", None) != data.dataset]
+        if len(others) == len(sets):
+            return self
+        suite = self.without(others) if others else self
+        update = {"root": data.root, "data_root": data.data_root}
+        datasets = [
+            _by_protocol(
+                d.model_copy(update={"data": d.data.model_copy(update=update)}), data.protocol
+            )
+            if isinstance(d.data, CoopData)
+            else d
+            for d in suite.datasets
+        ]
+        return suite.model_copy(update={"datasets": datasets})
+
     def with_protocol(self, dataset: str, protocol: str) -> Suite:
-        """The suite with another protocol for one of its data sets.
+        """The suite with another protocol for one of its data sets, or for all that a name means.
 
         Raises:
             UsageError: there is no such data set, or it has no such protocol.
         """
-        names = [d.name for d in self.datasets]
-        if dataset not in names:
-            raise UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
-        chosen = self.datasets[names.index(dataset)]
-        try:
-            settings = chosen.data.model_dump() | {"protocol": protocol}
-            data = type(chosen.data).model_validate(settings)
-        except ValidationError as error:
-            raise UsageError(
-                f"{dataset} has no protocol '{protocol}': {error.errors()[0]['msg']}."
-            ) from None
-        changed = [d.model_copy(update={"data": data}) if d is chosen else d for d in self.datasets]
+        names = self.called(dataset)
+        if not names:
+            raise self._unknown(dataset)
+        changed = [_by_protocol(d, protocol) if d.name in names else d for d in self.datasets]
         return self.model_copy(update={"datasets": changed})
 
+    def _unknown(self, dataset: str) -> UsageError:
+        names = [d.name for d in self.datasets]
+        return UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
+
     def without(self, names: Collection[str]) -> Suite:
-        """The suite without some data sets, and without the averages that they are part of.
+        """The suite without some data sets, and without the averages that list them; an average
+        over a role is over what is left, if that is more than one.
 
         Raises:
             UsageError: there is no such data set, or none is left.
         """
-        have = [dataset.name for dataset in self.datasets]
+        left_out: set[str] = set()
         for name in names:
-            if name not in have:
-                raise UsageError(f"{self.name} has no data set '{name}'.{nearest(name, have)}")
-        if set(have) == set(names):
+            if not self.called(name):
+                raise self._unknown(name)
+            left_out |= set(self.called(name))
+        datasets = [dataset for dataset in self.datasets if dataset.name not in left_out]
+        if not datasets:
             raise UsageError(f"{self.name} has no data sets but these.")
-        averages = {k: v for k, v in self.averages.items() if not set(v) & set(names)}
-        datasets = [dataset for dataset in self.datasets if dataset.name not in names]
-        return self.model_copy(update={"datasets": datasets, "averages": averages})
+        averages = {
+            name: of
+            for name, of in self.averages.items()
+            if (not set(of) & left_out if isinstance(of, list) else _having(datasets, of) > 1)
+        }
+        known = {*averages, *(dataset.name for dataset in datasets)}
+        harmonic = {k: pair for k, pair in self.harmonic_means.items() if known.issuperset(pair)}
+        update = {"datasets": datasets, "averages": averages, "harmonic_means": harmonic}
+        return self.model_copy(update=update)
 
     def anchors_for(self, model: str) -> list[tuple[str, float, Anchors]]:
         """(data set, accuracy in %, its source) of the numbers published for a model."""
@@ -168,6 +221,26 @@ class Suite(Section):
             problems.append("`radapter data check` says more; `eval --without NAME` does without.")
             raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
+
+
+def _having(datasets: list[SuiteDataset], role: str) -> int:
+    return sum(dataset.role == role for dataset in datasets)
+
+
+def _by_protocol(dataset: SuiteDataset, protocol: str) -> SuiteDataset:
+    """A data set with another protocol; UsageError if it has none of that name."""
+    try:
+        settings = dataset.data.model_dump() | {"protocol": protocol}
+        data = type(dataset.data).model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(
+            f"{dataset.name} has no protocol '{protocol}': {error.errors()[0]['msg']}."
+        ) from None
+    # Other halves of the classes have other counts, which nobody published.
+    halves = isinstance(data, CoopData) and data.classes != "all"
+    other = halves and protocol != getattr(dataset.data, "protocol", None)
+    published = None if other else dataset.published
+    return dataset.model_copy(update={"data": data, "published": published})
 
 
 def where_published(dataset: SuiteDataset) -> str:
@@ -214,7 +287,7 @@ def held_out_suite(recipe: Recipe) -> Suite:
         )
     return Suite(
         name="held-out",
-        templates=settings.templates,
+        templates=settings.prompts(),
         tasks=["classification" if settings.task == "classification" else "retrieval"],
         datasets=[SuiteDataset(name="held-out", role="in-distribution", data=settings)],
     )

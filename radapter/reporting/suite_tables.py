@@ -57,6 +57,12 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 add(f"  {name}{of}", [m["averages"][name][metric] for m in models.values()], None)
             else:
                 table.add_row(f"  {name}: none is whole", style="dim")
+        for name, mean in first.get("harmonic_means", {}).items():
+            if metric in mean:
+                items = [m["harmonic_means"][name][metric] for m in models.values()]
+                add(f"  harmonic mean: {name}", items, None)
+            elif metric == "accuracy":
+                table.add_row(f"  harmonic mean: {name}: not all is whole", style="dim")
     if any("calibration_error" in facts for facts in datasets.values()):
         table.add_row(Text("expected calibration error, %", style="italic"))
         for name in datasets:
@@ -105,6 +111,9 @@ def _notes(
                 choices.setdefault(f"{key}: {value}", []).append(name)
     for choice, names in choices.items():
         yield f"{', '.join(names) if len(names) < len(datasets) else 'All'}: {choice}."
+    for name, pair in protocol.get("harmonic_means", {}).items():
+        if set(pair) & set(protocol["averages"]):
+            yield f"Harmonic mean, {name}: of {' and '.join(pair)}, not the mean of harmonic means."
     for name, facts in datasets.items():
         if facts["partial"]:
             yield f"{name} is partial ({facts['partial']}): it is in no average."

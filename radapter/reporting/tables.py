@@ -20,7 +20,9 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     first = next(iter(models.values()))
     what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
     yield Text(f"{result['suite']}, {what}", style="bold")
-    if "averages" in first or any(facts["partial"] for facts in first["datasets"].values()):
+    if {"averages", "harmonic_means"} & first.keys() or any(
+        facts["partial"] or "template" in facts["protocol"] for facts in first["datasets"].values()
+    ):
         yield from dataset_tables(result)
         if result["parity"]:
             yield parity_text(result["parity"])
