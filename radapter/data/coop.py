@@ -54,7 +54,7 @@ from radapter.recipe_data import CoopData, ImageNetData
 WHERE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 VALIDATION_SHOTS = 4
 """Most validation pictures a class"""
-COOP_RULE = "coop: names and order of classes as in CoOp's files"
+COOP_RULE = "coop: names, order of classes and pictures as in CoOp's files"
 Row = tuple[str, int]
 """Path below the pictures' folder, label"""
 
@@ -123,7 +123,7 @@ def open_coop(settings: CoopData) -> Dataset:
     order = sorted(names, key=names.__getitem__)
     if settings.dataset == "sun397":  # a/apse/indoor: the first is only a letter
         names = {k: name.partition("/")[2].replace("/", " ") for k, name in names.items()}
-    rule = "radapter-release: folder names in alphabetical order"
+    rule = "radapter-release: folder names in alphabetical order; pictures of CoOp's split"
     return _of_classes(every, settings, names, order, rule)
 
 

@@ -185,7 +185,7 @@ def _summary(scored: list[Scored]) -> dict[str, Any]:
 def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
     """The choices that a number depends on, to stand beside it; those of a data set stand there."""
     templates = templates_of(suite.templates)
-    own = {d.name: t for d in suite.datasets if (t := suite.prompts(d)) != suite.templates}
+    own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
     concepts = any(isinstance(dataset.data, EmojiData) for dataset in suite.datasets)
     units = "concepts" if concepts else "pictures"
@@ -278,9 +278,9 @@ def evaluate(
 def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
     described = next(d for d in suite.datasets if d.name == name)
     protocol = dict(dataset.protocol)
-    templates = suite.prompts(described)
-    if templates != suite.templates:
-        protocol["template"] = templates if isinstance(templates, str) else " | ".join(templates)
+    own = described.own_prompts()
+    if own is not None:
+        protocol["template"] = own if isinstance(own, str) else ", ".join(map(repr, own))
     if dataset.class_names:
         protocol["names_hash"] = _hash(dataset.class_names)
     return {

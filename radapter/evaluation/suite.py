@@ -38,6 +38,11 @@ class SuiteDataset(Section):
     """Its own prompts; None: the suite's, of the source `coop` its protocol's"""
     published: Published | None = None
 
+    def own_prompts(self) -> Templates | None:
+        """Templates that are not the suite's."""
+        coop = isinstance(self.data, CoopData) and self.templates is None
+        return self.data.prompts() if coop else self.templates
+
     def shortfall(self, dataset: Dataset) -> str | None:
         """How the counts differ from the published ones; None if they do not."""
         if self.published is None:
@@ -102,11 +107,8 @@ class Suite(Section):
         return [dataset.name for dataset in self.datasets if dataset.role == members]
 
     def prompts(self, dataset: SuiteDataset) -> Templates:
-        """The templates of one of its data sets."""
-        if dataset.templates is not None:
-            return dataset.templates
-        coop = isinstance(dataset.data, CoopData)
-        return dataset.data.prompts() if coop else self.templates
+        """The templates of one of its data sets: its own, or the suite's."""
+        return dataset.own_prompts() or self.templates
 
     def called(self, name: str) -> list[str]:
         """The data sets that a name means: one, or `dtd-base` and `dtd-novel` by `dtd`, or all by

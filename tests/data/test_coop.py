@@ -74,7 +74,7 @@ def test_a_set_is_read_as_it_is_published(data, dataset, split):
     assert found.keys == [path for path, _, _ in expected]
     assert found.labels == [label for _, label, _ in expected]
     assert all(pixel_is(found, i, label) for i, label in enumerate(found.labels))
-    names = [name for name in tree.SETS[dataset][3].values()]
+    names = list(tree.SETS[dataset][3].values())
     assert found.class_names == NAMES.get(dataset, [n.replace("_", " ") for n in names])
     assert found.answers == [[i] for i in range(5)]
     assert found.protocol["protocol"].startswith("coop: ")
@@ -174,8 +174,8 @@ def test_shots_are_the_draw_of_coop(data, dataset, shots, seed):
     assert [train.labels.count(label) for label in range(5)] == [shots] * 5
     assert opened(data, dataset, "validation", **settings).keys == expected["val"]
     # All classes are drawn before any are left out, so halves have the same pictures.
-    halves = [opened(data, dataset, classes=c, **settings).keys for c in ("base", "novel")]
-    assert sorted(sum(halves, [])) == sorted(train.keys)
+    base, novel = (opened(data, dataset, classes=c, **settings).keys for c in ("base", "novel"))
+    assert sorted([*base, *novel]) == sorted(train.keys)
     assert train.protocol["shots"] == f"{shots} a class, seed {seed}"
 
 
