@@ -145,8 +145,9 @@ class Recipe(Section):
         if not isinstance(tree, dict):
             return tree
         data, seed = tree.get("data"), tree.get("seed")
-        coop = isinstance(data, dict) and data.get("source") == "coop"
-        if not coop or type(seed) is not int or seed < 0:
+        if not isinstance(data, dict) or data.get("source") != "coop":
+            return tree
+        if type(seed) is not int or seed < 0:
             return tree
         return {**tree, "data": {"shots_seed": seed, **data}}
 

@@ -130,8 +130,7 @@ def open_coop(settings: CoopData) -> Dataset:
 def draw(splits: dict[str, list[Row]], shots: int, seed: int) -> dict[str, list[Row]]:
     """CoOp's few-shot training and validation pictures, by `train` and `validation`.
 
-    A class that has fewer pictures gives all of them; no class of the eleven sets has fewer than
-    16 training pictures.
+    A class that has fewer pictures gives all of them, as in CoOp's present code.
     """
     generator = random.Random(seed)
     drawn: dict[str, list[Row]] = {}

@@ -24,7 +24,7 @@ from radapter.evaluation.classification import (
     merge_equal_names,
     predict,
 )
-from radapter.evaluation.intervals import harmonic_interval, harmonic_mean, mean_interval
+from radapter.evaluation.intervals import harmonic, mean_interval
 from radapter.evaluation.suite import Suite, Task
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
@@ -130,29 +130,21 @@ class Evaluation:
             "roles": roles,
             "datasets": datasets,
         }
-        if self.suite.averages:
-            averages = self.suite.averages
+        if averages := self.suite.averages:
             result["averages"] = {n: self._mean(self.suite.members(n)) for n in averages}
         if self.suite.harmonic_means:
             pairs = self.suite.harmonic_means.items()
             result["harmonic_means"] = {name: self._harmonic(*pair) for name, pair in pairs}
         return result
 
-    def _harmonic(self, one: str, other: str) -> dict[str, Any]:
-        """The harmonic mean of the accuracies of two data sets or averages, of what is whole."""
-        parts = [
-            [name for name in self.suite.members(part) if not self.is_partial(name)]
-            for part in (one, other)
-        ]
-        if not all(parts):
-            return {"of": [one, other]}
-        values = [np.mean([self.value(name, "accuracy") for name in part]) for part in parts]
-        scored = [self.metrics[name]["accuracy"] for part in parts for name in part]
-        interval = harmonic_interval(
-            [s.scores for s in scored], [s.clusters for s in scored], len(parts[0])
-        )
-        value = float(harmonic_mean(*values))
-        return {"of": [one, other], "accuracy": {"value": value, "interval": interval}}
+    def _harmonic(self, *of: str) -> dict[str, Any]:
+        """The harmonic mean of the accuracies of two data sets or averages, if all is whole."""
+        first, second = (self.suite.members(part) for part in of)
+        if any(map(self.is_partial, first + second)):
+            return {"of": list(of)}
+        scored = [self.metrics[name]["accuracy"] for name in first + second]
+        sets = [s.scores for s in scored], [s.clusters for s in scored]
+        return {"of": list(of), "accuracy": harmonic(*sets, len(first))}
 
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
         """Every metric's mean over the data sets that are whole; what they are, what is not."""

@@ -30,18 +30,16 @@ def mean_interval(
     return _percentiles(np.mean(_resampled(scores, clusters), axis=0), level)
 
 
-def harmonic_interval(
-    scores: Sequence[np.ndarray],
-    clusters: Sequence[np.ndarray],
-    first: int,
-    *,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """The same for the harmonic mean of two means: over the `first` data sets, over the others."""
+def harmonic(
+    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], first: int, *, level: float = 0.95
+) -> dict[str, Any]:
+    """`value` and `interval` of the harmonic mean of two means: over the `first` so many data
+    sets and over the others. Arguments as of `mean_interval`."""
+    found = [np.mean(score) for score in scores]
     means = _resampled(scores, clusters)
-    return _percentiles(
-        harmonic_mean(np.mean(means[:first], axis=0), np.mean(means[first:], axis=0)), level
-    )
+    value = harmonic_mean(np.mean(found[:first]), np.mean(found[first:]))
+    drawn = harmonic_mean(np.mean(means[:first], axis=0), np.mean(means[first:], axis=0))
+    return {"value": float(value), "interval": _percentiles(drawn, level)}
 
 
 def harmonic_mean(one: Any, other: Any) -> Any:

@@ -94,6 +94,8 @@ class Suite(Section):
         unknown = next((name for name in used if name not in names), None)
         if unknown:
             raise ValueError(f"no data set is called '{unknown}'")
+        if self.harmonic_means and "classification" not in self.tasks:
+            raise ValueError("harmonic_means are of accuracies: tasks lacks classification")
         return self
 
     def roles(self) -> list[str]:
@@ -140,7 +142,7 @@ class Suite(Section):
         if len(others) == len(sets):
             return self
         suite = self.without(others) if others else self
-        update = {"root": data.root, "data_root": data.data_root}
+        update = {k: v for k in ("root", "data_root") if (v := getattr(data, k)) is not None}
         datasets = [
             _by_protocol(
                 d.model_copy(update={"data": d.data.model_copy(update=update)}), data.protocol

@@ -12,7 +12,7 @@ from radapter import evaluation
 from radapter import recipe as recipes
 from radapter.errors import UsageError
 from radapter.evaluation.evaluate import protocol
-from radapter.evaluation.intervals import harmonic_interval, harmonic_mean, mean_interval
+from radapter.evaluation.intervals import harmonic, harmonic_mean, mean_interval
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite
 from radapter.recipe_data import COOP_TEMPLATES
@@ -162,11 +162,11 @@ def test_halves_are_scored_among_their_own_names(root):
     result = found.result()
     assert result["datasets"]["dtd-base"]["protocol"]["template"] == "'{} texture.'"
     assert "against its own names only" in result["datasets"]["dtd-novel"]["protocol"]["classes"]
-    harmonic = result["harmonic_means"]["dtd"]
-    assert harmonic["of"] == ["dtd-base", "dtd-novel"]
-    assert harmonic["accuracy"]["value"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
-    low, high = harmonic["accuracy"]["interval"]
-    assert low <= harmonic["accuracy"]["value"] <= high
+    halves = result["harmonic_means"]["dtd"]
+    assert halves["of"] == ["dtd-base", "dtd-novel"]
+    assert halves["accuracy"]["value"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    low, high = halves["accuracy"]["interval"]
+    assert low <= halves["accuracy"]["value"] <= high
     assert "averages" not in result  # a mean over one set is none
 
 
@@ -203,6 +203,8 @@ def test_a_partial_half_is_in_no_mean(root):
         "of": ["oxford_pets-base", "oxford_pets-novel"]
     }
     assert "accuracy" in result["harmonic_means"]["dtd"]
+    # The means would be over other sets: two of base, one of novel.
+    assert "accuracy" not in result["harmonic_means"]["of both means"]
 
 
 def test_templates_by_data_set_are_recorded(root):
@@ -280,6 +282,8 @@ def test_sets_are_left_out_by_name():
     facts = HALVES.model_dump() | {"harmonic_means": {"x": ("dtd-base", "dtd-new")}}
     with pytest.raises(ValueError, match="no data set is called 'dtd-new'"):
         Suite(**facts)
+    with pytest.raises(ValueError, match="tasks lacks classification"):
+        Suite(**HALVES.model_dump() | {"tasks": ["retrieval"]})
 
 
 def test_templates_of_the_shipped_suites():
@@ -310,7 +314,8 @@ def test_the_interval_of_a_harmonic_mean_is_that_of_the_delta_method():
     random = np.random.default_rng(0)
     sets = [random.random(n) < p for n, p in ((400, 0.6), (500, 0.8), (600, 0.5))]
     clusters = [np.arange(len(s)) for s in sets]
-    low, high = harmonic_interval(sets, clusters, 2)
+    found = harmonic(sets, clusters, 2)
+    low, high = found["interval"]
     a, b = (sets[0].mean() + sets[1].mean()) / 2, sets[2].mean()
     slope_a, slope_b = 2 * b**2 / (a + b) ** 2, 2 * a**2 / (a + b) ** 2
     widths = [
@@ -318,4 +323,5 @@ def test_the_interval_of_a_harmonic_mean_is_that_of_the_delta_method():
     ]
     assert high - low == pytest.approx(np.hypot(slope_a * widths[0], slope_b * widths[1]), rel=0.1)
     assert (low + high) / 2 == pytest.approx(harmonic_mean(a, b), abs=0.005)
-    assert harmonic_interval(sets, clusters, 2) == (low, high)
+    assert found["value"] == pytest.approx(2 * a * b / (a + b))
+    assert harmonic(sets, clusters, 2) == found
