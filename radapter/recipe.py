@@ -138,6 +138,19 @@ class Recipe(Section):
     alpha: float = Field(default=0.5, strict=True)
     suites: list[str] = Field(default=[])
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shots_follow_the_seed(cls, tree: Any) -> Any:
+        """One seed is a whole run of CoOp's: it draws the pictures, then trains on them."""
+        if not isinstance(tree, dict):
+            return tree
+        data, seed = tree.get("data"), tree.get("seed")
+        if not isinstance(data, dict) or data.get("source") != "coop":
+            return tree
+        if type(seed) is not int or seed < 0:
+            return tree
+        return {**tree, "data": {"shots_seed": seed, **data}}
+
     @model_validator(mode="after")
     def _licence_allows_training(self) -> Recipe:
         if isinstance(self.data, ObjectNetData):

@@ -51,6 +51,10 @@ class Data(Section):
     broken_images: Annotated[int, Field(ge=0)] = 0
     """How many pictures that cannot be read are skipped (and named) before it is an error."""
 
+    def prompts(self) -> Templates:
+        """The templates that class names go into."""
+        return self.templates
+
     @model_validator(mode="after")
     def _templates_have_a_place(self) -> Data:
         if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
@@ -205,6 +209,62 @@ class ObjectNetData(Data):
     names in lower case. They differ by more than a point; papers on fine-tuning use the first."""
 
 
+CoopSet = Literal[
+    "caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet", "oxford_flowers",
+    "oxford_pets", "stanford_cars", "sun397", "ucf101",
+]  # fmt: skip
+"""The eleven sets by the names that CoOp's scripts know them by."""
+COOP_TEMPLATES: dict[CoopSet, str] = {
+    "caltech101": "a photo of a {}.",
+    "dtd": "{} texture.",
+    "eurosat": "a centered satellite photo of {}.",
+    "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
+    "food101": "a photo of {}, a type of food.",
+    "imagenet": "a photo of a {}.",
+    "oxford_flowers": "a photo of a {}, a type of flower.",
+    "oxford_pets": "a photo of a {}, a type of pet.",
+    "stanford_cars": "a photo of a {}.",
+    "sun397": "a photo of a {}.",
+    "ucf101": "a photo of a person doing {}.",
+}
+"""CoOp's one template for each set."""
+
+
+class CoopData(Data):
+    """The eleven sets of CoOp, CoCoOp and MaPLe by CoOp's split files, in the folders that its
+    DATASETS.md asks for; `radapter/data/coop.py` has the facts."""
+
+    source: Literal["coop"]
+    dataset: CoopSet
+    split: Literal["train", "validation", "test"] = "train"
+    """`validation` is what the files call val; ImageNet is tested on its validation pictures."""
+    classes: Literal["all", "base", "novel"] = "all"
+    """`base` is the first half of the classes, rounded up, `novel` the rest; numbered from 0."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """This many pictures a class of `train`; of `validation`, at most 4 of them."""
+    shots_seed: Annotated[int, Field(ge=0)] = 1
+    """CoOp's seeds are 1, 2 and 3. A recipe that does not say it takes its `seed`."""
+    protocol: Literal["coop", "radapter-release"] = "coop"
+    """`coop`: names and order of classes as in the split file, one template for each set.
+    `radapter-release`: folder names, in alphabetical order, and the 80 templates of ImageNet."""
+    root: str | None = None
+    """The set's folder; None: the one of the usual name under the data root."""
+    task: Literal["classification"] = "classification"
+    templates: Templates | None = None  # type: ignore[assignment]
+    """None: those of the protocol."""
+
+    def prompts(self) -> Templates:
+        if self.templates is not None:
+            return self.templates
+        return "openai" if self.protocol != "coop" else [COOP_TEMPLATES[self.dataset]]
+
+    @model_validator(mode="after")
+    def _shots_are_for_training(self) -> CoopData:
+        if self.shots is not None and self.split == "test":
+            raise ValueError("shots draws from train and validation, not from test")
+        return self
+
+
 DataSource = Annotated[
     EmojiData
     | FolderData
@@ -215,6 +275,7 @@ DataSource = Annotated[
     | CocoCaptionsData
     | HuggingFaceData
     | ImageNetData
-    | ObjectNetData,
+    | ObjectNetData
+    | CoopData,
     Field(discriminator="source"),
 ]

@@ -60,7 +60,7 @@ def eval_command(
     without: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATASET", help="Leave out a data set of the suite, and averages with it."
+            metavar="DATASET", help="Leave out a data set of the suite, and averages that list it."
         ),
     ] = None,
     run: console.RunOption = None,
@@ -144,7 +144,7 @@ def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list
 
 def _having(suites: list[Any], dataset: str) -> list[Any]:
     """The suites with such a data set; if there is none, the first, which then says what it has."""
-    having = [suite for suite in suites if dataset in (d.name for d in suite.datasets)]
+    having = [suite for suite in suites if suite.called(dataset)]
     return having or suites[:1]
 
 

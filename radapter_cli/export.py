@@ -172,7 +172,7 @@ def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:
     from radapter.inference.prediction import read_class_names
 
     if name.endswith(".txt"):
-        names, templates = read_class_names(name), templates_of(recipe.data.templates)
+        names, templates = read_class_names(name), templates_of(recipe.data.prompts())
     else:
         suite = load_suite(name).for_recipe(recipe)
         opened = [tasks.get("classification") for tasks in suite.open().values()]
@@ -183,6 +183,6 @@ def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:
                 f"Suite {suite.name} has {what}: name those to choose from, one a line in a file, "
                 "by --classifier names.txt"
             )
-        names, templates = list(lists.pop()), templates_of(suite.templates)
+        names, templates = list(lists.pop()), templates_of(suite.prompts(suite.datasets[0]))
     prompts = [[template.replace("{}", name) for template in templates] for name in names]
     return {"names": names, "prompts": prompts}

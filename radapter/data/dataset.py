@@ -18,6 +18,7 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import (
     ClipBenchmarkData,
     CocoCaptionsData,
+    CoopData,
     Data,
     EmojiData,
     FolderData,
@@ -125,6 +126,7 @@ def open_data(settings: Data) -> Dataset:
     """
     from radapter.data import (
         coco,
+        coop,
         emoji,
         folders,
         huggingface,
@@ -155,6 +157,8 @@ def open_data(settings: Data) -> Dataset:
         dataset = imagenet.open_imagenet(settings)
     elif isinstance(settings, ObjectNetData):
         dataset = objectnet.open_objectnet(settings)
+    elif isinstance(settings, CoopData):
+        dataset = coop.open_coop(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
     if settings.task == "classification" and dataset.keys and not dataset.labels:

@@ -79,7 +79,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self.mix_captions = mix_captions
         """Share of class prompts replaced by a caption of the picture"""
         self.classify = settings.task == "classification"
-        self.templates = templates_of(settings.templates)
+        self.templates = templates_of(settings.prompts())
         self.text_length = settings.text_length
         if self.classify:
             self.items = [(i, "") for i in range(len(dataset))]

@@ -24,7 +24,7 @@ from radapter.evaluation.classification import (
     merge_equal_names,
     predict,
 )
-from radapter.evaluation.intervals import mean_interval
+from radapter.evaluation.intervals import harmonic, mean_interval
 from radapter.evaluation.suite import RETRIEVAL, Suite, Task
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
@@ -131,10 +131,21 @@ class Evaluation:
             "roles": roles,
             "datasets": datasets,
         }
-        if self.suite.averages:
-            averages = self.suite.averages.items()
-            result["averages"] = {name: self._mean(members) for name, members in averages}
+        if averages := self.suite.averages:
+            result["averages"] = {n: self._mean(self.suite.members(n)) for n in averages}
+        if self.suite.harmonic_means:
+            pairs = self.suite.harmonic_means.items()
+            result["harmonic_means"] = {name: self._harmonic(*pair) for name, pair in pairs}
         return result
+
+    def _harmonic(self, *of: str) -> dict[str, Any]:
+        """The harmonic mean of the accuracies of two data sets or averages, if all is whole."""
+        first, second = (self.suite.members(part) for part in of)
+        if any(map(self.is_partial, first + second)):
+            return {"of": list(of)}
+        scored = [self.metrics[name]["accuracy"] for name in first + second]
+        sets = [s.scores for s in scored], [s.clusters for s in scored]
+        return {"of": list(of), "accuracy": harmonic(*sets, len(first))}
 
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
         """Every metric's mean over the data sets that are whole; what they are, what is not."""
@@ -167,13 +178,18 @@ def _summary(scored: list[Scored]) -> dict[str, Any]:
 def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
     """The choices that a number depends on, to stand beside it; those of a data set stand there."""
     templates = templates_of(suite.templates)
+    own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
+    counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
     concepts = any(isinstance(dataset.data, EmojiData) for dataset in suite.datasets)
     units = "concepts" if concepts else "pictures"
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
-        "head": f"mean of normalized text features, templates: {len(templates)}; normalized",
+        **({"dataset_templates": own} if own else {}),
+        "head": "mean of normalized text features, templates: "
+        f"{' or '.join(map(str, counts))}; normalized",
         "averages": suite.averages,
+        **({"harmonic_means": suite.harmonic_means} if suite.harmonic_means else {}),
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": f"{EQUAL_CAPTIONS[suite.identical_captions]}; a tie counts as a miss",
         "interval": f"95 %, percentile bootstrap over {units}",
@@ -244,7 +260,9 @@ def evaluate(
         for task, dataset in tasks.items():
             own = features[[row[key] for key in dataset.keys]]
             if task == "classification":
-                _classify(evaluation, name, dataset, own, texts.head(dataset, suite))
+                described = next(d for d in suite.datasets if d.name == name)
+                head = texts.head(dataset, templates_of(suite.prompts(described)))
+                _classify(evaluation, name, dataset, own, head)
             else:
                 apart = suite.identical_captions == "apart"
                 evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart)
@@ -258,6 +276,9 @@ def evaluate(
 def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
     described = next(d for d in suite.datasets if d.name == name)
     protocol = dict(dataset.protocol)
+    own = described.own_prompts()
+    if own is not None:
+        protocol["template"] = own if isinstance(own, str) else ", ".join(map(repr, own))
     if dataset.class_names:
         protocol["names_hash"] = _hash(dataset.class_names)
     return {
@@ -304,18 +325,20 @@ class _Texts:
         self.evaluation, self.loaded = evaluation, loaded
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
-    def head(self, dataset: Dataset, suite: Suite) -> Tensor:
-        key = tuple(dataset.class_names)
+    def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
+        key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
             self.heads[key] = classifier_head(
                 self.evaluation.runtime,
                 self.loaded.tokenizer,
                 dataset.class_names,
-                templates_of(suite.templates),
+                templates,
                 shorten=self.loaded.shorten,
             )
-            names = {f"class: {n}": f for n, f in zip(key, self.heads[key], strict=True)}
-            self.evaluation.text_features.update(names)
+            same = templates == templates_of(self.evaluation.suite.templates)
+            start = "class: " if same else f"class of '{templates[0]}': "
+            for class_name, feature in zip(dataset.class_names, self.heads[key], strict=True):
+                self.evaluation.text_features[start + class_name] = feature
         return self.heads[key]
 
     def captions(self, texts: list[str]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,34 @@ def mean_interval(
         scores: for each data set the scores of its items, [items].
         clusters: for each data set the cluster of each item, [items].
     """
+    return _percentiles(np.mean(_resampled(scores, clusters), axis=0), level)
+
+
+def harmonic(
+    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], first: int, *, level: float = 0.95
+) -> dict[str, Any]:
+    """`value` and `interval` of the harmonic mean of two means: over the `first` so many data
+    sets and over the others. Arguments as of `mean_interval`."""
+    found = [np.mean(score) for score in scores]
+    means = _resampled(scores, clusters)
+    value = harmonic_mean(np.mean(found[:first]), np.mean(found[first:]))
+    drawn = harmonic_mean(np.mean(means[:first], axis=0), np.mean(means[first:], axis=0))
+    return {"value": float(value), "interval": _percentiles(drawn, level)}
+
+
+def harmonic_mean(one: Any, other: Any) -> Any:
+    """2ab / (a + b), of arrays by element; 0 where both are 0."""
+    total = np.add(one, other)
+    return 2 * np.multiply(one, other) / np.where(total == 0, 1, total)
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each data set its mean score in every resample, [resamples]."""
     generator = np.random.default_rng(0)
     drawn: dict[bytes, np.ndarray] = {}
     means = []
@@ -43,8 +72,7 @@ def mean_interval(
         sums = np.bincount(member, weights=score.astype(float))
         counts = np.bincount(member)
         means.append((drawn[key] @ sums) / (drawn[key] @ counts))
-    low, high = np.quantile(np.mean(means, axis=0), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return means
 
 
 def standard_error(scores: np.ndarray, clusters: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from radapter.data import Dataset, open_data
 from radapter.errors import BrokenInput, UsageError, nearest
 from radapter.recipe import Name, Recipe, read_yaml, validate
 from radapter.recipe_data import (
+    CoopData,
     Data,
     DataSource,
     EmojiData,
@@ -56,6 +57,8 @@ class SuiteDataset(Section):
     name: Name
     role: Role
     data: DataSource
+    templates: Templates | None = None
+    """Its own prompts; None: the suite's, of the source `coop` its protocol's"""
     published: Published | None = None
 
     @property
@@ -67,6 +70,11 @@ class SuiteDataset(Section):
         """How many captions are published, by its protocol."""
         published = self.published.captions if self.published else None
         return published.get(self.protocol or "") if isinstance(published, dict) else published
+
+    def own_prompts(self) -> Templates | None:
+        """Templates that are not the suite's."""
+        coop = isinstance(self.data, CoopData) and self.templates is None
+        return self.data.prompts() if coop else self.templates
 
     def shortfall(self, dataset: Dataset) -> str | None:
         """How the counts differ from the published ones; None if they do not."""
@@ -119,8 +127,10 @@ class Suite(Section):
     normalized again"""
     tasks: Annotated[list[Task], Field(min_length=1)]
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
-    averages: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
-    """Means over data sets, by a name that says over which."""
+    averages: dict[str, Annotated[list[str], Field(min_length=1)] | Role] = Field(default={})
+    """Means over data sets, by a name that says over which; a role stands for all that have it."""
+    harmonic_means: dict[str, tuple[str, str]] = Field(default={})
+    """Of the accuracies of two data sets or averages, by name."""
     identical_captions: Literal["one", "apart"] = "one"
     """`one`: a caption that several pictures have is one text, right for each of them. `apart`: it
     is as many texts, each right for its own picture, as published recalls are counted."""
@@ -132,26 +142,51 @@ class Suite(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two data sets are called '{twice}'")
-        used = [name for members in self.averages.values() for name in members]
+        lists = [members for members in self.averages.values() if isinstance(members, list)]
+        used = [name for members in lists for name in members]
+        used += {n for pair in self.harmonic_means.values() for n in pair} - {*self.averages}
         for anchors in self.anchors:
             used += [*anchors.protocols, *(n for row in anchors.scores.values() for n in row)]
         unknown = next((name for name in used if name not in names), None)
         if unknown:
             raise ValueError(f"no data set is called '{unknown}'")
+        if self.harmonic_means and "classification" not in self.tasks:
+            raise ValueError("harmonic_means are of accuracies: tasks lacks classification")
         return self
 
     def roles(self) -> list[str]:
         return list(dict.fromkeys(dataset.role for dataset in self.datasets))
 
+    def members(self, name: str) -> list[str]:
+        """The data sets of an average; of a data set itself."""
+        members = self.averages.get(name, [name])
+        if isinstance(members, list):
+            return members
+        return [dataset.name for dataset in self.datasets if dataset.role == members]
+
+    def prompts(self, dataset: SuiteDataset) -> Templates:
+        """The templates of one of its data sets: its own, or the suite's."""
+        return dataset.own_prompts() or self.templates
+
+    def called(self, name: str) -> list[str]:
+        """The data sets that a name means: one, or `dtd-base` and `dtd-novel` by `dtd`, or all by
+        the suite's own name."""
+        names = [dataset.name for dataset in self.datasets]
+        if name in names:
+            return [name]
+        return names if name == self.name else [n for n in names if n.startswith(f"{name}-")]
+
     def for_recipe(self, recipe: Recipe) -> Suite:
         """The suite for a model that a recipe trains.
 
-        Its emoji are those of the fold that was kept for testing; the data set whose caption file
-        was trained on is in-distribution; paths start from the recipe's data root.
+        Its emoji are those of the fold that was kept for testing; of CoOp's sets, the one that is
+        trained on is left, by its protocol; the data set whose caption file was trained on is
+        in-distribution; paths start from the recipe's data root.
         """
         trained = recipe.data
+        suite = self._for_coop(trained) if isinstance(trained, CoopData) else self
         datasets = []
-        for dataset in self.datasets:
+        for dataset in suite.datasets:
             data, role = dataset.data, dataset.role
             update: dict[str, Any] = {}
             if isinstance(data, EmojiData) and isinstance(trained, EmojiData):
@@ -162,43 +197,65 @@ class Suite(Section):
                 update["data_root"] = trained.data_root
             update = {"role": role, "data": data.model_copy(update=update)}
             datasets.append(dataset.model_copy(update=update))
-        return self.model_copy(update={"datasets": datasets})
+        return suite.model_copy(update={"datasets": datasets})
+
+    def _for_coop(self, data: CoopData) -> Suite:
+        sets = [d for d in self.datasets if isinstance(d.data, CoopData)]
+        others = [d.name for d in sets if getattr(d.data, "dataset", None) != data.dataset]
+        if len(others) == len(sets):
+            return self
+        suite = self.without(others) if others else self
+        update = {} if data.root is None else {"root": data.root}
+        datasets = [
+            _by_protocol(
+                d.model_copy(update={"data": d.data.model_copy(update=update)}), data.protocol
+            )
+            if isinstance(d.data, CoopData)
+            else d
+            for d in suite.datasets
+        ]
+        return suite.model_copy(update={"datasets": datasets})
 
     def with_protocol(self, dataset: str, protocol: str) -> Suite:
-        """The suite with another protocol for one of its data sets.
+        """The suite with another protocol for one of its data sets, or for all that a name means.
 
         Raises:
             UsageError: there is no such data set, or it has no such protocol.
         """
-        names = [d.name for d in self.datasets]
-        if dataset not in names:
-            raise UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
-        chosen = self.datasets[names.index(dataset)]
-        try:
-            settings = chosen.data.model_dump() | {"protocol": protocol}
-            data = type(chosen.data).model_validate(settings)
-        except ValidationError as error:
-            raise UsageError(
-                f"{dataset} has no protocol '{protocol}': {error.errors()[0]['msg']}."
-            ) from None
-        changed = [d.model_copy(update={"data": data}) if d is chosen else d for d in self.datasets]
+        names = self.called(dataset)
+        if not names:
+            raise self._unknown(dataset)
+        changed = [_by_protocol(d, protocol) if d.name in names else d for d in self.datasets]
         return self.model_copy(update={"datasets": changed})
 
+    def _unknown(self, dataset: str) -> UsageError:
+        names = [d.name for d in self.datasets]
+        return UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
+
     def without(self, names: Collection[str]) -> Suite:
-        """The suite without some data sets, and without the averages that they are part of.
+        """The suite without some data sets, and without the averages that list them; an average
+        over a role is over what is left, if that is more than one.
 
         Raises:
             UsageError: there is no such data set, or none is left.
         """
-        have = [dataset.name for dataset in self.datasets]
+        left_out: set[str] = set()
         for name in names:
-            if name not in have:
-                raise UsageError(f"{self.name} has no data set '{name}'.{nearest(name, have)}")
-        if set(have) == set(names):
+            if not self.called(name):
+                raise self._unknown(name)
+            left_out |= set(self.called(name))
+        datasets = [dataset for dataset in self.datasets if dataset.name not in left_out]
+        if not datasets:
             raise UsageError(f"{self.name} has no data sets but these.")
-        averages = {k: v for k, v in self.averages.items() if not set(v) & set(names)}
-        datasets = [dataset for dataset in self.datasets if dataset.name not in names]
-        return self.model_copy(update={"datasets": datasets, "averages": averages})
+        averages = {
+            name: of
+            for name, of in self.averages.items()
+            if (not set(of) & left_out if isinstance(of, list) else _having(datasets, of) > 1)
+        }
+        known = {*averages, *(dataset.name for dataset in datasets)}
+        harmonic = {k: pair for k, pair in self.harmonic_means.items() if known.issuperset(pair)}
+        update = {"datasets": datasets, "averages": averages, "harmonic_means": harmonic}
+        return self.model_copy(update=update)
 
     def anchors_for(self, model: str) -> list[tuple[str, str, float, Anchors]]:
         """(data set, metric, its value in %, where that is from) published for a model."""
@@ -261,6 +318,26 @@ def _caption_file(data: Data) -> str | None:
     return Path(data.path).name if isinstance(data, KarpathyData) else None
 
 
+def _having(datasets: list[SuiteDataset], role: str) -> int:
+    return sum(dataset.role == role for dataset in datasets)
+
+
+def _by_protocol(dataset: SuiteDataset, protocol: str) -> SuiteDataset:
+    """A data set with another protocol; UsageError if it has none of that name."""
+    try:
+        settings = dataset.data.model_dump() | {"protocol": protocol}
+        data = type(dataset.data).model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(
+            f"{dataset.name} has no protocol '{protocol}': {error.errors()[0]['msg']}."
+        ) from None
+    # Other halves of the classes have other counts, which nobody published.
+    halves = isinstance(data, CoopData) and data.classes != "all"
+    other = halves and protocol != getattr(dataset.data, "protocol", None)
+    published = None if other else dataset.published
+    return dataset.model_copy(update={"data": data, "published": published})
+
+
 def where_published(dataset: SuiteDataset) -> str:
     """The end of a message about a data set that is not there."""
     facts = dataset.published
@@ -306,7 +383,7 @@ def held_out_suite(recipe: Recipe) -> Suite:
         )
     return Suite(
         name="held-out",
-        templates=settings.templates,
+        templates=settings.prompts(),
         tasks=["classification" if settings.task == "classification" else "retrieval"],
         datasets=[SuiteDataset(name="held-out", role="in-distribution", data=settings)],
     )

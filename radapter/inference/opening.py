@@ -110,7 +110,7 @@ def from_loaded(
 
 
 def _open_run(run: Run, engine: Engine | None, device: str) -> OpenModel:
-    templates = run.recipe().data.templates
+    templates = run.recipe().data.prompts()
     if engine != "onnx":
         loaded, facts = read_merged(run)
         name = f"{run.name}, alpha {facts['alpha']:g}"

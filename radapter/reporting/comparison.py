@@ -21,7 +21,7 @@ from typing import Any
 from radapter.errors import BrokenInput
 from radapter.models.loading import check_safetensors
 from radapter.recipe import Recipe
-from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
+from radapter.recipe_data import CoopData, EmojiData, FolderData, ShardsData, TableData
 from radapter.run import Run
 
 SHARE = re.compile(r"accuracy|.*_r\d+")
@@ -214,6 +214,9 @@ def _data(recipe: Recipe) -> str:
     data: Any = recipe.data
     if isinstance(data, EmojiData):
         return f"emoji {'+'.join(data.styles)}, fold {data.fold}"
+    if isinstance(data, CoopData):
+        shots = "" if data.shots is None else f", {data.shots} shots, seed {data.shots_seed}"
+        return f"{data.dataset}, {data.classes} classes{shots}"
     if isinstance(data, FolderData):
         return f"folder {Path(data.root).name}"
     if isinstance(data, TableData):

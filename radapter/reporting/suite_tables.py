@@ -43,6 +43,15 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             cells.append(Text(f"{100 * difference:+.2f}"))
         table.add_row(title, *cells)
 
+    def add_harmonic(metric: str, second: str) -> None:
+        """The harmonic means that are whole once a data set or average stands in the table."""
+        for name, mean in first.get("harmonic_means", {}).items():
+            if mean["of"][1] == second and metric in mean:
+                items = [m["harmonic_means"][name][metric] for m in models.values()]
+                add(f"  harmonic mean: {name}", items, None)
+            elif mean["of"][1] == second and metric == "accuracy":
+                table.add_row(f"  harmonic mean: {name}: not all is whole", style="dim")
+
     for metric, title in TITLES.items():
         if not any(metric in facts for facts in datasets.values()):
             continue
@@ -51,12 +60,14 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
             anchor = anchors.get(name, {}).get(metric)
             add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
+            add_harmonic(metric, name)
         for name, mean in first.get("averages", {}).items():
             if metric in mean:
                 of = f": {len(mean['datasets'])} of them" if mean.get("left_out") else ""
                 add(f"  {name}{of}", [m["averages"][name][metric] for m in models.values()], None)
             else:
                 table.add_row(f"  {name}: none is whole", style="dim")
+            add_harmonic(metric, name)
     if any("calibration_error" in facts for facts in datasets.values()):
         table.add_row(Text("expected calibration error, %", style="italic"))
         for name in datasets:
@@ -120,6 +131,9 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
                 choices.setdefault(f"{key}: {value}", []).append(name)
     for choice, names in choices.items():
         yield f"{', '.join(names) if len(names) < len(datasets) else 'All'}: {choice}."
+    for name, pair in protocol.get("harmonic_means", {}).items():
+        if set(pair) & set(protocol["averages"]):
+            yield f"Harmonic mean {name}: {' and '.join(pair)}; no mean of harmonic means."
     for name, facts in datasets.items():
         if facts["partial"]:
             yield f"{name} is partial ({facts['partial']}): it is in no average."

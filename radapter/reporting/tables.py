@@ -26,7 +26,9 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         if result["parity"]:
             yield parity_text(result["parity"])
         return
-    if "averages" in first or any(facts["partial"] for facts in first["datasets"].values()):
+    if {"averages", "harmonic_means"} & first.keys() or any(
+        facts["partial"] or "template" in facts["protocol"] for facts in first["datasets"].values()
+    ):
         yield from dataset_tables(result)
         if result["parity"]:
             yield parity_text(result["parity"])

@@ -1,0 +1,314 @@
+"""The eleven sets of CoOp (Zhou et al., IJCV 2022) as its DATASETS.md lays them out.
+
+| dataset        | folder          | pictures below it     | split                                |
+| -------------- | --------------- | --------------------- | ------------------------------------ |
+| caltech101     | caltech-101     | 101_ObjectCategories  | split_zhou_Caltech101.json           |
+| oxford_pets    | oxford_pets     | images                | split_zhou_OxfordPets.json           |
+| stanford_cars  | stanford_cars   | cars_train, cars_test | split_zhou_StanfordCars.json         |
+| oxford_flowers | oxford_flowers  | jpg                   | split_zhou_OxfordFlowers.json        |
+| food101        | food-101        | images                | split_zhou_Food101.json              |
+| fgvc_aircraft  | fgvc_aircraft   | images                | images_variant_*.txt, variants.txt   |
+| sun397         | sun397          | SUN397                | split_zhou_SUN397.json               |
+| dtd            | dtd             | images                | split_zhou_DescribableTextures.json  |
+| eurosat        | eurosat         | 2750                  | split_zhou_EuroSAT.json              |
+| ucf101         | ucf101          | UCF-101-midframes     | split_zhou_UCF101.json               |
+| imagenet       | imagenet        | images/{train,val}    | those folders; classnames.txt        |
+
+A split file has the lists train, val and test of rows [path below the pictures, label, class name].
+The names in it are those of the prompts, with `_` for a space: where they are not the folders' own,
+they were changed when the file was made (EuroSAT's AnnualCrop is "Annual Crop Land", Caltech101's
+Faces are "face", a car's year stands first, SUN397's apse/indoor is "indoor apse"). Labels are
+their order, which is not that of the names: Caltech101 begins with face, leopard, motorbike.
+
+Shots are CoOp's own draw: one generator of Python's `random`, seeded; for each class, in the order
+in which the list of training pictures first names it, a sample; all classes, before any are left
+out; then the same of at most 4 from the validation list. Not so for ImageNet, whose pictures CoOp
+lists in the order of the file system: there it is the draw of the source `imagenet`, by a hash, and
+`validation` is what comes next in it, since CoOp has no validation pictures but the test set.
+
+The protocol `radapter-release` has class names and halves of R-Adapter's released script: folder
+names in alphabetical order. Where the pictures of all classes lie in one folder (Pets, Cars,
+Flowers, Aircraft) it sorts the class names. What is trained and tested on is the split file's here
+too; the script has none of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from radapter.data import imagenet
+from radapter.data.dataset import Dataset, MissingData, first_folder, located, read_picture
+from radapter.errors import BrokenInput, UsageError
+from radapter.recipe_data import CoopData, ImageNetData
+
+WHERE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+VALIDATION_SHOTS = 4
+"""Most validation pictures a class"""
+COOP_RULE = "coop: names, order of classes and pictures as in CoOp's files"
+Row = tuple[str, int]
+"""Path below the pictures' folder, label"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    title: str
+    folder: str
+    pictures: str = "images"
+    in_folders: bool = True
+    """Whether each class has a folder of its own below `pictures`"""
+
+    @property
+    def split_file(self) -> str:
+        return f"split_zhou_{self.title}.json"
+
+
+LAYOUTS = {
+    "caltech101": Layout("Caltech101", "caltech-101", "101_ObjectCategories"),
+    "dtd": Layout("DescribableTextures", "dtd"),
+    "eurosat": Layout("EuroSAT", "eurosat", "2750"),
+    "fgvc_aircraft": Layout("FGVCAircraft", "fgvc_aircraft", in_folders=False),
+    "food101": Layout("Food101", "food-101"),
+    "imagenet": Layout("ImageNet", "imagenet"),
+    "oxford_flowers": Layout("OxfordFlowers", "oxford_flowers", "jpg", in_folders=False),
+    "oxford_pets": Layout("OxfordPets", "oxford_pets", in_folders=False),
+    "stanford_cars": Layout("StanfordCars", "stanford_cars", "", in_folders=False),
+    "sun397": Layout("SUN397", "sun397", "SUN397"),
+    "ucf101": Layout("UCF101", "ucf101", "UCF-101-midframes"),
+}
+
+
+def open_coop(settings: CoopData) -> Dataset:
+    """The pictures of one split, of all classes or of one half of them; see the module.
+
+    Raises:
+        BrokenInput: the set, its split or pictures of the split are not there, or the split is not
+            of the form that is known.
+        UsageError: ImageNet has no validation split, only validation shots.
+    """
+    if settings.dataset == "imagenet":
+        return _open_imagenet(settings)
+    layout = LAYOUTS[settings.dataset]
+    root = first_folder(settings, settings.root, (layout.folder,), layout.title)
+    pictures = root / layout.pictures
+    if not pictures.is_dir():
+        raise MissingData(f"{layout.title} has no pictures at {pictures}: no such folder.")
+    read = _read_aircraft if settings.dataset == "fgvc_aircraft" else _read_split
+    splits, names = read(root, layout)
+    rows = splits[settings.split]
+    if settings.shots is not None:
+        rows = draw(splits, settings.shots, settings.shots_seed)[settings.split]
+    paths = [path for path, _ in rows]
+    _check_pictures(pictures, paths, layout)
+    every = Dataset(
+        source="",
+        keys=paths,
+        read=functools.partial(_read, pictures, paths),
+        labels=[label for _, label in rows],
+        groups=list(range(len(rows))),
+    )
+    if settings.protocol == "coop":
+        return _of_classes(every, settings, names, sorted(names), COOP_RULE)
+    if layout.in_folders:
+        names = _folders([row for split in splits.values() for row in split], settings.dataset)
+    order = sorted(names, key=names.__getitem__)
+    if settings.dataset == "sun397":  # a/apse/indoor: the first is only a letter
+        names = {k: name.partition("/")[2].replace("/", " ") for k, name in names.items()}
+    rule = "radapter-release: folder names in alphabetical order; pictures of CoOp's split"
+    return _of_classes(every, settings, names, order, rule)
+
+
+def draw(splits: dict[str, list[Row]], shots: int, seed: int) -> dict[str, list[Row]]:
+    """CoOp's few-shot training and validation pictures, by `train` and `validation`.
+
+    A class that has fewer pictures gives all of them, as in CoOp's present code.
+    """
+    generator = random.Random(seed)
+    drawn: dict[str, list[Row]] = {}
+    for split, each in (("train", shots), ("validation", min(shots, VALIDATION_SHOTS))):
+        of_class: dict[int, list[Row]] = {}
+        for row in splits[split]:
+            of_class.setdefault(row[1], []).append(row)
+        drawn[split] = [
+            row
+            for rows in of_class.values()
+            for row in (generator.sample(rows, each) if len(rows) >= each else rows)
+        ]
+    return drawn
+
+
+def _of_classes(
+    dataset: Dataset, settings: CoopData, names: dict[int, str], order: list[int], rule: str
+) -> Dataset:
+    """The pictures of the classes that are asked for, numbered from 0 in the protocol's order."""
+    half = math.ceil(len(order) / 2)
+    chosen = {"all": order, "base": order[:half], "novel": order[half:]}[settings.classes]
+    number = {label: i for i, label in enumerate(chosen)}
+    kept = dataset.select([i for i, label in enumerate(dataset.labels) if label in number])
+    facts = {
+        "protocol": rule,
+        "equal names": "each class counts for itself; of equal scores the first class",
+    }
+    if settings.classes != "all":
+        facts["classes"] = (
+            "base is the first half, rounded up, novel the rest; each against its own names only"
+        )
+    if settings.shots is not None:
+        facts["shots"] = f"{settings.shots} a class, seed {settings.shots_seed}"
+    return dataclasses.replace(
+        kept,
+        source=f"coop {settings.dataset}",
+        labels=[number[label] for label in kept.labels],
+        class_names=[names[label].replace("_", " ") for label in chosen],
+        answers=[[i] for i in range(len(chosen))],
+        protocol=facts,
+    )
+
+
+def _folders(rows: list[Row], dataset: str) -> dict[int, str]:
+    """Label -> folder of its pictures."""
+    folders: dict[int, str] = {}
+    for path, label in rows:
+        folder = PurePosixPath(path).parent.as_posix()
+        if folders.setdefault(label, folder) != folder:
+            raise BrokenInput(
+                f"Class {label} of {dataset} lies in two folders, {folders[label]} and {folder}: "
+                "the protocol radapter-release needs one."
+            )
+    return folders
+
+
+# ---------------------------------------------------------------- files
+
+
+def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[int, str]]:
+    """The rows of each split and the names of the labels."""
+    path = root / layout.split_file
+    if not path.is_file():
+        raise BrokenInput(f"No such file: {path}. It is linked from {WHERE}.")
+    names: dict[int, str] = {}
+    splits: dict[str, list[Row]] = {}
+    try:
+        tree: Any = json.loads(path.read_text(encoding="utf-8"))
+        for split, key in (("train", "train"), ("validation", "val"), ("test", "test")):
+            rows = splits[split] = []
+            for picture, label, name in tree[key]:
+                if names.setdefault(int(label), str(name)) != name:
+                    raise BrokenInput(
+                        f"{path}: label {label} is both '{names[int(label)]}' and '{name}'."
+                    )
+                rows.append((str(picture), int(label)))
+    except (ValueError, KeyError, TypeError):
+        raise BrokenInput(
+            f"{path} is no split of CoOp's: it has lists train, val and test of rows "
+            "[path, label, class name]."
+        ) from None
+    if sorted(names) != list(range(len(names))):
+        raise BrokenInput(f"{path}: its {len(names)} labels are not 0 to {len(names) - 1}.")
+    return splits, names
+
+
+def _read_aircraft(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[int, str]]:
+    """The same from the set's own lists: "0034309 Boeing 707-320", and a variant in each line."""
+    lists = {"train": "train", "validation": "val", "test": "test"}
+    files = {split: root / f"images_variant_{name}.txt" for split, name in lists.items()}
+    variants = root / "variants.txt"
+    for path in (variants, *files.values()):
+        if not path.is_file():
+            raise BrokenInput(f"No such file: {path}. {layout.title}'s own archive has it.")
+    names = [line.strip() for line in variants.read_text(encoding="utf-8").splitlines()]
+    number = {name: i for i, name in enumerate(names) if name}
+    splits: dict[str, list[Row]] = {}
+    for split, path in files.items():
+        rows = splits[split] = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            picture, _, name = line.strip().partition(" ")
+            if picture and name not in number:
+                raise BrokenInput(f"{path}: '{name}' of {picture} is not in {variants.name}.")
+            if picture:
+                rows.append((f"{picture}.jpg", number[name]))
+    return splits, {i: name for name, i in number.items()}
+
+
+def _check_pictures(pictures: Path, paths: list[str], layout: Layout) -> None:
+    """Whether every picture of the split is there, by one look at each folder."""
+    there: dict[Path, set[str]] = {}
+    missing = []
+    for path in paths:
+        place = pictures / path
+        if place.parent not in there:
+            known = place.parent.is_dir()
+            there[place.parent] = set(os.listdir(place.parent)) if known else set()
+        if place.name not in there[place.parent]:
+            missing.append(path)
+    if missing:
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        raise BrokenInput(
+            f"{len(missing):,} of {len(paths):,} pictures of {layout.title}'s split are not in "
+            f"{pictures}: {', '.join(missing[:3])}{more}."
+        )
+
+
+def _read(pictures: Path, paths: list[str], index: int) -> Image.Image:
+    return read_picture(pictures / paths[index])
+
+
+# ---------------------------------------------------------------- ImageNet
+
+
+def _open_imagenet(settings: CoopData) -> Dataset:
+    validation = settings.split == "validation"
+    if validation and settings.shots is None:
+        raise UsageError(
+            "CoOp's ImageNet has no validation split: give data.shots, or a `validation` section."
+        )
+    variant = "val" if settings.split == "test" else "train"
+    described = ImageNetData(
+        source="imagenet",
+        variant=variant,  # type: ignore[arg-type]
+        data_root=settings.data_root,
+        root=settings.root and f"{settings.root}/images/{variant}",
+        shots=settings.shots,
+        shots_seed=settings.shots_seed,
+    )
+    dataset = imagenet.open_imagenet(described)
+    drawn = imagenet.draw_shots(dataset, described)
+    if validation:
+        assert settings.shots is not None
+        trained = set(drawn.keys)
+        more = settings.shots + min(settings.shots, VALIDATION_SHOTS)
+        drawn = imagenet.draw_shots(dataset, described.model_copy(update={"shots": more}))
+        drawn = drawn.select([i for i, key in enumerate(drawn.keys) if key not in trained])
+    # Labels are the order of WordNet ids, which is the alphabetical order of the folders too.
+    order = list(range(len(imagenet.synsets())))
+    if settings.protocol == "coop":
+        names = _imagenet_names(located(settings, settings.root or LAYOUTS["imagenet"].folder))
+        rule = COOP_RULE
+    else:
+        names = dict(enumerate(imagenet.class_names()))
+        rule = "radapter-release: open_clip's names of ImageNet in the order of WordNet ids"
+    return _of_classes(drawn, settings, names, order, rule)
+
+
+def _imagenet_names(root: Path) -> dict[int, str]:
+    """CoOp's classnames.txt, "n01440764 tench" in each line: its names are not open_clip's."""
+    path = root / "classnames.txt"
+    if not path.is_file():
+        raise BrokenInput(f"No such file: {path}. It is linked from {WHERE}.")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    name_of = dict(line.partition(" ")[::2] for line in lines if line)
+    absent = [synset for synset in imagenet.synsets() if not name_of.get(synset)]
+    if absent:
+        raise BrokenInput(
+            f"{path} names {len(name_of):,} classes; of the 1000, {absent[0]} is not there."
+        )
+    return {i: name_of[synset] for i, synset in enumerate(imagenet.synsets())}

@@ -1,0 +1,121 @@
+"""base-to-novel and few-shot from the command line, on miniatures of CoOp's eleven sets."""
+
+import csv
+import json
+import shutil
+
+import coop_tree
+import pytest
+
+
+@pytest.fixture(scope="session")
+def coop(tmp_path_factory):
+    """All eleven sets under one data root, for reading only."""
+    return coop_tree.fill_all(tmp_path_factory.mktemp("coop"))
+
+
+def run_of_coop(cli, tiny_folder, data_root, name, *overrides):
+    """Trained for an epoch, merged and evaluated as the recipe says: the plan and the result."""
+    small = [f"model={tiny_folder}", "device=cpu", "workers=0", "precision=fp32", *overrides]
+    outcome = cli("train", name, "--dry-run", "--json", *small, "--data-root", data_root)
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)["plan"]
+    outcome = cli("train", name, "optimisation.epochs=1", *small, "--data-root", data_root)
+    assert outcome.code == 0, outcome.err
+    assert cli("merge").code == 0
+    outcome = cli("eval", "--json", "--data-root", data_root)
+    assert outcome.code == 0, outcome.err
+    (result,) = json.loads(outcome.out)["results"]
+    return plan, result
+
+
+@pytest.mark.parametrize("dataset", coop_tree.ALL)
+def test_base_to_novel_of_every_set(cli, tiny_folder, coop, dataset):
+    plan, result = run_of_coop(
+        cli, tiny_folder, coop, "base-to-novel", f"data.dataset={dataset}", "data.shots=4"
+    )
+    assert plan["pictures"] == 3 * 4  # of the three base classes
+    assert list(result["models"]) == ["zero-shot", "alpha 0.50"]
+    tuned = result["models"]["alpha 0.50"]
+    assert list(tuned["datasets"]) == [f"{dataset}-base", f"{dataset}-novel"]
+    assert [facts["pictures"] for facts in tuned["datasets"].values()] == (
+        [6, 6] if dataset == "imagenet" else [6, 4]
+    )
+    template = result["models"]["zero-shot"]["datasets"][f"{dataset}-base"]["protocol"]
+    assert template["protocol"].startswith("coop: ")
+    # The miniature is partial beside the published counts, so it has no harmonic mean.
+    assert tuned["harmonic_means"][dataset] == {"of": [f"{dataset}-base", f"{dataset}-novel"]}
+
+
+def test_a_run_by_the_protocol_of_the_release(cli, tiny_folder, coop):
+    """It has no published counts, so that the harmonic mean stands in the table."""
+    release = ("data.dataset=stanford_cars", "data.protocol=radapter-release", "seed=3")
+    _, result = run_of_coop(cli, tiny_folder, coop, "base-to-novel", *release)
+    tuned = result["models"]["alpha 0.50"]
+    base, novel = (facts["accuracy"]["value"] for facts in tuned["datasets"].values())
+    harmonic = tuned["harmonic_means"]["stanford_cars"]["accuracy"]["value"]
+    assert harmonic == pytest.approx(2 * base * novel / (base + novel) if base + novel else 0)
+    assert result["protocol"]["dataset_templates"]["stanford_cars-base"] == "openai"
+    assert result["seed"] == 3
+    outcome = cli("eval", "--data-root", coop)
+    assert outcome.code == 0, outcome.err
+    assert "in-distribution: stanford_cars-base" in outcome.out
+    assert "zero-shot: stanford_cars-novel" in outcome.out
+    assert "harmonic mean: stanford_cars" in outcome.out
+    assert (
+        "All: protocol: radapter-release: folder names in alphabetical order; pictures "
+        in outcome.out
+    )
+    assert "All: template: openai." in outcome.out
+
+
+def test_few_shot_runs_side_by_side(cli, tiny_folder, coop, tmp_path):
+    for seed in (1, 2):
+        few = ("data.dataset=eurosat", "data.shots=2", f"seed={seed}")
+        plan, result = run_of_coop(cli, tiny_folder, coop, "few-shot", *few)
+        assert plan["pictures"] == 10
+        assert list(result["models"]["zero-shot"]["datasets"]) == ["eurosat"]
+    outcome = cli("compare", *(tmp_path / "runs").iterdir(), "--out", "seeds.csv")
+    assert outcome.code == 0, outcome.err
+    with open("seeds.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    text = "\n".join(map(",".join, rows))
+    assert "eurosat, all classes, 2 shots, seed 1" in text
+    assert "eurosat, all classes, 2 shots, seed 2" in text
+    assert cli("merge", "--alpha", "auto", "--data-root", coop).code == 0
+
+
+def test_all_sets_for_a_model_without_a_run(cli, tiny_folder, coop):
+    few = ("eval", "--suite", "few-shot", "--model", tiny_folder, "--without", "imagenet")
+    outcome = cli(*few, "--data-root", coop)
+    assert outcome.code == 0, outcome.err
+    assert "in-distribution: ucf101 (partial)" in outcome.out
+    assert "dtd: template: '{} texture.'." in outcome.out
+    assert "mean: none is whole" in outcome.out
+    halves = ("eval", "--suite", "base-to-novel", "--model", tiny_folder, "--without", "imagenet")
+    outcome = cli(*halves, "--protocol", "dtd=radapter-release", "--data-root", coop)
+    assert outcome.code == 0, outcome.err
+    assert "mean of base: 1 of them" in outcome.out
+    assert "harmonic mean: of both means" in outcome.out
+    assert (
+        "of both means: mean of base and mean of novel; no mean of harmonic means." in outcome.out
+    )
+
+
+@pytest.mark.parametrize("suite", ["few-shot", "base-to-novel"])
+def test_the_suites_say_what_is_there(cli, coop, suite, tmp_path):
+    coop = shutil.copytree(coop, tmp_path / "data")
+    (coop / "dtd" / "split_zhou_DescribableTextures.json").unlink()
+    (coop / "ucf101").rename(coop / "UCF101")
+    outcome = cli("data", "check", suite, "--data-root", coop)
+    assert outcome.code == 4
+    assert "No such file: " in outcome.out
+    assert "It is linked from https://github.com/KaiyangZhou/CoOp" in outcome.out
+    assert "UCF101 is not under" in outcome.out
+    assert "licence:   MIT" in outcome.out
+    outcome = cli("data", "list", suite, "--data-root", coop)
+    lines = {line.split()[0]: line for line in outcome.out.splitlines()}
+    half = "-base" if suite == "base-to-novel" else ""
+    assert "partial" in lines[f"sun397{half}"]
+    assert "missing" in lines[f"ucf101{half}"]
+    assert "broken" in lines[f"dtd{half}"]
