@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
-from radapter_cli.eval_run import RuntimeChoice, evaluate_alphas, evaluate_suite
+
+if TYPE_CHECKING:
+    from radapter.run import Run
+
+
+class RuntimeChoice(enum.StrEnum):
+    torch = "torch"
+    onnx = "onnx"
+    all = "all"
 
 
 def complete_suite(incomplete: str) -> list[str]:
@@ -101,7 +110,7 @@ def eval_command(
     suites = changed(suites, protocol or [], without or [])
     if wanted:
         with found.lock():
-            results = [evaluate_alphas(found, chosen, wanted) for chosen in suites]
+            results = [over_alphas(found, chosen, wanted) for chosen in suites]
         if as_json:
             return console.print_json({"results": results})
         from radapter.reporting import alpha_table
@@ -115,7 +124,7 @@ def eval_command(
         return None
     found.merged()
     with found.lock():
-        results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
+        results = [side_by_side(found, chosen, runtime) for chosen in suites]
     if not as_json:
         print_results(results)
     failed = [r["suite"] for r in results if r["parity"] and not r["parity"]["passed"]]
@@ -128,6 +137,34 @@ def eval_command(
     if as_json:
         console.print_json({"results": results})
     return None
+
+
+def over_alphas(run: Run, suite: Any, alphas: list[float]) -> dict[str, Any]:
+    """What `scoring.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
+    from radapter import scoring
+    from radapter.reporting import curves
+
+    with console.progress(suite.name) as update:
+        result = scoring.evaluate_alphas(
+            run,
+            suite,
+            alphas,
+            on_progress=lambda alpha, done, total: update(done, total, f"alpha {alpha:g}"),
+        )
+    picture = curves.draw(result, run.name, Path(result["file"]).with_suffix(".png"))
+    return result | {"picture": picture and str(picture)}
+
+
+def side_by_side(run: Run, suite: Any, runtime: RuntimeChoice | None) -> dict[str, Any]:
+    from radapter import scoring
+
+    with console.progress(suite.name) as update:
+        return scoring.evaluate_run(
+            run,
+            suite,
+            cast("scoring.Wanted | None", runtime and runtime.value),
+            on_progress=lambda model, done, total: update(done, total, model),
+        )
 
 
 def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list[Any]:
