@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.dataset import Dataset, located, name_skipped
-from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.data.picture_files import find_pictures, read_file, read_json, stamp_file
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CocoCaptionsData
 
@@ -45,6 +45,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
         read=functools.partial(read_file, paths),
         captions=list(kept.values()),
         groups=list(range(len(keys))),
+        stamp=functools.partial(stamp_file, paths),
     )
 
 

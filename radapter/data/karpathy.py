@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from radapter.data.dataset import Dataset, located
-from radapter.data.picture_files import find_pictures, read_file, read_json
+from radapter.data.picture_files import find_pictures, read_file, read_json, stamp_file
 from radapter.errors import BrokenInput
 from radapter.recipe_data import KarpathyData
 
@@ -60,6 +60,7 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
         read=functools.partial(read_file, paths),
         captions=captions,
         groups=list(range(len(keys))),
+        stamp=functools.partial(stamp_file, paths),
     )
 
 
