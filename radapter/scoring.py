@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput
-from radapter.evaluation import Evaluation, Suite, compare, evaluate
+from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate
 from radapter.evaluation.evaluate import protocol
-from radapter.evaluation.standalone import versions, with_anchors
+from radapter.evaluation.standalone import with_anchors
+from radapter.evaluation.versions import versions
 from radapter.run import Run, write_atomic
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -25,6 +26,7 @@ def evaluate_run(
     suite: Suite,
     wanted: Wanted | None = None,
     *,
+    cache: Cache | None = None,
     on_progress: Callable[[str, int, int], None] = lambda model, done, total: None,
 ) -> dict[str, Any]:
     """The zero-shot model, the merged one and its exported engine on a suite; do they agree?
@@ -34,6 +36,7 @@ def evaluate_run(
         suite: what to score on.
         wanted: beside the zero-shot model `torch`, the merged model in PyTorch; `onnx`, its
             exported engine; `all`, both; None, everything the run has.
+        cache: where PyTorch's features are kept, never an engine's; None: nowhere.
         on_progress: called with the model's name, pictures done and pictures in all.
 
     Returns:
@@ -55,7 +58,7 @@ def evaluate_run(
     done: dict[str, Evaluation] = {}
     for label, engine, model in candidates:
         report = functools.partial(on_progress, label)
-        done[label] = evaluate(suite, engine, model, opened=opened, on_progress=report)
+        done[label] = evaluate(suite, engine, model, opened=opened, cache=cache, on_progress=report)
     both = tuned in done and "onnx" in done
     parity = compare(done[tuned], done["onnx"]) if both else None
     # A look at one runtime alone must not take the place of the evidence that both agree.
@@ -84,12 +87,14 @@ def evaluate_alphas(
     suite: Suite,
     alphas: Sequence[float] = merging.ALPHAS,
     *,
+    cache: Cache | None = None,
     on_progress: Callable[[float, int, int], None] = lambda alpha, done, total: None,
 ) -> dict[str, Any]:
     """A suite over alpha, from the stored adapter, in PyTorch.
 
     Args:
         run: locked, as a result is written into it.
+        cache: where features are kept; None: nowhere.
         on_progress: called with an alpha that is done, how many are, and how many there are.
 
     Returns:
@@ -104,7 +109,7 @@ def evaluate_alphas(
     trained = merging.open_trained(run)
     merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []
-    for alpha, evaluated in merging.alpha_curve(suite, trained, alphas, opened=opened):
+    for alpha, evaluated in merging.alpha_curve(suite, trained, alphas, opened=opened, cache=cache):
         points.append({"alpha": alpha} | evaluated.result())
         on_progress(alpha, len(points), len(alphas))
     recipe = run.recipe()

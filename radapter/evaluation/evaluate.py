@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from radapter.data import Dataset
 from radapter.data.dataset import check_broken, name_skipped
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
+from radapter.evaluation import cache as caching
 from radapter.evaluation import retrieval
 from radapter.evaluation.classification import (
     answer_of,
@@ -24,6 +25,7 @@ from radapter.evaluation.classification import (
     merge_equal_names,
     predict,
 )
+from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.suite import Suite, Task
 from radapter.recipe_data import EmojiData
@@ -191,6 +193,7 @@ def evaluate(
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
+    cache: caching.Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score every data set of a suite on every task.
@@ -200,6 +203,7 @@ def evaluate(
         runtime: what computes the features.
         loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
         opened: what `suite.open()` gave, if it is open already.
+        cache: where features are looked for and kept; None: nowhere. The result is the same.
         on_progress: called with pictures done and pictures in all.
 
     Pictures that cannot be read are named on stderr and left out, with their labels and texts, up
@@ -215,19 +219,24 @@ def evaluate(
     pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
     total = sum(map(len, pictures.values()))
     evaluation = Evaluation(suite, runtime)
-    texts = _Texts(evaluation, loaded)
+    texts = _Texts(evaluation, loaded, cache)
     done = 0
     for name, tasks in opened.items():
         chunks: list[Tensor] = []
         broken: dict[str, str] = {}
-        items = list(pictures[name].items())
-        for start in range(0, len(items), batch_size):
-            chosen = items[start : start + batch_size]
-            batch = _read_batch(chosen, loaded, broken)
+        items = [(key, *where) for key, where in pictures[name].items()]
+        for chunk, failed in encode_set(
+            runtime,
+            loaded.preprocess,
+            loaded.config["preprocess_cfg"],
+            items,
+            batch_size=batch_size,
+            cache=cache,
+        ):
+            broken |= failed
             check_broken(list(broken.values()), limits[name], f"{name}: data.broken_images")
-            if batch:
-                chunks.append(runtime.encode_image(torch.stack(batch)))
-            done += len(chosen)
+            chunks += [chunk] if len(chunk) else []
+            done += len(chunk) + len(failed)
             on_progress(done, total)
         if not chunks:
             raise BrokenInput(f"{name}: no picture can be read.")
@@ -272,19 +281,6 @@ def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
     return pictures
 
 
-def _read_batch(
-    items: list[tuple[str, tuple[Dataset, int]]], loaded: Prepares, broken: dict[str, str]
-) -> list[Tensor]:
-    """Pictures ready for the model; those that cannot be read go into `broken` instead."""
-    batch = []
-    for key, (dataset, index) in items:
-        try:
-            batch.append(loaded.preprocess(dataset.read(index)))
-        except BrokenInput as error:
-            broken[key] = str(error)
-    return batch
-
-
 def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
     if not broken:
         return dataset
@@ -294,19 +290,21 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
 class _Texts:
     """Text features, each distinct text encoded once for the whole suite."""
 
-    def __init__(self, evaluation: Evaluation, loaded: Prepares):
-        self.evaluation, self.loaded = evaluation, loaded
+    def __init__(self, evaluation: Evaluation, loaded: Prepares, cache: caching.Cache | None):
+        self.evaluation, self.loaded, self.cache = evaluation, loaded, cache
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
     def head(self, dataset: Dataset, suite: Suite) -> Tensor:
         key = tuple(dataset.class_names)
         if key not in self.heads:
-            self.heads[key] = classifier_head(
-                self.evaluation.runtime,
-                self.loaded.tokenizer,
-                dataset.class_names,
-                templates_of(suite.templates),
-                shorten=self.loaded.shorten,
+            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            templates = templates_of(suite.templates)
+            self.heads[key] = caching.kept(
+                self.cache,
+                self._key(key, templates),
+                lambda: classifier_head(
+                    runtime, tokenizer, key, templates, shorten=self.loaded.shorten
+                ),
             )
             names = {f"class: {n}": f for n, f in zip(key, self.heads[key], strict=True)}
             self.evaluation.text_features.update(names)
@@ -318,9 +316,19 @@ class _Texts:
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
             runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-            features = encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten)
+            features = caching.kept(
+                self.cache,
+                self._key(new),
+                lambda: encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten),
+            )
             known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
         return torch.stack([known[key] for key in keys])
+
+    def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
+        if self.cache is None:
+            return None
+        runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+        return caching.texts_key(runtime, tokenizer, texts, templates=templates)
 
 
 def _classify(
