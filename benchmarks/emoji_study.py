@@ -41,7 +41,7 @@ import typer
 from radapter import evaluation, merging, training
 from radapter import recipe as recipes
 from radapter.data import emoji, open_data
-from radapter.evaluation.evaluate import Scored
+from radapter.evaluation.result import Scored
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -13,11 +14,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import evaluate, held_out_suite
-from radapter.evaluation.evaluate import Evaluation, Scored
+from radapter.evaluation import Cache, evaluate, held_out_suite
 from radapter.evaluation.intervals import standard_error
-from radapter.evaluation.suite import Suite
+from radapter.evaluation.result import Evaluation, Scored
+from radapter.evaluation.suite import Suite, Task
 from radapter.methods import METHODS
 from radapter.models import LoadedModel, load, save, weights_hash
 from radapter.models.loading import check_safetensors
@@ -154,20 +156,32 @@ def trained_metric(recipe: Recipe) -> str:
 
 
 def alpha_curve(
-    suite: Suite, trained: Trained, alphas: Sequence[float] = ALPHAS
+    suite: Suite,
+    trained: Trained,
+    alphas: Sequence[float] = ALPHAS,
+    *,
+    opened: dict[str, dict[Task, Dataset]] | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[tuple[float, Evaluation]]:
-    """A suite scored at one alpha after the other, from one stored adapter, in PyTorch."""
+    """A suite scored at one alpha after the other, from one stored adapter, in PyTorch.
+
+    Args:
+        opened: what `suite.open()` gave, if it is open already.
+        cache: where features are kept; None: nowhere.
+    """
+    opened = opened or suite.open()
     model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
-    opened = suite.open()
     for alpha in alphas:
         model.model.load_state_dict(trained.at(alpha))
-        yield alpha, evaluate(suite, PyTorchRuntime(model), model, opened=opened)
+        own = dataclasses.replace(model)  # one that has not computed its hash yet
+        yield alpha, evaluate(suite, PyTorchRuntime(own), own, opened=opened, cache=cache)
 
 
 def choose_alpha(
     recipe: Recipe,
     trained: Trained,
     *,
+    cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Pick alpha on held-out data of the training distribution, never on shifted data.
@@ -186,7 +200,7 @@ def choose_alpha(
     suite = held_out_suite(recipe)
     metric = trained_metric(recipe)
     scored: dict[float, Scored] = {}
-    for alpha, evaluated in alpha_curve(suite, trained):
+    for alpha, evaluated in alpha_curve(suite, trained, cache=cache):
         scored[alpha] = evaluated.metrics["held-out"][metric]
         on_progress(len(scored), len(ALPHAS))
     points = behind_the_best(scored)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
-from radapter_cli.eval_run import RuntimeChoice, evaluate_alphas, evaluate_suite
+
+if TYPE_CHECKING:
+    from radapter.evaluation import Cache
+    from radapter.run import Run
+
+
+class RuntimeChoice(enum.StrEnum):
+    torch = "torch"
+    onnx = "onnx"
+    all = "all"
 
 
 def complete_suite(incomplete: str) -> list[str]:
@@ -63,6 +73,15 @@ def eval_command(
             metavar="DATASET", help="Leave out a data set of the suite, and averages that list it."
         ),
     ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Compute every feature, and keep none. Else those of PyTorch models are kept in "
+            "RADAPTER_CACHE (default ~/.cache/radapter), up to RADAPTER_CACHE_GB (8); an "
+            "engine's are computed each time.",
+        ),
+    ] = False,
     run: console.RunOption = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -84,7 +103,7 @@ def eval_command(
             raise UsageError("--model stands alone: leave --run, --runtime and --alphas out.")
         if not suite:
             raise UsageError("--model needs --suite: `radapter data` lists the suites.")
-        return evaluate_models(suite, protocol or [], without or [], model, out, as_json)
+        return evaluate_models(suite, protocol or [], without or [], model, out, no_cache, as_json)
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
     from radapter.run import find
@@ -96,12 +115,13 @@ def eval_command(
     recipe = found.recipe()
     names = suite or recipe.suites
     with console.status("loading"):
-        from radapter.evaluation import held_out_suite, load_suite
+        from radapter.evaluation import held_out_suite, load_suite, user_cache
+    cache = None if no_cache else user_cache()
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
     suites = changed(suites, protocol or [], without or [])
     if wanted:
-        with found.lock():
-            results = [evaluate_alphas(found, chosen, wanted) for chosen in suites]
+        with found.lock(), console.plain_warnings():
+            results = [over_alphas(found, chosen, wanted, cache) for chosen in suites]
         if as_json:
             return console.print_json({"results": results})
         from radapter.reporting import alpha_table
@@ -114,8 +134,8 @@ def eval_command(
                 console.result(f"Picture: {result['picture']}")
         return None
     found.merged()
-    with found.lock():
-        results = [evaluate_suite(found, chosen, runtime) for chosen in suites]
+    with found.lock(), console.plain_warnings():
+        results = [side_by_side(found, chosen, runtime, cache) for chosen in suites]
     if not as_json:
         print_results(results)
     failed = [r["suite"] for r in results if r["parity"] and not r["parity"]["passed"]]
@@ -128,6 +148,38 @@ def eval_command(
     if as_json:
         console.print_json({"results": results})
     return None
+
+
+def over_alphas(run: Run, suite: Any, alphas: list[float], cache: Cache | None) -> dict[str, Any]:
+    """What `scoring.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
+    from radapter import scoring
+    from radapter.reporting import curves
+
+    with console.progress(suite.name) as update:
+        result = scoring.evaluate_alphas(
+            run,
+            suite,
+            alphas,
+            cache=cache,
+            on_progress=lambda alpha, done, total: update(done, total, f"alpha {alpha:g}"),
+        )
+    picture = curves.draw(result, run.name, Path(result["file"]).with_suffix(".png"))
+    return result | {"picture": picture and str(picture)}
+
+
+def side_by_side(
+    run: Run, suite: Any, runtime: RuntimeChoice | None, cache: Cache | None
+) -> dict[str, Any]:
+    from radapter import scoring
+
+    with console.progress(suite.name) as update:
+        return scoring.evaluate_run(
+            run,
+            suite,
+            cast("scoring.Wanted | None", runtime and runtime.value),
+            cache=cache,
+            on_progress=lambda model, done, total: update(done, total, model),
+        )
 
 
 def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list[Any]:
@@ -154,20 +206,22 @@ def evaluate_models(
     without: list[str],
     model: str,
     out: Path | None,
+    no_cache: bool,
     as_json: bool,
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
-        from radapter.evaluation import load_suite, standalone
+        from radapter.evaluation import load_suite, standalone, user_cache
         from radapter.inference import open_model
     if out is not None and len(names) > 1:
         raise UsageError("--out is one file: name one suite.")
     suites = changed([load_suite(name) for name in names], protocols, without)
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
     candidate = open_model(model, device="auto")
+    cache = None if no_cache else user_cache()
     results = []
     for suite, data in zip(suites, opened, strict=True):
-        with console.progress(suite.name) as update:
+        with console.progress(suite.name) as update, console.plain_warnings():
             results.append(
                 standalone.evaluate_model(
                     suite,
@@ -175,6 +229,7 @@ def evaluate_models(
                     candidate,
                     out=out,
                     opened=data,
+                    cache=cache,
                     on_progress=lambda done, total, update=update: update(done, total, model),  # type: ignore[misc]
                 )
             )

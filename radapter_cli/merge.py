@@ -41,7 +41,7 @@ def merge(
     recipe = found.recipe()
     found.trained()
     with console.status("loading"):
-        from radapter import merging
+        from radapter import evaluation, merging
     with found.lock(), console.plain_warnings():
         runs.clear_temporary(found.path / "merged")
         trained = merging.open_trained(found)
@@ -49,7 +49,10 @@ def merge(
         if wanted == "auto":
             with console.progress("choosing alpha") as update:
                 choice = merging.choose_alpha(
-                    recipe, trained, on_progress=lambda done, total: update(done, total, "")
+                    recipe,
+                    trained,
+                    cache=evaluation.user_cache(),
+                    on_progress=lambda done, total: update(done, total, ""),
                 )
             path = found.path / "merged" / "alpha-auto.json"
             runs.write_atomic(path, json.dumps(choice, indent=2) + "\n")

@@ -156,7 +156,8 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         return
     if duration and last:
         console.result(
-            f"Trained {last['steps']} steps in {console.seconds(last['seconds'])}, "
+            f"Trained {last['steps']} steps in {console.seconds(last['seconds'])}, peak memory "
+            f"{last['peak_memory_bytes'] / 1e9:.2f} GB ({last['memory_of']}), "
             f"loss {last['loss']:.3f}; the average keeps {last['start_share']:.1%} of its start."
         )
     console.result(f"Adapter: {run.adapter}")

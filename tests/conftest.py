@@ -1,5 +1,6 @@
 """One thread, so that tests run alike anywhere; tiny models and pictures made once a session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,14 @@ import tiny
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache of features; processes that tests start neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RADAPTER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,7 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
         def __init__(self, scores):
             self.scores, self.clusters = scores, np.arange(100)
 
-    def fake(suite, runtime, loaded, opened):
+    def fake(suite, runtime, loaded, opened, cache):
         asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
         evaluation = type("E", (), {})()
         scored = Scored(hits(*missed[len(asked) - 1]))

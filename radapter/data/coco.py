@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.dataset import Dataset, located, name_skipped
-from radapter.data.picture_files import KEPT, caption_facts, find_pictures, read_file, read_json
+from radapter.data.picture_files import (
+    KEPT,
+    caption_facts,
+    find_pictures,
+    read_file,
+    read_json,
+    stamp_file,
+)
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CocoCaptionsData
 
@@ -46,6 +53,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
         captions=list(kept.values()),
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
+        stamp=functools.partial(stamp_file, paths),
     )
 
 

@@ -47,7 +47,15 @@ from typing import Any
 from PIL import Image
 
 from radapter.data import imagenet
-from radapter.data.dataset import Dataset, MissingData, first_folder, located, read_picture
+from radapter.data.dataset import (
+    Dataset,
+    MissingData,
+    Stamp,
+    file_stamp,
+    first_folder,
+    located,
+    read_picture,
+)
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import CoopData, ImageNetData
 
@@ -113,6 +121,7 @@ def open_coop(settings: CoopData) -> Dataset:
         source="",
         keys=paths,
         read=functools.partial(_read, pictures, paths),
+        stamp=functools.partial(_stamp, pictures, paths),
         labels=[label for _, label in rows],
         groups=list(range(len(rows))),
     )
@@ -312,3 +321,7 @@ def _imagenet_names(root: Path) -> dict[int, str]:
             f"{path} names {len(name_of):,} classes; of the 1000, {absent[0]} is not there."
         )
     return {i: name_of[synset] for i, synset in enumerate(imagenet.synsets())}
+
+
+def _stamp(pictures: Path, paths: list[str], index: int) -> Stamp:
+    return file_stamp(pictures / paths[index])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from PIL import Image
 
@@ -32,6 +32,11 @@ from radapter.recipe_data import (
 )
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+Stamp = tuple[int, int]
+"""Size in bytes, and time of the last change in ns: what is cheap to know of a picture's content"""
+T = TypeVar("T")
 
 
 class MissingData(BrokenInput):
@@ -62,6 +67,8 @@ class Dataset:
     class in no group is never answered. Empty: every class, those of one name being one answer"""
     protocol: dict[str, str] = field(default_factory=dict)
     """Choices that a score depends on and that the field makes in several ways"""
+    stamp: Callable[[int], Stamp] | None = None
+    """Of what the picture at an index is read from; None if that cannot be said"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -76,20 +83,33 @@ class Dataset:
             captions=[self.captions[i] for i in indices] if self.captions else [],
             groups=[self.groups[i] for i in indices],
             group_names=[self.group_names[i] for i in indices] if self.group_names else [],
+            stamp=self.stamp and functools.partial(_read_chosen, self.stamp, list(indices)),
         )
 
     def fingerprint(self) -> str:
-        """sha256 over names, labels and texts: two sets with one fingerprint are the same task."""
-        digest = hashlib.sha256(self.source.encode())
+        """sha256 over names, labels, texts and the sizes of pictures in bytes, wherever they lie:
+        two sets with one fingerprint are the same task. No picture is opened."""
+        digest = hashlib.sha256()
         for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
-            digest.update(repr(part).encode())
+            digest.update(repr(part).encode("utf-8", "surrogateescape"))
         if self.answers:
             digest.update(repr(self.answers).encode())
+        if self.stamp:
+            digest.update(repr([self.stamp(i)[0] for i in range(len(self))]).encode())
         return digest.hexdigest()
 
 
-def _read_chosen(read: Callable[[int], Image.Image], indices: list[int], index: int) -> Image.Image:
+def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
     return read(indices[index])
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Of a file that holds one picture; (-1, -1) if it is not there."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
 
 
 def located(settings: Data, path: str) -> Path:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
-from PIL import Image
-
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData, located, read_picture
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData, located
+from radapter.data.picture_files import read_file, stamp_file
 from radapter.errors import BrokenInput
 from radapter.recipe_data import FolderData
 
@@ -30,12 +28,9 @@ def open_folder(settings: FolderData) -> Dataset:
     return Dataset(
         source=f"folder {root}",
         keys=[p.relative_to(root).as_posix() for p in paths],
-        read=functools.partial(_read, paths),
+        read=functools.partial(read_file, paths),
         labels=labels,
         class_names=[p.name.replace("_", " ") for p in classes],
         groups=list(range(len(paths))),
+        stamp=functools.partial(stamp_file, paths),
     )
-
-
-def _read(paths: list[Path], index: int) -> Image.Image:
-    return read_picture(paths[index])

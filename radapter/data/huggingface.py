@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, located, read_picture
+from radapter.data.dataset import Dataset, Stamp, file_stamp, located, read_picture
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.recipe_data import HuggingFaceData
 
@@ -47,6 +47,7 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
         class_names=class_names,
         captions=_captions(rows, settings.text_column, source),
         groups=list(range(len(rows))),
+        stamp=functools.partial(_stamp, *_stamps(pictures, settings.image_column)),
     )
 
 
@@ -161,6 +162,26 @@ def _captions(rows: Any, column: str | None, source: str) -> list[list[str]]:
             raise BrokenInput(f"{source}: row {i} has no text in column '{column}'.")
         captions.append(kept)
     return captions
+
+
+def _stamps(pictures: Any, column: str) -> tuple[list[int | None], list[str | None], int]:
+    """Sizes of the pictures that the rows hold, paths of those that they only name, and when the
+    files of the set were last changed. Of the pictures nothing but their lengths is read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    stored = pa.chunked_array(pictures.with_format("arrow")[:][column])
+    sizes = pc.binary_length(pc.struct_field(stored, "bytes")).to_pylist()
+    paths = pc.struct_field(stored, "path").to_pylist()
+    files = [file_stamp(Path(file["filename"]))[1] for file in pictures.cache_files]
+    return sizes, paths, max(files, default=-1)
+
+
+def _stamp(sizes: list[int | None], paths: list[str | None], changed: int, index: int) -> Stamp:
+    size, path = sizes[index], paths[index]
+    if size is not None:
+        return size, changed
+    return file_stamp(Path(path)) if path else (-1, -1)
 
 
 def _read(rows: Any, column: str, source: str, index: int) -> Image.Image:

@@ -26,7 +26,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, first_folder, read_picture
+from radapter.data.dataset import (
+    IMAGE_EXTENSIONS,
+    Dataset,
+    Stamp,
+    file_stamp,
+    first_folder,
+    read_picture,
+)
 from radapter.errors import BrokenInput, MissingDependency
 from radapter.recipe_data import ImageNetData
 
@@ -150,6 +157,7 @@ def open_imagenet(settings: ImageNetData) -> Dataset:
         labels=[label for label, _ in found],
         class_names=class_names(),
         groups=list(range(len(found))),
+        stamp=functools.partial(_stamp, root, folder_of, found),
         answers=[[number] for number in only],
         protocol={
             "classes": "all 1000"
@@ -306,5 +314,15 @@ def _some(names: list[str]) -> str:
 def _read(
     root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int
 ) -> Image.Image:
+    return read_picture(_path(root, folder_of, found, index))
+
+
+def _stamp(
+    root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int
+) -> Stamp:
+    return file_stamp(_path(root, folder_of, found, index))
+
+
+def _path(root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int) -> Path:
     label, name = found[index]
-    return read_picture(root / folder_of.get(label, "") / name)
+    return root / folder_of.get(label, "") / name

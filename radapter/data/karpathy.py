@@ -14,6 +14,7 @@ from radapter.data.picture_files import (
     find_pictures,
     read_file,
     read_json,
+    stamp_file,
 )
 from radapter.errors import BrokenInput
 from radapter.recipe_data import KarpathyData
@@ -65,6 +66,7 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
         captions=captions,
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
+        stamp=functools.partial(stamp_file, paths),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from radapter.data import imagenet
-from radapter.data.dataset import Dataset, first_folder, read_picture
+from radapter.data.dataset import Dataset, Stamp, file_stamp, first_folder, read_picture
 from radapter.errors import BrokenInput
 from radapter.recipe_data import ObjectNetData
 
@@ -62,6 +62,7 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
         if lineage
         else [overlap[folder][0].lower() for folder in folders],
         groups=list(range(len(found))),
+        stamp=functools.partial(_stamp, root / "images", folders, found),
         answers=groups if lineage else [[number] for number in range(len(folders))],
         protocol={
             "objectnet": settings.protocol,
@@ -139,3 +140,8 @@ def _read(
     if min(width, height) <= 2 * border:
         raise BrokenInput(f"Picture is too small: {images / folders[number] / name}.")
     return picture.crop((border, border, width - border, height - border))
+
+
+def _stamp(images: Path, folders: list[str], found: list[tuple[int, str]], index: int) -> Stamp:
+    number, name = found[index]
+    return file_stamp(images / folders[number] / name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import MissingData, read_picture
+from radapter.data.dataset import MissingData, Stamp, file_stamp, read_picture
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CaptionProtocol
 
@@ -95,3 +95,7 @@ def _listing(folder: Path) -> frozenset[str]:
 
 def read_file(paths: list[Path], index: int) -> Image.Image:
     return read_picture(paths[index])
+
+
+def stamp_file(paths: list[Path], index: int) -> Stamp:
+    return file_stamp(paths[index])

@@ -17,7 +17,14 @@ from typing import IO
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, located, read_picture
+from radapter.data.dataset import (
+    IMAGE_EXTENSIONS,
+    Dataset,
+    Stamp,
+    file_stamp,
+    located,
+    read_picture,
+)
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData
 
@@ -37,6 +44,10 @@ class Member:
         file = _opened(self.shard)
         file.seek(self.offset)
         return file.read(self.size)
+
+    def stamp(self) -> Stamp:
+        """Its own size, and when the shard was last changed."""
+        return self.size, file_stamp(self.shard)[1]
 
     def picture(self) -> Image.Image:
         return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}")
@@ -156,11 +167,16 @@ def _open(
         class_names=names,
         captions=captions,
         groups=list(range(len(keys))),
+        stamp=functools.partial(_stamp, pictures),
     )
 
 
 def _read(pictures: list[Member], index: int) -> Image.Image:
     return pictures[index].picture()
+
+
+def _stamp(pictures: list[Member], index: int) -> Stamp:
+    return pictures[index].stamp()
 
 
 _files = threading.local()

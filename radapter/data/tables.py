@@ -13,7 +13,9 @@ from PIL import Image
 from radapter.data.dataset import (
     Dataset,
     MissingData,
+    Stamp,
     check_broken,
+    file_stamp,
     located,
     name_skipped,
     read_picture,
@@ -58,6 +60,7 @@ def open_table(settings: TableData) -> Dataset:
         captions=[texts[key] for key in keys],
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
+        stamp=functools.partial(_stamp, root, keys),
     )
 
 
@@ -85,6 +88,10 @@ def gather(
 
 def _read(root: Path, keys: list[str], index: int) -> Image.Image:
     return read_picture(root / keys[index])
+
+
+def _stamp(root: Path, keys: list[str], index: int) -> Stamp:
+    return file_stamp(root / keys[index])
 
 
 def read_rows(

@@ -1,10 +1,13 @@
 """Suites of data sets, scored on any runtime; two runtimes compared item by item."""
 
-from radapter.evaluation.evaluate import Evaluation, evaluate
+from radapter.evaluation.cache import Cache, user_cache
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
+from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite, held_out_suite, load_suite, shipped_suites
 
 __all__ = [
+    "Cache",
     "Evaluation",
     "Suite",
     "compare",
@@ -12,4 +15,5 @@ __all__ = [
     "held_out_suite",
     "load_suite",
     "shipped_suites",
+    "user_cache",
 ]

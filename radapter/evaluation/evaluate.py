@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from radapter.data import Dataset
 from radapter.data.dataset import check_broken, name_skipped
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
+from radapter.evaluation import cache as caching
 from radapter.evaluation import retrieval
 from radapter.evaluation.classification import (
     answer_of,
@@ -24,12 +24,12 @@ from radapter.evaluation.classification import (
     merge_equal_names,
     predict,
 )
-from radapter.evaluation.intervals import harmonic, mean_interval
-from radapter.evaluation.suite import RETRIEVAL, Suite, Task
+from radapter.evaluation.encoding import encode_set
+from radapter.evaluation.result import BINS, Evaluation, Scored
+from radapter.evaluation.suite import Suite, Task
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
-BINS = 15  # of the calibration error, as most papers have it
 EQUAL_CAPTIONS = {
     "one": "identical texts are one caption",
     "apart": "no prefix; identical texts are captions of their own, each right for its own picture",
@@ -55,124 +55,6 @@ class Prepares(Protocol):
     def shorten(self, tokens: Tensor) -> Tensor:
         """Token ids cut to the longest text, where that changes nothing."""
         ...
-
-
-@dataclass
-class Scored:
-    """One metric on one data set: a score for every item."""
-
-    scores: np.ndarray
-    """[items], 1 for a hit and 0 for a miss"""
-    clusters: np.ndarray
-    """[items], the concept or picture that the item belongs to"""
-    chance: float
-
-
-@dataclass
-class Evaluation:
-    """Features and scores of one runtime on one suite."""
-
-    suite: Suite
-    runtime: Runtime
-    metrics: dict[str, dict[str, Scored]] = field(default_factory=dict)
-    """metrics[data set][metric]"""
-    image_features: dict[str, Tensor] = field(default_factory=dict)
-    """By data set, [pictures, dim]"""
-    text_features: dict[str, Tensor] = field(default_factory=dict)
-    """By "caption: TEXT" and, for the heads of classifiers, "class: NAME", [dim]"""
-    predictions: dict[str, Tensor] = field(default_factory=dict)
-    """By data set, classes with identical names counted as one, [pictures]"""
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `captions`, how
-    many of these another picture has word for word (`shared_captions`), `fingerprint`
-    of what was scored, `protocol` and `partial`, how its counts differ from the published ones
-    (None if they do not)"""
-    calibration: dict[str, float] = field(default_factory=dict)
-    """Expected calibration error by data set, from 0 to 1"""
-    ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
-
-    def value(self, dataset: str, metric: str) -> float:
-        return float(self.metrics[dataset][metric].scores.mean())
-
-    def is_partial(self, dataset: str) -> bool:
-        return bool(self.sets[dataset]["partial"])
-
-    def result(self) -> dict[str, Any]:
-        """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals.
-
-        A partial data set is in no mean of several.
-        """
-        datasets: dict[str, Any] = {}
-        for dataset in self.suite.datasets:
-            scored = self.metrics[dataset.name]
-            own = {metric: _summary([item]) for metric, item in scored.items()}
-            if dataset.name in self.calibration:
-                own["calibration_error"] = {"value": self.calibration[dataset.name], "bins": BINS}
-            datasets[dataset.name] = {"role": dataset.role, **self.sets[dataset.name], **own}
-            if dataset.name in self.ranks:
-                datasets[dataset.name]["retrieval"] = self._retrieval(dataset.name)
-        roles: dict[str, Any] = {}
-        for role in self.suite.roles():
-            names = [d.name for d in self.suite.datasets if d.role == role]
-            means = self._mean(names)
-            if not means["datasets"] and len(names) > 1:
-                continue
-            roles[role] = means if means["datasets"] else self._mean(names, partial=True)
-            for metric in self.metrics[names[0]]:
-                values = {name: self.value(name, metric) for name in roles[role]["datasets"]}
-                worst = min(values, key=lambda name: values[name])
-                roles[role][metric] |= {"worst": values[worst], "worst_dataset": worst}
-        result = {
-            "runtime": self.runtime.name,
-            "device": self.runtime.device,
-            "precision": self.runtime.precision,
-            "provenance": self.runtime.provenance,
-            "roles": roles,
-            "datasets": datasets,
-        }
-        if averages := self.suite.averages:
-            result["averages"] = {n: self._mean(self.suite.members(n)) for n in averages}
-        if self.suite.harmonic_means:
-            pairs = self.suite.harmonic_means.items()
-            result["harmonic_means"] = {name: self._harmonic(*pair) for name, pair in pairs}
-        return result
-
-    def _harmonic(self, *of: str) -> dict[str, Any]:
-        """The harmonic mean of the accuracies of two data sets or averages, if all is whole."""
-        first, second = (self.suite.members(part) for part in of)
-        if any(map(self.is_partial, first + second)):
-            return {"of": list(of)}
-        scored = [self.metrics[name]["accuracy"] for name in first + second]
-        sets = [s.scores for s in scored], [s.clusters for s in scored]
-        return {"of": list(of), "accuracy": harmonic(*sets, len(first))}
-
-    def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
-        """Every metric's mean over the data sets that are whole; what they are, what is not."""
-        used = [name for name in names if partial or not self.is_partial(name)]
-        left_out = [name for name in names if name not in used]
-        means = {
-            metric: _summary([self.metrics[name][metric] for name in used])
-            for metric in (self.metrics[used[0]] if used else ())
-        }
-        return {"datasets": used, **({"left_out": left_out} if left_out else {}), **means}
-
-    def _retrieval(self, dataset: str) -> dict[str, float]:
-        """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
-        both ways, and median ranks, from 1, a half rounded down, as VSE++ has it."""
-        ranks = self.ranks[dataset]
-        recalls = sum(self.value(dataset, metric) for metric in RETRIEVAL)
-        medians = {f"{w}_median_rank": 1 + int(np.median(r.numpy())) for w, r in ranks.items()}
-        return {"recall_sum": 100 * recalls} | medians
-
-
-def _summary(scored: list[Scored]) -> dict[str, Any]:
-    return {
-        "value": float(np.mean([s.scores.mean() for s in scored])),
-        "interval": mean_interval([s.scores for s in scored], [s.clusters for s in scored]),
-        "items": int(sum(len(s.scores) for s in scored)),
-        "chance": float(np.mean([s.chance for s in scored])),
-    }
 
 
 def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
@@ -208,6 +90,7 @@ def evaluate(
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
+    cache: caching.Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score every data set of a suite on every task.
@@ -217,6 +100,7 @@ def evaluate(
         runtime: what computes the features.
         loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
         opened: what `suite.open()` gave, if it is open already.
+        cache: where features are looked for and kept; None: nowhere. The result is the same.
         on_progress: called with pictures done and pictures in all.
 
     Pictures that cannot be read are named on stderr and left out, with their labels and texts, up
@@ -232,19 +116,24 @@ def evaluate(
     pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
     total = sum(map(len, pictures.values()))
     evaluation = Evaluation(suite, runtime)
-    texts = _Texts(evaluation, loaded)
+    texts = _Texts(evaluation, loaded, cache)
     done = 0
     for name, tasks in opened.items():
         chunks: list[Tensor] = []
         broken: dict[str, str] = {}
-        items = list(pictures[name].items())
-        for start in range(0, len(items), batch_size):
-            chosen = items[start : start + batch_size]
-            batch = _read_batch(chosen, loaded, broken)
+        items = [(key, *where) for key, where in pictures[name].items()]
+        for chunk, failed in encode_set(
+            runtime,
+            loaded.preprocess,
+            loaded.config["preprocess_cfg"],
+            items,
+            batch_size=batch_size,
+            cache=cache,
+        ):
+            broken |= failed
             check_broken(list(broken.values()), limits[name], f"{name}: data.broken_images")
-            if batch:
-                chunks.append(runtime.encode_image(torch.stack(batch)))
-            done += len(chosen)
+            chunks += [chunk] if len(chunk) else []
+            done += len(chunk) + len(failed)
             on_progress(done, total)
         if not chunks:
             raise BrokenInput(f"{name}: no picture can be read.")
@@ -299,19 +188,6 @@ def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
     return pictures
 
 
-def _read_batch(
-    items: list[tuple[str, tuple[Dataset, int]]], loaded: Prepares, broken: dict[str, str]
-) -> list[Tensor]:
-    """Pictures ready for the model; those that cannot be read go into `broken` instead."""
-    batch = []
-    for key, (dataset, index) in items:
-        try:
-            batch.append(loaded.preprocess(dataset.read(index)))
-        except BrokenInput as error:
-            broken[key] = str(error)
-    return batch
-
-
 def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
     if not broken:
         return dataset
@@ -321,19 +197,21 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
 class _Texts:
     """Text features, each distinct text encoded once for the whole suite."""
 
-    def __init__(self, evaluation: Evaluation, loaded: Prepares):
-        self.evaluation, self.loaded = evaluation, loaded
+    def __init__(self, evaluation: Evaluation, loaded: Prepares, cache: caching.Cache | None):
+        self.evaluation, self.loaded, self.cache = evaluation, loaded, cache
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
     def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
-            self.heads[key] = classifier_head(
-                self.evaluation.runtime,
-                self.loaded.tokenizer,
-                dataset.class_names,
-                templates,
-                shorten=self.loaded.shorten,
+            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            names = dataset.class_names
+            self.heads[key] = caching.kept(
+                self.cache,
+                self._key(names, templates),
+                lambda: classifier_head(
+                    runtime, tokenizer, names, templates, shorten=self.loaded.shorten
+                ),
             )
             same = templates == templates_of(self.evaluation.suite.templates)
             start = "class: " if same else f"class of '{templates[0]}': "
@@ -347,9 +225,19 @@ class _Texts:
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
             runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-            features = encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten)
+            features = caching.kept(
+                self.cache,
+                self._key(new),
+                lambda: encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten),
+            )
             known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
         return torch.stack([known[key] for key in keys])
+
+    def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
+        if self.cache is None:
+            return None
+        runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+        return caching.texts_key(runtime, tokenizer, texts, templates=templates)
 
 
 def _classify(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from radapter.errors import BrokenInput
-from radapter.evaluation.evaluate import Evaluation
+from radapter.evaluation.result import Evaluation
 
 
 @dataclass(frozen=True)

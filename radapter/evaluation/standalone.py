@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from radapter.evaluation.evaluate import Evaluation, Prepares, evaluate, protocol
+from radapter.evaluation.cache import Cache
+from radapter.evaluation.evaluate import Prepares, evaluate, protocol
+from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
+from radapter.evaluation.versions import versions
 from radapter.run import write_atomic
 from radapter.runtimes import Runtime
 
 FOLDER = Path("eval")
-PACKAGES = ("radapter", "torch", "torchvision", "open_clip_torch", "onnxruntime", "Pillow")
 
 
 class OpenModel(Prepares, Protocol):
@@ -32,6 +33,7 @@ def evaluate_model(
     *,
     out: Path | None = None,
     opened: Any = None,
+    cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Score one suite and write the result.
@@ -42,12 +44,15 @@ def evaluate_model(
         model: that model, open.
         out: the result's file; None: `eval/SUITE-MODEL.json` in the working folder.
         opened: what `suite.open()` gave, if it is open already.
+        cache: where features are kept; None: nowhere.
         on_progress: called with pictures done and pictures in all.
 
     Returns:
         What was written, with `file`.
     """
-    evaluated = evaluate(suite, model.runtime, model, opened=opened, on_progress=on_progress)
+    evaluated = evaluate(
+        suite, model.runtime, model, opened=opened, cache=cache, on_progress=on_progress
+    )
     label = Path(name).resolve().name
     result = {
         "schema_version": 1,
@@ -84,14 +89,3 @@ def with_anchors(evaluated: Evaluation, model: str) -> dict[str, Any]:
     return ({"anchors": found} if found else {}) | (
         {"anchors_elsewhere": elsewhere} if elsewhere else {}
     )
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that a score could depend on; what is not installed is left out."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -17,7 +17,7 @@ from torch import Tensor
 from radapter import bundle, models
 from radapter.errors import BrokenInput, UsageError
 from radapter.merging import read_merged
-from radapter.models import LoadedModel
+from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import OnnxRuntime, import_onnxruntime
@@ -104,7 +104,7 @@ def from_loaded(
         PyTorchRuntime(loaded, device),
         tokenize,
         loaded.preprocess,
-        canonical(loaded.config["preprocess_cfg"]),
+        canonical_preprocessing(loaded.config["preprocess_cfg"]),
         **more,
     )
 
@@ -207,26 +207,8 @@ class BundleTokenizer:
         return torch.tensor([row.ids for row in rows], dtype=torch.int64)
 
 
-def canonical(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's preprocessing settings in one spelling, as they are after JSON."""
-    size = preprocess_cfg["size"]
-    mean, std = (
-        [value] * 3 if isinstance(value, float) else list(value)
-        for value in (preprocess_cfg["mean"], preprocess_cfg["std"])
-    )
-    bilinear = preprocess_cfg.get("interpolation") == "bilinear"
-    return {
-        "size": [size, size] if isinstance(size, int) else list(size),
-        "mean": mean,
-        "std": std,
-        "interpolation": "bilinear" if bilinear else "bicubic",  # also what `random` is here
-        "resize_mode": preprocess_cfg.get("resize_mode") or "shortest",
-        "fill_color": preprocess_cfg.get("fill_color") or 0,
-    }
-
-
 def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """The settings that a bundle's preprocessor_config.json states, as `canonical` has them.
+    """What a bundle's preprocessor_config.json states, as `canonical_preprocessing` has it.
 
     Raises:
         BrokenInput: the file is damaged or in a form that radapter does not write.
@@ -235,9 +217,9 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "open_clip" in config:
-            return canonical(config["open_clip"])
+            return canonical_preprocessing(config["open_clip"])
         crop = config["crop_size"]
-        return canonical(
+        return canonical_preprocessing(
             {
                 "size": [crop["height"], crop["width"]],
                 "mean": config["image_mean"],

@@ -1,10 +1,18 @@
 """open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
 
-from radapter.models.loading import LoadedModel, load, names, save, weights_hash
+from radapter.models.loading import (
+    LoadedModel,
+    canonical_preprocessing,
+    load,
+    names,
+    save,
+    weights_hash,
+)
 from radapter.models.text import encode_text, shorten, takes_short_texts
 
 __all__ = [
     "LoadedModel",
+    "canonical_preprocessing",
     "encode_text",
     "load",
     "names",

@@ -231,6 +231,24 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def canonical_preprocessing(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's preprocessing settings in one spelling, as they are after JSON."""
+    size = preprocess_cfg["size"]
+    mean, std = (
+        [value] * 3 if isinstance(value, float) else list(value)
+        for value in (preprocess_cfg["mean"], preprocess_cfg["std"])
+    )
+    bilinear = preprocess_cfg.get("interpolation") == "bilinear"
+    return {
+        "size": [size, size] if isinstance(size, int) else list(size),
+        "mean": mean,
+        "std": std,
+        "interpolation": "bilinear" if bilinear else "bicubic",  # also what `random` is here
+        "resize_mode": preprocess_cfg.get("resize_mode") or "shortest",
+        "fill_color": preprocess_cfg.get("fill_color") or 0,
+    }
+
+
 def check_safetensors(path: Path) -> dict[str, str]:
     """The metadata of a whole safetensors file; BrokenInput if it is anything else."""
     if not path.is_file():

@@ -29,8 +29,9 @@ SHARE = re.compile(r"accuracy|.*_r\d+")
 NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
 FACTS = ("run", "method", "base_model", "base_hash", "data", "alpha", "trained_parameters",
-         "stored_bytes", "steps", "seconds")  # fmt: skip
-"""`data` is what was trained on; `seconds` is the time of training. Memory is not recorded."""
+         "stored_bytes", "steps", "seconds", "peak_memory_bytes", "memory_of")  # fmt: skip
+"""`data` is what was trained on; `seconds` is the time of training. `memory_of` says what took the
+memory, the CUDA device or the process: those two are different things."""
 
 
 @dataclass
@@ -195,7 +196,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "trained_parameters": adapter.get("trained_parameters"),
         "stored_bytes": path.stat().st_size,
         "steps": adapter.get("steps"),
-        "seconds": _seconds(run),
+        **_cost(run),
     }
 
 
@@ -226,13 +227,20 @@ def _data(recipe: Recipe) -> str:
     return str(data.source)
 
 
-def _seconds(run: Run) -> float | None:
-    """Time of training, from the last line of its log."""
+def _cost(run: Run) -> dict[str, Any]:
+    """Time of training, and its peak memory: the largest, as a resumed run was several processes.
+
+    None for what its log does not say.
+    """
     try:
-        lines = run.metrics.read_text(encoding="utf-8").splitlines()
-        return float(json.loads(lines[-1])["seconds"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None
+        log = run.metrics.read_text(encoding="utf-8").splitlines()
+        lines = [json.loads(line) for line in log]
+        seconds, kind = float(lines[-1]["seconds"]), lines[-1].get("memory_of")
+        of_kind = [line for line in lines if kind and line.get("memory_of") == kind]
+        peak = max((int(line["peak_memory_bytes"]) for line in of_kind), default=None)
+        return {"seconds": seconds, "peak_memory_bytes": peak, "memory_of": kind}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return {"seconds": None, "peak_memory_bytes": None, "memory_of": None}
 
 
 # ---------------------------------------------------------------- groups and ranks

@@ -21,7 +21,7 @@ ABREAST = 7
 """Models beside each other in a table of numbers"""
 MARKS = {"best": "*", "noise": "~", "": ""}
 HEADER = ["#", "run", "method", "base model", "trained on", "alpha", "parameters trained",
-          "stored", "training time"]  # fmt: skip
+          "stored", "training time", "peak memory"]  # fmt: skip
 LEGEND = (
     "± is half of the 95 % interval over test items; the spread over training seeds is not in it. "
     "* leads its group by more than the interval of the difference; ~ is the best or not told "
@@ -127,7 +127,7 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 def _described(number: int, row: Row) -> list[str]:
     facts = row.facts
     alpha, trained, stored = facts["alpha"], facts["trained_parameters"], facts["stored_bytes"]
-    seconds = facts["seconds"]
+    seconds, peak = facts["seconds"], facts["peak_memory_bytes"]
     return [
         str(number),
         facts["run"] or "-",
@@ -138,6 +138,7 @@ def _described(number: int, row: Row) -> list[str]:
         "-" if trained is None else f"{trained:,}",
         "-" if stored is None else f"{stored / 1e6:.1f} MB",
         "-" if seconds is None else _time(seconds),
+        "-" if peak is None else f"{peak / 1e9:.2f} GB, {facts['memory_of']}",
     ]
 
 

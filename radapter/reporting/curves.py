@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-from radapter.reporting.plots import Curve
+from radapter.reporting.plots import Curve, trade_off
 
 TITLES = {
     "accuracy": "class accuracy, %",
@@ -61,6 +62,17 @@ def curve(result: dict[str, Any], label: str) -> Curve:
         [[at(p, panel)[0] for p in points] for panel in panels],
         (at(chosen, x), [at(chosen, panel) for panel in panels]) if chosen else None,
     )
+
+
+def draw(result: dict[str, Any], label: str, path: Path) -> Path | None:
+    """Draw the result of `radapter eval --alphas`; None, if the suite has one role only or there is
+    no matplotlib."""
+    x, panels = axes(result)
+    if not panels or not importlib.util.find_spec("matplotlib"):
+        return None
+    labels = [axis_label(axis, result) for axis in (x, *panels)]
+    trade_off([curve(result, label)], labels[0], labels[1:], path)
+    return path
 
 
 def study(table: str = "emoji") -> dict[str, Any]:

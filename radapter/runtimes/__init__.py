@@ -19,6 +19,9 @@ class Runtime(Protocol):
     """Where the weights come from (`weights_hash`) and what really serves."""
     logit_scale: float
     """What cosines are multiplied by to become logits; already exponentiated."""
+    identity: dict[str, Any] | None
+    """All that the bits of its features depend on, as plain data: features of an equal one may be
+    used again. None: each is to be computed, as an engine's are while it is being verified"""
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""

@@ -67,6 +67,9 @@ class OnnxRuntime:
     """
 
     name = "onnx"
+    identity: dict[str, Any] | None = (
+        None  # what an exported engine answers is measured, never remembered
+    )
 
     def __init__(
         self,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import json
+import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +65,18 @@ class PyTorchRuntime:
             self.provenance["device_name"] = torch.cuda.get_device_name(device)
         else:
             self.provenance["threads"] = torch.get_num_threads()
+        model_cfg = json.dumps(loaded.config.get("model_cfg"), sort_keys=True, default=str)
+        self.identity: dict[str, Any] | None = {
+            **self.provenance,
+            # Equal weights can be used in two ways: other heads, another activation.
+            "model_cfg": hashlib.sha256(model_cfg.encode()).hexdigest(),
+            "device": device,
+            "precision": self.precision,
+            "machine": platform.machine(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "matmul": torch.get_float32_matmul_precision(),
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""

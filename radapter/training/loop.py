@@ -26,7 +26,7 @@ from radapter.errors import BrokenInput, GateFailed, MissingDependency, Radapter
 from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
-from radapter.training import checkpoints, objective
+from radapter.training import checkpoints, memory, objective
 from radapter.training.optimisation import adamw, learning_rate
 
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
@@ -278,6 +278,7 @@ def _loop(
                 "lr": lr,
                 "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
+                **memory.peak(parts.device),
             }
             if step % log_every == 0 or step == order.steps:
                 metrics_file.write(json.dumps(metrics) + "\n")

@@ -94,6 +94,8 @@ def test_the_facts_are_those_of_the_run(cli, evaluated, shapes):
         "stored_bytes": evaluated.adapter.stat().st_size,
         "steps": json.loads(log[-1])["step"],
         "seconds": json.loads(log[-1])["seconds"],
+        "peak_memory_bytes": json.loads(log[-1])["peak_memory_bytes"],
+        "memory_of": "process",
     }  # fmt: skip
     assert zero.facts["run"] is None
     assert zero.facts["base_hash"] == row.facts["base_hash"]
@@ -109,6 +111,23 @@ def test_the_facts_are_those_of_the_run(cli, evaluated, shapes):
         ("mine", "in-distribution", "accuracy"),
         ("mine", "shifted", "accuracy"),
     }
+
+
+def test_the_peak_of_a_resumed_run_is_the_largest_of_its_processes(evaluated):
+    lines = [json.loads(line) for line in evaluated.metrics.read_text().splitlines()]
+    lines[0]["peak_memory_bytes"] = 5 * 10**12
+
+    def rows():
+        evaluated.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (row,) = tuned(compare_runs([evaluated]))
+        return row.facts["peak_memory_bytes"], row.facts["memory_of"]
+
+    assert rows() == (5 * 10**12, "process")
+    lines[-1] |= {"peak_memory_bytes": 7, "memory_of": "cuda"}  # resumed elsewhere
+    assert rows() == (7, "cuda")
+    for line in lines:
+        del line["peak_memory_bytes"], line["memory_of"]  # of an earlier version
+    assert rows() == (None, None)
 
 
 def test_a_row_for_each_alpha(cli, evaluated):
@@ -246,7 +265,7 @@ def test_the_table_and_the_files(cli, evaluated, tmp_path):
             assert row[f"{name} group"] == number["group"]
     lines = (tmp_path / "new" / "c.md").read_text().splitlines()
     tables = [line for line in lines if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in tables} == {6, 10}
+    assert {line.replace("\\|", "").count("|") for line in tables} == {6, 11}
     assert any(line.startswith(r"(b) not comparable with (a), mine") and r"a \| b" in line
                for line in lines)  # fmt: skip
 

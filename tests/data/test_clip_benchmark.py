@@ -24,6 +24,9 @@ def test_classes(tmp_path):
     assert found.read(0).size == (48, 40)
     parts = [opened(root, hold_out=0.3, split=s) for s in ("train", "validation")]
     assert sorted(parts[0].keys + parts[1].keys) == found.keys
+    assert found.fingerprint() == opened(root).fingerprint()  # the tree's splits are alike
+    one = {"s0000000.webp": trees.encoded(40, "WEBP"), "s0000000.cls": b"0"}
+    trees.shard(root / "train" / "0.tar", one)
     assert found.fingerprint() != opened(root).fingerprint()
 
 

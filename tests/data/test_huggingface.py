@@ -2,6 +2,7 @@
 
 import builtins
 import pickle
+import shutil
 
 import pytest
 import trees
@@ -114,6 +115,30 @@ def test_a_folder_of_data_files(saved, monkeypatch, tmp_path, datasets):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     found = opened(saved / "parquet", text_column="caption", task="captions")
     assert len(found) == 12
+
+
+def test_sizes_of_pictures_are_known_without_reading_them(saved, datasets, tmp_path):
+    found = opened(saved / "one", text_column="caption", task="captions")
+    numbers = [int(texts[0].split()[1]) for texts in found.captions]
+    sizes = [len(trees.encoded(number, "PNG")) for number in numbers]
+    assert [found.stamp(i)[0] for i in range(len(found))] == sizes
+    files = list((saved / "one").glob("*.arrow"))
+    assert {found.stamp(i)[1] for i in range(len(found))} == {
+        max(file.stat().st_mtime_ns for file in files)
+    }
+    moved = opened(
+        shutil.copytree(saved / "one", tmp_path / "moved"), text_column="caption", task="captions"
+    )
+    assert moved.fingerprint() == found.fingerprint()
+    path = trees.jpeg(tmp_path / "named.jpg", 3)
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": None, "path": str(path)}, None], "text": ["a", "b"]},
+        features=datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")}),
+    )
+    rows.save_to_disk(tmp_path / "paths")
+    named = opened(tmp_path / "paths", text_column="text", task="captions")
+    assert named.stamp(1) == (-1, -1)
+    assert named.stamp(0)[0] == path.stat().st_size
 
 
 def test_what_is_not_right(saved, datasets, tmp_path, monkeypatch):

@@ -15,11 +15,11 @@ from radapter.export.huggingface import write_preprocessor, write_tokenizer
 from radapter.inference import open_model
 from radapter.inference.opening import (
     BundleTokenizer,
-    canonical,
     from_loaded,
     open_bundle,
     read_preprocessing,
 )
+from radapter.models import canonical_preprocessing
 
 TEXTS = ["a cat", "", "Two red DOGS, 1234, and it's late", "¿qué?", "word " * 100]
 
@@ -60,7 +60,7 @@ def test_preprocessing_survives_the_bundle(tmp_path, size, mode, interpolation):
     )
     write_preprocessor(tmp_path, cfg.__dict__)
     found = read_preprocessing(tmp_path)
-    assert found == canonical(cfg.__dict__) == json.loads(json.dumps(found))
+    assert found == canonical_preprocessing(cfg.__dict__) == json.loads(json.dumps(found))
     again = open_clip.transform.PreprocessCfg(**found | {"size": tuple(found["size"])})
     transforms = [open_clip.transform.image_transform_v2(c, is_train=False) for c in (cfg, again)]
     for one in (picture(71, 50), picture(33, 200), picture(32, 32)):

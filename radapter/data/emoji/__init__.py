@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset
+from radapter.data.dataset import Dataset, Stamp
 from radapter.data.shards import index_shard
 from radapter.errors import UsageError, nearest
 from radapter.recipe_data import EmojiData
@@ -93,8 +93,15 @@ def open_emoji(settings: EmojiData) -> Dataset:
         class_names=names if classify else [],
         captions=[captions(concept, list(settings.captions)) for _, _, concept in chosen],
         groups=[number for _, number, _ in chosen],
+        stamp=functools.partial(_stamp, [(style, c["hexcode"]) for style, _, c in chosen]),
     )
 
 
 def _read(pictures: list[tuple[str, str]], index: int) -> Image.Image:
     return _picture(*pictures[index])
+
+
+def _stamp(pictures: list[tuple[str, str]], index: int) -> Stamp:
+    style, hexcode = pictures[index]
+    stamp: Stamp = _index(style)[hexcode][".webp"].stamp()
+    return stamp
