@@ -144,7 +144,7 @@ def evaluate(
         features = torch.cat(chunks)
         row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}
         tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
-        evaluation.image_features[name] = features
+        evaluation.pictures[name], evaluation.image_features[name] = list(row), features
         facts = _facts(suite, name, next(iter(tasks.values())))
         evaluation.sets[name] = facts | {"pictures": len(features), "broken": len(broken)}
         scored = evaluation.metrics[name] = {}

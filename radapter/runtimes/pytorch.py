@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency
+from radapter.models import half
 
 
 @contextlib.contextmanager
@@ -32,22 +33,27 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 class PyTorchRuntime:
-    """The two towers of a loaded model, eager, in fp32.
+    """The two towers of a loaded model, eager.
 
     Args:
-        loaded: the model; used as it is where it is on that device already, else a copy.
+        loaded: the model; used as it is in fp32 where it is on that device already, else a copy.
         device: `cpu`, `cuda`, `cuda:1`, ...
+        precision: `fp32` or `fp16`.
 
     Raises:
         MissingDependency: there is no such device.
     """
 
     name = "pytorch"
-    precision = "fp32"
 
-    def __init__(self, loaded: models.LoadedModel, device: str = "cpu") -> None:
+    def __init__(
+        self, loaded: models.LoadedModel, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         self.device = device
+        self.precision = precision
         self._model = loaded.model
+        if precision == "fp16":
+            self._model = half.to_half(copy.deepcopy(loaded.model))
         try:
             if next(self._model.parameters()).device.type != torch.device(device).type:
                 self._model = copy.deepcopy(self._model).to(device)
@@ -81,7 +87,8 @@ class PyTorchRuntime:
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            features = self._model.encode_image(pixel_values.to(self.device))  # type: ignore[operator]
+            pixel_values = pixel_values.to(self.device, half.image_dtype(self._model))
+            features = self._model.encode_image(pixel_values)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
