@@ -349,3 +349,27 @@ def test_merged_model_loads_in_open_clip(cli, merged):
 
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{merged.merged()}")
     assert models.weights_hash(model.state_dict()) == models.load(merged.merged()).weights_hash
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
+def test_export_with_engines(cli, exported):
+    run = Run(exported.parents[1])
+    outcome = cli("export", "--trt", "--trt-flavour", "rtx", "--dry-run")
+    assert "tensorrt/vision_model.rtx.engine" in outcome.out
+    assert not (exported / "tensorrt").exists()
+    arguments = ("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "sm86")
+    outcome = cli(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["built"] == ["tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"]
+    assert not result["written"]
+    vision = result["manifest"]["engines"][1]
+    assert vision["target_gpus"] == ["8.6"]
+    assert vision["profile"]["pixel_values"]["max"][0] == run.recipe().optimisation.batch_size
+    assert cli(*arguments).out.startswith("Up to date")
+    outcome = cli("export", "--trt", "--trt-gpu", "8.6", "--trt-gpu", "8.9", "--trt-flavour", "rtx")
+    assert "for compute capability 8.6, 8.9; not run" in outcome.out
+    # without --trt, engines stay where the ONNX files are up to date
+    assert cli("export").out.startswith("Up to date")
+    assert (exported / "tensorrt" / "vision_model.rtx.engine").is_file()
+    assert cli("eval", "--runtime", "onnx").code == 0
