@@ -1,0 +1,226 @@
+"""A fake of TensorRT's Python module, and of the little of torch.cuda that goes with it.
+
+It is a fake: nothing of it is NVIDIA's but the names. The module, and every object that it hands
+out, has the public names of one real version (tests/export/tensorrt_names) and no others: reading,
+calling or setting another is an AttributeError. An "engine" is the ONNX file that it would have
+been built from; running one reads from the input's address, runs onnxruntime and writes to the
+output's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+NAMES = Path(__file__).parent / "export" / "tensorrt_names"
+VERSIONS = {"10.16": "tensorrt", "11.4": "tensorrt", "rtx-1.7": "rtx"}
+STREAM = 4711  # the handle of the one stream
+DTYPES = {"tensor(float)": ("FLOAT", np.float32), "tensor(int64)": ("INT64", np.int64)}
+
+
+class Fake:
+    """The module. `failing` names a step that shall fail; `log` counts what was done."""
+
+    def __init__(self, version: str) -> None:
+        names = json.loads((NAMES / f"tensorrt-{version}.json").read_text())
+        self.__dict__["names"] = names
+        self.__dict__["__version__"] = names["version"]
+        self.__dict__["failing"] = ""
+        self.__dict__["done"] = []
+        self.__dict__["recording"] = None
+        self.__dict__["enums"] = {
+            name: enum.Enum(name, members) for name, members in names["enums"].items() if members
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.names["top"]:
+            raise AttributeError(f"the real module has no {name}")
+        if name in self.enums:
+            return self.enums[name]
+        if name == "ILogger":
+            return Logger
+        if name in ("Runtime", "Builder"):
+            return lambda log: Object(self, name, RUNTIME, log=log)
+        raise NotImplementedError(f"the real module has {name}, the fake has not")
+
+
+class Logger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+
+class Object:
+    """An object of a real class: its public names only, with what the fake can do of them."""
+
+    def __init__(self, trt: Fake, kind: str, methods: dict[str, Any], **state: Any) -> None:
+        self.__dict__.update(
+            _trt=trt, _kind=kind, _methods=methods, _state=SimpleNamespace(**state)
+        )
+        trt.done.append(f"new {kind}")
+        unreal = set(methods) - set(trt.names["classes"][kind])
+        unreal -= {name for name in methods if name.startswith("_") or name in RTX_ONLY}
+        assert not unreal, f"{kind} really has no {unreal}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._trt.names["classes"][self._kind]:
+            raise AttributeError(f"a real {self._kind} has no {name}")
+        method = self._methods[name]
+        if name in PROPERTIES:
+            return method(self._trt, self._state)
+
+        def call(*arguments: Any) -> Any:
+            if self._trt.failing == name:
+                self._state.log.log(Logger.ERROR, f"the fake's {name} was told to fail")
+                return FAILURES.get(name, False)
+            return method(self._trt, self._state, *arguments)
+
+        return call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._trt.names["classes"][self._kind]:
+            raise AttributeError(f"a real {self._kind} has no {name} to set")
+        self._trt.done.append(f"{self._kind}.{name} = {value}")
+
+
+RTX_ONLY = {"get_engine_validity", "cuda_graph_strategy"}
+PROPERTIES = {"num_io_tensors"}
+FAILURES = {"deserialize_cuda_engine": None, "create_execution_context": None}
+
+
+def deserialize(trt, state, content):
+    try:
+        session = onnxruntime.InferenceSession(content)
+    except Exception as error:
+        state.log.log(Logger.ERROR, f"no engine: {error}")
+        return None
+    return Object(trt, "ICudaEngine", ENGINE, log=state.log, session=session)
+
+
+def put(session, name):
+    """(what it is, the onnxruntime argument) of an input or output."""
+    for mode, found in (("INPUT", session.get_inputs()), ("OUTPUT", session.get_outputs())):
+        for argument in found:
+            if argument.name == name:
+                return mode, argument
+    raise KeyError(name)
+
+
+RUNTIME = {
+    "deserialize_cuda_engine": deserialize,
+    "get_engine_validity": lambda trt, state, content: (
+        trt.EngineValidity.INVALID if trt.failing == "validity" else trt.EngineValidity.VALID,
+        0,
+    ),
+}
+ENGINE = {
+    "num_io_tensors": lambda trt, state: 2,
+    "get_tensor_name": lambda trt, state, i: (
+        (state.session.get_inputs() + state.session.get_outputs())[i].name
+    ),
+    "get_tensor_mode": lambda trt, state, name: trt.TensorIOMode[put(state.session, name)[0]],
+    "get_tensor_dtype": lambda trt, state, name: trt.DataType[
+        DTYPES[put(state.session, name)[1].type][0]
+    ],
+    "create_runtime_config": lambda trt, state: Object(trt, "IRuntimeConfig", {}),
+    "create_execution_context": lambda trt, state, config=None: Object(
+        trt,
+        "IExecutionContext",
+        CONTEXT,
+        log=state.log,
+        session=state.session,
+        shapes={},
+        addresses={},
+    ),
+}
+
+
+def set_input_shape(trt, state, name, shape):
+    state.shapes[name] = tuple(shape)
+    return True
+
+
+def set_tensor_address(trt, state, name, address):
+    state.addresses[name] = address
+    return True
+
+
+def tensor_shape(trt, state, name):
+    (shape,) = state.shapes.values()
+    return (shape[0], put(state.session, name)[1].shape[1])
+
+
+def memory(address, shape, dtype):
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = (ctypes.c_char * size).from_address(address)
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def execute(trt, state, stream):
+    assert stream == STREAM, "not on the runtime's own stream"
+    (source,), (target,) = state.session.get_inputs(), state.session.get_outputs()
+    shape = state.shapes[source.name]
+    addresses = dict(state.addresses)
+
+    def run():
+        # A captured graph is broken by another use of its context: the real one would not say so.
+        assert state.shapes[source.name] == shape
+        assert state.addresses == addresses
+        values = memory(addresses[source.name], shape, DTYPES[source.type][1])
+        (output,) = state.session.run(None, {source.name: values})
+        memory(addresses[target.name], output.shape, np.float32)[:] = output
+
+    if trt.recording is not None:
+        trt.recording.append(run)  # capturing does not run
+    else:
+        trt.done.append("run")
+        run()
+    return True
+
+
+CONTEXT = {
+    "set_input_shape": set_input_shape,
+    "set_tensor_address": set_tensor_address,
+    "get_tensor_shape": tensor_shape,
+    "execute_async_v3": execute,
+}
+
+
+def fake_cuda(monkeypatch, trt: Fake) -> None:
+    """torch.cuda on the CPU: one stream, and graphs that repeat what was recorded."""
+
+    class Stream:
+        cuda_stream = STREAM
+
+        def __init__(self, device):
+            pass
+
+        def synchronize(self):
+            trt.done.append("synchronize")
+
+    class Graph:
+        def replay(self):
+            trt.done.append("replay")
+            for step in self.steps:
+                step()
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        assert isinstance(stream, Stream)
+        trt.__dict__["recording"] = graph.steps = []
+        yield
+        trt.__dict__["recording"] = None
+        trt.done.append("capture")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
