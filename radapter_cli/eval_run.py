@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class RuntimeChoice(enum.StrEnum):
     torch = "torch"
     onnx = "onnx"
+    onnx_cuda = "onnx-cuda"
+    onnx_tensorrt = "onnx-tensorrt"
+    tensorrt = "tensorrt"
     all = "all"
 
 
@@ -73,12 +76,18 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
     base = merging.open_trained(found).base
     tuned = f"alpha {facts['alpha']:.2f}"
     candidates: list[tuple[str, Any, Any]] = [("zero-shot", PyTorchRuntime(base), base)]
-    if runtime is not RuntimeChoice.onnx:
+    if runtime in (None, RuntimeChoice.torch, RuntimeChoice.all):
         candidates.append((tuned, PyTorchRuntime(merged), merged))
     if folder is not None:
-        from radapter.runtimes.onnx import OnnxRuntime
+        from radapter.runtimes.opening import open_engine, runnable
 
-        candidates.append(("onnx", OnnxRuntime(folder), merged))
+        names: list[Any]
+        names, unfit = runnable(folder)
+        for name, why in unfit.items() if runtime is RuntimeChoice.all else ():
+            console.note(f"{name} is not scored: {why}")
+        if runtime not in (None, RuntimeChoice.all):
+            names = [runtime.value]
+        candidates += [(name, open_engine(folder, name), merged) for name in names]
     done: dict[str, evaluation.Evaluation] = {}
     with console.progress(f"{suite.name}") as update:
         for label, engine, model in candidates:
@@ -86,10 +95,14 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
             done[label] = evaluation.evaluate(
                 suite, engine, model, opened=opened, on_progress=report
             )
-    both = tuned in done and "onnx" in done
-    parity = evaluation.compare(done[tuned], done["onnx"]) if both else None
+    engines = [label for label in done if label not in ("zero-shot", tuned)]
+    parities = {
+        label: evaluation.compare(done[tuned], done[label]) for label in engines if tuned in done
+    }
+    failed = [parity for parity in parities.values() if not parity["passed"]]
+    parity = next(iter([*failed, *parities.values()]), None)
     # A look at one runtime alone must not take the place of the evidence that both agree.
-    alone = f"-{runtime}" if runtime in (RuntimeChoice.torch, RuntimeChoice.onnx) else ""
+    alone = f"-{runtime}" if runtime not in (None, RuntimeChoice.all) else ""
     path = found.evaluations / f"{suite.name}-{found.merged().name}{alone}.json"
     result = {
         "schema_version": 1,
@@ -104,7 +117,8 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
             | (with_anchors(evaluated, found.recipe().model) if label == "zero-shot" else {})
             for label, evaluated in done.items()
         },
-        "parity": parity,
+        "parity": parity,  # the first engine that fails, else the first
+        "parities": parities,
     }
     write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
     return result | {"file": str(path)}

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import enum
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,46 @@ import numpy as np
 import onnxruntime
 import torch
 
+from radapter import bundle
+from radapter.runtimes import cuda, flavours
+
 NAMES = Path(__file__).parent / "export" / "tensorrt_names"
 VERSIONS = {"10.16": "tensorrt", "11.4": "tensorrt", "rtx-1.7": "rtx"}
+GPU = cuda.Gpu("NVIDIA Fake 4090", "8.9")
 STREAM = 4711  # the handle of the one stream
 DTYPES = {"tensor(float)": ("FLOAT", np.float32), "tensor(int64)": ("INT64", np.int64)}
+
+
+def with_engines(source: Path, folder: Path, flavour: str, **changes) -> Path:
+    """A bundle whose engines are made for the fake: they are the ONNX files themselves."""
+    shutil.copytree(source, folder)
+    (folder / "tensorrt").mkdir(exist_ok=True)
+    manifest = bundle.read_manifest(folder)
+    facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
+    version = next(v for v, f in VERSIONS.items() if f == flavour)
+    facts["engines"] = []
+    for onnx, name, low, high in (
+        (bundle.TEXT, "input_ids", [1, 2], [4, 77]),
+        (bundle.VISION, "pixel_values", [1, 3, 32, 32], [4, 3, 32, 32]),
+    ):
+        file = f"tensorrt/{Path(onnx).stem}.{flavours.FLAVOURS[flavour].suffix}.engine"
+        shutil.copy(folder / onnx, folder / file)
+        bound = {"target_gpus": ["8.6", "8.9"]} if flavour == "rtx" else {"gpu": vars(GPU)}
+        entry = {
+            "file": file,
+            "flavour": flavour,
+            "version": Fake(version).__version__,
+            "precision": "fp32",
+            **bound,
+            "hardware": "none",
+            "version_compatible": False,
+            "onnx": onnx,
+            "onnx_sha256": manifest["files"][onnx],
+            "profile": {name: {"min": low, "opt": low, "max": high}},
+        }
+        facts["engines"].append(entry | changes)
+    bundle.write_manifest(folder, facts)
+    return folder
 
 
 class Fake:

@@ -46,6 +46,7 @@ class TensorRTRuntime:
     """
 
     name = "tensorrt"
+    identity: dict[str, Any] | None = None  # its features are computed each time, never kept
 
     def __init__(
         self,

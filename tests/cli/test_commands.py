@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from radapter import merging, models
@@ -262,6 +263,9 @@ def test_info_says_what_really_loads(cli):
     facts = json.loads(cli("info", "--json").out)
     assert facts["runtimes"]["torch"] == "loads"
     assert "CPUExecutionProvider" in facts["runtimes"]["onnx"]
+    assert "TensorRT" in facts["runtimes"]
+    if sys.platform == "linux":
+        assert "builds engines" in facts["runtimes"]["TensorRT-RTX"]
     assert "emoji-shifts" in facts["suites"]
     assert "emoji" in facts["recipes"]
     assert facts["versions"]["radapter"]
@@ -373,3 +377,22 @@ def test_export_with_engines(cli, exported):
     assert cli("export").out.startswith("Up to date")
     assert (exported / "tensorrt" / "vision_model.rtx.engine").is_file()
     assert cli("eval", "--runtime", "onnx").code == 0
+    if not torch.cuda.is_available():  # built, but nothing here runs them
+        outcome = cli("eval", "--runtime", "tensorrt")
+        assert outcome.code == 5
+        assert "No NVIDIA driver" in outcome.err
+        outcome = cli("eval", "--runtime", "all", "--json")
+        assert outcome.code == 0, outcome.err
+        assert "tensorrt is not scored: No NVIDIA driver" in outcome.err
+        (scored,) = json.loads(outcome.out)["results"]
+        assert list(scored["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
+        assert list(scored["parities"]) == ["onnx"]
+
+
+def test_engines_that_are_not_there(cli, exported):
+    outcome = cli("eval", "--runtime", "tensorrt")
+    assert outcome.code == 4
+    assert "Type first: radapter export --trt" in outcome.err
+    outcome = cli("eval", "--runtime", "onnx-cuda")
+    assert outcome.code == 5
+    assert "CUDAExecutionProvider" in outcome.err

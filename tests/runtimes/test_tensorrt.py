@@ -5,7 +5,6 @@ prove: that TensorRT computes the right thing.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import fake_tensorrt
 import pytest
 import torch
-from fake_tensorrt import VERSIONS, Fake
+from fake_tensorrt import GPU, VERSIONS, Fake, with_engines
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
@@ -23,7 +22,6 @@ from radapter.runtimes import tensorrt as runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.runtimes.tensorrt import TensorRTRuntime
 
-GPU = cuda.Gpu("NVIDIA Fake 4090", "8.9")
 SUFFIX = {"tensorrt": "trt", "rtx": "rtx"}
 WITHOUT_GPU = """
 import sys
@@ -39,38 +37,6 @@ assert "tensorrt_rtx" not in sys.modules
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device: engines are not run here"
 )
-
-
-def with_engines(source: Path, folder: Path, flavour: str, **changes) -> Path:
-    """A bundle whose engines are made for the fake: they are the ONNX files themselves."""
-    shutil.copytree(source, folder)
-    (folder / "tensorrt").mkdir(exist_ok=True)
-    manifest = bundle.read_manifest(folder)
-    facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
-    version = next(v for v, f in VERSIONS.items() if f == flavour)
-    facts["engines"] = []
-    for onnx, name, low, high in (
-        (bundle.TEXT, "input_ids", [1, 2], [4, 77]),
-        (bundle.VISION, "pixel_values", [1, 3, 32, 32], [4, 3, 32, 32]),
-    ):
-        file = f"tensorrt/{Path(onnx).stem}.{SUFFIX[flavour]}.engine"
-        shutil.copy(folder / onnx, folder / file)
-        bound = {"target_gpus": ["8.6", "8.9"]} if flavour == "rtx" else {"gpu": vars(GPU)}
-        entry = {
-            "file": file,
-            "flavour": flavour,
-            "version": Fake(version).__version__,
-            "precision": "fp32",
-            **bound,
-            "hardware": "none",
-            "version_compatible": False,
-            "onnx": onnx,
-            "onnx_sha256": manifest["files"][onnx],
-            "profile": {name: {"min": low, "opt": low, "max": high}},
-        }
-        facts["engines"].append(entry | changes)
-    bundle.write_manifest(folder, facts)
-    return folder
 
 
 @pytest.fixture(params=VERSIONS)
