@@ -64,6 +64,13 @@ def with_engines(source: Path, folder: Path, flavour: str, **changes) -> Path:
     return folder
 
 
+class Number(enum.Enum):
+    """Members that are numbers if asked, as pybind11's are."""
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+
 class Fake:
     """The module. `failing` names a step that shall fail; `log` counts what was done."""
 
@@ -75,7 +82,7 @@ class Fake:
         self.__dict__["done"] = []
         self.__dict__["recording"] = None
         self.__dict__["enums"] = {
-            name: enum.Enum(name, members) for name, members in names["enums"].items() if members
+            name: Number(name, members) for name, members in names["enums"].items() if members
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -86,7 +93,12 @@ class Fake:
         if name == "ILogger":
             return Logger
         if name in ("Runtime", "Builder"):
-            return lambda log: Object(self, name, RUNTIME, log=log)
+            if self.failing == name:
+                raise TypeError("pybind11::init(): factory function returned nullptr")
+            methods = RUNTIME if name == "Runtime" else BUILDER
+            return lambda log: Object(self, name, methods, log=log)
+        if name == "OnnxParser":
+            return lambda network, log: Object(self, name, PARSER, log=log)
         raise NotImplementedError(f"the real module has {name}, the fake has not")
 
 
@@ -127,9 +139,14 @@ class Object:
         self._trt.done.append(f"{self._kind}.{name} = {value}")
 
 
-RTX_ONLY = {"get_engine_validity", "cuda_graph_strategy"}
-PROPERTIES = {"num_io_tensors"}
-FAILURES = {"deserialize_cuda_engine": None, "create_execution_context": None}
+RTX_ONLY = {"get_engine_validity", "cuda_graph_strategy", "set_compute_capability"}
+PROPERTIES = {"num_io_tensors", "num_layers", "num_errors"}
+FAILURES = {
+    "deserialize_cuda_engine": None,
+    "create_execution_context": None,
+    "build_serialized_network": None,
+    "add_optimization_profile": -1,
+}
 
 
 def deserialize(trt, state, content):
@@ -227,6 +244,64 @@ CONTEXT = {
     "set_tensor_address": set_tensor_address,
     "get_tensor_shape": tensor_shape,
     "execute_async_v3": execute,
+}
+
+
+class Memory(bytes):
+    """What the real one gives for an engine: a buffer that knows its size."""
+
+    @property
+    def nbytes(self) -> int:
+        return len(self)
+
+
+def parse(trt, state, path):
+    trt.done.append(f"parse {Path(path).name}")
+    return True
+
+
+def recorded(name, result=None):
+    """A method that does nothing but to be seen."""
+
+    def method(trt, state, *arguments):
+        trt.done.append(f"{name}{arguments}")
+        return result
+
+    return method
+
+
+PARSER = {"parse_from_file": parse, "num_errors": lambda trt, state: 0}
+NETWORK = {"num_layers": lambda trt, state: 0}
+PROFILE = {"set_shape": recorded("set_shape")}
+CACHE = {"serialize": lambda trt, state: b"measured"}
+CONFIG = {
+    "clear_flag": recorded("clear_flag"),
+    "set_flag": recorded("set_flag"),
+    "add_optimization_profile": recorded("add_optimization_profile", 0),
+    "create_timing_cache": lambda trt, state, stored: Object(
+        trt, "ITimingCache", CACHE, log=state.log, stored=stored
+    ),
+    # A cache of another GPU is not taken.
+    "set_timing_cache": lambda trt, state, cache, ignore: cache._state.stored != b"of another GPU",
+    "get_timing_cache": lambda trt, state: Object(trt, "ITimingCache", CACHE, log=state.log),
+    "set_compute_capability": recorded("set_compute_capability", True),
+}
+
+
+def create_network(trt, state, flags):
+    trt.done.append(f"network {flags}")
+    return Object(trt, "INetworkDefinition", NETWORK, log=state.log)
+
+
+BUILDER = {
+    "create_network": create_network,
+    "create_builder_config": lambda trt, state: Object(
+        trt, "IBuilderConfig", CONFIG, log=state.log
+    ),
+    "create_optimization_profile": lambda trt, state: Object(
+        trt, "IOptimizationProfile", PROFILE, log=state.log
+    ),
+    "build_serialized_network": lambda trt, state, network, config: Memory(b"an engine"),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import onnx
 
-from radapter.errors import BrokenInput, GateFailed, UsageError
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.run import write_atomic
 from radapter.runtimes import cuda, flavours
 from radapter.runtimes.flavours import RTX, Flavour
@@ -116,7 +116,13 @@ def build_engine(
     start = time.monotonic()
     with flavours.listening(flavour) as log:
         what = f"{flavour.title} {trt.__version__}"
-        builder = trt.Builder(log)
+        try:
+            builder = trt.Builder(log)
+        except TypeError:  # pybind11's word for a null pointer
+            raise MissingDependency(
+                f"{what} cannot start: {flavours.reason(log.lines)}. "
+                "`radapter info` says what loads."
+            ) from None
         strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if strong is None else 1 << int(strong))
         parser = trt.OnnxParser(network, log)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter import bundle
-from radapter.errors import BrokenInput, GateFailed, UsageError
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.runtimes import cuda, flavours
 from radapter.runtimes.engines import TOWERS, check_engine, choose_engines
 from radapter.runtimes.flavours import RTX, Flavour
@@ -138,7 +138,13 @@ class Tower:
             raise BrokenInput(f"{folder / self._file} changed while it was loaded.")
         self._flavour, self._trt, self._graphs = flavour, trt, graphs
         with flavours.listening(flavour) as log:
-            self._runtime = trt.Runtime(log)  # it has to outlive the engine
+            try:
+                self._runtime = trt.Runtime(log)  # it has to outlive the engine
+            except TypeError:  # pybind11's word for a null pointer
+                raise MissingDependency(
+                    f"{flavour.title} cannot start: {flavours.reason(log.lines)}. "
+                    "`radapter info` says what loads."
+                ) from None
             if entry["version_compatible"]:
                 self._runtime.engine_host_code_allowed = True  # the lean runtime inside
             if flavour == RTX:

@@ -9,6 +9,7 @@ import onnx
 import onnx_precisions as precisions
 import pytest
 import torch
+from fake_tensorrt import GPU, VERSIONS, Fake
 from onnx import TensorProto, helper
 from tiny_bundle import FACTS, make
 
@@ -269,4 +270,71 @@ def test_tensorrt_is_not_asked_for_a_builder_without_a_gpu(exported, monkeypatch
 
     monkeypatch.setattr(flavours, "load", lambda flavour: Untouched)
     with pytest.raises(MissingDependency, match="NVIDIA driver"):
+        build_engine(exported / bundle.VISION, PICTURES, TENSORRT)
+
+
+# ---------------------------------------------------------------- TensorRT proper: a FAKE of it
+
+
+@pytest.fixture(params=[version for version, flavour in VERSIONS.items() if flavour == "tensorrt"])
+def fake(request, monkeypatch):
+    """TensorRT 10 or 11, neither of which can be installed here; its names are real."""
+    trt = Fake(request.param)
+    flavours.logger.cache_clear()
+    monkeypatch.setattr(flavours, "load", lambda flavour: trt)
+    monkeypatch.setattr(flavours.cuda, "gpu", lambda index: GPU)
+    yield trt
+    flavours.logger.cache_clear()
+
+
+def test_tensorrt_is_asked_for_a_strongly_typed_network_and_no_precision(exported, fake):
+    engine, facts = build_engine(exported / bundle.VISION, PICTURES, TENSORRT)
+    assert bytes(engine) == b"an engine"
+    assert facts["gpu"] == {"name": GPU.name, "compute_capability": "8.9"}
+    assert "target_gpus" not in facts
+    assert facts["version"] == fake.__version__
+    strong = 1 << fake.NetworkDefinitionCreationFlag.STRONGLY_TYPED.value
+    assert [step for step in fake.done if not step.startswith("new")] == [
+        f"network {strong}",
+        "parse vision_model.onnx",
+        f"clear_flag({fake.BuilderFlag.TF32!r},)",
+        "set_shape('pixel_values', (1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))",
+        next(step for step in fake.done if step.startswith("add_optimization_profile")),
+    ]
+
+
+def test_compatibility_of_tensorrt(exported, fake):
+    options = Options(hardware="ampere-plus", version_compatible=True)
+    facts = build_engine(exported / bundle.VISION, PICTURES, TENSORRT, options)[1]
+    assert (facts["hardware"], facts["version_compatible"]) == ("ampere-plus", True)
+    level = fake.HardwareCompatibilityLevel.AMPERE_PLUS
+    assert f"IBuilderConfig.hardware_compatibility_level = {level}" in fake.done
+    assert f"set_flag({fake.BuilderFlag.VERSION_COMPATIBLE!r},)" in fake.done
+    with pytest.raises(UsageError, match="for the GPU that is here"):
+        build_engine(exported / bundle.VISION, PICTURES, TENSORRT, Options(gpus=("8.6",)))
+
+
+@pytest.mark.parametrize("stored", [None, b"measured before", b"of another GPU"])
+def test_the_timing_cache_of_tensorrt_is_kept(exported, fake, tmp_path, stored):
+    path = tmp_path / "timing.cache"
+    if stored:
+        path.write_bytes(stored)
+    build_engine(exported / bundle.VISION, PICTURES, TENSORRT, Options(timing_cache=path))
+    assert path.read_bytes() == b"measured"
+    caches = fake.done.count("new ITimingCache")
+    assert caches == (3 if stored == b"of another GPU" else 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "said"),
+    [
+        ("parse_from_file", GateFailed, "cannot read vision_model.onnx"),
+        ("add_optimization_profile", GateFailed, "refuses the shapes.*told to fail"),
+        ("build_serialized_network", GateFailed, "cannot build vision_model.onnx.*told to fail"),
+        ("Builder", MissingDependency, "cannot start"),
+    ],
+)
+def test_what_fails_in_tensorrt_is_an_error_of_ours(exported, fake, step, error, said):
+    fake.__dict__["failing"] = step
+    with pytest.raises(error, match=said):
         build_engine(exported / bundle.VISION, PICTURES, TENSORRT)

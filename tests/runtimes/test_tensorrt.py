@@ -268,6 +268,12 @@ def test_rtx_is_asked_first_whether_the_engine_is_valid(monkeypatch, exported, t
     assert "new ICudaEngine" not in trt.done
 
 
+def test_a_runtime_that_is_a_null_pointer(folder, fake):
+    fake.__dict__["failing"] = "Runtime"
+    with pytest.raises(MissingDependency, match="cannot start"):
+        TensorRTRuntime(folder)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_driver_tensorrt_is_not_even_imported(exported, tmp_path):
     """In a process of its own: a crash would take this one along."""
