@@ -11,24 +11,29 @@
     tokenizer.json              with tokenizer_config.json and special_tokens_map.json
     classes.json                class names and the logit scale, where the bundle classifies
     class_features.npy          their text features [classes, dim], float32, unit norm
+    tensorrt/*.engine           engines, if they were built; loading one runs code that is in it
     manifest.json               where it comes from, how it was checked, sha256 of every file
     README.md                   the model card
 
 The folder is enough by itself: onnxruntime, numpy and Pillow run it, without radapter or torch.
-Nothing in it depends on when or where it was made: the same weights give the same bytes.
+Nothing in it depends on when or where it was made: the same weights give the same bytes. Engines
+are the exception: theirs depend on what built them, and the manifest says how long that took.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from radapter.errors import BrokenInput
-from radapter.run import file_hash
+from radapter.run import file_hash, new_folder
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -125,6 +130,29 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def changing(folder: Path | str) -> Iterator[Path]:
+    """A copy of a bundle to add files to; at the end it takes the bundle's place, or vanishes on an
+    error. The caller ends with `write_manifest`, and unlinks a file before writing it anew: the
+    copy is made of links where the disk has them.
+    """
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    folder = Path(folder)
+    with new_folder(folder) as temporary:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.copytree(path, temporary / path.name, copy_function=link)
+            elif path.name not in (MANIFEST, CARD):
+                link(str(path), str(temporary / path.name))
+        yield temporary
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -286,7 +314,7 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
         f"`{TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
         "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
         f"{_further(facts)}"
-        f"{labels}"
+        f"{labels}{_engines(facts.get('engines', []))}"
         "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
         "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
         "mis-decoded text, control characters, and a capital sigma at the end of a word.\n\n"
@@ -298,3 +326,34 @@ def _card(folder: Path, facts: Mapping[str, Any]) -> str:
         + "\n\n## Licence\n\n"
         "The licence and the limits of use are those of the base model and of the data.\n"
     )
+
+
+def _engines(engines: Sequence[Mapping[str, Any]]) -> str:
+    """The model card's passage on engines; nothing if there are none."""
+    if not engines:
+        return ""
+    rows = [
+        f"| `{e['file']}` | {e['precision']} | {flavour_title(e)} | {built_for(e)} |"
+        for e in engines
+    ]
+    return (
+        "TensorRT engines, each for the version and the GPUs named here only. They were built, but "
+        "not run, before this card was written. Loading an engine runs code that is in it: load "
+        "none from a source that you do not trust.\n\n"
+        "| engine | precision | built with | for |\n| --- | --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n\n"
+    )
+
+
+def flavour_title(engine: Mapping[str, Any]) -> str:
+    """`TensorRT-RTX 1.7.1.116`."""
+    name = {"rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[engine["flavour"]]
+    return f"{name} {engine['version']}"
+
+
+def built_for(engine: Mapping[str, Any]) -> str:
+    """The GPUs that an engine of the manifest was built for, in words."""
+    if "gpu" in engine:
+        return f"{engine['gpu']['name']} ({engine['gpu']['compute_capability']})"
+    return f"compute capability {', '.join(engine['target_gpus'])}"

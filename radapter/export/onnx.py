@@ -14,6 +14,7 @@ from torch import Tensor
 from radapter import __version__, bundle, models
 from radapter.errors import UsageError
 from radapter.export import graphs
+from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
@@ -38,6 +39,7 @@ def export_bundle(
     sample: Sample | None = None,
     classifier: Mapping[str, Any] | None = None,
     from_bytes: bool = False,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
@@ -61,6 +63,8 @@ def export_bundle(
         classifier: classes, in the form of `classes`; writes a file that gives their
             probabilities, too.
         from_bytes: write a file that takes pictures as bytes, too; a classifier takes them then.
+        gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
+            manifest. Without one, the manifest says that the bundle is not verified.
 
     Returns:
         The manifest.
@@ -122,7 +126,11 @@ def export_bundle(
         if classifier is not None:
             own["classifier"] = list(classifier["names"])
         portable = {key: _portable(value) for key, value in facts.items()}
-        return bundle.write_manifest(temporary, {**portable, **own})
+        facts = {**portable, **own, "verified": gate is not None}
+        manifest = bundle.write_manifest(temporary, facts)
+        if gate is not None:  # on what will be deployed
+            manifest = bundle.write_manifest(temporary, facts | {"parity": gate(temporary)})
+        return manifest
 
 
 def plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -159,19 +160,36 @@ def open_bundle(
     runtime = OnnxRuntime(folder, provider, weights_hash=weights_hash)  # checks every file
     manifest = bundle.read_manifest(folder)
     preprocessing = read_preprocessing(folder)
-    cfg = PreprocessCfg(**(preprocessing | {"size": tuple(preprocessing["size"])}))
     classes = bundle.read_classes(folder)
     return OpenModel(
         name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",
         runtime,
         BundleTokenizer(folder, manifest),
-        image_transform_v2(cfg, is_train=False),
+        _transform(preprocessing),
         preprocessing,
         classes={"names": classes[0], "features": torch.from_numpy(classes[1])}
         if classes
         else None,
         **more,
     )
+
+
+def from_bundle_preprocessing(folder: Path, loaded: LoadedModel) -> OpenModel:
+    """A loaded model that prepares pictures as a bundle states it.
+
+    Raises:
+        BrokenInput: the bundle does not state it in a form that radapter writes.
+    """
+    preprocessing = read_preprocessing(folder)
+    return dataclasses.replace(
+        from_loaded(loaded), preprocess=_transform(preprocessing), preprocessing=preprocessing
+    )
+
+
+def _transform(preprocessing: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    cfg = PreprocessCfg(**(preprocessing | {"size": tuple(preprocessing["size"])}))
+    transform: Callable[[Image.Image], Tensor] = image_transform_v2(cfg, is_train=False)
+    return transform
 
 
 class BundleTokenizer:

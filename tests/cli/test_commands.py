@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from radapter import merging, models
@@ -262,6 +263,9 @@ def test_info_says_what_really_loads(cli):
     facts = json.loads(cli("info", "--json").out)
     assert facts["runtimes"]["torch"] == "loads"
     assert "CPUExecutionProvider" in facts["runtimes"]["onnx"]
+    assert "TensorRT" in facts["runtimes"]
+    if sys.platform == "linux":
+        assert "builds engines" in facts["runtimes"]["TensorRT-RTX"]
     assert "emoji-shifts" in facts["suites"]
     assert "emoji" in facts["recipes"]
     assert facts["versions"]["radapter"]
@@ -349,3 +353,46 @@ def test_merged_model_loads_in_open_clip(cli, merged):
 
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{merged.merged()}")
     assert models.weights_hash(model.state_dict()) == models.load(merged.merged()).weights_hash
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
+def test_export_with_engines(cli, exported):
+    run = Run(exported.parents[1])
+    outcome = cli("export", "--trt", "--trt-flavour", "rtx", "--dry-run")
+    assert "tensorrt/vision_model.rtx.engine" in outcome.out
+    assert not (exported / "tensorrt").exists()
+    arguments = ("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "sm86")
+    outcome = cli(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["built"] == ["tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"]
+    assert not result["written"]
+    vision = result["manifest"]["engines"][1]
+    assert vision["target_gpus"] == ["8.6"]
+    assert vision["profile"]["pixel_values"]["max"][0] == run.recipe().optimisation.batch_size
+    assert cli(*arguments).out.startswith("Up to date")
+    outcome = cli("export", "--trt", "--trt-gpu", "8.6", "--trt-gpu", "8.9", "--trt-flavour", "rtx")
+    assert "for compute capability 8.6, 8.9; not run" in outcome.out
+    # without --trt, engines stay where the ONNX files are up to date
+    assert cli("export").out.startswith("Up to date")
+    assert (exported / "tensorrt" / "vision_model.rtx.engine").is_file()
+    assert cli("eval", "--runtime", "onnx").code == 0
+    if not torch.cuda.is_available():  # built, but nothing here runs them
+        outcome = cli("eval", "--runtime", "tensorrt")
+        assert outcome.code == 5
+        assert "No NVIDIA driver" in outcome.err
+        outcome = cli("eval", "--runtime", "all", "--json")
+        assert outcome.code == 0, outcome.err
+        assert "tensorrt is not scored: No NVIDIA driver" in outcome.err
+        (scored,) = json.loads(outcome.out)["results"]
+        assert list(scored["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
+        assert list(scored["parities"]) == ["onnx"]
+
+
+def test_engines_that_are_not_there(cli, exported):
+    outcome = cli("eval", "--runtime", "tensorrt")
+    assert outcome.code == 4
+    assert "Type first: radapter export --trt" in outcome.err
+    outcome = cli("eval", "--runtime", "onnx-cuda")
+    assert outcome.code == 5
+    assert "CUDAExecutionProvider" in outcome.err
