@@ -87,7 +87,10 @@ def evaluate_suite(found: Run, suite: Any, runtime: RuntimeChoice | None) -> dic
             console.note(f"{name} is not scored: {why}")
         if runtime not in (None, RuntimeChoice.all):
             names = [runtime.value]
-        candidates += [(name, open_engine(folder, name), merged) for name in names]
+        for name in names:
+            opened_engine = open_engine(folder, name)
+            console.note(f"{name}: served by {opened_engine.provenance['provider']}")
+            candidates.append((name, opened_engine, merged))
     done: dict[str, evaluation.Evaluation] = {}
     with console.progress(f"{suite.name}") as update:
         for label, engine, model in candidates:

@@ -77,6 +77,8 @@ class OnnxRuntime:
         MissingDependency: onnxruntime or the provider is not there, or would not do the work.
     """
 
+    name = "onnx"
+
     def __init__(
         self,
         folder: Path | str,
