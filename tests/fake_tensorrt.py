@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -334,8 +335,23 @@ def fake_cuda(monkeypatch, trt: Fake) -> None:
         trt.__dict__["recording"] = None
         trt.done.append("capture")
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
+
+
+def load_fake(monkeypatch, trt: Fake) -> None:
+    """Put the fake in the library's place, with a GPU for it."""
+    from radapter.runtimes import tensorrt
+
+    version = next(v for v in VERSIONS if Fake(v).__version__ == trt.__version__)
+    log = functools.cache(flavours.logger.__wrapped__)  # the real one keeps its logger
+    monkeypatch.setattr(flavours, "logger", log)
+    monkeypatch.setattr(flavours, "load", lambda flavour: trt)
+    monkeypatch.setattr(flavours, "installed", lambda: [flavours.FLAVOURS[VERSIONS[version]]])
+    monkeypatch.setattr(cuda, "gpu", lambda index: GPU)
+    monkeypatch.setattr(tensorrt, "cuda_device", lambda index: torch.device("cpu"))
+    fake_cuda(monkeypatch, trt)

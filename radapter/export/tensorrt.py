@@ -167,6 +167,8 @@ def build_engines(
         key = wanted | {
             "onnx": source.onnx,
             "onnx_sha256": manifest["files"][source.onnx],
+            # Of its weights, where they are too large for one file.
+            "data_sha256": manifest["files"].get(f"{source.onnx}.data"),
             "profile": plain(source.profile),
         }
         if force or not key.items() <= present.get(name, {}).items():

@@ -59,7 +59,9 @@ def check_engine(
     """
     flavour = flavours.FLAVOURS[entry["flavour"]]
     again = f"Type: radapter export --trt --trt-flavour {flavour.name}"
-    if manifest["files"].get(entry["onnx"]) != entry["onnx_sha256"]:
+    files, onnx = manifest["files"], entry["onnx"]
+    hashes = files.get(onnx), files.get(f"{onnx}.data")
+    if hashes != (entry["onnx_sha256"], entry.get("data_sha256")):
         raise BrokenInput(
             f"{entry['file']} is stale: {entry['onnx']} is not the file that it was built from. "
             f"{again}"

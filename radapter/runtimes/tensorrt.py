@@ -60,27 +60,31 @@ class TensorRTRuntime:
     ) -> None:
         folder = Path(folder)
         manifest = bundle.verify(folder, weights_hash=weights_hash)
-        entries = choose_engines(folder, manifest, flavour, precision)
-        index = torch.device(device).index or 0
-        # Before anything of TensorRT: without a driver some versions crash the process.
-        gpu = cuda.gpu(index)
-        chosen = flavours.FLAVOURS[entries["vision_model"]["flavour"]]
-        trt = flavours.load(chosen)
+        self.device, index = device, torch.device(device).index or 0
         try:
+            entries = choose_engines(folder, manifest, flavour, precision)
+            # Before anything of TensorRT: without a driver some versions crash the process.
+            gpu = cuda.gpu(index)
+            if not torch.cuda.is_available():
+                raise MissingDependency(
+                    f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "
+                    "finds: install one that is built with CUDA."
+                )
+            chosen = flavours.FLAVOURS[entries["vision_model"]["flavour"]]
+            trt = flavours.load(chosen)
             for entry in entries.values():
                 check_engine(entry, manifest, trt, gpu)
             self.precision = str(entries["vision_model"]["precision"])
             self.logit_scale = float(manifest["logit_scale"])
+            with torch.cuda.device(index):
+                self._towers = {
+                    tower: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
+                    for tower, entry in entries.items()
+                }
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenInput(
                 f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
             ) from None
-        self.device = device
-        with torch.cuda.device(index):
-            self._towers = {
-                tower: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
-                for tower, entry in entries.items()
-            }
         self.provenance: dict[str, Any] = {
             "weights_hash": manifest.get("weights_hash"),
             "provider": f"{chosen.title} {trt.__version__}",
@@ -133,8 +137,9 @@ class Tower:
             entry["profile"][self._input][end] for end in ("min", "max")
         )
         # The bytes that were hashed are those that are loaded.
+        expected = manifest["files"][self._file]
         content = (folder / self._file).read_bytes()
-        if hashlib.sha256(content).hexdigest() != manifest["files"][self._file]:
+        if hashlib.sha256(content).hexdigest() != expected:
             raise BrokenInput(f"{folder / self._file} changed while it was loaded.")
         self._flavour, self._trt, self._graphs = flavour, trt, graphs
         with flavours.listening(flavour) as log:
@@ -215,13 +220,17 @@ class Tower:
                 raise self._failed(f"refuses an input of shape {list(shape)}")
             result = tuple(self._context.get_tensor_shape(self._output))
             slot = Slot(
-                _host(shape, self._input_type),
+                self._host(shape, self._input_type),
                 torch.empty(shape, dtype=self._input_type, device=self._device),
                 torch.empty(result, dtype=self._output_type, device=self._device),
-                _host(result, self._output_type),
+                self._host(result, self._output_type),
             )
         self._slots[shape] = slot
         return slot
+
+    def _host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A buffer that the GPU can copy from and to while the CPU goes on."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._device.type == "cuda")
 
     def _bind(self, context: Any, slot: Slot) -> None:
         if not (
@@ -272,9 +281,11 @@ class Tower:
             trt.DataType.INT32: torch.int32,
             trt.DataType.INT64: torch.int64,
         }
-        self._input_type, self._output_type = (
-            types[engine.get_tensor_dtype(name)] for name in (self._input, self._output)
-        )
+        taken = types.get(engine.get_tensor_dtype(self._input))
+        given = types.get(engine.get_tensor_dtype(self._output))
+        if taken is None or given is None:
+            raise BrokenInput(f"{self._file} has inputs or outputs of a type not known here.")
+        self._input_type, self._output_type = taken, given
 
     def _failed(self, what: str) -> GateFailed:
         lines = flavours.logger(self._flavour).lines
@@ -297,11 +308,6 @@ def _rtx_context(trt: Any, engine: Any, graphs: bool) -> Any:
     if graphs:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return engine.create_execution_context(config)
-
-
-def _host(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A buffer that the GPU can copy from and to while the CPU goes on."""
-    return torch.empty(tuple(shape), dtype=dtype, pin_memory=torch.cuda.is_available())
 
 
 def cuda_device(index: int) -> torch.device:

@@ -384,6 +384,7 @@ def test_export_with_engines(cli, exported):
         outcome = cli("eval", "--runtime", "all", "--json")
         assert outcome.code == 0, outcome.err
         assert "tensorrt is not scored: No NVIDIA driver" in outcome.err
+        assert "onnx: served by CPUExecutionProvider" in outcome.err
         (scored,) = json.loads(outcome.out)["results"]
         assert list(scored["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
         assert list(scored["parities"]) == ["onnx"]

@@ -9,7 +9,7 @@ import onnx
 import onnx_precisions as precisions
 import pytest
 import torch
-from fake_tensorrt import GPU, VERSIONS, Fake
+from fake_tensorrt import GPU, VERSIONS, Fake, load_fake
 from onnx import TensorProto, helper
 from tiny_bundle import FACTS, make
 
@@ -280,11 +280,8 @@ def test_tensorrt_is_not_asked_for_a_builder_without_a_gpu(exported, monkeypatch
 def fake(request, monkeypatch):
     """TensorRT 10 or 11, neither of which can be installed here; its names are real."""
     trt = Fake(request.param)
-    flavours.logger.cache_clear()
-    monkeypatch.setattr(flavours, "load", lambda flavour: trt)
-    monkeypatch.setattr(flavours.cuda, "gpu", lambda index: GPU)
-    yield trt
-    flavours.logger.cache_clear()
+    load_fake(monkeypatch, trt)
+    return trt
 
 
 def test_tensorrt_is_asked_for_a_strongly_typed_network_and_no_precision(exported, fake):

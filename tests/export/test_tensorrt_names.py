@@ -51,7 +51,7 @@ HOLDS = {
 }
 # Plain values that the library's calls give: no attribute of them is the library's.
 VALUES = {"strong", "targets", "target", "names", "modes", "types", "validity", "result", "levels",
-          "members", "known", "facts", "what"}  # fmt: skip
+          "members", "known", "facts", "what", "taken", "given"}  # fmt: skip
 # Names that TensorRT-RTX alone has, and the functions, entered for that flavour only, that may use
 # them.
 RTX_ONLY = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_tensorrt
 import pytest
 import torch
-from fake_tensorrt import GPU, VERSIONS, Fake, with_engines
+from fake_tensorrt import GPU, VERSIONS, Fake, load_fake, with_engines
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
@@ -50,28 +50,6 @@ def fake(monkeypatch, version):
     trt = Fake(version)
     load_fake(monkeypatch, trt)
     return trt
-
-
-def load_fake(monkeypatch, trt):
-    flavours.logger.cache_clear()
-    monkeypatch.setattr(flavours, "load", lambda flavour: trt)
-    monkeypatch.setattr(cuda, "gpu", lambda index: GPU)
-    monkeypatch.setattr(runtime, "cuda_device", lambda index: torch.device("cpu"))
-    fake_tensorrt.fake_cuda(monkeypatch, trt)
-    monkeypatch.setattr(
-        flavours, "installed", lambda: [flavours.FLAVOURS[VERSIONS[version_of(trt)]]]
-    )
-
-
-def version_of(trt):
-    return next(v for v in VERSIONS if Fake(v).__version__ == trt.__version__)
-
-
-@pytest.fixture(autouse=True)
-def _own_logger():
-    """A logger of the fake must not outlive its test."""
-    yield
-    flavours.logger.cache_clear()
 
 
 @pytest.fixture
@@ -166,10 +144,12 @@ def test_a_changed_engine_is_not_loaded(folder, fake, version):
 
 def test_an_engine_of_another_onnx_file_is_stale(folder, fake):
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["engines"][1]["onnx_sha256"] = "0" * 64
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BrokenInput, match="stale.*radapter export --trt"):
-        TensorRTRuntime(folder)
+    fresh = manifest["engines"][1].copy()
+    for change in ({"onnx_sha256": "0" * 64}, {"data_sha256": "0" * 64}):
+        manifest["engines"][1] = fresh | change
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(BrokenInput, match="stale.*radapter export --trt"):
+            TensorRTRuntime(folder)
     assert not fake.done
 
 
@@ -266,6 +246,32 @@ def test_rtx_is_asked_first_whether_the_engine_is_valid(monkeypatch, exported, t
     with pytest.raises(BrokenInput, match="invalid on this machine"):
         TensorRTRuntime(with_engines(exported, tmp_path / "bundle", "rtx"))
     assert "new ICudaEngine" not in trt.done
+
+
+def test_a_torch_without_cuda(folder, fake, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MissingDependency, match="does not use the NVIDIA Fake 4090"):
+        TensorRTRuntime(folder)
+    assert not fake.done
+
+
+@pytest.mark.parametrize("key", ["precision", "profile", "version", "onnx", "flavour", "file"])
+def test_a_manifest_with_a_hole(folder, fake, key):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["engines"]:
+        del entry[key]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BrokenInput, match="is damaged"):
+        TensorRTRuntime(folder)
+
+
+def test_an_engine_that_the_manifest_does_not_hash(folder, fake):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["engines"]:
+        entry["file"] = "../../etc/passwd"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BrokenInput, match="is damaged"):
+        TensorRTRuntime(folder)
 
 
 def test_a_runtime_that_is_a_null_pointer(folder, fake):
