@@ -93,7 +93,13 @@ def _samples(recipe: Recipe) -> tuple[list[tuple[Suite, Opened]], list[str]]:
             notes.append(f"not compared on {suite.name}: {str(error).splitlines()[-1]}")
     if not samples:
         suite = _own_suite(recipe)
-        samples.append((suite, _sampled(suite.open(), recipe.export.verify, recipe.seed)))
+        try:
+            samples.append((suite, _sampled(suite.open(), recipe.export.verify, recipe.seed)))
+        except BrokenInput as error:
+            raise BrokenInput(
+                f"{error}\nThere is no data to compare the exported files on. --no-verify exports "
+                "without, and the manifest says so."
+            ) from None
     return samples, notes
 
 

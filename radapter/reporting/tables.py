@@ -19,8 +19,6 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     """A header, a table with a column a model, and the parity of the engines that took part."""
     yield from _scores(result | {"models": _shown(result["models"])})
     yield from parity_tables(result["parity"])
-    for label, why in result.get("left_out", {}).items():
-        yield Text(f"{label} does not run here: {why}", style="dim")
 
 
 def _shown(models: dict[str, Any]) -> dict[str, Any]:

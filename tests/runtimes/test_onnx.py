@@ -125,7 +125,9 @@ def test_a_provider_that_falls_back_is_refused(exported, monkeypatch):
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, providers, **more: real(
+            path, options, providers=["CPUExecutionProvider"], **more
+        ),
     )
     with pytest.raises(MissingDependency, match="but serves vision_model"):
         OnnxRuntime(exported, "CUDAExecutionProvider")
@@ -173,10 +175,11 @@ def test_tensorrt_in_onnxruntime_is_told_shapes_and_precision(exported):
     assert options["trt_profile_max_shapes"] == "pixel_values:64x3x32x32"
     assert options["trt_fp16_enable"] == "False"
     assert tensorrt_options(manifest, bundle.TEXT)["trt_profile_min_shapes"] == "input_ids:1x2"
-    changed = {**manifest, "max_batch": 8, "precision": "fp16", "text_length": "fixed"}
-    assert tensorrt_options(changed, bundle.TEXT)["trt_profile_min_shapes"] == "input_ids:1x77"
-    assert tensorrt_options(changed, bundle.TEXT)["trt_profile_max_shapes"] == "input_ids:8x77"
-    assert tensorrt_options(changed, bundle.TEXT)["trt_fp16_enable"] == "True"
+    changed = {**manifest, "max_batch": 128, "text_length": "fixed"}
+    text = tensorrt_options(changed, bundle.in_precision(bundle.TEXT, "fp16"))
+    assert text["trt_profile_min_shapes"] == "input_ids:1x77"
+    assert text["trt_profile_max_shapes"] == "input_ids:128x77"
+    assert text["trt_fp16_enable"] == "True"
 
 
 def test_tensorrt_without_its_libraries_is_refused(exported, monkeypatch):
@@ -185,7 +188,7 @@ def test_tensorrt_without_its_libraries_is_refused(exported, monkeypatch):
     real = onnxruntime.InferenceSession
     asked = []
 
-    def fall_back(path, options, providers):
+    def fall_back(path, options, providers, **more):
         asked.append(providers)
         return real(path, options, providers=[CPU])
 
