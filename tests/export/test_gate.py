@@ -1,4 +1,4 @@
-"""The gate bites: each way in which exports go wrong elsewhere is caught; nothing is left behind."""
+"""The gate bites: each way in which exports go wrong elsewhere is caught and leaves nothing."""
 
 import copy
 import functools
