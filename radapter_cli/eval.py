@@ -150,9 +150,9 @@ def eval_command(
             side_by_side(found, chosen, runtime, tolerance or [], cache) for chosen in suites
         ]
     for result in results:
-        for label, model in result["models"].items():
-            if "provider" in model["provenance"]:
-                console.note(f"{label}: served by {model['provenance']['provider']}")
+        for label, scored in result["models"].items():
+            if "provider" in scored["provenance"]:
+                console.note(f"{label}: served by {scored['provenance']['provider']}")
         for label, why in result["left_out"].items():
             console.note(f"{label} does not run here: {why}")
     if not as_json:
