@@ -16,7 +16,11 @@ BUSY = 0.25  # of the cores, before anything was measured
 
 def bench_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     """A table with a group of rows for each tower and batch, and what is to be known with it."""
-    yield Text(f"{result['model']}, on {_machine(result['machine'])}", style="bold")
+    yield Text(
+        f"{result['model']}, texts of {result['text_length']} tokens, on "
+        f"{_machine(result['machine'])}",
+        style="bold",
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for title in ("threads", "median", "p95", "per second", "speed", "cosine"):
@@ -26,8 +30,7 @@ def bench_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         return case["tower"], case["batch"]
 
     for (tower, batch), cases in groupby(result["cases"], group):
-        of = f" of {result['text_length']} tokens" if tower == "texts" else ""
-        table.add_row(Text(f"{tower}{of}, batch {batch}", style="italic"))
+        table.add_row(Text(f"{tower}, batch {batch}", style="italic"))
         for case in cases:
             table.add_row(*map(Text, _row(case)))
     yield table
