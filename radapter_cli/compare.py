@@ -36,6 +36,8 @@ def compare(
 
     Numbers of another base model, protocol or test data are marked with the reason and ranked only
     among themselves. A row for each alpha that was evaluated, and the zero-shot model beside them.
+    Under runs that differ in seed alone stands their mean with its standard deviation, and under
+    runs on several of CoOp's sets, if all have the same seeds, the mean over sets.
 
     [bold]Examples[/]
 
@@ -53,9 +55,10 @@ def compare(
             )
     found = list({run.path.resolve(): run for run in (find(Path(name)) for name in runs)}.values())
     with console.status("reading"):
-        from radapter.reporting import comparison, comparison_tables
+        from radapter.reporting import averages, comparison, comparison_tables
 
         compared = comparison.compare_runs(found)
+        averages.add_averages(compared)
     for path in out or []:
         write_atomic(path, comparison_tables.WRITERS[path.suffix](compared))
     if as_json:

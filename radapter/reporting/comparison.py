@@ -28,6 +28,10 @@ SHARE = re.compile(r"accuracy|.*_r\d+")
 """Metrics that are shares from 0 to 1 and better when larger; only those are ranked"""
 NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
+OF_THE_SETS = ("dataset_templates", "harmonic_means")
+"""What of a protocol names the data sets, so that it differs where they do"""
+HARMONIC = "harmonic mean"
+"""Stands in the place of a role for that of two roles, in a result that has one"""
 FACTS = ("run", "method", "base_model", "base_hash", "data", "alpha", "trained_parameters",
          "stored_bytes", "steps", "seconds", "peak_memory_bytes", "memory_of")  # fmt: skip
 """`data` is what was trained on; `seconds` is the time of training. `memory_of` says what took the
@@ -43,6 +47,8 @@ class Number:
     group: str = "a"
     mark: str = ""
     """`best`, `noise` (not told from the best) or nothing"""
+    deviation: float | None = None
+    """Of a mean: the standard deviation over its seeds (n - 1)"""
 
 
 @dataclass
@@ -55,6 +61,12 @@ class Row:
     """By suite: the facts that decide what its numbers may be compared with"""
     numbers: dict[tuple[str, str, str], Number] = field(default_factory=dict)
     """By (suite, role, metric)"""
+    recipe: Recipe | None = None
+    """What the run was trained by, or the first run that has this zero-shot model"""
+    partial: set[tuple[str, str]] = field(default_factory=set)
+    """(suite, role) where a data set has other than its published counts"""
+    halves: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By suite: the roles that its harmonic mean is of"""
 
     @property
     def is_zero_shot(self) -> bool:
@@ -62,14 +74,36 @@ class Row:
 
 
 @dataclass
+class Average(Row):
+    """The mean of rows that differ in seed alone, or in seed and set of CoOp's."""
+
+    of: list[int] = field(default_factory=list)
+    """Places in `Comparison.rows`"""
+    seeds: list[int] = field(default_factory=list)
+    """None of them if it is the zero-shot model's"""
+    sets: list[str] = field(default_factory=list)
+    """None if all are of one set"""
+
+
+@dataclass
 class Comparison:
     rows: list[Row]
+    averages: list[Average] = field(default_factory=list)
     reasons: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """By (suite, role, group): how that group differs from group a"""
     notes: list[str] = field(default_factory=list)
 
     def suites(self) -> list[str]:
         return list(dict.fromkeys(key[0] for row in self.rows for key in row.numbers))
+
+    def models(self) -> list[tuple[str, Row]]:
+        """All that stands in a table with its number there: rows, each average under its last."""
+        shown: list[tuple[str, Row]] = []
+        for i, row in enumerate(self.rows):
+            shown.append((f"{i + 1}", row))
+            under = [(f"M{n}", mean) for n, mean in enumerate(self.averages, 1) if mean.of[-1] == i]
+            shown += under
+        return shown
 
     def columns(self, suite: str) -> list[tuple[str, str, str]]:
         """The suite's numbers in the order in which the results have them, metric by metric."""
@@ -114,10 +148,11 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 def _rows(run: Run) -> list[Row]:
     facts = _facts(run)
     by_alpha: dict[float, Row] = {}
-    zero = Row(_zero_shot(facts))
+    recipe = run.recipe()
+    zero = Row(_zero_shot(facts), recipe=recipe)
     for result in _results(run):
         suite, alpha = result["suite"], result["alpha"]
-        row = by_alpha.setdefault(alpha, Row(facts | {"alpha": alpha}))
+        row = by_alpha.setdefault(alpha, Row(facts | {"alpha": alpha}, recipe=recipe))
         if suite in row.settings:
             continue
         models = result["models"]
@@ -126,7 +161,7 @@ def _rows(run: Run) -> list[Row]:
         if "zero-shot" in models and suite not in zero.settings:
             _take(zero, result, models["zero-shot"], facts["base_hash"])
     rows = [by_alpha[alpha] for alpha in sorted(by_alpha)]
-    return [*([zero] if zero.numbers else []), *(rows or [Row(facts)])]
+    return [*([zero] if zero.numbers else []), *(rows or [Row(facts, recipe=recipe)])]
 
 
 def _joined(known: Row, row: Row) -> bool:
@@ -140,6 +175,8 @@ def _joined(known: Row, row: Row) -> bool:
         return False
     known.settings |= row.settings
     known.numbers |= row.numbers
+    known.partial |= row.partial
+    known.halves |= row.halves
     return True
 
 
@@ -154,6 +191,7 @@ def _results(run: Run) -> Iterator[dict[str, Any]]:
             for model in result["models"].values():
                 for role in model["roles"].values():
                     [model["datasets"][name]["fingerprint"] for name in role["datasets"]]
+                [mean["of"][1] for mean in model.get("harmonic_means", {}).values()]
             result["suite"], result["protocol"].items(), float(result["alpha"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise BrokenInput(f"{path} is damaged: remove it and evaluate again.") from None
@@ -171,7 +209,19 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
             for role, facts in model["roles"].items()
         },
     }
-    for role, facts in model["roles"].items():
+    places = dict(model["roles"])
+    # A run that trained on one of a suite's sets has one harmonic mean, of two roles.
+    means = list(model.get("harmonic_means", {}).values())
+    of = {tuple(facts["datasets"]): role for role, facts in places.items()}
+    pair = [of[name,] for name in means[0]["of"] if (name,) in of] if len(means) == 1 else []
+    if len(pair) == 2:
+        row.halves[suite] = (pair[0], pair[1])
+        places[HARMONIC] = means[0]
+        data = row.settings[suite]["data"]
+        data[HARMONIC] = data[pair[0]] | data[pair[1]]
+    for role, facts in places.items():
+        if any(model["datasets"][name].get("partial") for name in facts.get("datasets", ())):
+            row.partial.add((suite, role))
         for metric, item in facts.items():
             if isinstance(item, dict) and isinstance(item.get("value"), int | float):
                 low_high = item.get("interval")
@@ -274,6 +324,8 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
         reasons.append(f"another base model ({other['base'][:8]}, not {first['base'][:8]})")
     ours, theirs = first["protocol"], other["protocol"]
     keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    if list(first["data"]) != list(other["data"]):
+        keys = [key for key in keys if key not in OF_THE_SETS]
     reasons += [
         f"another protocol: {key} {_brief(theirs.get(key))}, not {_brief(ours.get(key))}"
         for key in keys

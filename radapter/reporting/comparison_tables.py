@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from radapter.reporting.comparison import FACTS, SHARE, Comparison, Number, Row
+from radapter.reporting.comparison import FACTS, SHARE, Average, Comparison, Number, Row
 from radapter.reporting.curves import TITLES
 
 SCHEMA_VERSION = 1
@@ -27,16 +27,22 @@ LEGEND = (
     "* leads its group by more than the interval of the difference; ~ is the best or not told "
     "from it: within noise."
 )
+MEANS = (
+    "M: the mean of runs that differ in seed alone, or in seed and set. sd is the standard "
+    "deviation over seeds (n - 1); over sets, that of each seed's mean. A harmonic mean there is "
+    "that of the two means, as CoCoOp and MaPLe have it, not the mean of harmonic means."
+)
 
 
 def tables(comparison: Comparison) -> Iterator[RenderableType]:
     """The runs, then a table for each suite, for a terminal."""
-    yield _table(HEADER, [_described(i, row) for i, row in enumerate(comparison.rows, 1)])
+    yield _table(HEADER, [_described(*model) for model in comparison.models()])
     for suite in comparison.suites():
-        for first in range(0, len(comparison.rows), ABREAST):
-            chosen = range(first, min(first + ABREAST, len(comparison.rows)))
+        models = comparison.models()
+        for first in range(0, len(models), ABREAST):
+            chosen = models[first : first + ABREAST]
             yield Text(f"\n{suite}, by the number of the run", style="bold")
-            header = ["", *(f"#{i + 1}" for i in chosen)]
+            header = ["", *(_heading(number) for number, _ in chosen)]
             yield _table(header, list(_numbers(comparison, suite, chosen)), left=1)
     yield from (Text(line, style="dim") for line in footnotes(comparison))
 
@@ -45,6 +51,8 @@ def footnotes(comparison: Comparison) -> Iterator[str]:
     """What the marks mean, what is not comparable and why, what is missing."""
     if comparison.suites():
         yield LEGEND
+    if comparison.averages:
+        yield MEANS
     # One line for one reason, however many roles it holds for.
     roles: dict[tuple[str, str, str], list[str]] = {}
     for (suite, role, group), reason in comparison.reasons.items():
@@ -56,56 +64,85 @@ def footnotes(comparison: Comparison) -> Iterator[str]:
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Everything as plain data; shares from 0 to 1."""
-    rows = []
-    for row in comparison.rows:
-        numbers = [
-            {
-                "suite": suite,
-                "role": role,
-                "metric": metric,
-                "value": number.value,
-                "interval": number.interval,
-                "group": number.group,
-                "mark": number.mark or None,
-            }
-            for (suite, role, metric), number in row.numbers.items()
-        ]
-        rows.append(row.facts | {"numbers": numbers})
+    rows = [row.facts | {"numbers": _plain(row)} for row in comparison.rows]
+    averages = [
+        {
+            "average_of": _names(comparison, average),
+            "seeds": average.seeds,
+            "sets": average.sets,
+            **average.facts,
+            "numbers": _plain(average),
+        }
+        for average in comparison.averages
+    ]
     not_comparable = [
         {"suite": suite, "role": role, "group": group, "reason": reason}
         for (suite, role, group), reason in comparison.reasons.items()
     ]
-    return {"runs": rows, "not_comparable": not_comparable, "notes": comparison.notes}
+    return {
+        "runs": rows,
+        "averages": averages,
+        "not_comparable": not_comparable,
+        "notes": comparison.notes,
+    }
+
+
+def _plain(row: Row) -> list[dict[str, Any]]:
+    return [
+        {
+            "suite": suite,
+            "role": role,
+            "metric": metric,
+            "value": number.value,
+            "interval": number.interval,
+            "deviation": number.deviation,
+            "group": number.group or None,
+            "mark": number.mark or None,
+        }
+        for (suite, role, metric), number in row.numbers.items()
+    ]
+
+
+def _names(comparison: Comparison, row: Row) -> list[str]:
+    """Of an average, the runs that it is of; the zero-shot model is `zero-shot`."""
+    places = row.of if isinstance(row, Average) else []
+    return [comparison.rows[place].facts["run"] or "zero-shot" for place in places]
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A line a model; four columns a number: value, low and high end (shares), group."""
+    """A line a model or average; five columns a number: value, low and high end of its interval,
+    standard deviation over seeds (of averages), group; shares."""
     keys = [key for suite in comparison.suites() for key in comparison.columns(suite)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    parts = ("", " low", " high", " group")
-    writer.writerow([*FACTS, *(" ".join(key) + part for key in keys for part in parts)])
-    for row in comparison.rows:
-        cells = [row.facts[name] for name in FACTS]
+    parts = ("", " low", " high", " deviation", " group")
+    names = (" ".join(key) + part for key in keys for part in parts)
+    writer.writerow([*FACTS, "average_of", *names])
+    for _, row in comparison.models():
+        cells = [*(row.facts[name] for name in FACTS), " ".join(_names(comparison, row))]
         for key in keys:
             number = row.numbers.get(key)
             low, high = (number.interval if number else None) or ("", "")
-            cells += [number.value, low, high, number.group] if number else [""] * len(parts)
+            cells += (
+                [number.value, low, high, number.deviation, number.group]
+                if number
+                else [""] * len(parts)
+            )
         writer.writerow(cells)
     return stream.getvalue()
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The tables of `tables`, as Markdown."""
-    described = [_described(i, row) for i, row in enumerate(comparison.rows, 1)]
+    models = comparison.models()
+    described = [_described(*model) for model in models]
     lines = _markdown(HEADER, described, left=5)
     for suite in comparison.suites():
-        everything = range(len(comparison.rows))
         rows = [
             [f"**{cells[0]}**", *cells[1:]] if not any(cells[1:]) else cells
-            for cells in _numbers(comparison, suite, everything)
+            for cells in _numbers(comparison, suite, models)
         ]
-        header = [suite, *(f"#{i + 1}" for i in everything)]
+        header = [suite, *(_heading(number) for number, _ in models)]
         lines += ["", *_markdown(header, rows, left=1)]
     for line in footnotes(comparison):
         lines += ["", _escaped(line)]
@@ -124,12 +161,16 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 # ---------------------------------------------------------------- cells
 
 
-def _described(number: int, row: Row) -> list[str]:
+def _heading(number: str) -> str:
+    return number if number.startswith("M") else f"#{number}"
+
+
+def _described(number: str, row: Row) -> list[str]:
     facts = row.facts
     alpha, trained, stored = facts["alpha"], facts["trained_parameters"], facts["stored_bytes"]
     seconds, peak = facts["seconds"], facts["peak_memory_bytes"]
     return [
-        str(number),
+        number,
         facts["run"] or "-",
         facts["method"],
         f"{Path(facts['base_model']).name} ({facts['base_hash'][:8]})",
@@ -150,7 +191,9 @@ def _time(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _numbers(comparison: Comparison, suite: str, chosen: Sequence[int]) -> Iterator[list[str]]:
+def _numbers(
+    comparison: Comparison, suite: str, chosen: Sequence[tuple[str, Row]]
+) -> Iterator[list[str]]:
     """Rows of a suite's table: a metric's title, then a row a role."""
     title = ""
     for key in comparison.columns(suite):
@@ -158,7 +201,7 @@ def _numbers(comparison: Comparison, suite: str, chosen: Sequence[int]) -> Itera
             title = key[2]
             share = "" if not SHARE.fullmatch(title) else ", %"
             yield [TITLES.get(title, title.replace("_", " ") + share), *([""] * len(chosen))]
-        yield [f"  {key[1]}", *(_cell(comparison.rows[i].numbers.get(key), title) for i in chosen)]
+        yield [f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen)]
 
 
 def _cell(number: Number | None, metric: str) -> str:
@@ -169,7 +212,9 @@ def _cell(number: Number | None, metric: str) -> str:
     if number.interval:
         low, high = number.interval
         text += f" ±{scale * (high - low) / 2:.{digits}f}"
-    group = "" if number.group == "a" else f" ({number.group})"
+    if number.deviation is not None:
+        text += f" sd {scale * number.deviation:.{digits}f}"
+    group = "" if number.group in ("a", "") else f" ({number.group})"
     return text + MARKS[number.mark] + group
 
 

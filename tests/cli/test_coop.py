@@ -82,7 +82,66 @@ def test_few_shot_runs_side_by_side(cli, tiny_folder, coop, tmp_path):
     text = "\n".join(map(",".join, rows))
     assert "eurosat, all classes, 2 shots, seed 1" in text
     assert "eurosat, all classes, 2 shots, seed 2" in text
+    assert "mean of seeds 1, 2" in text
     assert cli("merge", "--alpha", "auto", "--data-root", coop).code == 0
+
+
+def test_means_over_seeds_and_sets(cli, tiny_folder, coop, tmp_path):
+    """Two sets, trained and scored once each; the other seed is a copy with other numbers."""
+    for dataset in ("stanford_cars", "dtd"):
+        release = (f"data.dataset={dataset}", "data.protocol=radapter-release")
+        run_of_coop(cli, tiny_folder, coop, "base-to-novel", *release)
+    values = {}
+    for run in list((tmp_path / "runs").iterdir()):
+        copy = shutil.copytree(run, run.with_name(f"{run.name}-2"))
+        recipe = (copy / "recipe.yaml").read_text()
+        assert "\nseed: 1\n" in recipe
+        assert "  shots_seed: 1\n" in recipe
+        recipe = recipe.replace("\nseed: 1\n", "\nseed: 2\n")
+        (copy / "recipe.yaml").write_text(recipe.replace("shots_seed: 1\n", "shots_seed: 2\n"))
+        for number, folder in enumerate((run, copy)):
+            (path,) = (folder / "eval").iterdir()
+            result = json.loads(path.read_text())
+            roles = result["models"]["alpha 0.50"]["roles"]
+            for i, role in enumerate(("in-distribution", "zero-shot")):
+                value = 0.3 + 0.2 * i + 0.1 * number + 0.04 * len(values)
+                values[folder.name, role] = roles[role]["accuracy"]["value"] = value
+            path.write_text(json.dumps(result))
+    runs = sorted((tmp_path / "runs").iterdir())
+    outs = [x for ending in ("csv", "json", "md") for x in ("--out", f"means.{ending}")]
+    outcome = cli("compare", *runs, *outs)
+    assert outcome.code == 0, outcome.err
+    assert "that of the two means, as CoCoOp and MaPLe have it" in " ".join(outcome.out.split())
+    written = json.loads((tmp_path / "means.json").read_text())
+    assert json.loads(cli("compare", *runs, "--json").out)["averages"] == written["averages"]
+    means = {tuple(mean["sets"]) + tuple(mean["seeds"]): mean for mean in written["averages"]}
+    assert len(written["averages"]) == 4  # a set, the other set, both; both zero-shot
+    mean = next(mean for key, mean in means.items() if len(key) == 4)
+    assert sorted(mean["average_of"]) == sorted(run.name for run in runs)
+    found = {n["role"]: n for n in mean["numbers"]}
+    base, novel = (
+        [values[run.name, role] for run in runs] for role in ("in-distribution", "zero-shot")
+    )
+    assert found["in-distribution"]["value"] == pytest.approx(sum(base) / 4)
+    assert found["zero-shot"]["value"] == pytest.approx(sum(novel) / 4)
+    both = 2 / (4 / sum(base) + 4 / sum(novel))
+    assert found["harmonic mean"]["value"] == pytest.approx(both)
+    zero = next(mean for mean in written["averages"] if mean["method"] == "zero-shot")
+    assert zero["average_of"] == ["zero-shot", "zero-shot"]
+    with open(tmp_path / "means.csv", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["average_of"]]
+    assert {line["run"] for line in lines} == {
+        "mean of seeds 1, 2", "mean of 2 sets", "mean of 2 sets, seeds 1, 2"
+    }  # fmt: skip
+    (line,) = [line for line in lines if line["run"] == "mean of 2 sets, seeds 1, 2"]
+    column = "base-to-novel in-distribution accuracy"
+    assert float(line[column]) == found["in-distribution"]["value"]
+    assert float(line[f"{column} deviation"]) == found["in-distribution"]["deviation"]
+    assert line[f"{column} low"] == line[f"{column} group"] == ""
+    text = (tmp_path / "means.md").read_text()
+    for word in ("| M4 | mean of 2 sets, seeds 1, 2 | r-adapter |", f"{100 * both:.1f}", " sd "):
+        assert word in text
+        assert word.strip("| ").split(" |")[0] in outcome.out
 
 
 def test_all_sets_for_a_model_without_a_run(cli, tiny_folder, coop):
