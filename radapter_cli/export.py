@@ -22,6 +22,11 @@ class PrecisionChoice(enum.StrEnum):
     int8 = "int8"
 
 
+class CheckpointChoice(enum.StrEnum):
+    open_clip = "open_clip"
+    transformers = "transformers"
+
+
 class InputChoice(enum.StrEnum):
     float = "float"
     uint8 = "uint8"
@@ -54,6 +59,20 @@ def export(
             "let the classifier do so. For onnxruntime.",
         ),
     ] = InputChoice.float,
+    checkpoint: Annotated[
+        list[CheckpointChoice] | None,
+        typer.Option(
+            help="Put the weights for such programs into the bundle, too; each is as large as both "
+            "towers in fp32. May be given twice."
+        ),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write both towers, in the first precision, into a model repository for Triton.",
+        ),
+    ] = None,
     max_batch: Annotated[
         int, typer.Option(min=1, help="The largest batch that is run to verify the files.")
     ] = 32,
@@ -75,6 +94,8 @@ def export(
         radapter export --precision fp32 --precision int8
 
         radapter export --classifier names.txt --input uint8
+
+        radapter export --checkpoint transformers --triton model_repository
     """
     from radapter import run as runs
 
@@ -85,7 +106,7 @@ def export(
         from radapter import bundle, merging
         from radapter import export as exporting
         from radapter.errors import BrokenInput
-        from radapter.export import tensorrt
+        from radapter.export import golden, tensorrt
     if trt:
         tensorrt.build(found.path)
     loaded, facts = merging.read_merged(found)
@@ -94,9 +115,15 @@ def export(
     precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
     head = None if classifier is None else classes_of(classifier, recipe)
     from_bytes = pictures is InputChoice.uint8
+    forms = sorted({choice.value for choice in checkpoint or []})
     if dry_run:
         files = exporting.plan(
-            loaded, classes, precisions, classifier=head is not None, from_bytes=from_bytes
+            loaded,
+            classes,
+            precisions,
+            classifier=head is not None,
+            from_bytes=from_bytes,
+            checkpoint=forms,
         )
         if as_json:
             console.print_json({"bundle": str(folder), "files": files})
@@ -115,6 +142,8 @@ def export(
                 "precisions": precisions,
                 "max_batch": max_batch,
                 "classifier": head and head["names"],
+                "checkpoints": forms,
+                "golden": golden.FILE,
             }
             written = (
                 force
@@ -123,19 +152,13 @@ def export(
             )
         except BrokenInput:
             written = True
+        known = exporting.run_facts(found, recipe, facts)
         if written:
             with console.status("exporting to ONNX and checking in a fresh process"):
                 manifest = exporting.export_bundle(
                     loaded,
                     folder,
-                    facts={
-                        "base_model": facts["base_model"],
-                        "base_hash": facts["base_hash"],
-                        "recipe": recipe.name,
-                        "recipe_hash": runs.file_hash(found.path / "recipe.yaml"),
-                        "method": facts["method"]["name"],
-                        "alpha": facts["alpha"],
-                    },
+                    facts=known,
                     classes=classes,
                     opset=opset,
                     precisions=precisions,
@@ -143,10 +166,18 @@ def export(
                     sample=exporting.training_sample(recipe) if "int8" in precisions else None,
                     classifier=head,
                     from_bytes=from_bytes,
+                    checkpoint=forms,
+                    pictures=exporting.golden_pictures(recipe),
                 )
+        else:
+            manifest = exporting.refresh(folder, known) or manifest
+        models = triton and exporting.write_repository(folder, triton, recipe.name)
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if as_json:
-        console.print_json({"bundle": str(folder), "written": written, "manifest": manifest})
+        result = {"bundle": str(folder), "written": written, "manifest": manifest}
+        if models:
+            result["triton"] = list(map(str, models))
+        console.print_json(result)
         return
     if written:
         for file, check in manifest["models"].items():
@@ -157,6 +188,8 @@ def export(
         console.note(f"{console.seconds(time.monotonic() - start)}")
     label = "Bundle" if written else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
+    for place in models or []:
+        console.result(f"Triton model: {place}")
     console.next_command(f"radapter eval --run {found.path}")
 
 
