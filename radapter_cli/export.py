@@ -115,6 +115,8 @@ def export(
     precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
     head = None if classifier is None else classes_of(classifier, recipe)
     from_bytes = pictures is InputChoice.uint8
+    if triton:  # before the export, which takes longer to fail
+        exporting.places(triton, recipe.name)
     forms = sorted({choice.value for choice in checkpoint or []})
     if dry_run:
         files = exporting.plan(

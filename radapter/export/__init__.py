@@ -3,12 +3,13 @@
 from radapter.export.facts import golden_pictures, refresh, run_facts
 from radapter.export.onnx import export_bundle, plan
 from radapter.export.sample import Sample, training_sample
-from radapter.export.triton import write_repository
+from radapter.export.triton import places, write_repository
 
 __all__ = [
     "Sample",
     "export_bundle",
     "golden_pictures",
+    "places",
     "plan",
     "refresh",
     "run_facts",

@@ -4,8 +4,8 @@
     FOLDER/<name>_vision/1/model.onnx    with the files in which it keeps weights, if there are any
     FOLDER/<name>_text/...
 
-Shapes and types are read from the ONNX files. Where it serves (CPU or GPU, how many instances) is
-left to Triton, which takes all GPUs that it sees.
+Shapes and types are read from the ONNX files. Where they are served (but for int8, which is for the
+CPU) and in how many instances is left to Triton, which takes all GPUs that it sees.
 """
 
 from __future__ import annotations
@@ -50,22 +50,16 @@ def write_repository(
         BrokenInput: the bundle is damaged.
         UsageError: it has no such precision, or a model of that name is there that is not ours.
     """
-    folder, target = Path(folder), Path(target)
+    folder = Path(folder)
     manifest = bundle.verify(folder)
     precision = precision or manifest["precisions"][0]
     if precision not in manifest["precisions"]:
         raise UsageError(
             f"Bundle {folder} has no {precision}, only {', '.join(manifest['precisions'])}."
         )
-    files = {
-        target / f"{name}_{tower}": bundle.in_precision(file, precision)
-        for tower, file in (("vision", bundle.VISION), ("text", bundle.TEXT))
-    }
-    for place in files:
-        config = place / "config.pbtxt"
-        if place.exists() and not (config.is_file() and config.read_text().startswith(HEAD)):
-            raise UsageError(f"{place} is there and not of radapter's making: name another folder.")
-    for place, file in files.items():
+    files = [bundle.in_precision(file, precision) for file in (bundle.VISION, bundle.TEXT)]
+    models = places(target, name)
+    for place, file in zip(models, files, strict=True):
         weights = bundle.external_data(folder, manifest, file)
         with new_folder(place) as temporary:
             version = temporary / "1"
@@ -77,7 +71,21 @@ def write_repository(
                 shutil.copyfile(folder / path, version / relative)
             text = config_text(folder / file, place.name, manifest)
             (temporary / "config.pbtxt").write_text(text, encoding="utf-8", newline="\n")
-    return list(files)
+    return models
+
+
+def places(target: Path | str, name: str) -> list[Path]:
+    """Where `write_repository` puts its models.
+
+    Raises:
+        UsageError: a model of that name is there that is not ours.
+    """
+    found = [Path(target) / f"{name}_{tower}" for tower in ("vision", "text")]
+    for place in found:
+        config = place / "config.pbtxt"
+        if place.exists() and not (config.is_file() and config.read_text().startswith(HEAD)):
+            raise UsageError(f"{place} is there and not of radapter's making: name another folder.")
+    return found
 
 
 def config_text(model: Path, name: str, manifest: dict[str, Any]) -> str:
@@ -102,8 +110,10 @@ def config_text(model: Path, name: str, manifest: dict[str, Any]) -> str:
         # Requests of one shape share a batch: pad texts to one length, or to few.
         f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY} }}\n"
         + ("optimization { graph { level: 1 } }\n" if fp16 else "")
-        + f'parameters {{ key: "weights_hash" value {{ string_value: "{manifest["weights_hash"]}" }}'
-        " }\n"
+        # Its integer operators are onnxruntime's for the CPU.
+        + ("instance_group [ { kind: KIND_CPU } ]\n" if "_int8" in model.name else "")
+        + 'parameters { key: "weights_hash" value { string_value: '
+        + f'"{manifest["weights_hash"]}" }} }}\n'
     )
 
 
