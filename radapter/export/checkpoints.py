@@ -85,5 +85,10 @@ def plan(loaded: models.LoadedModel, forms: Sequence[str]) -> dict[str, int]:
     """What `write` would write: bytes by file name, near enough."""
     tensors = loaded.model.state_dict().values()
     size = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
-    names = {OPEN_CLIP: f"{OPEN_CLIP}/{models.loading.WEIGHTS}", TRANSFORMERS: huggingface.WEIGHTS}
-    return {names[form]: size for form in forms}
+    files: dict[str, int] = {}
+    if OPEN_CLIP in forms:
+        own = {models.loading.CONFIG: 10**3, models.loading.WEIGHTS: size}
+        files |= {f"{OPEN_CLIP}/{name}": bytes_ for name, bytes_ in own.items()}
+    if TRANSFORMERS in forms:
+        files[huggingface.WEIGHTS] = size
+    return files
