@@ -13,11 +13,13 @@
     class_features.npy          their text features [classes, dim], float32, unit norm
     golden/                     inputs with what must come of them: see export/golden.py
     open_clip/, model.safetensors   the weights, if they were asked for: see export/checkpoints.py
+    tensorrt/*.engine           engines, if they were built; loading one runs code that is in it
     manifest.json               where it comes from, how it was checked, sha256 of every file
     README.md                   the model card
 
 The folder is enough by itself: onnxruntime, numpy and Pillow run it, without radapter or torch.
-Nothing in it depends on when or where it was made: the same weights give the same bytes.
+Nothing in it depends on when or where it was made: the same weights give the same bytes. Engines
+are the exception: theirs depend on what built them, and the manifest says how long that took.
 """
 
 from __future__ import annotations
@@ -302,3 +304,16 @@ def _tensors(message: Any) -> Iterator[Any]:
         if field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
                 yield from _tensors(part)
+
+
+def flavour_title(engine: Mapping[str, Any]) -> str:
+    """`TensorRT-RTX 1.7.1.116`."""
+    name = {"rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[engine["flavour"]]
+    return f"{name} {engine['version']}"
+
+
+def built_for(engine: Mapping[str, Any]) -> str:
+    """The GPUs that an engine of the manifest was built for, in words."""
+    if "gpu" in engine:
+        return f"{engine['gpu']['name']} ({engine['gpu']['compute_capability']})"
+    return f"compute capability {', '.join(engine['target_gpus'])}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> str:
         f"---\n{_header(facts)}\n---\n\n"
         "# A CLIP model fine-tuned and exported with radapter\n\n"
         f"{_table(('', ''), _rows(facts))}\n"
-        f"{_use(folder, facts)}{_results(facts)}{_curves(facts)}{_checked(facts)}"
+        f"{_use(folder, facts)}{_results(facts)}{_curves(facts)}{_checked(facts)}{_parity(facts)}"
         f"{_golden(facts)}{_limits(facts)}"
     )
 
@@ -145,6 +145,7 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
             "their text features: the class of a picture is the one with the largest dot "
             "product.\n\n"
         )
+    text += _engines(facts.get("engines", []))
     checkpoints = facts.get("checkpoints", [])
     if "open_clip" in checkpoints:
         text += "`open_clip.create_model_and_transforms('local-dir:.../open_clip')` loads it.\n\n"
@@ -154,6 +155,22 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
         "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
         "mis-decoded text, control characters, and a capital sigma at the end of a word.\n\n"
+    )
+
+
+def _engines(engines: Sequence[Mapping[str, Any]]) -> str:
+    if not engines:
+        return ""
+    rows = [
+        (f"`{e['file']}`", e["precision"], bundle.flavour_title(e), bundle.built_for(e))
+        for e in engines
+    ]
+    return (
+        "TensorRT engines, each for the version and the GPUs named here only. They were built, but "
+        "not run, before this card was written. Loading an engine runs code that is in it: load "
+        "none from a source that you do not trust.\n\n"
+        + _table(("engine", "precision", "built with", "for"), rows)
+        + "\n"
     )
 
 
@@ -211,6 +228,32 @@ def _checked(facts: Mapping[str, Any]) -> str:
         + _table(("file", "for", "worst cosine", "largest difference"), checks)
         + "\n"
     )
+
+
+def _parity(facts: Mapping[str, Any]) -> str:
+    """What the gate compared on data: each engine with PyTorch in fp32."""
+    text = ""
+    for compared in facts.get("parity", []):
+        rows = []
+        for row in compared["verdicts"]:
+            largest = max(row["metrics"], key=lambda m: abs(m["difference"]), default=None)
+            rows.append(
+                (
+                    row["label"],
+                    f"{row['cosine']['worst']:.7f}",
+                    "" if row["agreement"] is None else f"{100 * row['agreement']:.2f}",
+                    ""
+                    if largest is None
+                    else f"{100 * largest['difference']:+.2f} ({largest['dataset']}: "
+                    f"{METRICS.get(largest['metric'], largest['metric'])})",
+                )
+            )
+        head = "engine", "worst cosine", "top-1 agreement, %", "largest difference of a metric"
+        text += (
+            f"Compared with PyTorch in fp32 on {compared['pictures']:,} pictures of "
+            f"`{compared['suite']}`:\n\n{_table(head, rows)}\n"
+        )
+    return text or "Not compared with PyTorch on any data.\n\n"
 
 
 def _golden(facts: Mapping[str, Any]) -> str:

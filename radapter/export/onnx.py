@@ -16,6 +16,7 @@ from torch import Tensor
 from radapter import __version__, bundle, models
 from radapter.errors import UsageError
 from radapter.export import card, checkpoints, golden, graphs
+from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
@@ -42,6 +43,7 @@ def export_bundle(
     from_bytes: bool = False,
     checkpoint: Sequence[str] = (),
     pictures: Sequence[Image] | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
@@ -67,6 +69,8 @@ def export_bundle(
         from_bytes: write a file that takes pictures as bytes, too; a classifier takes them then.
         checkpoint: of `open_clip` and `transformers`: the weights for these, too.
         pictures: three for the golden files, whose licence lets them be passed on; None: drawn.
+        gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
+            manifest. Without one, the manifest says that the bundle is not verified.
 
     Returns:
         The manifest.
@@ -135,7 +139,11 @@ def export_bundle(
         }
         if classifier is not None:
             own["classifier"] = list(classifier["names"])
-        return card.finish(temporary, {**card.portable(facts), **own})
+        facts = {**card.portable(facts), **own, "verified": gate is not None}
+        manifest = card.finish(temporary, facts)
+        if gate is not None:  # on what will be deployed
+            manifest = card.finish(temporary, facts | {"parity": gate(temporary)})
+        return manifest
 
 
 def plan(
