@@ -27,6 +27,11 @@ class PrecisionChoice(enum.StrEnum):
     int8 = "int8"
 
 
+class CheckpointChoice(enum.StrEnum):
+    open_clip = "open_clip"
+    transformers = "transformers"
+
+
 class InputChoice(enum.StrEnum):
     float = "float"
     uint8 = "uint8"
@@ -102,6 +107,20 @@ def export(
             "let the classifier do so. For onnxruntime.",
         ),
     ] = InputChoice.float,
+    checkpoint: Annotated[
+        list[CheckpointChoice] | None,
+        typer.Option(
+            help="Put the weights for such programs into the bundle, too; each is as large as both "
+            "towers in fp32. May be given twice."
+        ),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write both towers, in the first precision, into a model repository for Triton.",
+        ),
+    ] = None,
     max_batch: Annotated[
         int | None,
         typer.Option(
@@ -145,6 +164,7 @@ def export(
 
         radapter export --classifier names.txt --input uint8
 
+        radapter export --checkpoint transformers --triton model_repository
         radapter export --trt --trt-gpu 8.6 --trt-gpu 8.9
     """
     from radapter import run as runs
@@ -157,7 +177,7 @@ def export(
         from radapter import export as exporting
         from radapter.errors import BrokenInput
         from radapter.evaluation.parity import tolerance_of
-        from radapter.export import tensorrt
+        from radapter.export import golden, tensorrt
         from radapter.runtimes import flavours
     if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
         raise UsageError("--trt-... options go with --trt.")
@@ -176,6 +196,9 @@ def export(
     precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
     head = None if classifier is None else classes_of(classifier, recipe)
     from_bytes = pictures is InputChoice.uint8
+    if triton:  # before the export, which takes longer to fail
+        exporting.places(triton, recipe.name)
+    forms = sorted({choice.value for choice in checkpoint or []})
     max_batch = max_batch or recipe.export.max_batch
     if no_verify and tolerance:
         raise UsageError("--tolerance is for what --no-verify leaves out: give one of them.")
@@ -183,7 +206,12 @@ def export(
         tolerance_of(name, tolerance or [])
     if dry_run:
         files = exporting.plan(
-            loaded, classes, precisions, classifier=head is not None, from_bytes=from_bytes
+            loaded,
+            classes,
+            precisions,
+            classifier=head is not None,
+            from_bytes=from_bytes,
+            checkpoint=forms,
         )
         if trt:
             files |= tensorrt.plan(files, flavour)
@@ -205,6 +233,8 @@ def export(
                 "precisions": precisions,
                 "max_batch": max_batch,
                 "classifier": head and head["names"],
+                "checkpoints": forms,
+                "golden": golden.FILE,
             }
             written = (
                 force
@@ -214,6 +244,7 @@ def export(
             )
         except BrokenInput:
             written = True
+        known = exporting.run_facts(found, recipe, facts)
         gate, notes = None, list[str]()
         if not no_verify and (written or trt):
             with console.status("reading the suites"):
@@ -228,14 +259,7 @@ def export(
                 manifest = exporting.export_bundle(
                     loaded,
                     folder,
-                    facts={
-                        "base_model": facts["base_model"],
-                        "base_hash": facts["base_hash"],
-                        "recipe": recipe.name,
-                        "recipe_hash": runs.file_hash(found.path / "recipe.yaml"),
-                        "method": facts["method"]["name"],
-                        "alpha": facts["alpha"],
-                    },
+                    facts=known,
                     classes=classes,
                     opset=opset,
                     precisions=precisions,
@@ -243,8 +267,12 @@ def export(
                     sample=exporting.training_sample(recipe) if "int8" in precisions else None,
                     classifier=head,
                     from_bytes=from_bytes,
+                    checkpoint=forms,
+                    pictures=exporting.golden_pictures(recipe),
                     gate=gate,
                 )
+        else:
+            manifest = exporting.refresh(folder, known) or manifest
         if trt:
             with console.status("building engines"), shown_if_failed(not as_json):
                 shapes = tensorrt.limits(
@@ -256,11 +284,13 @@ def export(
                 )
             for name, why in left_out.items():
                 console.note(f"{name}: no engine, {why}")
+        models = exporting.write_repository(folder, triton, recipe.name) if triton else []
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if as_json:
-        console.print_json(
-            {"bundle": str(folder), "written": written, "built": built, "manifest": manifest}
-        )
+        result = {"bundle": str(folder), "written": written, "built": built, "manifest": manifest}
+        if models:
+            result["triton"] = list(map(str, models))
+        console.print_json(result)
         return
     if written:
         for file, check in manifest["models"].items():
@@ -279,6 +309,8 @@ def export(
         console.note(f"{console.seconds(time.monotonic() - start)}")
     label = "Bundle" if written or built else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
+    for place in models:
+        console.result(f"Triton model: {place}")
     console.next_command(f"radapter eval --run {found.path}")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from radapter import models
-from radapter.export.onnx import ImageTower, TextTower
+from radapter.export.towers import ImageTower, TextTower
 
 
 class HalfImageTower(ImageTower):

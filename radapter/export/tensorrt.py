@@ -16,6 +16,7 @@ from typing import Any
 
 from radapter import bundle
 from radapter.errors import BrokenInput, UsageError
+from radapter.export import card
 from radapter.export.engine import Options, Profile, Shape, build_engine, expected, read_graph
 from radapter.runtimes.flavours import Flavour
 
@@ -186,9 +187,9 @@ def build_engines(
             present[name] = {"file": name} | key | facts
         facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
         facts["engines"] = [present[name] for name in sorted(present)]
-        manifest = bundle.write_manifest(temporary, facts)
+        manifest = card.finish(temporary, facts)
         if check is not None:
-            manifest = bundle.write_manifest(temporary, facts | {"parity": check(temporary)})
+            manifest = card.finish(temporary, facts | {"parity": check(temporary)})
     return manifest, list(todo)
 
 

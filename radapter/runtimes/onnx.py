@@ -117,6 +117,8 @@ class OnnxRuntime:
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
             )
         files = [bundle.in_precision(file, self.precision) for file in (bundle.VISION, bundle.TEXT)]
+        for file in files:  # before any session: onnxruntime would open what they name
+            bundle.external_data(folder, manifest, file)
         try:
             self._vision, self._text = (
                 _session(ort, folder / file, options, _providers(provider, manifest, file))
