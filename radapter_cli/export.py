@@ -275,9 +275,7 @@ def export(
             manifest = exporting.refresh(folder, known) or manifest
         if trt:
             with console.status("building engines"), shown_if_failed(not as_json):
-                shapes = tensorrt.limits(
-                    manifest, recipe.optimisation.batch_size, recipe.data.text_length
-                )
+                shapes = tensorrt.limits(manifest, recipe.data.text_length)
                 chosen, left_out = tensorrt.sources(folder, manifest, shapes)
                 manifest, built = tensorrt.build_engines(
                     folder, chosen, flavour, options, force=force, check=gate

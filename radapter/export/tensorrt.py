@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from radapter import bundle
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput
 from radapter.export import card
 from radapter.export.engine import Options, Profile, Shape, build_engine, expected, read_graph
 from radapter.runtimes.flavours import Flavour
@@ -49,22 +49,15 @@ class Source:
     profile: Profile
 
 
-def limits(manifest: Mapping[str, Any], max_batch: int, text_length: int | None = None) -> Limits:
-    """The shapes of a bundle's engines.
+def limits(manifest: Mapping[str, Any], text_length: int | None = None) -> Limits:
+    """The shapes of a bundle's engines: its own largest batch, texts up to the model's context.
 
     Args:
-        manifest: of the bundle; its own `max_batch`, if it has one, is what counts.
-        max_batch: otherwise.
+        manifest: of the bundle.
         text_length: tokens of a usual text; None: the model's context length.
-
-    Raises:
-        UsageError: the batch is smaller than one.
     """
     context = int(manifest["context_length"])
-    largest = int(manifest.get("max_batch") or max_batch)
-    if largest < 1:
-        raise UsageError(f"The largest batch must be at least 1, not {largest}.")
-    return Limits(largest, min(text_length or context, context), context)
+    return Limits(int(manifest["max_batch"]), min(text_length or context, context), context)
 
 
 def sources(

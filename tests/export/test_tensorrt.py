@@ -22,7 +22,7 @@ NAMES = ["tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"]
 
 def build(folder, options=None, max_batch=32, text_length=None, **kwargs):
     manifest = bundle.verify(folder)
-    shapes = tensorrt.limits(manifest, max_batch, text_length)
+    shapes = tensorrt.limits(manifest | {"max_batch": max_batch}, text_length)
     chosen, _ = tensorrt.sources(folder, manifest, shapes)
     return tensorrt.build_engines(folder, chosen, RTX, options, **kwargs)
 
@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_the_bundle(built, monkeypatch):
 
 def test_a_damaged_bundle_gets_no_engines(bundle_copy):
     manifest = bundle.verify(bundle_copy)
-    chosen, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest, 4))
+    chosen, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
     (bundle_copy / bundle.TEXT).write_bytes(b"damaged")
     with pytest.raises(BrokenInput, match="damaged"):
         tensorrt.build_engines(bundle_copy, chosen, RTX)
@@ -138,7 +138,7 @@ def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, t
     facts = bundle.read_manifest(bundle_copy)
     del facts["schema_version"], facts["files"]
     manifest = bundle.write_manifest(bundle_copy, facts)
-    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest, 4))
+    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
     assert list(left_out) == ["onnx/text_model_int8.onnx"]
     assert "for the CPU" in left_out["onnx/text_model_int8.onnx"]
     _, names = tensorrt.build_engines(bundle_copy, chosen, RTX)
@@ -149,11 +149,10 @@ def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, t
 
 def test_the_bundle_says_how_large_batches_are():
     manifest = {"context_length": 77, "max_batch": 16}
-    assert tensorrt.limits(manifest, 256) == tensorrt.Limits(16, 77, 77)
-    assert tensorrt.limits({"context_length": 77}, 256, 999) == tensorrt.Limits(256, 77, 77)
-    assert tensorrt.limits({"context_length": 77}, 1).usual_batch == 1
-    with pytest.raises(UsageError, match="at least 1"):
-        tensorrt.limits({"context_length": 77}, 0)
+    assert tensorrt.limits(manifest) == tensorrt.Limits(16, 77, 77)
+    assert tensorrt.limits(manifest, 20) == tensorrt.Limits(16, 20, 77)
+    assert tensorrt.limits(manifest, 999) == tensorrt.Limits(16, 77, 77)
+    assert tensorrt.limits(manifest | {"max_batch": 1}).usual_batch == 1
 
 
 def test_inputs_of_unknown_size_are_left_out(bundle_copy):
@@ -164,7 +163,7 @@ def test_inputs_of_unknown_size_are_left_out(bundle_copy):
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(model, path)
     manifest = {"files": {bundle.VISION: "", bundle.TEXT: ""}, "context_length": 77}
-    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest, 4))
+    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
     assert [source.onnx for source in chosen] == [bundle.TEXT]
     assert "height" in left_out[bundle.VISION]
 

@@ -327,7 +327,7 @@ def test_real_engines_agree_with_pytorch(bundle_copy, tiny, flavour):  # pragma:
     if flavour == "rtx" and gpu.compute_capability == "9.0":
         pytest.skip("TensorRT-RTX has no engines for compute capability 9.0")
     manifest = bundle.verify(bundle_copy)
-    sources, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest, 4))
+    sources, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
     tensorrt.build_engines(bundle_copy, sources, chosen)
     engine, reference = TensorRTRuntime(bundle_copy, flavour=flavour), PyTorchRuntime(tiny)
     for batch in (1, 2, 2, 2, 7):
