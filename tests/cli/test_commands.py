@@ -15,6 +15,7 @@ from radapter.recipe import shipped
 from radapter.run import Run
 
 
+@pytest.mark.slow
 def test_the_four_commands(cli, recipe_file, tmp_path):
     """In sequence, on the newest run; the last compares the engine with PyTorch."""
     outcome = cli("train", "tiny.yaml", "data.hold_out=0.3")
@@ -68,6 +69,7 @@ def rehash(folder):
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vision", "text"])
 def test_the_parity_gate_bites(cli, exported, tower):
     """Exit 3, after the table, for an engine whose weights are not the model's."""
@@ -108,6 +110,7 @@ def test_the_parity_gate_bites(cli, exported, tower):
     assert cli("eval", "--runtime", "all").code == 0
 
 
+@pytest.mark.slow
 def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
     run = Run(exported.parents[1])
     assert cli("eval").code == 0
@@ -122,6 +125,7 @@ def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
     assert (run.evaluations / "held-out-alpha-0.50.json").read_bytes() == evidence
 
 
+@pytest.mark.slow
 def test_export_needs_no_training_data(cli, recipe_file, tiny_folder, shapes, tmp_path):
     root = shutil.copytree(shapes, tmp_path / "pictures")
     assert cli("train", "tiny.yaml", f"data.root={root}").code == 0

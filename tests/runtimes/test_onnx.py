@@ -124,7 +124,7 @@ def test_a_provider_that_falls_back_is_refused(exported, monkeypatch):
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, **_: real(path, options, providers=["CPUExecutionProvider"]),
     )
     with pytest.raises(MissingDependency, match="but serves vision_model"):
         OnnxRuntime(exported, "CUDAExecutionProvider")
