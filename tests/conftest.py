@@ -1,11 +1,13 @@
-"""One thread, so that tests run alike anywhere; tiny models and pictures made once a session."""
+"""One thread, so that tests run alike anywhere; what many tests need is made once a session."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from open_clip import SimpleTokenizer
 
 torch.set_num_threads(1)
 
@@ -15,6 +17,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache of features; processes that tests start neither."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADAPTER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_vocabulary() -> Iterator[None]:
+    """open_clip unpacks its vocabulary for every tokenizer, which is most of a tiny model's time:
+    those without settings of their own share one here."""
+    unpack, first = SimpleTokenizer.__init__, SimpleTokenizer()
+
+    def share(self: SimpleTokenizer, *settings: Any, context_length: int = 77, **more: Any) -> None:
+        if settings or more:
+            unpack(self, *settings, context_length=context_length, **more)
+        else:
+            own = {"cache": dict(first.cache), "context_length": context_length}
+            self.__dict__ |= first.__dict__ | own
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", share)
         yield
 
 

@@ -33,17 +33,19 @@ Key = tuple[str, str, str]
 def add_averages(comparison: Comparison) -> None:
     """Fill `averages`, and say in `notes` what was not averaged, and why."""
     over_sets: dict[str, dict[str, list[int]]] = {}
+    refused: set[str] = set()
     for places in _alike(comparison).values():
         rows = [comparison.rows[place] for place in places]
         problem = _problem(rows)
         if problem:
             comparison.notes.append(problem)
+            refused.add(_key(rows[0], over_sets=True))
         elif len(rows) > 1 and not rows[0].is_zero_shot:
             _add(comparison, {_set(rows[0]): places})
         if _set(rows[0]):
             over_sets.setdefault(_key(rows[0], over_sets=True), {})[_set(rows[0])] = places
-    for by_set in over_sets.values():
-        if len(by_set) < 2:
+    for key, by_set in over_sets.items():
+        if len(by_set) < 2 or key in refused:
             continue
         draws = [_draws([comparison.rows[p] for p in places]) for places in by_set.values()]
         if all(own == draws[0] and len(set(own)) == len(own) for own in draws):
@@ -152,6 +154,8 @@ def _comparable(rows: Sequence[Row], key: Key, sets: Sequence[str]) -> bool:
         return False
     if not sets:
         return len({row.numbers[key].group for row in rows}) == 1
+    if len({(_set(row), row.numbers[key].group) for row in rows}) > len(sets):
+        return False  # within a set, as over seeds
     rules = [_rules(row)[suite] for row in rows]
     return all(
         rule == rules[0]

@@ -206,6 +206,7 @@ def test_a_suite_cannot_write_outside_of_the_run(cli, merged, shapes, tmp_path):
     assert not merged.evaluations.exists()
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_not_known(cli, merged):
     assert cli("export").code == 0
     (path,) = merged.path.glob("bundles/*/manifest.json")
@@ -213,13 +214,19 @@ def test_a_precision_that_is_not_known(cli, merged):
     check(cli("eval"), 4, "precisions", "Export the bundle again")
 
 
-def test_a_full_disk_names_the_file(cli, merged, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("eval", "held-out-alpha-0.50.json"),
+        pytest.param("export", "bundles", marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_names_the_file(cli, merged, monkeypatch, command, name):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    check(cli("eval"), 4, "No space left on device: ", "held-out-alpha-0.50.json")
-    check(cli("export"), 4, "No space left on device: ", "bundles")
+    check(cli(command), 4, "No space left on device: ", name)
     assert not leftovers(merged.path)
     assert not list(merged.evaluations.glob("*"))
 

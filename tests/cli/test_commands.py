@@ -16,6 +16,7 @@ from radapter.recipe import shipped
 from radapter.run import Run
 
 
+@pytest.mark.slow
 def test_the_four_commands(cli, recipe_file, tmp_path):
     """In sequence, on the newest run; the last compares the engine with PyTorch."""
     outcome = cli("train", "tiny.yaml", "data.hold_out=0.3")
@@ -69,6 +70,7 @@ def rehash(folder):
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vision", "text"])
 def test_the_parity_gate_bites(cli, exported, tower):
     """Exit 3, after the table, for an engine whose weights are not the model's."""
@@ -109,6 +111,7 @@ def test_the_parity_gate_bites(cli, exported, tower):
     assert cli("eval", "--runtime", "all").code == 0
 
 
+@pytest.mark.slow
 def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
     run = Run(exported.parents[1])
     assert cli("eval").code == 0
@@ -123,6 +126,7 @@ def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
     assert (run.evaluations / "held-out-alpha-0.50.json").read_bytes() == evidence
 
 
+@pytest.mark.slow
 def test_without_data_an_export_is_not_verified_and_says_so(
     cli, recipe_file, tiny_folder, shapes, tmp_path
 ):

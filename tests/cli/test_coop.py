@@ -7,6 +7,9 @@ import shutil
 import coop_tree
 import pytest
 
+KINDS = ("imagenet", "fgvc_aircraft", "eurosat")
+"""Sets whose split is folders, lists and a JSON file"""
+
 
 @pytest.fixture(scope="session")
 def coop(tmp_path_factory):
@@ -29,7 +32,13 @@ def run_of_coop(cli, tiny_folder, data_root, name, *overrides):
     return plan, result
 
 
-@pytest.mark.parametrize("dataset", coop_tree.ALL)
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
+        for name in coop_tree.ALL
+    ],
+)
 def test_base_to_novel_of_every_set(cli, tiny_folder, coop, dataset):
     plan, result = run_of_coop(
         cli, tiny_folder, coop, "base-to-novel", f"data.dataset={dataset}", "data.shots=4"
@@ -86,6 +95,7 @@ def test_few_shot_runs_side_by_side(cli, tiny_folder, coop, tmp_path):
     assert cli("merge", "--alpha", "auto", "--data-root", coop).code == 0
 
 
+@pytest.mark.slow
 def test_means_over_seeds_and_sets(cli, tiny_folder, coop, tmp_path):
     """Two sets, trained and scored once each; the other seed is a copy with other numbers."""
     for dataset in ("stanford_cars", "dtd"):

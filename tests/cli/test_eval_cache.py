@@ -95,6 +95,7 @@ def test_a_model_without_a_run(cli, tiny_folder, merged, cache, encoded, tmp_pat
     assert len(encoded) == 2  # the zero-shot model is that model
 
 
+@pytest.mark.slow
 def test_a_warm_cache_does_not_vouch_for_an_engine(cli, merged, cache):
     assert cli("export").code == 0
     assert cli("eval", "--runtime", "all").code == 0

@@ -114,6 +114,7 @@ def test_classes_and_templates_of_ones_own(cli, merged, photos, tmp_path):
     check_equal([result], expected, names)
 
 
+@pytest.mark.slow
 def test_a_bundle_alone_predicts_what_the_run_does(
     cli, exported, bundle_alone, photos, tmp_path, monkeypatch
 ):
@@ -163,6 +164,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_rest(cli, merged, photos, 
     assert len(outcome.out.splitlines()) == 1 + 22
 
 
+@pytest.mark.slow
 def test_embed_and_search(cli, exported, bundle_alone, photos, tmp_path):
     outcome = cli("embed", photos, "--out", "f.safetensors", "--json")
     assert outcome.code == 0, outcome.err

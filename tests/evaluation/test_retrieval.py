@@ -44,6 +44,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_whatever_the_size():
     """In a process of its own, whose peak nothing else has raised. All at once would be 500 MB for
     the similarities, as much again for the masked copy, and the masks."""

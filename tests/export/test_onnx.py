@@ -104,6 +104,7 @@ def test_two_exports_are_byte_equal(exported, tmp_path):
     assert hashes(tmp_path / "again") == hashes(exported)
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was_and_nothing_is_printed(tmp_path, capfd, caplog):
     """A ResNet: its batch norms would change if it were ever run in training mode."""
     vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
@@ -129,6 +130,7 @@ def test_the_model_is_left_as_it_was_and_nothing_is_printed(tmp_path, capfd, cap
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [{"no_causal_mask": True}, {"pool_type": "eos", "eos_id": 49407}],
@@ -190,6 +192,7 @@ def test_a_file_that_does_not_run_is_a_failed_gate(tmp_path, monkeypatch, conten
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_the_line_to_type_comes_first(tmp_path):
     """A process in which onnxruntime is not installed: everything imports, exporting says so."""
     tests, root = Path(__file__).parents[1], Path(exporter.__file__).parents[2]

@@ -62,6 +62,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, disabled_optimizers=disabled)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_which_file_is_for_which_runtime(everything):
     manifest = bundle.verify(everything)
     assert manifest["precisions"] == ["fp32", "fp16", "int8"]
@@ -87,6 +88,7 @@ def test_the_manifest_says_which_file_is_for_which_runtime(everything):
     assert written == set(manifest["models"])
 
 
+@pytest.mark.slow
 def test_the_plan_names_every_file(everything, loaded):
     files = {
         p.relative_to(everything).as_posix(): p.stat().st_size
@@ -102,6 +104,7 @@ def test_the_plan_names_every_file(everything, loaded):
     assert planned[int8] == pytest.approx(files[int8], rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "cosine"), [("fp16", 0.99999), ("int8", 0.999)])
 def test_features_in_a_precision(everything, loaded, precision, cosine):
     engine, reference = OnnxRuntime(everything, precision=precision), PyTorchRuntime(loaded)
@@ -117,6 +120,7 @@ def test_features_in_a_precision(everything, loaded, precision, cosine):
         torch.testing.assert_close(ours.norm(dim=1), torch.ones(len(ours)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_layer_norm_and_the_ends_in_fp32(everything):
     model = onnx.load(everything / "onnx/vision_model_fp16.onnx")
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -130,6 +134,7 @@ def test_half_precision_keeps_layer_norm_and_the_ends_in_fp32(everything):
     assert ends == [onnx.TensorProto.FLOAT] * 2
 
 
+@pytest.mark.slow
 def test_int8_leaves_convolutions_and_tokens_alone(everything):
     for file in ("onnx/vision_model_int8.onnx", "tensorrt/vision_model_qdq.onnx"):
         operators = {node.op_type for node in onnx.load(everything / file).graph.node}
@@ -150,6 +155,7 @@ def test_int8_leaves_convolutions_and_tokens_alone(everything):
             assert not onnx.numpy_helper.to_array(tensor).any()  # symmetric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_bytes_in_probabilities_out(everything, loaded, precision):
     """Against open_clip's own preprocessing, in other sizes than the export's."""
@@ -201,6 +207,7 @@ def test_preprocessing_that_has_no_graph(tmp_path):
             graphs.from_bytes(tmp_path / "none", tmp_path / "bytes", cfg)
 
 
+@pytest.mark.slow
 def test_int8_alone_and_without_training_data(tmp_path):
     manifest = export_bundle(make(), tmp_path / "bundle", facts=FACTS, precisions=["int8"])
     assert list(manifest["models"]) == ["onnx/vision_model_int8.onnx", "onnx/text_model_int8.onnx"]

@@ -100,6 +100,7 @@ def test_stopped_anywhere_it_ends_in_the_same_file(model, photos, tmp_path, afte
     assert not (tmp_path / "f.safetensors.parts").exists()
 
 
+@pytest.mark.slow
 def test_killed_it_ends_in_the_same_file(model, photos, tiny_folder, tmp_path):
     embed(model, open_pictures(photos), tmp_path / "whole.safetensors")
     code = f"""

@@ -141,6 +141,8 @@ def test_a_seed_that_is_there_twice():
     assert comparison.notes == [
         "No mean of dtd-1, dtd-1: their recipes are equal and a seed is there twice."
     ]
+    comparison = averaged(*(row(n, 1, 0.5, 0.5) for n in ("dtd", "dtd", "eurosat")))
+    assert (len(comparison.averages), len(comparison.notes)) == (0, 1)  # over sets neither
     mixed = [row("dtd", seed, 0.5, 0.5, f"data.shots_seed={min(seed, 2)}") for seed in (1, 2, 3)]
     assert "data.shots_seed is neither one" in averaged(*mixed).notes[0]
     fixed = [row("dtd", seed, 0.5, 0.5, "data.shots_seed=1") for seed in (1, 2, 3)]
@@ -155,6 +157,11 @@ def test_numbers_that_are_not_comparable_are_in_no_mean():
     two = row("dtd", 2, 0.7, 0.5)
     del two.numbers[NOVEL], two.numbers[BOTH]  # not evaluated
     assert set(averaged(one, two).averages[0].numbers) == {BASE}
+
+    rows = [row(name, seed, 0.7, 0.5) for name in ("dtd", "eurosat") for seed in (1, 2)]
+    rows[3].settings[SUITE]["data"]["in-distribution"] = {"eurosat-base": "other pictures"}
+    over_sets = averaged(*rows).averages[-1]
+    assert (over_sets.sets, set(over_sets.numbers)) == (["dtd", "eurosat"], {NOVEL})
 
     partial, elsewhere, scored = (row("eurosat", 1, 0.7, 0.5) for _ in range(3))
     partial.partial = {(SUITE, "in-distribution"), (SUITE, HARMONIC)}

@@ -199,7 +199,9 @@ def test_bf16_trains(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("step", [1, 4, 8])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(recipe, tmp_path, method, step):
     settings = recipe(*method)
     whole = train(settings, tmp_path / "whole")

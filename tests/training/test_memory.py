@@ -14,6 +14,7 @@ from radapter.training import memory, train
 MB = 2**20
 
 
+@pytest.mark.slow
 def test_what_the_process_takes():
     """In a process of its own, as the peak of this one may lie behind it."""
     code = """
