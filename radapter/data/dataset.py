@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Dataset:
 
     source: str
     keys: list[str]
-    """Names of the pictures, for messages and results"""
+    """Names of the pictures, for messages and results; each is one picture's alone"""
     read: Callable[[int], Image.Image]
     """The RGB picture at an index; BrokenInput names it if it cannot be read. It goes to
     worker processes, so it is a partial function and no lambda."""
@@ -181,6 +182,11 @@ def open_data(settings: Data) -> Dataset:
         dataset = coop.open_coop(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
+    twice = [key for key, number in Counter(dataset.keys).items() if number > 1]
+    if twice:
+        raise BrokenInput(
+            f"{dataset.source} has {len(twice)} names of more than one picture, such as {twice[0]}."
+        )
     if settings.task == "classification" and dataset.keys and not dataset.labels:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
     if settings.task == "captions" and dataset.keys and not dataset.captions:
