@@ -16,6 +16,7 @@ from typing import IO, TypeVar
 from PIL import Image
 
 from radapter.errors import BrokenInput, UsageError
+from radapter.recipe import Recipe
 from radapter.recipe_data import (
     ClipBenchmarkData,
     CocoCaptionsData,
@@ -115,8 +116,22 @@ def file_stamp(path: Path) -> Stamp:
 
 def located(settings: Data, path: str) -> Path:
     """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
-    root = os.environ.get("RADAPTER_DATA") or settings.data_root or ""
-    return Path(root).expanduser() / Path(path).expanduser()
+    return Path(_root(settings) or "").expanduser() / Path(path).expanduser()
+
+
+def _root(settings: Data) -> str | None:
+    return os.environ.get("RADAPTER_DATA") or settings.data_root
+
+
+def rooted(recipe: Recipe) -> Recipe:
+    """The recipe with the data root of this process in it, if there is one, so that a later
+    process, without that option or variable and in any folder, finds the same data."""
+    update = {
+        name: data.model_copy(update={"data_root": str(Path(root).expanduser().absolute())})
+        for name, data in (("data", recipe.data), ("validation", recipe.validation))
+        if data is not None and (root := _root(data))
+    }
+    return recipe.model_copy(update=update)
 
 
 def first_folder(settings: Data, root: str | None, usual: tuple[str, ...], what: str) -> Path:
