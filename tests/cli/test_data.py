@@ -119,8 +119,10 @@ def test_a_model_without_a_run(cli, root, suite_file, tiny_folder, tmp_path):
     assert "expected calibration error" in outcome.out
     assert "objectnet: objectnet: wise-ft." in outcome.out
     assert "imagenet-r: classes: 200 of ImageNet's 1000" in outcome.out
-    assert "Result: eval/my-suite-tiny.json" in outcome.out
-    saved = json.loads((tmp_path / "eval" / "my-suite-tiny.json").read_text())
+    digits = models.load(tiny_folder).weights_hash[:8]
+    assert f"Result: eval/my-suite-tiny-{digits}.json" in outcome.out
+    saved = json.loads((tmp_path / "eval" / f"my-suite-tiny-{digits}.json").read_text())
+    assert saved["seed"] == 0
     assert saved["weights_hash"] == models.load(tiny_folder).weights_hash
     assert {"torch", "open_clip_torch"} <= set(saved["versions"])
     assert saved["protocol"]["templates"] == ["a {}."]
@@ -160,7 +162,7 @@ def test_a_set_that_is_not_there_can_be_left_out(cli, root, suite_file, tiny_fol
     assert cli(*arguments).code == 4
     outcome = cli(*arguments, "--without", "objectnet")
     assert outcome.code == 0, outcome.err
-    assert "objectnet" not in outcome.out
+    assert "objectnet:" not in outcome.out
     outcome = cli(*arguments, "--without", "objctnet")
     assert (outcome.code, "Did you mean 'objectnet'" in outcome.err) == (2, True)
 
@@ -228,7 +230,8 @@ def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
     row = next(line for line in outcome.out.splitlines() if line.startswith("  both"))
     assert row.count("±") == 2
     assert "objectnet: objectnet: clip-benchmark." in outcome.out
-    saved = json.loads((merged.evaluations / "my-suite-alpha-0.50-torch.json").read_text())
+    file = "my-suite-objectnet-clip-benchmark-alpha-0.50-torch.json"
+    saved = json.loads((merged.evaluations / file).read_text())
     assert saved["seed"] == 3
     assert saved["models"]["zero-shot"]["averages"]["both"]["datasets"] == [
         "imagenet-r",
@@ -240,6 +243,35 @@ def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
     (result,) = json.loads(outcome.out)["results"]
     assert [list(point["datasets"]) for point in result["points"]] == [["imagenet-r"]] * 3
     assert "torch" in result["versions"]
+
+
+def test_no_result_takes_the_place_of_another(cli, root, suite_file, tiny_folder, tmp_path):
+    """Other protocols, sets left out and models of one folder name have files of their own."""
+    tiny.write(tmp_path / "other" / tiny_folder.name, seed=1)
+    arguments = ("eval", "--suite", suite_file, "--data-root", root, "--json", "--model")
+    files = []
+    for more in (
+        (tiny_folder,),
+        (tiny_folder, "--protocol", "objectnet=clip-benchmark"),
+        (tiny_folder, "--without", "objectnet"),
+        (tmp_path / "other" / tiny_folder.name,),
+    ):
+        outcome = cli(*arguments, *more)
+        assert outcome.code == 0, outcome.err
+        files.append(json.loads(outcome.out)["results"][0]["file"])
+    assert len(set(files)) == 4
+    outcome = cli(*arguments, tiny_folder, "--protocol", "objectnet=wise-ft")  # the suite's own
+    assert json.loads(outcome.out)["results"][0]["file"] == files[0]
+
+
+def test_many_sets_left_out_have_a_file_name_of_moderate_length():
+    suite = load_suite("base-to-novel")
+    names = [dataset.name for dataset in suite.datasets]
+    one, two = suite.without(names[1:]), suite.without([*names[2:], names[0]])
+    assert len(one.file_name) < 150
+    assert one.file_name != two.file_name
+    assert suite.file_name == "base-to-novel"
+    assert suite.without(names[:2]).file_name == suite.without(names[1::-1]).file_name
 
 
 def test_options_that_do_not_go_together(cli, tiny_folder):
