@@ -36,8 +36,9 @@ from radapter.recipe_data import (
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-Stamp = tuple[int, int]
-"""Size in bytes, and time of the last change in ns: what is cheap to know of a picture's content"""
+Stamp = tuple[int, int, int]
+"""Size in bytes, and times in ns of the last change of the content and of the file: what is cheap
+to know of a picture. The last one cannot be set back as the other one can."""
 T = TypeVar("T")
 
 
@@ -106,12 +107,12 @@ def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Of a file that holds one picture; (-1, -1) if it is not there."""
+    """Of a file that holds one picture; (-1, -1, -1) if it is not there."""
     try:
         facts = os.stat(path)
     except OSError:
-        return -1, -1
-    return facts.st_size, facts.st_mtime_ns
+        return -1, -1, -1
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def located(settings: Data, path: str) -> Path:

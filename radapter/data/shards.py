@@ -47,7 +47,7 @@ class Member:
 
     def stamp(self) -> Stamp:
         """Its own size, and when the shard was last changed."""
-        return self.size, file_stamp(self.shard)[1]
+        return self.size, *file_stamp(self.shard)[1:]
 
     def picture(self) -> Image.Image:
         return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}")
