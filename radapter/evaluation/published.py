@@ -30,6 +30,8 @@ class Published(Section):
     """How many there are; by protocol, where that changes it."""
     splits: dict[str, Count] = Field(default={})
     """Pictures of each split, as the split file calls it."""
+    mapping: dict[str, Count] = Field(default={})
+    """Sizes of the mapping of classes that comes with the set."""
     where: str
     """Where it is published."""
     licence: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
-from radapter.errors import BrokenInput, UsageError, nearest
+from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.recipe import Name, Recipe, read_yaml, validate
 from radapter.recipe_data import (
@@ -249,9 +249,11 @@ class Suite(Section):
 
         Raises:
             BrokenInput: what is missing or damaged, all of it in one message.
+            MissingDependency, UsageError: nothing but packages or wrong descriptions is in the way.
         """
         opened: dict[str, dict[Task, Dataset]] = {}
-        problems = []
+        problems: list[str] = []
+        errors: list[RadapterError] = []
         missing: dict[str, None] = {}
         for dataset in self.datasets:
             for task in self.tasks:
@@ -259,14 +261,17 @@ class Suite(Section):
                 settings = dataset.data.model_copy(update={"task": kind})
                 try:
                     opened.setdefault(dataset.name, {})[task] = open_data(settings)
-                except BrokenInput as error:
+                except RadapterError as error:
+                    errors.append(error)
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
                     missing[dataset.name] = None
         if problems:
             if len(missing) < len(self.datasets):
                 options = " ".join(f"--without {name}" for name in missing)
                 problems.append(f"To score the rest of the suite, add {options}")
-            raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
+            kinds = (MissingDependency, UsageError)
+            of = next((k for k in kinds if all(isinstance(e, k) for e in errors)), BrokenInput)
+            raise of(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
 
 

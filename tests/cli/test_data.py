@@ -1,6 +1,8 @@
 """radapter data, and radapter eval on suites and models that belong to no run."""
 
 import json
+import shutil
+import sys
 
 import imagenet_tree as tree
 import pytest
@@ -87,7 +89,58 @@ def test_check_finds_everything_at_once(cli, root):
     content = json.loads(outcome.out)
     assert (outcome.code, content["ok"], content["error"]["code"]) == (4, False, 4)
     findings = {name: facts["findings"] for name, facts in content["datasets"].items()}
-    assert list(map(len, findings.values())) == [1, 1, 2, 1, 1, 1]
+    assert list(map(len, findings.values())) == [1, 1, 2, 1, 1, 2]
+
+
+def test_check_of_the_class_mapping(cli, root, tmp_path):
+    """A mapping of another size than ObjectNet's own is said, with whole pictures too."""
+    (objectnet,) = [d for d in load_suite("imagenet-shifts").datasets if d.name == "objectnet"]
+    assert objectnet.published.mapping == {
+        "folders": 313, "folders of ImageNet's classes": 113, "ImageNet's classes": 125
+    }  # fmt: skip
+    found = {"folders": 5, "folders of ImageNet's classes": 4, "ImageNet's classes": 5}
+    for more, code in ((0, 0), (1, 4)):
+        mapping = found | {"ImageNet's classes": 5 + more}
+        described = SUITE["datasets"][1]
+        described = described | {"published": described["published"] | {"mapping": mapping}}
+        (tmp_path / "o.yaml").write_text(
+            json.dumps(SUITE | {"datasets": [described], "averages": {}})
+        )
+        outcome = cli("data", "check", "o.yaml", "--data-root", root, "--json")
+        assert outcome.code == code, outcome.out
+        facts = json.loads(outcome.out)["datasets"]["objectnet"]
+        assert facts["mapping"] == found
+        assert (
+            facts["findings"]
+            == ["the mapping is not the published one: ImageNet's classes 5 of 6"] * more
+        )
+
+
+def test_a_package_that_is_absent_hides_no_other_set(cli, root, monkeypatch):
+    """Kept flat with the devkit's list, ImageNet's validation set is read with scipy's help."""
+    shutil.rmtree(root / "imagenet" / "val")
+    tree.fill_flat(root / "imagenet" / "val", {1: 0})
+    devkit = root / "imagenet" / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n" * 50_000)
+    (devkit / "meta.mat").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    outcome = cli("data", "list", "imagenet-shifts", "--data-root", root)
+    assert outcome.code == 0, outcome.err
+    lines = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "unknown" in lines["imagenet"]
+    assert "partial  6 pictures" in lines["imagenet-v2"]
+    outcome = cli("data", "check", "imagenet-shifts", "--data-root", root)
+    assert outcome.code == 4
+    assert 'pip install "radapter[devkit]"' in outcome.out
+    assert "6 of 10,000 pictures" in outcome.out
+    evaluate = ("eval", "--suite", "imagenet-shifts", "--model", "emoji-clip", "--data-root", root)
+    outcome = cli(*evaluate)
+    assert outcome.code == 5
+    assert "To score the rest of the suite, add --without imagenet" in outcome.err
+    shutil.rmtree(root / "sketch")
+    outcome = cli(*evaluate)
+    assert (outcome.code, "ImageNet-Sketch is not under" in outcome.err) == (4, True)
 
 
 def test_check_of_what_is_right(cli, root, suite_file):
