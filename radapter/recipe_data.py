@@ -41,7 +41,8 @@ class Augmentation(Section):
 class Data(Section):
     data_root: str | None = None
     """The folder that relative paths start from; None: the working folder. The environment
-    variable RADAPTER_DATA and the option --data-root stand above it."""
+    variable RADAPTER_DATA and the option --data-root stand above it; a run's recipe has what it was
+    trained with."""
     task: Literal["classification", "captions"] = "classification"
     templates: Templates = ["a photo of a {}."]
     text_length: Annotated[int, Field(ge=3)] | None = None

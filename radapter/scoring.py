@@ -96,7 +96,7 @@ def evaluate_run(
     }
     # A look at one runtime alone must not take the place of the evidence that all agree.
     alone = f"-{wanted}" if wanted not in (None, "all") else ""
-    return _written(run.evaluations / f"{suite.name}-{run.merged().name}{alone}.json", result)
+    return _written(run.evaluations / f"{suite.file_name}-{run.merged().name}{alone}.json", result)
 
 
 def engines(
@@ -176,7 +176,7 @@ def evaluate_alphas(
         "protocol": protocol(suite, trained.base),
         "points": points,
     }
-    return _written(run.evaluations / f"{suite.name}-alphas.json", result)
+    return _written(run.evaluations / f"{suite.file_name}-alphas.json", result)
 
 
 def _written(path: Path, result: dict[str, Any]) -> dict[str, Any]:

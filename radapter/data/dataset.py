@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, TypeVar
 from PIL import Image
 
 from radapter.errors import BrokenInput, UsageError
+from radapter.recipe import Recipe
 from radapter.recipe_data import (
     ClipBenchmarkData,
     CocoCaptionsData,
@@ -34,8 +36,9 @@ from radapter.recipe_data import (
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-Stamp = tuple[int, int]
-"""Size in bytes, and time of the last change in ns: what is cheap to know of a picture's content"""
+Stamp = tuple[int, int, int]
+"""Size in bytes, and times in ns of the last change of the content and of the file: what is cheap
+to know of a picture. The last one cannot be set back as the other one can."""
 T = TypeVar("T")
 
 
@@ -49,7 +52,7 @@ class Dataset:
 
     source: str
     keys: list[str]
-    """Names of the pictures, for messages and results"""
+    """Names of the pictures, for messages and results; each is one picture's alone"""
     read: Callable[[int], Image.Image]
     """The RGB picture at an index; BrokenInput names it if it cannot be read. It goes to
     worker processes, so it is a partial function and no lambda."""
@@ -104,18 +107,32 @@ def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Of a file that holds one picture; (-1, -1) if it is not there."""
+    """Of a file that holds one picture; (-1, -1, -1) if it is not there."""
     try:
         facts = os.stat(path)
     except OSError:
-        return -1, -1
-    return facts.st_size, facts.st_mtime_ns
+        return -1, -1, -1
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def located(settings: Data, path: str) -> Path:
     """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
-    root = os.environ.get("RADAPTER_DATA") or settings.data_root or ""
-    return Path(root).expanduser() / Path(path).expanduser()
+    return Path(_root(settings) or "").expanduser() / Path(path).expanduser()
+
+
+def _root(settings: Data) -> str | None:
+    return os.environ.get("RADAPTER_DATA") or settings.data_root
+
+
+def rooted(recipe: Recipe) -> Recipe:
+    """The recipe with the data root of this process in it, if there is one, so that a later
+    process, without that option or variable and in any folder, finds the same data."""
+    update = {
+        name: data.model_copy(update={"data_root": str(Path(root).expanduser().absolute())})
+        for name, data in (("data", recipe.data), ("validation", recipe.validation))
+        if data is not None and (root := _root(data))
+    }
+    return recipe.model_copy(update=update)
 
 
 def first_folder(settings: Data, root: str | None, usual: tuple[str, ...], what: str) -> Path:
@@ -181,6 +198,11 @@ def open_data(settings: Data) -> Dataset:
         dataset = coop.open_coop(settings)
     else:
         raise TypeError(f"no reader for {type(settings).__name__}")
+    twice = [key for key, number in Counter(dataset.keys).items() if number > 1]
+    if twice:
+        raise BrokenInput(
+            f"{dataset.source} has {len(twice)} names of more than one picture, such as {twice[0]}."
+        )
     if settings.task == "classification" and dataset.keys and not dataset.labels:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
     if settings.task == "captions" and dataset.keys and not dataset.captions:

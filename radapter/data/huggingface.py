@@ -164,7 +164,9 @@ def _captions(rows: Any, column: str | None, source: str) -> list[list[str]]:
     return captions
 
 
-def _stamps(pictures: Any, column: str) -> tuple[list[int | None], list[str | None], int]:
+def _stamps(
+    pictures: Any, column: str
+) -> tuple[list[int | None], list[str | None], tuple[int, int]]:
     """Sizes of the pictures that the rows hold, paths of those that they only name, and when the
     files of the set were last changed. Of the pictures nothing but their lengths is read."""
     import pyarrow as pa
@@ -173,15 +175,18 @@ def _stamps(pictures: Any, column: str) -> tuple[list[int | None], list[str | No
     stored = pa.chunked_array(pictures.with_format("arrow")[:][column])
     sizes = pc.binary_length(pc.struct_field(stored, "bytes")).to_pylist()
     paths = pc.struct_field(stored, "path").to_pylist()
-    files = [file_stamp(Path(file["filename"]))[1] for file in pictures.cache_files]
-    return sizes, paths, max(files, default=-1)
+    files = [file_stamp(Path(file["filename"])) for file in pictures.cache_files]
+    changed = max((f[1] for f in files), default=-1), max((f[2] for f in files), default=-1)
+    return sizes, paths, changed
 
 
-def _stamp(sizes: list[int | None], paths: list[str | None], changed: int, index: int) -> Stamp:
+def _stamp(
+    sizes: list[int | None], paths: list[str | None], changed: tuple[int, int], index: int
+) -> Stamp:
     size, path = sizes[index], paths[index]
     if size is not None:
-        return size, changed
-    return file_stamp(Path(path)) if path else (-1, -1)
+        return size, *changed
+    return file_stamp(Path(path)) if path else (-1, -1, -1)
 
 
 def _read(rows: Any, column: str, source: str, index: int) -> Image.Image:

@@ -272,7 +272,8 @@ def _read_devkit(devkit: Path) -> list[str]:
         from scipy.io import loadmat
     except ImportError:
         raise MissingDependency(
-            f"{table} is a MATLAB file, which scipy reads. Type first: pip install scipy"
+            f"{table} is a MATLAB file, which scipy reads. "
+            'Type first: pip install "radapter[devkit]"'
         ) from None
     try:
         rows = loadmat(table, squeeze_me=True)["synsets"]

@@ -101,6 +101,17 @@ def read_overlap(mappings: Path) -> dict[str, tuple[str, list[int]]]:
     return overlap
 
 
+def mapping_sizes(settings: ObjectNetData) -> dict[str, int]:
+    """How many classes the mappings have, to tell the published ones from others."""
+    mappings = first_folder(settings, settings.root, USUAL, "ObjectNet") / "mappings"
+    overlap = read_overlap(mappings)
+    return {
+        "folders": len(_read_json(mappings, "folder_to_objectnet_label")),
+        "folders of ImageNet's classes": len(overlap),
+        "ImageNet's classes": sum(len(numbers) for _, numbers in overlap.values()),
+    }
+
+
 def _compare_with_lines(mappings: Path, numbers: set[int]) -> None:
     """The set's own numbering, where it is there, has to name the same classes."""
     lines_path = mappings / "imagenet_to_label_2012_v2"

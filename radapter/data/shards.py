@@ -47,7 +47,7 @@ class Member:
 
     def stamp(self) -> Stamp:
         """Its own size, and when the shard was last changed."""
-        return self.size, file_stamp(self.shard)[1]
+        return self.size, *file_stamp(self.shard)[1:]
 
     def picture(self) -> Image.Image:
         return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}")
@@ -132,13 +132,16 @@ def _open(
     keys: list[str] = []
     captions: list[list[str]] = []
     labels: list[int] = []
+    # Shards of one name may lie in several folders; where they do not, the name alone is enough.
+    top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
     for path in paths:
+        shard = path.absolute().relative_to(top).as_posix()
         for key, members in index_shard(path).items():
             found = [e for e in members if e in IMAGE_EXTENSIONS]
             if len(found) != 1:
                 raise BrokenInput(f"{path}: sample {key} has {len(found)} pictures, expected one.")
             pictures.append(members[found[0]])
-            keys.append(f"{path.name}/{key}")
+            keys.append(f"{shard}/{key}")
             if ".txt" in members:
                 lines = members[".txt"].read().decode("utf-8", "replace").splitlines()
                 captions.append([line.strip() for line in lines if line.strip()])

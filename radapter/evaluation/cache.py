@@ -4,8 +4,9 @@ A file FOLDER/<sha256 of the key>.safetensors each, with the features as they we
 and one entry of metadata, `radapter`: JSON with the `key`, what `more` belongs to the features, and
 `sha256` over all of it. The key says everything that the bits depend on: weights and architecture,
 device, precision, versions, batches; of pictures names, sizes, times of change, preprocessing and a
-sample of pixels; of texts the texts and their token ids. So an entry is never stale: it is found or
-it is not.
+sample of pixels; of texts the texts and their token ids. So no entry is taken for other pictures
+but where a file was changed with its size and the time of its content as they were, within one
+tick of the file system's clock or on one that keeps no time of a file's own change.
 
 Only PyTorch's features are kept. Those of an exported engine never are, as the engine is what an
 evaluation verifies: whether it gives PyTorch's answers is measured each time. Its runtime has no
@@ -221,7 +222,7 @@ def pictures_key(
     for name, dataset, index in pictures:
         if dataset.stamp is None:
             return None
-        size, changed = dataset.stamp(index)
+        size, *changed = dataset.stamp(index)
         digest.update(f"{name}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
     for name, dataset, index in pictures[:: max(1, len(pictures) // SAMPLE)]:
         try:

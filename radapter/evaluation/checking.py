@@ -9,9 +9,10 @@ from typing import Any
 from radapter.data import Dataset, open_data
 from radapter.data.dataset import MissingData
 from radapter.data.karpathy import split_sizes
-from radapter.errors import BrokenInput
+from radapter.data.objectnet import mapping_sizes
+from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import KarpathyData
+from radapter.recipe_data import KarpathyData, ObjectNetData
 
 SAMPLE = 100
 """Pictures that are decoded of a set without classes."""
@@ -20,8 +21,8 @@ SAMPLE = 100
 def look(suite: Suite) -> dict[str, dict[str, Any]]:
     """Each data set's `status`, counts and what is published of it; no picture is opened.
 
-    The status is present, partial, missing or broken. `problem` says what is missing or damaged,
-    or how counts differ.
+    The status is present, partial, missing, broken, or unknown where a package that reads the set
+    is absent. `problem` says what is missing or damaged, or how counts differ.
     """
     return {dataset.name: _look(suite, dataset)[0] for dataset in suite.datasets}
 
@@ -30,7 +31,7 @@ def check(
     suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, Any]]:
     """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded,
-    and with the sizes of all `splits`, where a file lists them.
+    and with the sizes of all `splits`, where a file lists them, and of ObjectNet's `mapping`.
 
     Args:
         on_progress: called with pictures decoded and pictures to decode.
@@ -45,7 +46,12 @@ def check(
         if dataset is not None:
             if isinstance(described.data, KarpathyData):
                 facts["splits"] = split_sizes(described.data)
-            findings += _split_problems(facts)
+            if isinstance(described.data, ObjectNetData):
+                facts["mapping"] = mapping_sizes(described.data)
+            findings += _size_problems(
+                facts, "splits", "the split file is not the published one, in pictures"
+            )
+            findings += _size_problems(facts, "mapping", "the mapping is not the published one")
             findings += _mapping_problems(dataset)
             for i in samples[name]:
                 try:
@@ -67,8 +73,9 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
     kind = "classification" if suite.tasks[0] == "classification" else "captions"
     try:
         dataset = open_data(described.data.model_copy(update={"task": kind}))
-    except BrokenInput as error:
+    except RadapterError as error:  # of one set; the others are looked at
         status = "missing" if isinstance(error, MissingData) else "broken"
+        status = "unknown" if isinstance(error, MissingDependency) else status
         empty = {"status": status, "pictures": 0, "classes": 0, "captions": 0}
         return facts | empty | {"problem": str(error)}, None
     shortfall = described.shortfall(dataset)
@@ -106,10 +113,10 @@ def _few_captions(dataset: Dataset) -> str:
     return f"; fewer captions than {usual}: {', '.join(few[:3])}{more}" if few else ""
 
 
-def _split_problems(facts: dict[str, Any]) -> list[str]:
-    """Splits of the split file that have another size than the published one's."""
-    published = facts["published"]["splits"] if facts["published"] else {}
-    found = facts.get("splits")
+def _size_problems(facts: dict[str, Any], what: str, message: str) -> list[str]:
+    """Parts of the split file or of the class mapping that have another size than is published."""
+    published = facts["published"][what] if facts["published"] else {}
+    found = facts.get(what)
     if found is None or not published or found == published:
         return []
     sizes = [
@@ -117,7 +124,7 @@ def _split_problems(facts: dict[str, Any]) -> list[str]:
         for name in {**published, **found}
         if found.get(name) != published.get(name)
     ]
-    return [f"the split file is not the published one: {', '.join(sizes)} pictures"]
+    return [f"{message}: {', '.join(sizes)}"]
 
 
 def _sample(dataset: Dataset) -> list[int]:

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from radapter.evaluation.intervals import harmonic, mean_interval
-from radapter.evaluation.suite import RETRIEVAL, Suite
+from radapter.evaluation.published import RETRIEVAL
+from radapter.evaluation.suite import Suite
 from radapter.runtimes import Runtime
 
 BINS = 15  # of the calibration error, as most papers have it

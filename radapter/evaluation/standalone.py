@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import Prepares, evaluate, protocol
+from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
 from radapter.evaluation.versions import versions
@@ -42,7 +43,8 @@ def evaluate_model(
         suite: what to score on.
         name: of the model, as it was asked for.
         model: that model, open.
-        out: the result's file; None: `eval/SUITE-MODEL.json` in the working folder.
+        out: the result's file; None: `eval/SUITE-MODEL-HASH.json` in the working folder, with the
+            first eight digits of the weights' hash.
         opened: what `suite.open()` gave, if it is open already.
         cache: where features are kept; None: nowhere.
         on_progress: called with pictures done and pictures in all.
@@ -54,18 +56,19 @@ def evaluate_model(
         suite, model.runtime, model, opened=opened, cache=cache, on_progress=on_progress
     )
     label = Path(name).resolve().name
-    result = {
+    result: dict[str, Any] = {
         "schema_version": 1,
         "suite": suite.name,
         "model": name,
         "weights_hash": model.runtime.provenance["weights_hash"],
+        "seed": SEED,
         "versions": versions(),
         "protocol": protocol(suite, model),
         "models": {label: evaluated.result() | with_anchors(evaluated, name)},
         "parity": [],
     }
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
-    path = out or FOLDER / f"{suite.name}-{slug}.json"
+    path = out or FOLDER / f"{suite.file_name}-{slug}-{result['weights_hash'][:8]}.json"
     write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
     return result | {"file": str(path)}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
-from radapter.errors import BrokenInput, UsageError, nearest
+from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
+from radapter.evaluation.published import Anchors, Published
 from radapter.recipe import Name, Recipe, read_yaml, validate
 from radapter.recipe_data import (
     CoopData,
@@ -22,35 +24,10 @@ from radapter.recipe_data import (
 )
 
 Task = Literal["classification", "retrieval"]
-Recall = Literal[
-    "image_to_text_r1",
-    "image_to_text_r5",
-    "image_to_text_r10",
-    "text_to_image_r1",
-    "text_to_image_r5",
-    "text_to_image_r10",
-]
-RETRIEVAL: tuple[Recall, ...] = get_args(Recall)
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
-Count = Annotated[int, Field(ge=1)]
 FOLDER = Path(__file__).parent / "suites"
-
-
-class Published(Section):
-    """What is known of a published data set, to tell a whole copy from a part of it."""
-
-    pictures: Count
-    """How many are scored."""
-    classes: Count | None = None
-    captions: Count | dict[str, Count] | None = None
-    """How many there are; by protocol, where that changes it."""
-    splits: dict[str, Count] = Field(default={})
-    """Pictures of each split, as the split file calls it."""
-    where: str
-    """Where it is published."""
-    licence: str
-    folder: str
-    """The folder, under the data root, that the archive unpacks to."""
+LONGEST = 120
+"""Characters of a suite's name and changes in the name of a file"""
 
 
 class SuiteDataset(Section):
@@ -90,35 +67,6 @@ class SuiteDataset(Section):
         return ", ".join(wrong) or None
 
 
-class Anchors(Section):
-    """Published zero-shot scores: what an evaluation has to give before it is believed."""
-
-    source: str
-    tolerance: Annotated[float, Field(gt=0.0)]
-    """In points."""
-    protocols: dict[str, str] = Field(default={})
-    """Of data sets whose protocols differ: the one that these numbers were found with."""
-    metrics: Annotated[list[Literal["accuracy"] | Recall], Field(min_length=1)] = Field(
-        default=["accuracy"]
-    )
-    scores: dict[str, dict[str, float | list[float]]]
-    """In %, by model (`NAME:TAG`) and data set: the metric, or a number for each of `metrics`."""
-
-    @model_validator(mode="after")
-    def _a_number_for_each_metric(self) -> Anchors:
-        for model in self.scores:
-            for dataset, row in self.rows(model).items():
-                if len(row) != len(self.metrics):
-                    wanted = ", ".join(self.metrics)
-                    raise ValueError(f"{model}, {dataset}: {row} are not one each for {wanted}")
-        return self
-
-    def rows(self, model: str) -> dict[str, list[float]]:
-        """The numbers of a model in the order of `metrics`, by data set."""
-        found = self.scores.get(model, {})
-        return {name: row if isinstance(row, list) else [row] for name, row in found.items()}
-
-
 class Suite(Section):
     name: Name
     description: str = ""
@@ -135,6 +83,17 @@ class Suite(Section):
     """`one`: a caption that several pictures have is one text, right for each of them. `apart`: it
     is as many texts, each right for its own picture, as published recalls are counted."""
     anchors: list[Anchors] = Field(default=[])
+    changes: list[str] = Field(default=[])
+    """What the user has changed: `DATASET-PROTOCOL`, `without-DATASET`"""
+
+    @property
+    def file_name(self) -> str:
+        """What its results are called: its name and its changes, so that what is scored in another
+        way does not take the place of the suite's own result."""
+        name = "-".join([self.name, *sorted(set(self.changes))])
+        if len(name) > LONGEST:  # a file's name has 255 bytes at most, and more is added to it
+            name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return name
 
     @model_validator(mode="after")
     def _names_fit(self) -> Suite:
@@ -214,7 +173,8 @@ class Suite(Section):
             else d
             for d in suite.datasets
         ]
-        return suite.model_copy(update={"datasets": datasets})
+        # What the recipe leaves is no change of the user's.
+        return suite.model_copy(update={"datasets": datasets, "changes": self.changes})
 
     def with_protocol(self, dataset: str, protocol: str) -> Suite:
         """The suite with another protocol for one of its data sets, or for all that a name means.
@@ -226,7 +186,8 @@ class Suite(Section):
         if not names:
             raise self._unknown(dataset)
         changed = [_by_protocol(d, protocol) if d.name in names else d for d in self.datasets]
-        return self.model_copy(update={"datasets": changed})
+        changes = [] if changed == self.datasets else [f"{dataset}-{protocol}"]
+        return self.model_copy(update={"datasets": changed, "changes": self.changes + changes})
 
     def _unknown(self, dataset: str) -> UsageError:
         names = [d.name for d in self.datasets]
@@ -254,8 +215,9 @@ class Suite(Section):
         }
         known = {*averages, *(dataset.name for dataset in datasets)}
         harmonic = {k: pair for k, pair in self.harmonic_means.items() if known.issuperset(pair)}
+        changes = self.changes + [f"without-{name}" for name in names]
         update = {"datasets": datasets, "averages": averages, "harmonic_means": harmonic}
-        return self.model_copy(update=update)
+        return self.model_copy(update=update | {"changes": changes})
 
     def anchors_for(self, model: str) -> list[tuple[str, str, float, Anchors]]:
         """(data set, metric, its value in %, where that is from) published for a model."""
@@ -287,9 +249,11 @@ class Suite(Section):
 
         Raises:
             BrokenInput: what is missing or damaged, all of it in one message.
+            MissingDependency, UsageError: nothing but packages or wrong descriptions is in the way.
         """
         opened: dict[str, dict[Task, Dataset]] = {}
-        problems = []
+        problems: list[str] = []
+        errors: list[RadapterError] = []
         missing: dict[str, None] = {}
         for dataset in self.datasets:
             for task in self.tasks:
@@ -297,14 +261,17 @@ class Suite(Section):
                 settings = dataset.data.model_copy(update={"task": kind})
                 try:
                     opened.setdefault(dataset.name, {})[task] = open_data(settings)
-                except BrokenInput as error:
+                except RadapterError as error:
+                    errors.append(error)
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
                     missing[dataset.name] = None
         if problems:
             if len(missing) < len(self.datasets):
                 options = " ".join(f"--without {name}" for name in missing)
                 problems.append(f"To score the rest of the suite, add {options}")
-            raise BrokenInput(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
+            kinds = (MissingDependency, UsageError)
+            of = next((k for k in kinds if all(isinstance(e, k) for e in errors)), BrokenInput)
+            raise of(f"Suite {self.name}:\n" + "\n".join(dict.fromkeys(problems)))
         return opened
 
 

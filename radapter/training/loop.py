@@ -20,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 
 from radapter import run as runs
 from radapter.data import open_data
-from radapter.data.dataset import check_broken
+from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import Order, Pairs, loader, training_transform
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.methods import METHODS, Attached
@@ -125,7 +125,7 @@ def train(
         Interrupted: on `should_stop`.
     """
     parts = _prepare(recipe)
-    run = runs.create(recipe, root)
+    run = runs.create(rooted(recipe), root)
     with run.lock():
         _write_environment(run)
         on_start(run, parts.plan())

@@ -1,5 +1,6 @@
 """The command line in this process: fast, and every way out is an exit code."""
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -27,13 +28,16 @@ def cli(tmp_path, monkeypatch, capfd):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("RADAPTER_DATA", "")  # put back after each test, whatever --data-root sets
+    monkeypatch.setenv("RADAPTER_DATA", "")
 
     def call(*arguments: str) -> Outcome:
+        data_root = os.environ["RADAPTER_DATA"]
         monkeypatch.setattr(sys, "argv", ["radapter", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             run()
+        # A command is a process of its own: the next one does not have this one's --data-root.
+        monkeypatch.setenv("RADAPTER_DATA", data_root)
         captured = capfd.readouterr()
         return Outcome(int(left.value.code or 0), captured.out, captured.err)
 

@@ -1,6 +1,8 @@
 """radapter data, and radapter eval on suites and models that belong to no run."""
 
 import json
+import shutil
+import sys
 
 import imagenet_tree as tree
 import pytest
@@ -87,7 +89,58 @@ def test_check_finds_everything_at_once(cli, root):
     content = json.loads(outcome.out)
     assert (outcome.code, content["ok"], content["error"]["code"]) == (4, False, 4)
     findings = {name: facts["findings"] for name, facts in content["datasets"].items()}
-    assert list(map(len, findings.values())) == [1, 1, 2, 1, 1, 1]
+    assert list(map(len, findings.values())) == [1, 1, 2, 1, 1, 2]
+
+
+def test_check_of_the_class_mapping(cli, root, tmp_path):
+    """A mapping of another size than ObjectNet's own is said, with whole pictures too."""
+    (objectnet,) = [d for d in load_suite("imagenet-shifts").datasets if d.name == "objectnet"]
+    assert objectnet.published.mapping == {
+        "folders": 313, "folders of ImageNet's classes": 113, "ImageNet's classes": 125
+    }  # fmt: skip
+    found = {"folders": 5, "folders of ImageNet's classes": 4, "ImageNet's classes": 5}
+    for more, code in ((0, 0), (1, 4)):
+        mapping = found | {"ImageNet's classes": 5 + more}
+        described = SUITE["datasets"][1]
+        described = described | {"published": described["published"] | {"mapping": mapping}}
+        (tmp_path / "o.yaml").write_text(
+            json.dumps(SUITE | {"datasets": [described], "averages": {}})
+        )
+        outcome = cli("data", "check", "o.yaml", "--data-root", root, "--json")
+        assert outcome.code == code, outcome.out
+        facts = json.loads(outcome.out)["datasets"]["objectnet"]
+        assert facts["mapping"] == found
+        assert (
+            facts["findings"]
+            == ["the mapping is not the published one: ImageNet's classes 5 of 6"] * more
+        )
+
+
+def test_a_package_that_is_absent_hides_no_other_set(cli, root, monkeypatch):
+    """Kept flat with the devkit's list, ImageNet's validation set is read with scipy's help."""
+    shutil.rmtree(root / "imagenet" / "val")
+    tree.fill_flat(root / "imagenet" / "val", {1: 0})
+    devkit = root / "imagenet" / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n" * 50_000)
+    (devkit / "meta.mat").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    outcome = cli("data", "list", "imagenet-shifts", "--data-root", root)
+    assert outcome.code == 0, outcome.err
+    lines = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "unknown" in lines["imagenet"]
+    assert "partial  6 pictures" in lines["imagenet-v2"]
+    outcome = cli("data", "check", "imagenet-shifts", "--data-root", root)
+    assert outcome.code == 4
+    assert 'pip install "radapter[devkit]"' in outcome.out
+    assert "6 of 10,000 pictures" in outcome.out
+    evaluate = ("eval", "--suite", "imagenet-shifts", "--model", "emoji-clip", "--data-root", root)
+    outcome = cli(*evaluate)
+    assert outcome.code == 5
+    assert "To score the rest of the suite, add --without imagenet" in outcome.err
+    shutil.rmtree(root / "sketch")
+    outcome = cli(*evaluate)
+    assert (outcome.code, "ImageNet-Sketch is not under" in outcome.err) == (4, True)
 
 
 def test_check_of_what_is_right(cli, root, suite_file):
@@ -119,8 +172,10 @@ def test_a_model_without_a_run(cli, root, suite_file, tiny_folder, tmp_path):
     assert "expected calibration error" in outcome.out
     assert "objectnet: objectnet: wise-ft." in outcome.out
     assert "imagenet-r: classes: 200 of ImageNet's 1000" in outcome.out
-    assert "Result: eval/my-suite-tiny.json" in outcome.out
-    saved = json.loads((tmp_path / "eval" / "my-suite-tiny.json").read_text())
+    digits = models.load(tiny_folder).weights_hash[:8]
+    assert f"Result: eval/my-suite-tiny-{digits}.json" in outcome.out
+    saved = json.loads((tmp_path / "eval" / f"my-suite-tiny-{digits}.json").read_text())
+    assert saved["seed"] == 0
     assert saved["weights_hash"] == models.load(tiny_folder).weights_hash
     assert {"torch", "open_clip_torch"} <= set(saved["versions"])
     assert saved["protocol"]["templates"] == ["a {}."]
@@ -160,7 +215,7 @@ def test_a_set_that_is_not_there_can_be_left_out(cli, root, suite_file, tiny_fol
     assert cli(*arguments).code == 4
     outcome = cli(*arguments, "--without", "objectnet")
     assert outcome.code == 0, outcome.err
-    assert "objectnet" not in outcome.out
+    assert "objectnet:" not in outcome.out
     outcome = cli(*arguments, "--without", "objctnet")
     assert (outcome.code, "Did you mean 'objectnet'" in outcome.err) == (2, True)
 
@@ -228,7 +283,8 @@ def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
     row = next(line for line in outcome.out.splitlines() if line.startswith("  both"))
     assert row.count("±") == 2
     assert "objectnet: objectnet: clip-benchmark." in outcome.out
-    saved = json.loads((merged.evaluations / "my-suite-alpha-0.50-torch.json").read_text())
+    file = "my-suite-objectnet-clip-benchmark-alpha-0.50-torch.json"
+    saved = json.loads((merged.evaluations / file).read_text())
     assert saved["seed"] == 3
     assert saved["models"]["zero-shot"]["averages"]["both"]["datasets"] == [
         "imagenet-r",
@@ -240,6 +296,35 @@ def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
     (result,) = json.loads(outcome.out)["results"]
     assert [list(point["datasets"]) for point in result["points"]] == [["imagenet-r"]] * 3
     assert "torch" in result["versions"]
+
+
+def test_no_result_takes_the_place_of_another(cli, root, suite_file, tiny_folder, tmp_path):
+    """Other protocols, sets left out and models of one folder name have files of their own."""
+    tiny.write(tmp_path / "other" / tiny_folder.name, seed=1)
+    arguments = ("eval", "--suite", suite_file, "--data-root", root, "--json", "--model")
+    files = []
+    for more in (
+        (tiny_folder,),
+        (tiny_folder, "--protocol", "objectnet=clip-benchmark"),
+        (tiny_folder, "--without", "objectnet"),
+        (tmp_path / "other" / tiny_folder.name,),
+    ):
+        outcome = cli(*arguments, *more)
+        assert outcome.code == 0, outcome.err
+        files.append(json.loads(outcome.out)["results"][0]["file"])
+    assert len(set(files)) == 4
+    outcome = cli(*arguments, tiny_folder, "--protocol", "objectnet=wise-ft")  # the suite's own
+    assert json.loads(outcome.out)["results"][0]["file"] == files[0]
+
+
+def test_many_sets_left_out_have_a_file_name_of_moderate_length():
+    suite = load_suite("base-to-novel")
+    names = [dataset.name for dataset in suite.datasets]
+    one, two = suite.without(names[1:]), suite.without([*names[2:], names[0]])
+    assert len(one.file_name) < 150
+    assert one.file_name != two.file_name
+    assert suite.file_name == "base-to-novel"
+    assert suite.without(names[:2]).file_name == suite.without(names[1::-1]).file_name
 
 
 def test_options_that_do_not_go_together(cli, tiny_folder):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import trees
@@ -21,7 +22,7 @@ def test_a_recipe_passes_the_dry_run_and_trains(cli, tiny_folder, tmp_path, name
     small = [f"model={tiny_folder}", "device=cpu", "workers=0", "--data-root", data_root]
     outcome = cli("train", name, "--dry-run", "--json", *small)
     assert outcome.code == 0, outcome.err
-    recipe = recipes.load(recipes.shipped()[name])
+    recipe = recipes.load(recipes.shipped()[name], [f"data.data_root={data_root}"])
     found = open_data(recipe.data)
     plan = json.loads(outcome.out)["plan"]
     assert (plan["pictures"], plan["pairs"]) == (len(found), 5 * len(found))
@@ -46,6 +47,26 @@ def test_a_recipe_passes_the_dry_run_and_trains(cli, tiny_folder, tmp_path, name
     outcome = cli("eval", "--without", OTHER[name])
     assert outcome.code == 0, outcome.err
     assert f"in-distribution: {name} (partial)" in outcome.out
+
+
+def test_a_run_remembers_the_data_root(cli, recipe_file, shapes, tmp_path, monkeypatch):
+    """Commands after `train --data-root` find its data, from any folder; the option outranks it."""
+    recipe_file.write_text(recipe_file.read_text().replace(str(shapes), shapes.name))
+    small = ("data.hold_out=0.3", "optimisation.epochs=1")
+    monkeypatch.chdir(shapes.parent.parent)
+    outcome = cli("train", recipe_file, *small, "--data-root", shapes.parent.name, "--json")
+    assert outcome.code == 0, outcome.err
+    run = Path(json.loads(outcome.out)["run"]).absolute()
+    assert recipes.load(run / "recipe.yaml").data.data_root == str(shapes.parent)
+    monkeypatch.chdir(tmp_path)
+    for command in (("merge", "--alpha", "auto"), ("eval",), ("eval", "--alphas", "0:1:1")):
+        outcome = cli(*command, "--run", run)
+        assert outcome.code == 0, outcome.err
+    (run / "adapter.safetensors").unlink()
+    outcome = cli("train", "--resume", run)
+    assert outcome.code == 0, outcome.err
+    outcome = cli("eval", "--run", run, "--data-root", tmp_path / "empty")
+    assert (outcome.code, str(tmp_path / "empty") in outcome.err) == (4, True)
 
 
 @pytest.mark.parametrize("name", TREES)

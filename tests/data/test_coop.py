@@ -334,7 +334,7 @@ def test_lists_that_do_not_fit_each_other(own, tmp_path):
 def test_a_class_in_two_folders(own, tmp_path):
     path = own("dtd") / "split_zhou_DescribableTextures.json"
     content = json.loads(path.read_text())
-    content["train"][0][0] = content["train"][-1][0]
+    content["train"][0][0] = content["test"][-1][0]
     path.write_text(json.dumps(content))
     assert opened(tmp_path, "dtd")
     with pytest.raises(BrokenInput, match="lies in two folders"):

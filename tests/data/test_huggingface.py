@@ -137,7 +137,7 @@ def test_sizes_of_pictures_are_known_without_reading_them(saved, datasets, tmp_p
     )
     rows.save_to_disk(tmp_path / "paths")
     named = opened(tmp_path / "paths", text_column="text", task="captions")
-    assert named.stamp(1) == (-1, -1)
+    assert named.stamp(1) == (-1, -1, -1)
     assert named.stamp(0)[0] == path.stat().st_size
 
 

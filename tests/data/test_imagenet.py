@@ -233,12 +233,12 @@ def test_the_devkits_table_needs_scipy(tmp_path, monkeypatch):
     flat(tmp_path, "imagenet/val")
     devkit(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(MissingDependency, match="pip install scipy"):
+    with pytest.raises(MissingDependency, match=r"pip install \"radapter\[devkit\]\""):
         opened(tmp_path, "val")
 
 
 def test_a_matlab_file_of_scipys(tmp_path):
-    io = pytest.importorskip("scipy.io", reason="scipy is no dependency; it reads meta.mat")
+    io = pytest.importorskip("scipy.io", reason="scipy, of the extra devkit, reads meta.mat")
     flat(tmp_path, "imagenet/val")
     folder, rows = devkit(tmp_path)
     io.savemat(folder / "meta.mat", {"synsets": rows[:, None]})

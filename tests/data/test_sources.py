@@ -258,6 +258,18 @@ def test_shards_of_captions(tmp_path):
     assert [pixel(dataset, i) for i in (2, 1, 0)] == [colour(0), colour(1), colour(0)]
 
 
+def test_shards_of_one_name_in_two_folders(tmp_path):
+    """Each picture has a name of its own, so that none is scored by another one's features."""
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        tar(tmp_path / name / "0.tar", sample(i, text=name, key="x"))
+    dataset = open_data(shards(tmp_path / "{a,b}" / "0.tar"))
+    assert dataset.keys == ["a/0.tar/x", "b/0.tar/x"]
+    assert [pixel(dataset, i) for i in range(2)] == [colour(0), colour(1)]
+    with pytest.raises(BrokenInput, match=r"1 names of more than one picture, such as 0\.tar/x"):
+        open_data(shards(tmp_path / "a" / "{0,0}.tar"))
+
+
 def test_shards_of_classes(tmp_path):
     path = tar(tmp_path / "s.tar", sample(0, label=2) | sample(1, label=0))
     names = ["cat", "dog", "sun"]

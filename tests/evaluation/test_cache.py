@@ -132,7 +132,7 @@ def test_what_could_not_be_read_is_looked_at_again(loaded, table, cache, tmp_pat
     monkeypatch.setattr(caching, "SAMPLE", 1)
     root, suite = tmp_path / "shapes" / "red_square", suite_of(table)
     opened = {
-        task: dataclasses.replace(dataset, stamp=lambda index: (1, 1))
+        task: dataclasses.replace(dataset, stamp=lambda index: (1, 1, 1))
         for task, dataset in suite.open()["set"].items()
     }
     score(loaded, suite, cache, opened={"set": opened})
@@ -144,13 +144,18 @@ def test_what_could_not_be_read_is_looked_at_again(loaded, table, cache, tmp_pat
     assert score(loaded, suite, cache, opened={"set": opened})[1] == (0, 0)
 
 
-@pytest.mark.parametrize("change", ["content", "time", "size", "name", "order", "fewer"])
-def test_other_pictures_are_encoded(loaded, table, cache, tmp_path, change):
+@pytest.mark.parametrize(
+    "change", ["content", "unsampled", "time", "size", "name", "order", "fewer"]
+)
+def test_other_pictures_are_encoded(loaded, table, cache, tmp_path, change, monkeypatch):
+    if change == "unsampled":
+        monkeypatch.setattr(caching, "SAMPLE", 1)
     score(loaded, suite_of(table), cache)
-    path = tmp_path / "shapes" / "blue_circle" / "00.png"
+    number = "02" if change == "unsampled" else "00"
+    path = tmp_path / "shapes" / "blue_circle" / f"{number}.png"
     lines = (tmp_path / "t.csv").read_text().splitlines()
     facts = path.stat()
-    if change == "content":  # the sample of pixels sees it
+    if change in ("content", "unsampled"):  # a sample of pixels sees it, or the time of the file
         other = path.with_name("01.png").read_bytes()
         content = path.read_bytes()
         path.write_bytes(other[: len(content)].ljust(len(content), b"\0"))
@@ -174,7 +179,7 @@ def test_other_pictures_are_encoded(loaded, table, cache, tmp_path, change):
     assert same(found, score(loaded, suite_of(table), None)[0])
 
 
-def test_a_copy_that_keeps_times_is_the_same_pictures(loaded, table, cache, tmp_path):
+def test_pictures_that_were_moved_are_the_same(loaded, table, cache, tmp_path):
     score(loaded, suite_of(table), cache)
     (tmp_path / "shapes").rename(tmp_path / "moved")
     moved = table.model_copy(update={"root": str(tmp_path / "moved")})

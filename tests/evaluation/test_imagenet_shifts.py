@@ -17,8 +17,9 @@ from radapter.evaluation.classification import (
     calibration_error,
     predict,
 )
+from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.suite import Anchors, Suite, SuiteDataset
+from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import ImageNetData, ObjectNetData
 
 NAMES = class_names()

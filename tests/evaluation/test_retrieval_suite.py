@@ -8,8 +8,9 @@ import trees
 from radapter import evaluation
 from radapter import recipe as recipes
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.suite import Anchors, Suite, SuiteDataset
+from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import CocoCaptionsData
 from radapter.runtimes.pytorch import PyTorchRuntime
 
