@@ -160,12 +160,14 @@ def alpha_curve(
     trained: Trained,
     alphas: Sequence[float] = ALPHAS,
     *,
+    device: str = "cpu",
     opened: dict[str, dict[Task, Dataset]] | None = None,
     cache: Cache | None = None,
 ) -> Iterator[tuple[float, Evaluation]]:
     """A suite scored at one alpha after the other, from one stored adapter, in PyTorch.
 
     Args:
+        device: `cpu`, `cuda`, or `auto`.
         opened: what `suite.open()` gave, if it is open already.
         cache: where features are kept; None: nowhere.
     """
@@ -174,13 +176,15 @@ def alpha_curve(
     for alpha in alphas:
         model.model.load_state_dict(trained.at(alpha))
         own = dataclasses.replace(model)  # one that has not computed its hash yet
-        yield alpha, evaluate(suite, PyTorchRuntime(own), own, opened=opened, cache=cache)
+        runtime = PyTorchRuntime(own, device)
+        yield alpha, evaluate(suite, runtime, own, opened=opened, cache=cache)
 
 
 def choose_alpha(
     recipe: Recipe,
     trained: Trained,
     *,
+    device: str = "cpu",
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -200,7 +204,7 @@ def choose_alpha(
     suite = held_out_suite(recipe)
     metric = trained_metric(recipe)
     scored: dict[float, Scored] = {}
-    for alpha, evaluated in alpha_curve(suite, trained, cache=cache):
+    for alpha, evaluated in alpha_curve(suite, trained, device=device, cache=cache):
         scored[alpha] = evaluated.metrics["held-out"][metric]
         on_progress(len(scored), len(ALPHAS))
     points = behind_the_best(scored)

@@ -30,6 +30,7 @@ def evaluate_run(
     suite: Suite,
     wanted: Wanted | None = None,
     *,
+    device: str = "cpu",
     tolerances: Sequence[str] = (),
     cache: Cache | None = None,
     on_progress: Callable[[str, int, int], None] = lambda model, done, total: None,
@@ -42,6 +43,7 @@ def evaluate_run(
         wanted: beside the zero-shot model `torch`, the merged model in PyTorch; an engine's name,
             that engine in every precision that it has; `all` or None, everything the run has and
             this machine can run.
+        device: of PyTorch: `cpu`, `cuda`, or `auto`; engines have their own by their names.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
         cache: where PyTorch's features are kept, never an engine's; None: nowhere.
         on_progress: called with the model's name, pictures done and pictures in all.
@@ -52,16 +54,18 @@ def evaluate_run(
 
     Raises:
         BrokenInput: data, the merged model or the bundle is missing, stale or damaged.
-        MissingDependency: the engine that is wanted does not run here.
+        MissingDependency: the engine that is wanted does not run here, or no such device.
     """
     opened = suite.open()  # before any model: it is what is often wrong
     merged, facts = merging.read_merged(run)
     folder = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     tuned = f"alpha {facts['alpha']:.2f}"
-    candidates: list[tuple[str, Runtime, Prepares]] = [("zero-shot", PyTorchRuntime(base), base)]
+    candidates: list[tuple[str, Runtime, Prepares]] = [
+        ("zero-shot", PyTorchRuntime(base, device), base)
+    ]
     if wanted in (None, "torch", "all"):
-        candidates.append((tuned, PyTorchRuntime(merged), merged))
+        candidates.append((tuned, PyTorchRuntime(merged, device), merged))
     left_out: dict[str, str] = {}
     if folder is not None:
         everything = wanted is None or wanted == "all"
@@ -140,6 +144,7 @@ def evaluate_alphas(
     suite: Suite,
     alphas: Sequence[float] = merging.ALPHAS,
     *,
+    device: str = "cpu",
     cache: Cache | None = None,
     on_progress: Callable[[float, int, int], None] = lambda alpha, done, total: None,
 ) -> dict[str, Any]:
@@ -147,6 +152,7 @@ def evaluate_alphas(
 
     Args:
         run: locked, as a result is written into it.
+        device: `cpu`, `cuda`, or `auto`.
         cache: where features are kept; None: nowhere.
         on_progress: called with an alpha that is done, how many are, and how many there are.
 
@@ -162,7 +168,9 @@ def evaluate_alphas(
     trained = merging.open_trained(run)
     merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []
-    for alpha, evaluated in merging.alpha_curve(suite, trained, alphas, opened=opened, cache=cache):
+    for alpha, evaluated in merging.alpha_curve(
+        suite, trained, alphas, device=device, opened=opened, cache=cache
+    ):
         points.append({"alpha": alpha} | evaluated.result())
         on_progress(alpha, len(points), len(alphas))
     recipe = run.recipe()

@@ -10,6 +10,7 @@ import typer
 
 from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
+from radapter_cli.model_options import DeviceChoice, DeviceOption
 
 if TYPE_CHECKING:
     from radapter.evaluation import Cache
@@ -94,6 +95,7 @@ def eval_command(
         ),
     ] = False,
     run: console.RunOption = None,
+    device: DeviceOption = DeviceChoice.auto,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -114,7 +116,9 @@ def eval_command(
             raise UsageError("--model stands alone: leave --run, --runtime and --alphas out.")
         if not suite:
             raise UsageError("--model needs --suite: `radapter data` lists the suites.")
-        return evaluate_models(suite, protocol or [], without or [], model, out, no_cache, as_json)
+        return evaluate_models(
+            suite, protocol or [], without or [], model, device, out, no_cache, as_json
+        )
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
     from radapter.run import find
@@ -132,7 +136,7 @@ def eval_command(
     suites = changed(suites, protocol or [], without or [])
     if wanted:
         with found.lock(), console.plain_warnings():
-            results = [over_alphas(found, chosen, wanted, cache) for chosen in suites]
+            results = [over_alphas(found, chosen, wanted, device, cache) for chosen in suites]
         if as_json:
             return console.print_json({"results": results})
         from radapter.reporting import alpha_table
@@ -147,7 +151,8 @@ def eval_command(
     found.merged()
     with found.lock(), console.plain_warnings():
         results = [
-            side_by_side(found, chosen, runtime, tolerance or [], cache) for chosen in suites
+            side_by_side(found, chosen, runtime, device, tolerance or [], cache)
+            for chosen in suites
         ]
     for result in results:
         for label, scored in result["models"].items():
@@ -174,7 +179,9 @@ def eval_command(
     return None
 
 
-def over_alphas(run: Run, suite: Any, alphas: list[float], cache: Cache | None) -> dict[str, Any]:
+def over_alphas(
+    run: Run, suite: Any, alphas: list[float], device: DeviceChoice, cache: Cache | None
+) -> dict[str, Any]:
     """What `scoring.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
     from radapter import scoring
     from radapter.reporting import curves
@@ -184,6 +191,7 @@ def over_alphas(run: Run, suite: Any, alphas: list[float], cache: Cache | None) 
             run,
             suite,
             alphas,
+            device=device.value,
             cache=cache,
             on_progress=lambda alpha, done, total: update(done, total, f"alpha {alpha:g}"),
         )
@@ -195,6 +203,7 @@ def side_by_side(
     run: Run,
     suite: Any,
     runtime: RuntimeChoice | None,
+    device: DeviceChoice,
     tolerances: list[str],
     cache: Cache | None,
 ) -> dict[str, Any]:
@@ -205,6 +214,7 @@ def side_by_side(
             run,
             suite,
             cast("scoring.Wanted | None", runtime and runtime.value),
+            device=device.value,
             tolerances=tolerances,
             cache=cache,
             on_progress=lambda model, done, total: update(done, total, model),
@@ -234,6 +244,7 @@ def evaluate_models(
     protocols: list[str],
     without: list[str],
     model: str,
+    device: DeviceChoice,
     out: Path | None,
     no_cache: bool,
     as_json: bool,
@@ -246,7 +257,7 @@ def evaluate_models(
         raise UsageError("--out is one file: name one suite.")
     suites = changed([load_suite(name) for name in names], protocols, without)
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
-    candidate = open_model(model, device="auto")
+    candidate = open_model(model, device=device.value)
     cache = None if no_cache else user_cache()
     results = []
     for suite, data in zip(suites, opened, strict=True):

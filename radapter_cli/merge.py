@@ -10,6 +10,7 @@ import typer
 
 from radapter.errors import UsageError
 from radapter_cli import console
+from radapter_cli.model_options import DeviceChoice, DeviceOption
 
 
 def merge(
@@ -21,6 +22,7 @@ def merge(
         ),
     ] = None,
     run: console.RunOption = None,
+    device: DeviceOption = DeviceChoice.auto,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -51,6 +53,7 @@ def merge(
                 choice = merging.choose_alpha(
                     recipe,
                     trained,
+                    device=device.value,
                     cache=evaluation.user_cache(),
                     on_progress=lambda done, total: update(done, total, ""),
                 )

@@ -100,8 +100,6 @@ def from_loaded(
     def tokenize(texts: Sequence[str]) -> Tensor:
         return models.shorten(loaded.model, loaded.tokenizer(list(texts)))
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return OpenModel(
         name or loaded.name,
         PyTorchRuntime(loaded, device),

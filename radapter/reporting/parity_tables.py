@@ -18,7 +18,7 @@ def parity_tables(verdicts: Sequence[dict[str, Any]]) -> Iterator[RenderableType
     if not verdicts:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"parity with {verdicts[0]['reference']}", no_wrap=True)
+    table.add_column(f"parity with {verdicts[0]['reference']}", overflow="fold")
     table.add_column("", justify="right")
     for verdict in verdicts:
         table.add_column(verdict["label"], justify="right")
@@ -27,13 +27,14 @@ def parity_tables(verdicts: Sequence[dict[str, Any]]) -> Iterator[RenderableType
     table.add_row("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
     if verdicts[0]["agreement"] is not None:
         table.add_row("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
-    for rows in zip(*(verdict["metrics"] for verdict in verdicts), strict=True):
-        first = rows[0]
-        if first["metric"] not in TITLES:  # recalls at 5 and 10: in the JSON, and failures are said
-            continue
-        title = TITLES[first["metric"]].removesuffix(", %")
-        reference = f"{100 * first['reference']:.1f}"
-        table.add_row(f"{first['dataset']}: {title}", reference, *map(_difference, rows))
+    for metric, title in TITLES.items():  # recalls at 5 and 10: in the JSON, and failures are said
+        found = zip(*(verdict["metrics"] for verdict in verdicts), strict=True)
+        chosen = [rows for rows in found if rows[0]["metric"] == metric]
+        if chosen:
+            table.add_row(Text(title, style="italic"))
+        for rows in chosen:
+            reference = f"{100 * rows[0]['reference']:.1f}"
+            table.add_row(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
     words = [
         Text("passed", "bold green") if v["passed"] else Text("FAILED", "bold red")
         for v in verdicts
@@ -71,10 +72,10 @@ def _allowed(precision: str, verdicts: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: dict[str, Any]) -> Text:
     low, high = (100 * bound for bound in row["interval"])
     difference = f"{100 * row['difference']:+.2f}"
-    return difference if low == high else f"{difference} [{low:.1f}, {high:.1f}]"
+    return Text(difference) if low == high else Text(f"{difference} [{low:.1f},{high:.1f}]")
 
 
 def _floor(cosine: float) -> str:

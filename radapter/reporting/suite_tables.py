@@ -1,8 +1,8 @@
-"""The table of a suite that is read data set by data set, with its named averages."""
+"""The table of a suite of classes, data set by data set, with its means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -21,7 +21,8 @@ def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
-    """A row for each data set and average, a column a model; then what the numbers depend on.
+    """A row for each data set, role of several and average, a column a model; then what the numbers
+    depend on.
 
     Beside a model whose numbers are published stand these and how far it is from them.
     """
@@ -31,14 +32,14 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     anchors = first.get("anchors", {})
     tuned, engine = tuned_and_engine(models)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # where it is narrow, names give way and not numbers
     for i, label in enumerate(models):
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", no_wrap=True)
         if anchors and i == 0:
-            table.add_column("published", justify="right")
-            table.add_column("diff.", justify="right")
+            table.add_column("published", justify="right", no_wrap=True)
+            table.add_column("diff.", justify="right", no_wrap=True)
     if engine:
-        table.add_column(f"{engine} - alpha", justify="right")
+        table.add_column(f"{engine} -\nalpha", justify="right", no_wrap=True)
 
     def add(title: str, items: list[dict[str, Any]], anchor: dict[str, Any] | None) -> None:
         cells = [with_interval(item) for item in items]
@@ -48,7 +49,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             values = dict(zip(models, items, strict=True))
             difference = values[engine]["value"] - values[str(tuned)]["value"]
             cells.append(Text(f"{100 * difference:+.2f}"))
-        table.add_row(title, *cells)
+        table.add_row(Text(title), *cells)
 
     def add_harmonic(metric: str, second: str) -> None:
         """The harmonic means that are whole once a data set or average stands in the table."""
@@ -60,14 +61,18 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 table.add_row(f"  harmonic mean: {name}: not all is whole", style="dim")
 
     for metric, title in TITLES.items():
-        if not any(metric in facts for facts in datasets.values()):
+        chances = [100 * facts[metric]["chance"] for facts in datasets.values() if metric in facts]
+        if not chances:
             continue
-        table.add_row(Text(title, style="italic"))
+        table.add_row(Text(f"{title} (chance {_range(chances)})", style="italic"))
         for name, facts in datasets.items():
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
             anchor = anchors.get(name, {}).get(metric)
             add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
             add_harmonic(metric, name)
+        for role, mean in means_of_roles(first).items():
+            items = [m["roles"][role][metric] for m in models.values()]
+            add(f"  {role}: mean of {counted(mean)}", items, None)
         for name, mean in first.get("averages", {}).items():
             if metric in mean:
                 of = f": {len(mean['datasets'])} of them" if mean.get("left_out") else ""
@@ -85,6 +90,32 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             table.add_row(f"  {name}", *(cells[:1] + [Text()] * 2 * bool(anchors) + cells[1:]))
     yield table
     yield notes(result)
+
+
+def means_of_roles(model: dict[str, Any]) -> dict[str, Any]:
+    """By role of several data sets its means; not where a named average is over the same ones."""
+    named = [members(mean) for mean in model.get("averages", {}).values()]
+    return {
+        role: mean
+        for role, mean in model["roles"].items()
+        if len(members(mean)) > 1 and members(mean) not in named
+    }
+
+
+def members(mean: dict[str, Any]) -> set[str]:
+    return {*mean["datasets"], *mean.get("left_out", [])}
+
+
+def counted(mean: dict[str, Any]) -> str:
+    """How many data sets a mean is over, and of how many, if some are left out."""
+    left_out = len(mean.get("left_out", []))
+    used = len(mean["datasets"])
+    return f"{used} of {used + left_out}" if left_out else f"{used}"
+
+
+def _range(values: Sequence[float]) -> str:
+    ends = list(dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values))))
+    return " to ".join(ends)
 
 
 def with_interval(item: dict[str, Any]) -> Text:
@@ -113,21 +144,30 @@ def notes(result: dict[str, Any]) -> Text:
 
 
 def _notes(result: dict[str, Any]) -> Iterator[str]:
-    first = next(iter(result["models"].values()))
-    datasets, anchors = first["datasets"], first.get("anchors", {})
-    protocol = result["protocol"]
     for label, model in result["models"].items():
         weights = str(model["provenance"].get("weights_hash"))[:16]
         yield f"{label}: {model['runtime']}, {model['device']}, {model['precision']}, {weights}."
+    yield from protocol_notes(next(iter(result["models"].values())), result["protocol"])
+
+
+def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[str]:
+    """What holds for all models of a result, from one of them."""
+    datasets, anchors = first["datasets"], first.get("anchors", {})
     yield f"± is half of the interval ({protocol['interval']})."
     if any("accuracy" in facts for facts in datasets.values()):
         yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
+        if not all("template" in facts["protocol"] for facts in datasets.values()):
+            yield f"Templates: {_templates(protocol['templates'])}."
     if any("text_to_image_r1" in facts for facts in datasets.values()):
         yield f"Retrieval: {protocol['retrieval']}."
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"
             yield f"{name}: {shared} captions are word for word those of another picture."
+    counts = [f"{facts['pictures']:,} of {name}" for name, facts in datasets.items()]
+    if len(counts) > 1 and len({facts["pictures"] for facts in datasets.values()}) == 1:
+        counts = [f"{next(iter(datasets.values()))['pictures']:,} of each set"]
+    yield f"Scored: {', '.join(counts)}."
     if pictures := protocol["preprocessing"]:
         keys = ("size", "resize_mode", "interpolation")
         yield f"Pictures: {', '.join(str(pictures[key]) for key in keys if key in pictures)}."
@@ -151,3 +191,10 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         yield f"published: {source}; {verdict} {100 * tolerance:g} points."
     for name, other in first.get("anchors_elsewhere", {}).items():
         yield f"published for {name} by another protocol alone: --protocol {name}={other}."
+
+
+def _templates(templates: list[str] | str) -> str:
+    if isinstance(templates, str):
+        return f"those of open_clip called {templates}"
+    more = f" and {len(templates) - 3} more" if len(templates) > 3 else ""
+    return ", ".join(map(repr, templates[:3])) + more

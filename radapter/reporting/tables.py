@@ -12,7 +12,15 @@ from rich.text import Text
 from radapter.reporting.curves import TITLES
 from radapter.reporting.parity_tables import parity_tables
 from radapter.reporting.retrieval_tables import retrieval_tables
-from radapter.reporting.suite_tables import dataset_tables, tuned_and_engine, with_interval
+from radapter.reporting.suite_tables import (
+    counted,
+    dataset_tables,
+    means_of_roles,
+    members,
+    protocol_notes,
+    tuned_and_engine,
+    with_interval,
+)
 
 
 def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
@@ -38,64 +46,64 @@ def _scores(result: dict[str, Any]) -> Iterator[RenderableType]:
     if not any("accuracy" in facts for facts in first["datasets"].values()):
         yield from retrieval_tables(result)
         return
-    if {"averages", "harmonic_means"} & first.keys() or any(
-        facts["partial"] or "template" in facts["protocol"] for facts in first["datasets"].values()
-    ):
-        yield from dataset_tables(result)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for label in models:
-        table.add_column(label, justify="right")
-    reference, engine = tuned_and_engine(models)
-    if engine:
-        table.add_column("diff.", justify="right")
-    for metric, title in TITLES.items():
-        if metric not in next(iter(first["roles"].values())):
-            continue
-        chance = 100 * next(iter(first["roles"].values()))[metric]["chance"]
-        table.add_row(Text(f"{title} (chance {chance:.1f})", style="italic"))
-        for role, facts in first["roles"].items():
-            names = facts["datasets"]
-            what = names[0] if len(names) == 1 else f"mean of {len(names)}"
-            cells = [with_interval(model["roles"][role][metric]) for model in models.values()]
-            if engine:
-                values = [models[m]["roles"][role][metric]["value"] for m in (engine, reference)]
-                cells.append(Text(f"{100 * (values[0] - values[1]):+.2f}"))
-            table.add_row(f"  {role}: {what}", *cells)
-            if len(names) > 1:
-                worst = [model["roles"][role][metric] for model in models.values()]
-                which = {item["worst_dataset"] for item in worst}
-                label = f"    worst: {which.pop()}" if len(which) == 1 else "    worst"
-                cells = [Text(f"{100 * item['worst']:.1f}     ") for item in worst]
-                table.add_row(label, *cells, style="dim")
-    yield table
-    intervals = result["protocol"]["interval"]
-    yield Text(
-        f"± is half of the interval ({intervals}). "
-        f"{f'diff. is {engine} - alpha. ' if engine else ''}"
-        f"Retrieval: {result['protocol']['retrieval']}.",
-        style="dim",
-    )
+    yield from dataset_tables(result)
 
 
 def alpha_table(result: dict[str, Any]) -> Iterator[RenderableType]:
-    """A row for each alpha, a column for each role and metric."""
-    yield Text(f"{result['suite']}, over alpha, {result['points'][0]['runtime']}", style="bold")
-    roles = result["points"][0]["roles"]
-    columns = [(role, metric) for metric in TITLES for role in roles if metric in roles[role]]
+    """For each metric a row an alpha, a column for each role and named average; then what the
+    numbers depend on."""
+    points, chosen = result["points"], result["chosen"]
+    first = points[0]
+    yield Text(f"{result['suite']}, over alpha, {first['runtime']}", style="bold")
+    columns = _alpha_columns(first)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("alpha", justify="right")
-    for role, metric in columns:
-        table.add_column(f"{TITLES[metric].removesuffix(', %')}, {role}", justify="right")
-    for point in result["points"]:
-        cells = [Text(f"{100 * point['roles'][role][m]['value']:.1f}") for role, m in columns]
-        mark = " <-" if point["alpha"] == result["chosen"] else ""
-        table.add_row(f"{point['alpha']:g}{mark}", *cells)
-    yield table
-    chosen = result["chosen"]
+    table.add_column("alpha", no_wrap=True)
+    for part, name in columns:
+        table.add_column(Text(_alpha_title(first, part, name)), justify="right", overflow="fold")
+    for metric, title in TITLES.items():
+        if not any(metric in first[part][name] for part, name in columns):
+            continue
+        table.add_row(Text(title.removesuffix(", %"), style="italic"))
+        for point in points:
+            found = [point[part][name].get(metric) for part, name in columns]
+            cells = [with_interval(item) if item else Text("-") for item in found]
+            mark = " <-" if point["alpha"] == chosen else ""
+            table.add_row(f"  {point['alpha']:g}{mark}", *cells)
+    if columns:
+        yield table
+    else:
+        yield Text("No role has a data set that is whole.")
     yield Text(
         f"In %. {'' if chosen is None else f'<- is the merged model, alpha {chosen:g}. '}"
-        f"Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.",
+        "Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.\n"
+        f"{first['device']}, {first['precision']}; the file has the hash of each alpha's weights.",
         style="dim",
     )
+    yield Text("\n".join(protocol_notes(first, result["protocol"])), style="dim")
+
+
+def _alpha_columns(point: dict[str, Any]) -> list[tuple[str, str]]:
+    """(part of a point, name): roles, averages, and harmonic means: of averages, if there are any,
+    as those of pairs of data sets are many."""
+    roles = means_of_roles(point)
+    alone = [r for r, mean in point["roles"].items() if r in roles or len(members(mean)) == 1]
+    harmonic = point.get("harmonic_means", {})
+    averages = list(point.get("averages", {}))
+    of_averages = [name for name, mean in harmonic.items() if {*mean["of"]} & {*averages}]
+    return [
+        *(("roles", role) for role in alone),
+        *(("averages", name) for name in averages),
+        *(("harmonic_means", name) for name in of_averages or harmonic),
+    ]
+
+
+def _alpha_title(point: dict[str, Any], part: str, name: str) -> str:
+    facts = point[part][name]
+    if part == "harmonic_means":
+        return f"harmonic mean: {name}"
+    names, several = facts["datasets"], len(members(facts)) > 1
+    if part == "roles":
+        name += f": mean of {counted(facts)}" if several else f": {names[0]}"
+    elif facts.get("left_out"):
+        name = f"{name}: {counted(facts)}"
+    return name + " (partial)" * any(point["datasets"][n]["partial"] for n in names)

@@ -39,7 +39,7 @@ class PyTorchRuntime:
 
     Args:
         loaded: the model; used as it is in fp32 where it is on that device already, else a copy.
-        device: `cpu`, `cuda`, `cuda:1`, ...
+        device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` for CUDA where there is any.
         precision: `fp32` or `fp16`.
 
     Raises:
@@ -51,6 +51,8 @@ class PyTorchRuntime:
     def __init__(
         self, loaded: models.LoadedModel, device: str = "cpu", precision: str = "fp32"
     ) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device
         self.precision = precision
         self._model = loaded.model
