@@ -197,7 +197,7 @@ datasets:
     outcome = cli("eval", "--alphas", "0:1:0.5")  # one role: nothing to draw against
     assert outcome.code == 0
     assert "over alpha" in outcome.out
-    assert "Picture" not in outcome.out
+    assert "Picture: " not in outcome.out
 
 
 def test_the_curve_needs_no_merged_model(cli, trained):

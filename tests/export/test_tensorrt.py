@@ -162,7 +162,7 @@ def test_inputs_of_unknown_size_are_left_out(bundle_copy):
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(model, path)
-    manifest = {"files": {bundle.VISION: "", bundle.TEXT: ""}, "context_length": 77}
+    manifest = {"files": {bundle.VISION: "", bundle.TEXT: ""}, "context_length": 77, "max_batch": 4}
     chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
     assert [source.onnx for source in chosen] == [bundle.TEXT]
     assert "height" in left_out[bundle.VISION]
