@@ -140,7 +140,8 @@ def describe(plan: Plan, recipe: Recipe) -> str:
     return (
         f"{recipe.method.name} on {recipe.model}: {plan.trainable:,} trained parameters "
         f"({share:.1f} % of the model's {plan.parameters:,}), "
-        f"{plan.state_bytes / 1e6:,.0f} MB for weights and optimizer.\n"
+        f"{plan.state_bytes / 1e6:,.0f} MB for weights, gradients, averages and "
+        "the optimizer, without activations.\n"
         f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
         f"{plan.steps:,} steps on {plan.device}."
     )

@@ -62,7 +62,8 @@ class Evaluation:
     def result(self) -> dict[str, Any]:
         """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals.
 
-        A partial data set is in no mean of several.
+        A partial data set is in no mean of several; a named average, which says over which sets it
+        is, has no value unless all of them are whole.
         """
         datasets: dict[str, Any] = {}
         for dataset in self.suite.datasets:
@@ -93,7 +94,7 @@ class Evaluation:
             "datasets": datasets,
         }
         if averages := self.suite.averages:
-            result["averages"] = {n: self._mean(self.suite.members(n)) for n in averages}
+            result["averages"] = {n: self._named(self.suite.members(n)) for n in averages}
         if self.suite.harmonic_means:
             pairs = self.suite.harmonic_means.items()
             result["harmonic_means"] = {name: self._harmonic(*pair) for name, pair in pairs}
@@ -107,6 +108,13 @@ class Evaluation:
         scored = [self.metrics[name]["accuracy"] for name in first + second]
         sets = [s.scores for s in scored], [s.clusters for s in scored]
         return {"of": list(of), "accuracy": harmonic(*sets, len(first))}
+
+    def _named(self, names: list[str]) -> dict[str, Any]:
+        """Every metric's mean over all of these data sets; if one is partial, only which are."""
+        means = self._mean(names)
+        if "left_out" in means:
+            return {"datasets": means["datasets"], "left_out": means["left_out"]}
+        return means
 
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
         """Every metric's mean over the data sets that are whole; what they are, what is not."""

@@ -75,10 +75,9 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             add(f"  {role}: mean of {counted(mean)}", items, None)
         for name, mean in first.get("averages", {}).items():
             if metric in mean:
-                of = f": {len(mean['datasets'])} of them" if mean.get("left_out") else ""
-                add(f"  {name}{of}", [m["averages"][name][metric] for m in models.values()], None)
+                add(f"  {name}", [m["averages"][name][metric] for m in models.values()], None)
             else:
-                table.add_row(f"  {name}: none is whole", style="dim")
+                table.add_row(f"  {name}: not all is whole", style="dim")
             add_harmonic(metric, name)
     if any("calibration_error" in facts for facts in datasets.values()):
         table.add_row(Text("expected calibration error, %", style="italic"))

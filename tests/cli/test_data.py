@@ -203,7 +203,7 @@ def test_a_partial_set_is_marked(cli, root, suite_file, tiny_folder):
     outcome = cli("eval", *arguments)
     assert outcome.code == 0
     assert "shifted: imagenet-r (partial)" in outcome.out
-    assert "both: 1 of them" in outcome.out
+    assert "both: not all is whole" in outcome.out
     assert "imagenet-r is partial (2 of 3 pictures, 2 of 3 classes): it is in no average." in (
         outcome.out
     )

@@ -244,7 +244,7 @@ def whole(suite):
     return suite.model_copy(update={"datasets": datasets})
 
 
-def test_partial_sets_are_in_no_average(tmp_path):
+def test_an_average_over_a_partial_set_has_no_value(tmp_path):
     suite = whole(shipped(fill_suite(tmp_path)))
     result = evaluate_mini(tmp_path, suite).result()
     with_it, without = suite.averages
@@ -253,7 +253,7 @@ def test_partial_sets_are_in_no_average(tmp_path):
     mean = sum(values[n] for n in suite.averages[with_it]) / 5
     assert result["averages"][with_it]["accuracy"]["value"] == pytest.approx(mean)
     assert all(facts["partial"] is None for facts in result["datasets"].values())
-    # One class of -A is lost: it is named, and in neither of the averages.
+    # One class of -A is lost: it is named, and neither of the averages has a value without it.
     folder = next(p for p in sorted((tmp_path / "imagenet-a").iterdir()) if p.is_dir())
     (lost,) = folder.iterdir()
     lost.unlink()
@@ -262,10 +262,7 @@ def test_partial_sets_are_in_no_average(tmp_path):
     for name in (with_it, without):
         average = result["averages"][name]
         rest = [n for n in suite.averages[name] if n != "imagenet-a"]
-        assert average["datasets"] == rest
-        assert average["left_out"] == ["imagenet-a"]
-        mean = sum(result["datasets"][n]["accuracy"]["value"] for n in rest) / len(rest)
-        assert average["accuracy"]["value"] == pytest.approx(mean)
+        assert average == {"datasets": rest, "left_out": ["imagenet-a"]}
     assert "imagenet-a" not in result["roles"]["shifted"]["datasets"]
 
 

@@ -72,3 +72,21 @@ def test_large_sets_are_drawn_by_their_scores(monkeypatch):
     # Two sets over the same items stay drawn together: opposite scores have a mean that is fixed.
     monkeypatch.setattr(intervals, "LARGE", 5000)
     assert intervals.mean_interval([scores, ~scores], items * 2) == pytest.approx((0.5, 0.5))
+
+
+def test_blocks_of_resamples_are_the_same_draws(monkeypatch):
+    from radapter.evaluation import intervals
+
+    generator = np.random.default_rng(6)
+    scores = [generator.random(n) < 0.6 for n in (300, 300, 200)]
+    clusters = [np.arange(300) // 3, np.arange(300) // 3, np.arange(200)]
+    found = intervals.mean_interval(scores, clusters)
+    monkeypatch.setattr(intervals, "BLOCK", intervals.RESAMPLES)
+    assert intervals.mean_interval(scores, clusters) == found
+    draws = np.random.default_rng(0).multinomial(100, np.full(100, 0.01), size=2000)
+    means = [
+        draws @ score.reshape(100, 3).sum(axis=1) / (3 * draws.sum(axis=1)) for score in scores[:2]
+    ]
+    assert intervals.mean_interval(scores[:2], clusters[:2]) == pytest.approx(
+        tuple(np.quantile(np.mean(means, axis=0), [0.025, 0.975]))
+    )

@@ -1,0 +1,84 @@
+"""Every shipped recipe on a miniature of its data: the dry run, then one epoch."""
+
+import json
+import shutil
+
+import coop_tree
+import imagenet_tree
+import pytest
+import trees
+
+from radapter import recipe as recipes
+from radapter.run import Run
+
+
+def imagenet(root, shapes):
+    imagenet_tree.fill(root / "imagenet" / "train", "train", [0, 10, 100], each=20)
+
+
+def coop(root, shapes):
+    coop_tree.fill(root, recipes.load(recipes.shipped()["few-shot"]).data.dataset)
+    coop_tree.fill(root, recipes.load(recipes.shipped()["base-to-novel"]).data.dataset)
+
+
+def own_data(root, shapes):
+    shutil.copytree(shapes, root / "my-data")
+
+
+def built_in(root, shapes):
+    """These pictures come with radapter."""
+
+
+TREES = {
+    "base-to-novel": coop,
+    "coco": lambda root, shapes: trees.coco(root / "coco"),
+    "emoji": built_in,
+    "emoji-retrieval": built_in,
+    "few-shot": coop,
+    "flickr30k": lambda root, shapes: trees.flickr30k(root / "flickr30k"),
+    "imagenet-16shot": imagenet,
+    "imagenet-vit-b-16": imagenet,
+    "imagenet-vit-b-32": imagenet,
+    "imagenet-vit-l-14-336": imagenet,
+    "own-data": own_data,
+    "pretrain/emoji-clip": built_in,
+}
+"""The miniature of each recipe's data under its data root. A new recipe gets a line here."""
+
+
+def test_every_recipe_has_a_miniature():
+    assert set(TREES) == set(recipes.shipped())
+
+
+FEWER = {"pretrain/emoji-clip": ["data.styles=[twemoji]", "data.split=test"]}
+"""Not all of the built-in set, for time"""
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_a_recipe_passes_the_dry_run_and_trains_for_an_epoch(
+    cli, tiny_folder, shapes, tmp_path, name
+):
+    root = tmp_path / "data"
+    TREES[name](root, shapes)
+    small = [f"model={tiny_folder}", "device=cpu", "workers=0", "precision=fp32"]
+    small += [*FEWER.get(name, []), "--data-root", root]
+    outcome = cli("train", name, "--dry-run", "--json", *small)
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)["plan"]
+    assert min(plan["pictures"], plan["steps"], plan["trainable"]) > 0
+    assert not (tmp_path / "runs").exists()
+    outcome = cli("train", name, "optimisation.epochs=1", *small)
+    assert outcome.code == 0, outcome.err
+    (path,) = (tmp_path / "runs").iterdir()
+    run = Run(path)
+    assert run.trained().is_file()
+    last = json.loads(run.metrics.read_text().splitlines()[-1])
+    assert last["step"] == max(1, plan["pairs"] // plan["batch_size"])
+
+
+def test_the_dry_run_says_what_its_memory_is_without(cli, recipe_file):
+    outcome = cli("train", recipe_file, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "MB for weights, gradients, averages and the optimizer, without activations" in (
+        outcome.out
+    )
