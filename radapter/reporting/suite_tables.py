@@ -126,7 +126,7 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"
-            yield f"{name}: {shared} captions are word for word those of another picture."
+            yield f"{name}: {shared} captions have the tokens of another picture's."
     if pictures := protocol["preprocessing"]:
         keys = ("size", "resize_mode", "interpolation")
         yield f"Pictures: {', '.join(str(pictures[key]) for key in keys if key in pictures)}."
