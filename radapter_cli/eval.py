@@ -85,6 +85,15 @@ def eval_command(
             metavar="DATASET", help="Leave out a data set of the suite, and averages that list it."
         ),
     ] = None,
+    broken_images: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How many pictures of each data set that cannot be read are skipped (and named). "
+            "Default: what the suite says.",
+        ),
+    ] = None,
     no_cache: Annotated[
         bool,
         typer.Option(
@@ -117,7 +126,15 @@ def eval_command(
         if not suite:
             raise UsageError("--model needs --suite: `radapter data` lists the suites.")
         return evaluate_models(
-            suite, protocol or [], without or [], model, device, out, no_cache, as_json
+            suite,
+            protocol or [],
+            without or [],
+            model,
+            device,
+            out,
+            no_cache,
+            as_json,
+            broken_images,
         )
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
@@ -133,7 +150,7 @@ def eval_command(
         from radapter.evaluation import held_out_suite, load_suite, user_cache
     cache = None if no_cache else user_cache()
     suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
-    suites = changed(suites, protocol or [], without or [])
+    suites = changed(suites, protocol or [], without or [], broken_images)
     if wanted:
         with found.lock(), console.plain_warnings():
             results = [over_alphas(found, chosen, wanted, device, cache) for chosen in suites]
@@ -221,7 +238,9 @@ def side_by_side(
         )
 
 
-def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list[Any]:
+def changed(
+    suites: list[Any], protocols: list[str], without: list[str], broken_images: int | None = None
+) -> list[Any]:
     """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there."""
     for item in protocols:
         name, equals, value = item.partition("=")
@@ -230,6 +249,8 @@ def changed(suites: list[Any], protocols: list[str], without: list[str]) -> list
         suites = [s.with_protocol(name, value) if s in _having(suites, name) else s for s in suites]
     for name in without:
         suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
+    if broken_images is not None:
+        suites = [s.allowing(broken_images) for s in suites]
     return suites
 
 
@@ -248,6 +269,7 @@ def evaluate_models(
     out: Path | None,
     no_cache: bool,
     as_json: bool,
+    broken_images: int | None = None,
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
@@ -255,7 +277,7 @@ def evaluate_models(
         from radapter.inference import open_model
     if out is not None and len(names) > 1:
         raise UsageError("--out is one file: name one suite.")
-    suites = changed([load_suite(name) for name in names], protocols, without)
+    suites = changed([load_suite(name) for name in names], protocols, without, broken_images)
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
     candidate = open_model(model, device=device.value)
     cache = None if no_cache else user_cache()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, read_picture
+from radapter.data.dataset import IMAGE_EXTENSIONS, file_stamp, read_picture
 from radapter.data.tables import open_table
 from radapter.errors import BrokenInput
 from radapter.recipe_data import TableData
@@ -35,15 +35,12 @@ class Pictures:
         return read_picture(self.root / self.keys[index])
 
     def fingerprint(self) -> str:
-        """sha256 over names and sizes in bytes: cheap enough for a million, and blind only to a
-        picture that was replaced by one of the same name and size."""
+        """sha256 over names, sizes in bytes and times of change: cheap enough for a million, and
+        blind only to a picture that was replaced with its name, size and time kept."""
         digest = hashlib.sha256()
         for key in self.keys:
-            try:
-                size = os.stat(self.root / key).st_size
-            except OSError:
-                size = -1
-            digest.update(f"{key}\0{size}\0".encode("utf-8", "surrogateescape"))
+            size, changed, _ = file_stamp(self.root / key)
+            digest.update(f"{key}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 

@@ -41,10 +41,11 @@ def classifier_head(
     shorten: Callable[[Tensor], Tensor] = lambda tokens: tokens,
 ) -> Tensor:
     """Head [classes, dim]: the mean over templates of normalized text features, normalized."""
-    prompts = [template.replace("{}", name) for name in class_names for template in templates]
+    row = {name: i for i, name in enumerate(dict.fromkeys(class_names))}
+    prompts = [template.replace("{}", name) for name in row for template in templates]
     features = encode_texts(runtime, tokenizer, prompts, shorten=shorten)
-    means = features.view(len(class_names), len(templates), -1).mean(dim=1)
-    return F.normalize(means, dim=-1)
+    means = features.view(len(row), len(templates), -1).mean(dim=1)
+    return F.normalize(means, dim=-1)[[row[name] for name in class_names]]
 
 
 def answer_of(class_names: Sequence[str], answers: Sequence[Sequence[int]] = ()) -> Tensor:
@@ -64,9 +65,11 @@ def answer_of(class_names: Sequence[str], answers: Sequence[Sequence[int]] = ())
 
 
 def answer_scores(image_features: Tensor, head: Tensor, answer: Tensor) -> Tensor:
-    """Cosines [n, answers]: for each answer the largest over its classes."""
+    """Cosines [n, answers]: for each answer the largest over its classes. Classes of one name have
+    equal rows in the head, and one cosine: equal columns of a matrix product need not be equal."""
     columns = (answer >= 0).nonzero()[:, 0]
-    cosines = image_features @ head[columns].T
+    distinct, place = head[columns].unique(dim=0, return_inverse=True)
+    cosines = (image_features @ distinct.T)[:, place]
     scores = cosines.new_full((len(cosines), int(answer.max()) + 1), -torch.inf)
     return scores.scatter_reduce(1, answer[columns].expand_as(cosines), cosines, "amax")
 

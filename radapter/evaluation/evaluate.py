@@ -31,8 +31,9 @@ from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
 EQUAL_CAPTIONS = {
-    "one": "identical texts are one caption",
-    "apart": "no prefix; identical texts are captions of their own, each right for its own picture",
+    "one": "texts of the same tokens are one caption",
+    "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
+    "own picture",
 }
 
 
@@ -153,13 +154,14 @@ def evaluate(
             if task == "classification":
                 described = next(d for d in suite.datasets if d.name == name)
                 head = texts.head(dataset, templates_of(suite.prompts(described)))
-                _classify(evaluation, name, dataset, own, head)
+                _classify(evaluation, name, dataset, own, head, _clusters(suite, name, dataset))
             else:
                 apart = suite.identical_captions == "apart"
-                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart)
+                groups = _clusters(suite, name, dataset)
+                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart, groups)
                 evaluation.sets[name] |= {
                     "captions": sum(map(len, dataset.captions)),
-                    "shared_captions": retrieval.shared_captions(dataset.captions),
+                    "shared_captions": retrieval.shared_captions(texts.alike(dataset.captions)),
                 }
     return evaluation
 
@@ -179,6 +181,14 @@ def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
         "protocol": protocol,
         "partial": described.shortfall(dataset),
     }
+
+
+def _clusters(suite: Suite, name: str, dataset: Dataset) -> np.ndarray:
+    """What is resampled together, [pictures]: a concept in all its styles, so numbers of concepts
+    are the same in every data set; pictures of another set have no part in this one's."""
+    place = next(i for i, d in enumerate(suite.datasets, 1) if d.name == name)
+    concepts = isinstance(suite.datasets[place - 1].data, EmojiData)
+    return np.array(dataset.groups, dtype=np.int64) + (0 if concepts else place << 40)
 
 
 def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:
@@ -235,6 +245,19 @@ class _Texts:
             known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
         return torch.stack([known[key] for key in keys])
 
+    def alike(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The captions with one text, the first, for all that have the same tokens: to the model
+        these are one, so that they tie, which equal features need not in a matrix product."""
+        first: dict[bytes, str] = {}
+        found: dict[str, str] = {}
+        distinct = list(dict.fromkeys(text for own in captions for text in own))
+        for start in range(0, len(distinct), 1024):
+            some = distinct[start : start + 1024]
+            for text, row in zip(some, self.loaded.tokenizer(some), strict=True):
+                ids = row.to(torch.int64).cpu().numpy().tobytes().rstrip(b"\0")  # not the padding
+                found[text] = first.setdefault(ids, text)
+        return [[found[text] for text in own] for own in captions]
+
     def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
         if self.cache is None:
             return None
@@ -243,13 +266,18 @@ class _Texts:
 
 
 def _classify(
-    evaluation: Evaluation, name: str, dataset: Dataset, features: Tensor, head: Tensor
+    evaluation: Evaluation,
+    name: str,
+    dataset: Dataset,
+    features: Tensor,
+    head: Tensor,
+    clusters: np.ndarray,
 ) -> None:
     answer = answer_of(dataset.class_names, dataset.answers)
     predicted, sure = predict(features, head, answer, evaluation.runtime.logit_scale)
     right = predicted == answer[torch.tensor(dataset.labels)]
     evaluation.metrics[name]["accuracy"] = Scored(
-        right.numpy(), np.array(dataset.groups), 1 / (int(answer.max()) + 1)
+        right.numpy(), clusters, 1 / (int(answer.max()) + 1)
     )
     evaluation.calibration[name] = calibration_error(sure, right, BINS)
     # Two runtimes may break the tie between classes of one name differently: that is agreement.
@@ -258,11 +286,15 @@ def _classify(
 
 
 def _retrieve(
-    scored: dict[str, Scored], dataset: Dataset, features: Tensor, texts: _Texts, apart: bool
+    scored: dict[str, Scored],
+    dataset: Dataset,
+    features: Tensor,
+    texts: _Texts,
+    apart: bool,
+    groups: np.ndarray,
 ) -> dict[str, Tensor]:
-    task = retrieval.caption_task(dataset.captions, apart)
+    task = retrieval.caption_task(texts.alike(dataset.captions), apart)
     text_features = texts.captions(task.texts)
-    groups = np.array(dataset.groups)
     first_group = groups[[right[0] for right in task.pictures_of]]
     ones = torch.ones(len(features), dtype=torch.int32)
     found = {}

@@ -45,7 +45,7 @@ class Evaluation:
     """By data set, classes with identical names counted as one, [pictures]"""
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `captions`, how
-    many of these another picture has word for word (`shared_captions`), `fingerprint`
+    many of these another picture has in the same tokens (`shared_captions`), `fingerprint`
     of what was scored, `protocol` and `partial`, how its counts differ from the published ones
     (None if they do not)"""
     calibration: dict[str, float] = field(default_factory=dict)

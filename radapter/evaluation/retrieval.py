@@ -100,7 +100,7 @@ def caption_task(captions: Sequence[Sequence[str]], apart: bool = False) -> Capt
 
 
 def shared_captions(captions: Sequence[Sequence[str]]) -> int:
-    """How many captions another picture has word for word."""
+    """How many captions another picture has too."""
     pictures: dict[str, set[int]] = {}
     for picture, texts in enumerate(captions):
         for text in texts:

@@ -193,6 +193,14 @@ class Suite(Section):
         names = [d.name for d in self.datasets]
         return UsageError(f"{self.name} has no data set '{dataset}'.{nearest(dataset, names)}")
 
+    def allowing(self, broken_images: int) -> Suite:
+        """The suite with another number of pictures of each data set that may be unreadable."""
+        update = {"broken_images": broken_images}
+        datasets = [
+            d.model_copy(update={"data": d.data.model_copy(update=update)}) for d in self.datasets
+        ]
+        return self.model_copy(update={"datasets": datasets})
+
     def without(self, names: Collection[str]) -> Suite:
         """The suite without some data sets, and without the averages that list them; an average
         over a role is over what is left, if that is more than one.

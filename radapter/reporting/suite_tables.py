@@ -162,7 +162,7 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"
-            yield f"{name}: {shared} captions are word for word those of another picture."
+            yield f"{name}: {shared} captions have the tokens of another picture's."
     counts = [f"{facts['pictures']:,} of {name}" for name, facts in datasets.items()]
     if len(counts) > 1 and len({facts["pictures"] for facts in datasets.values()}) == 1:
         counts = [f"{next(iter(datasets.values()))['pictures']:,} of each set"]

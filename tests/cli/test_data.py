@@ -298,6 +298,18 @@ def test_a_run_on_such_a_suite(cli, root, suite_file, merged):
     assert "torch" in result["versions"]
 
 
+def test_broken_pictures_of_a_suite_are_allowed(cli, root, suite_file, tiny_folder):
+    (broken, *_) = (root / "imagenet-r" / synsets()[1]).iterdir()
+    broken.write_bytes(broken.read_bytes()[:200])
+    arguments = ("eval", "--suite", suite_file, "--model", tiny_folder, "--data-root", root)
+    assert cli(*arguments).code == 4
+    outcome = cli(*arguments, "--broken-images", "1", "--json")
+    assert outcome.code == 0, outcome.err
+    (model,) = json.loads(outcome.out)["results"][0]["models"].values()
+    facts = model["datasets"]["imagenet-r"]
+    assert (facts["pictures"], facts["broken"]) == (2, 1)
+
+
 def test_no_result_takes_the_place_of_another(cli, root, suite_file, tiny_folder, tmp_path):
     """Other protocols, sets left out and models of one folder name have files of their own."""
     tiny.write(tmp_path / "other" / tiny_folder.name, seed=1)

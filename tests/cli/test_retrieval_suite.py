@@ -133,7 +133,7 @@ def test_a_model_by_both_protocols(cli, root, suite_file, tiny_folder, tmp_path)
         assert text in outcome.out
     assert "All: captions: vse++." in outcome.out
     assert "a tie counts as a miss" in outcome.out
-    assert "coco: 25 of 25 captions are word for word those of another picture." in outcome.out
+    assert "coco: 25 of 25 captions have the tokens of another picture's." in outcome.out
     outcome = cli(*arguments, "--protocol", "coco=clip-benchmark")
     assert outcome.code == 0, outcome.err
     assert "  5 pictures, 26 captions" in outcome.out

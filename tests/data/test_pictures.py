@@ -1,5 +1,7 @@
 """Pictures without labels: which are found, in what order, and when they count as the same."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -63,7 +65,10 @@ def test_nothing_to_find(tmp_path):
         open_pictures(tmp_path / "t.csv")
 
 
-def test_the_fingerprint_sees_names_and_sizes_and_no_place(folder, tmp_path):
+def test_the_fingerprint_sees_names_sizes_and_times_and_no_place(folder, tmp_path):
+    os.utime(folder / "b.png", ns=(1, 1))
+    older = open_pictures(folder).fingerprint()
+    os.utime(folder / "b.png", ns=(2, 2))  # as where another picture of that size took its place
     before = open_pictures(folder).fingerprint()
     moved = folder.rename(tmp_path / "moved")
     assert open_pictures(moved).fingerprint() == before
@@ -72,4 +77,4 @@ def test_the_fingerprint_sees_names_and_sizes_and_no_place(folder, tmp_path):
     (moved / "b.png").rename(moved / "c.png")
     renamed = open_pictures(moved).fingerprint()
     (moved / "c.png").unlink()
-    assert len({before, changed, renamed, open_pictures(moved).fingerprint()}) == 4
+    assert len({older, before, changed, renamed, open_pictures(moved).fingerprint()}) == 5

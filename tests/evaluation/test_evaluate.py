@@ -13,7 +13,7 @@ from radapter import evaluation, models
 from radapter.data import open_data
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.classification import classifier_head, merge_equal_names
+from radapter.evaluation.classification import answer_scores, classifier_head, merge_equal_names
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -69,6 +69,48 @@ def test_classes_of_one_name_are_one_class(loaded, shapes, tmp_path):
     found = evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
     accuracy = found.result()["datasets"]["set"]["accuracy"]
     assert accuracy["value"] == accuracy["chance"] == 1.0
+
+
+def test_pictures_of_two_sets_are_resampled_apart_and_concepts_together(loaded, shapes):
+    def clusters(*data):
+        sets = [
+            SuiteDataset(name=f"set-{i}", role="shifted", data=own) for i, own in enumerate(data)
+        ]
+        suite = Suite(name="two", tasks=["classification"], datasets=sets)
+        found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+        return [set(scored["accuracy"].clusters) for scored in found.metrics.values()]
+
+    one, other = clusters(*[FolderData(source="folder", root=str(shapes), split="all")] * 2)
+    assert len(one) == len(other) == 24
+    assert not one & other
+    styles = ("noto", "noto-v1")
+    one, other = clusters(
+        *[EmojiData(source="emoji", styles=[style], split="validation") for style in styles]
+    )
+    assert one & other
+
+
+def test_equal_classes_have_equal_scores():
+    generator = torch.Generator().manual_seed(0)
+    images, head = (torch.randn(n, 96, generator=generator) for n in (500, 1001))
+    head[1000] = head[3]
+    scores = answer_scores(images, head, torch.arange(1001))
+    assert torch.equal(scores[:, 3], scores[:, 1000])
+    torch.testing.assert_close(scores, images @ head.T)
+
+
+def test_captions_of_the_same_tokens_are_one_text(loaded, shapes, tmp_path):
+    """To the model "A  Dog" is "a dog": both tie, whatever a matrix product makes of them."""
+    texts = ("a dog", "A  Dog", "a cat")
+    rows = [f"{shapes}/red_square/0{i}.png,{text}" for i, text in enumerate(texts)]
+    (tmp_path / "t.csv").write_text("\n".join(["filepath,title", *rows]))
+    data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all", task="captions")
+    found = evaluation.evaluate(suite_of(data, ["retrieval"]), PyTorchRuntime(loaded), loaded)
+    assert found.sets["set"]["shared_captions"] == 2
+    assert [t for t in found.text_features if t.startswith("caption")] == [
+        "caption: a dog", "caption: a cat"
+    ]  # fmt: skip
+    assert found.metrics["set"]["text_to_image_r1"].scores.shape == (2,)
 
 
 def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 SCRIPT = """
 import resource, types
+import numpy as np
 import torch
 from radapter.data import Dataset
 from radapter.evaluation.evaluate import _retrieve
@@ -25,11 +26,11 @@ captions = [[f"{i} {k}" for k in range(5)] for i in range(PICTURES)]
 dataset = Dataset("made up", [str(i) for i in range(PICTURES)], read=None, captions=captions,
                   groups=list(range(PICTURES)))
 given = types.SimpleNamespace(
-    captions=lambda wanted: texts[: len(wanted)], alike=lambda wanted: {t: t for t in wanted}
+    captions=lambda wanted: texts[: len(wanted)], alike=lambda captions: captions
 )
 scored = {}
 before = peak()
-_retrieve(scored, dataset, pictures, given, True)
+_retrieve(scored, dataset, pictures, given, True, np.arange(PICTURES))
 for item in scored.values():
     _summary([item])
 print(peak() - before)
