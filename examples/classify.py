@@ -55,4 +55,5 @@ def main(bundle: Path, picture: Path, *texts: str) -> None:
         print(f"{shares[i] / shares.sum():6.1%}  {names[i]}")
 
 
-main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -11,24 +11,31 @@
     tokenizer.json              with tokenizer_config.json and special_tokens_map.json
     classes.json                class names and the logit scale, where the bundle classifies
     class_features.npy          their text features [classes, dim], float32, unit norm
+    golden/                     inputs with what must come of them: see export/golden.py
+    open_clip/, model.safetensors   the weights, if they were asked for: see export/checkpoints.py
+    tensorrt/*.engine           engines, if they were built; loading one runs code that is in it
     manifest.json               where it comes from, how it was checked, sha256 of every file
     README.md                   the model card
 
 The folder is enough by itself: onnxruntime, numpy and Pillow run it, without radapter or torch.
-Nothing in it depends on when or where it was made: the same weights give the same bytes.
+Nothing in it depends on when or where it was made: the same weights give the same bytes. Engines
+are the exception: theirs depend on what built them, and the manifest says how long that took.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from radapter.errors import BrokenInput
-from radapter.run import file_hash
+from radapter.run import file_hash, new_folder
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -109,22 +116,44 @@ def read_classes(folder: Path | str) -> tuple[list[str], np.ndarray, float] | No
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the model card, then the manifest with the hash of every file; the last thing done.
+    """Write the manifest with the hash of every file; the last thing done.
 
     Args:
-        folder: the bundle, with everything else in place.
+        folder: the bundle, with everything else in place, the model card too.
         facts: what the manifest says besides `schema_version` and `files`.
 
     Returns:
         The manifest.
     """
-    (folder / CARD).write_text(_card(folder, facts), encoding="utf-8", newline="\n")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
     files.pop(MANIFEST, None)
     manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def changing(folder: Path | str) -> Iterator[Path]:
+    """A copy of a bundle to add files to; at the end it takes the bundle's place, or vanishes on an
+    error. The caller ends with `write_manifest`, and unlinks a file before writing it anew: the
+    copy is made of links where the disk has them.
+    """
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    folder = Path(folder)
+    with new_folder(folder) as temporary:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.copytree(path, temporary / path.name, copy_function=link)
+            elif path.name not in (MANIFEST, CARD):
+                link(str(path), str(temporary / path.name))
+        yield temporary
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -213,88 +242,78 @@ def towers(manifest: Mapping[str, Any], folder: Path) -> list[str]:
     return [in_precision(file, precision) for file in (VISION, TEXT) for precision in precisions]
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Path, name: str, named_by: Path | None = None) -> Path:
     """The path of a file that a manifest names; BrokenInput if it leads out of the folder."""
     windows = PureWindowsPath(name)  # sees drives and backslashes as well as slashes
     outside = windows.anchor or ".." in windows.parts or PurePosixPath(name).is_absolute()
     path = folder / name
     if not name or outside or not path.resolve().is_relative_to(folder.resolve()):
         raise BrokenInput(
-            f"{folder / MANIFEST} names a file outside of the bundle: {name!r}. Do not use it."
+            f"{named_by or folder / MANIFEST} names a file outside of the bundle: {name!r}. "
+            "Do not use it."
         )
     return path
 
 
-def _further(facts: Mapping[str, Any]) -> str:
-    """What the model card says of files that not every bundle has."""
-    files = facts["models"]
-    pictures = "`pixel_values`"
-    text = ""
-    if any("_from_bytes" in file for file in files):
-        pictures = "`pixels` [batch, height, width, 3], uint8, RGB, of any one size"
-        text += f"`{FROM_BYTES}` takes {pictures}, and resizes, crops and normalizes itself.\n\n"
-    if "classifier" in facts:
-        text += (
-            f"`{CLASSIFIER}` takes {pictures} and gives `probabilities` [batch, "
-            f"{len(facts['classifier'])}] of the classes in `{MANIFEST}`, under `classifier`.\n\n"
-        )
-    return text
+def external_data(folder: Path | str, manifest: Mapping[str, Any], name: str) -> list[str]:
+    """The files of a bundle in which one of its ONNX files keeps weights; no weights are read.
 
+    onnxruntime and TensorRT open what such a file names. So ask here first.
 
-def _card(folder: Path, facts: Mapping[str, Any]) -> str:
-    """The model card, from the manifest's facts."""
+    Args:
+        folder: the bundle.
+        manifest: its manifest, from `verify`.
+        name: of the ONNX file in the bundle.
 
-    def named(key: str, hash_key: str) -> str | None:
-        if key not in facts:
-            return None
-        return facts[key] + (f" (`{facts[hash_key][:16]}`)" if hash_key in facts else "")
+    Raises:
+        BrokenInput: it is no ONNX file, or names a file that leads out of the bundle or that the
+            manifest does not list.
+    """
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    rows = {
-        "Base model": named("base_model", "base_hash"),
-        "Recipe": named("recipe", "recipe_hash"),
-        "Method": facts.get("method"),
-        "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
-        "Weights": f"`{facts['weights_hash'][:16]}`",
-        "Precisions, ONNX opset": f"{', '.join(facts['precisions'])}; {facts['opset']}",
-        "Pictures": f"{facts['image_size'][0]} x {facts['image_size'][1]} (height x width)",
-        "Texts": f"up to {facts['context_length']} tokens"
-        + (", any length" if facts["text_length"] == "dynamic" else ", padded to that length"),
-        "Features": f"{facts['embed_dim']} dimensions, unit norm",
-        "Logit scale": f"{facts['logit_scale']:.4g}",
-    }
-    lines = [f"| {name} | {value} |" for name, value in rows.items() if value is not None]
-    checks = [
-        f"| `{file}` | {', '.join(check['for'])} | {check['worst_cosine']:.7f} | "
-        f"{check['max_abs_difference']:.1e} |"
-        for file, check in facts["models"].items()
-    ]
-    classes = read_classes(folder)
-    labels = (
-        f"`{CLASSES}` names {len(classes[0])} classes, `{CLASS_FEATURES}` holds their text "
-        "features: the class of a picture is the one with the largest dot product.\n\n"
-        if classes
-        else ""
+    path = Path(folder) / name
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, by version
+        reason = " ".join(str(error).split())[:200]
+        raise BrokenInput(f"onnx cannot load {path}: {reason}. Export the bundle again.") from None
+    found = dict.fromkeys(
+        (PurePosixPath(name).parent / ExternalDataInfo(tensor).location).as_posix()
+        for tensor in _tensors(model)
+        if uses_external_data(tensor)
     )
-    return (
-        "---\nlibrary_name: onnx\npipeline_tag: zero-shot-image-classification\n"
-        "tags: [clip, onnx, radapter]\n---\n\n"
-        "# A CLIP model fine-tuned and exported with radapter\n\n"
-        "| | |\n| --- | --- |\n" + "\n".join(lines) + "\n\n"
-        "## Use\n\n"
-        f"`{VISION}` takes `pixel_values` [batch, 3, height, width], prepared as "
-        "`preprocessor_config.json` says, and gives `image_embeds` [batch, dim].\n"
-        f"`{TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
-        "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
-        f"{_further(facts)}"
-        f"{labels}"
-        "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
-        "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
-        "mis-decoded text, control characters, and a capital sigma at the end of a word.\n\n"
-        "## Checked\n\n"
-        "Reloaded in a fresh process and compared with PyTorch on the same inputs, in batches of "
-        f"{', '.join(str(n) for n in facts['verification']['batches'])}:\n\n"
-        "| file | for | worst cosine | largest difference |\n| --- | --- | --- | --- |\n"
-        + "\n".join(checks)
-        + "\n\n## Licence\n\n"
-        "The licence and the limits of use are those of the base model and of the data.\n"
-    )
+    for file in found:
+        _inside(Path(folder), file, named_by=path)
+        if file not in manifest["files"]:
+            raise BrokenInput(
+                f"{path} keeps weights in {file}, which {MANIFEST} does not list. "
+                "Export the bundle again."
+            )
+    return list(found)
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of a model, wherever in it: initializers, attributes, functions."""
+    from onnx import TensorProto
+
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
+
+
+def flavour_title(engine: Mapping[str, Any]) -> str:
+    """`TensorRT-RTX 1.7.1.116`."""
+    name = {"rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[engine["flavour"]]
+    return f"{name} {engine['version']}"
+
+
+def built_for(engine: Mapping[str, Any]) -> str:
+    """The GPUs that an engine of the manifest was built for, in words."""
+    if "gpu" in engine:
+        return f"{engine['gpu']['name']} ({engine['gpu']['compute_capability']})"
+    return f"compute capability {', '.join(engine['target_gpus'])}"

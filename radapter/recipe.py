@@ -118,6 +118,13 @@ class Checkpoints(Section):
     keep: Annotated[int, Field(ge=1)] = 2
 
 
+class Export(Section):
+    verify: Annotated[int, Field(ge=1)] = 64
+    """Pictures of each data set on which exported files are compared with PyTorch."""
+    max_batch: Annotated[int, Field(ge=1)] = 32
+    """The largest batch that exported files are run with, and that engines are built for."""
+
+
 class Recipe(Section):
     name: Name
     description: str = ""
@@ -137,6 +144,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     alpha: float = Field(default=0.5, strict=True)
     suites: list[str] = Field(default=[])
+    export: Export = Export()
 
     @model_validator(mode="before")
     @classmethod

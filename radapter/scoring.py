@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput
 from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate
-from radapter.evaluation.evaluate import protocol
+from radapter.evaluation.evaluate import Prepares, protocol
+from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.versions import versions
+from radapter.inference.opening import from_bundle_preprocessing
+from radapter.models import LoadedModel
 from radapter.run import Run, write_atomic
-from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes import Runtime
+from radapter.runtimes.opening import open_engine, precisions_of, runnable
 from radapter.runtimes.pytorch import PyTorchRuntime
 
-Wanted = Literal["torch", "onnx", "all"]
+Wanted = Literal["torch", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "all"]
 
 
 def evaluate_run(
@@ -26,46 +30,56 @@ def evaluate_run(
     suite: Suite,
     wanted: Wanted | None = None,
     *,
+    tolerances: Sequence[str] = (),
     cache: Cache | None = None,
     on_progress: Callable[[str, int, int], None] = lambda model, done, total: None,
 ) -> dict[str, Any]:
-    """The zero-shot model, the merged one and its exported engine on a suite; do they agree?
+    """The zero-shot model, the merged one and its exported engines on a suite; do they agree?
 
     Args:
         run: locked, as a result is written into it.
         suite: what to score on.
-        wanted: beside the zero-shot model `torch`, the merged model in PyTorch; `onnx`, its
-            exported engine; `all`, both; None, everything the run has.
+        wanted: beside the zero-shot model `torch`, the merged model in PyTorch; an engine's name,
+            that engine in every precision that it has; `all` or None, everything the run has and
+            this machine can run.
+        tolerances: changes, see `evaluation.parity.tolerance_of`.
         cache: where PyTorch's features are kept, never an engine's; None: nowhere.
         on_progress: called with the model's name, pictures done and pictures in all.
 
     Returns:
-        What was written, with `file`. `parity` is None unless both were scored.
+        What was written, with `file`. `parity` has a comparison for each engine, none unless the
+        merged model was scored in PyTorch too; `left_out` says what does not run here, and why.
 
     Raises:
         BrokenInput: data, the merged model or the bundle is missing, stale or damaged.
+        MissingDependency: the engine that is wanted does not run here.
     """
     opened = suite.open()  # before any model: it is what is often wrong
     merged, facts = merging.read_merged(run)
     folder = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     tuned = f"alpha {facts['alpha']:.2f}"
-    candidates: list[tuple[str, Any, Any]] = [("zero-shot", PyTorchRuntime(base), base)]
-    if wanted != "onnx":
+    candidates: list[tuple[str, Runtime, Prepares]] = [("zero-shot", PyTorchRuntime(base), base)]
+    if wanted in (None, "torch", "all"):
         candidates.append((tuned, PyTorchRuntime(merged), merged))
+    left_out: dict[str, str] = {}
     if folder is not None:
-        candidates.append(("onnx", OnnxRuntime(folder), merged))
+        everything = wanted is None or wanted == "all"
+        names, left_out = runnable(folder) if everything else ([str(wanted)], {})
+        candidates += engines(folder, names, merged)
     done: dict[str, Evaluation] = {}
-    for label, engine, model in candidates:
-        report = functools.partial(on_progress, label)
-        done[label] = evaluate(suite, engine, model, opened=opened, cache=cache, on_progress=report)
-    both = tuned in done and "onnx" in done
-    parity = compare(done[tuned], done["onnx"]) if both else None
-    # A look at one runtime alone must not take the place of the evidence that both agree.
-    alone = f"-{wanted}" if wanted in ("torch", "onnx") else ""
+    for label, runtime, model in candidates:
+        done[label] = evaluate(
+            suite,
+            runtime,
+            model,
+            opened=opened,
+            cache=cache,
+            on_progress=functools.partial(on_progress, label),
+        )
     recipe = run.recipe()
     result = {
-        "schema_version": 1,
+        "schema_version": 2,
         "suite": suite.name,
         "alpha": facts["alpha"],
         "weights_hash": facts["weights_hash"],
@@ -77,9 +91,48 @@ def evaluate_run(
             | (with_anchors(evaluated, recipe.model) if label == "zero-shot" else {})
             for label, evaluated in done.items()
         },
-        "parity": parity,
+        "left_out": left_out,
+        "parity": verdicts(done, tuned, tolerances) if tuned in done else [],
     }
+    # A look at one runtime alone must not take the place of the evidence that all agree.
+    alone = f"-{wanted}" if wanted not in (None, "all") else ""
     return _written(run.evaluations / f"{suite.name}-{run.merged().name}{alone}.json", result)
+
+
+def engines(
+    folder: Path, names: Sequence[str], merged: LoadedModel
+) -> list[tuple[str, Runtime, Prepares]]:
+    """A bundle's engines as they are deployed: with the preprocessing that the bundle states.
+
+    Tokens are those of the model's own tokenizer: where the bundle's is known to differ, the
+    towers would be blamed for it. Golden texts are what compares tokenizers.
+
+    Returns:
+        The label, runtime and inputs of each engine in each precision that it has.
+    """
+    deployed = from_bundle_preprocessing(folder, merged)
+    found: list[tuple[str, Runtime, Prepares]] = []
+    for name in names:
+        for precision in precisions_of(folder, name):
+            label = name if precision == "fp32" else f"{name} {precision}"
+            found.append((label, open_engine(folder, name, precision=precision), deployed))
+    return found
+
+
+def verdicts(
+    done: Mapping[str, Evaluation], reference: str, tolerances: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Everything that stands after the reference compared with it, each with its `label`."""
+    labels = list(done)
+    return [
+        {"label": label}
+        | compare(
+            done[reference],
+            done[label],
+            tolerance_of(done[label].runtime.precision, tolerances),
+        )
+        for label in labels[labels.index(reference) + 1 :]
+    ]
 
 
 def evaluate_alphas(

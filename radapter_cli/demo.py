@@ -62,7 +62,7 @@ def demo(as_json: console.JsonOption = False) -> None:
         console.print_json({"run": run, "seconds": times_taken, "result": result, "curve": curve})
         return
     console.out.print(study_table(curve))
-    worst = result["parity"]["cosine"]["worst"]
+    worst = result["parity"][0]["cosine"]["worst"]
     console.result(f"The engine agrees with PyTorch: worst cosine 1 - {max(0.0, 1 - worst):.0e}.")
     console.result(
         f"This run's curve over alpha beside the study's: {picture}"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class RuntimeChoice(enum.StrEnum):
     torch = "torch"
     onnx = "onnx"
+    onnx_cuda = "onnx-cuda"
+    onnx_tensorrt = "onnx-tensorrt"
+    tensorrt = "tensorrt"
     all = "all"
 
 
@@ -38,8 +41,16 @@ def eval_command(
     runtime: Annotated[
         RuntimeChoice | None,
         typer.Option(
-            help="Beside the zero-shot model: the merged model in PyTorch, its exported engine, or "
-            "both and whether they agree. Default: everything the run has."
+            help="Beside the zero-shot model: the merged model in PyTorch, one of its exported "
+            "engines, or all and whether they agree. Default: everything the run has."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRECISION.NAME=VALUE",
+            help="What an engine may differ by: int8.cosine=0.98, fp16.agreement=0.99, "
+            "fp32.metric=0.002.",
         ),
     ] = None,
     alphas: Annotated[
@@ -135,13 +146,26 @@ def eval_command(
         return None
     found.merged()
     with found.lock(), console.plain_warnings():
-        results = [side_by_side(found, chosen, runtime, cache) for chosen in suites]
+        results = [
+            side_by_side(found, chosen, runtime, tolerance or [], cache) for chosen in suites
+        ]
+    for result in results:
+        for label, scored in result["models"].items():
+            if "provider" in scored["provenance"]:
+                console.note(f"{label}: served by {scored['provenance']['provider']}")
+        for label, why in result["left_out"].items():
+            console.note(f"{label} does not run here: {why}")
     if not as_json:
         print_results(results)
-    failed = [r["suite"] for r in results if r["parity"] and not r["parity"]["passed"]]
+    failed = [
+        f"{verdict['label']} on {result['suite']}"
+        for result in results
+        for verdict in result["parity"]
+        if not verdict["passed"]
+    ]
     if failed:
         raise GateFailed(
-            f"The exported engine does not give PyTorch's answers on {', '.join(failed)}: do not "
+            f"What was exported does not give PyTorch's answers: {', '.join(failed)}. Do not "
             f"deploy it. `radapter export --force --run {found.path}` writes it anew.",
             details={"results": results},
         )
@@ -168,7 +192,11 @@ def over_alphas(run: Run, suite: Any, alphas: list[float], cache: Cache | None) 
 
 
 def side_by_side(
-    run: Run, suite: Any, runtime: RuntimeChoice | None, cache: Cache | None
+    run: Run,
+    suite: Any,
+    runtime: RuntimeChoice | None,
+    tolerances: list[str],
+    cache: Cache | None,
 ) -> dict[str, Any]:
     from radapter import scoring
 
@@ -177,6 +205,7 @@ def side_by_side(
             run,
             suite,
             cast("scoring.Wanted | None", runtime and runtime.value),
+            tolerances=tolerances,
             cache=cache,
             on_progress=lambda model, done, total: update(done, total, model),
         )

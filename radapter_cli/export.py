@@ -1,19 +1,24 @@
-"""radapter export: ONNX files in a bundle to deploy."""
+"""radapter export: ONNX files, and TensorRT engines, in a bundle to deploy."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radapter.errors import UsageError
+from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
     from radapter.recipe import Recipe
+
+
+ENGINES = "TensorRT"
 
 
 class PrecisionChoice(enum.StrEnum):
@@ -22,15 +27,63 @@ class PrecisionChoice(enum.StrEnum):
     int8 = "int8"
 
 
+class CheckpointChoice(enum.StrEnum):
+    open_clip = "open_clip"
+    transformers = "transformers"
+
+
 class InputChoice(enum.StrEnum):
     float = "float"
     uint8 = "uint8"
 
 
+class FlavourChoice(enum.StrEnum):
+    tensorrt = "tensorrt"
+    rtx = "rtx"
+
+
+class HardwareChoice(enum.StrEnum):
+    none = "none"
+    ampere_plus = "ampere-plus"
+    same_compute_capability = "same-compute-capability"
+
+
 def export(
     run: console.RunOption = None,
     trt: Annotated[
-        bool, typer.Option("--trt", help="Build TensorRT engines too (not in this version).")
+        bool,
+        typer.Option("--trt", help="Build TensorRT engines too.", rich_help_panel=ENGINES),
+    ] = False,
+    trt_flavour: Annotated[
+        FlavourChoice | None,
+        typer.Option(
+            help="rtx builds without a GPU, for GeForce and RTX; tensorrt on the GPU that will run "
+            "them. Default: what is installed.",
+            rich_help_panel=ENGINES,
+        ),
+    ] = None,
+    trt_gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="8.6|sm86",
+            help="With rtx: a compute capability to build for, several times for several. "
+            "Default: all but Turing.",
+            rich_help_panel=ENGINES,
+        ),
+    ] = None,
+    trt_hardware: Annotated[
+        HardwareChoice,
+        typer.Option(
+            help="With tensorrt: other GPUs that the engines run on.", rich_help_panel=ENGINES
+        ),
+    ] = HardwareChoice.none,
+    trt_version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--trt-version-compatible",
+            help="With tensorrt: engines for later versions too.",
+            rich_help_panel=ENGINES,
+        ),
     ] = False,
     precision: Annotated[
         list[PrecisionChoice] | None,
@@ -54,9 +107,44 @@ def export(
             "let the classifier do so. For onnxruntime.",
         ),
     ] = InputChoice.float,
+    checkpoint: Annotated[
+        list[CheckpointChoice] | None,
+        typer.Option(
+            help="Put the weights for such programs into the bundle, too; each is as large as both "
+            "towers in fp32. May be given twice."
+        ),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write both towers, in the first precision, into a model repository for Triton.",
+        ),
+    ] = None,
     max_batch: Annotated[
-        int, typer.Option(min=1, help="The largest batch that is run to verify the files.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            min=1,
+            help="The largest batch that the files are run with, and that engines are built for. "
+            "Default: the recipe's.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRECISION.NAME=VALUE",
+            help="What a file may differ by from PyTorch: int8.cosine=0.98, fp16.agreement=0.99, "
+            "fp32.metric=0.002.",
+        ),
+    ] = None,
+    no_verify: Annotated[
+        bool,
+        typer.Option(
+            "--no-verify",
+            help="Do not compare the files with PyTorch on the recipe's suites. The manifest will "
+            "say so.",
+        ),
+    ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 20,
     force: Annotated[
         bool, typer.Option("--force", help="Write the bundle anew, even if it is up to date.")
@@ -75,6 +163,9 @@ def export(
         radapter export --precision fp32 --precision int8
 
         radapter export --classifier names.txt --input uint8
+
+        radapter export --checkpoint transformers --triton model_repository
+        radapter export --trt --trt-gpu 8.6 --trt-gpu 8.9
     """
     from radapter import run as runs
 
@@ -85,19 +176,45 @@ def export(
         from radapter import bundle, merging
         from radapter import export as exporting
         from radapter.errors import BrokenInput
-        from radapter.export import tensorrt
-    if trt:
-        tensorrt.build(found.path)
+        from radapter.evaluation.parity import tolerance_of
+        from radapter.export import golden, tensorrt
+        from radapter.runtimes import flavours
+    if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
+        raise UsageError("--trt-... options go with --trt.")
+    options = tensorrt.Options(
+        tuple(trt_gpu or ()),
+        trt_hardware.value,
+        trt_version_compatible,
+        found.path / "tensorrt-timing.cache",
+    )
+    if trt:  # before the ONNX export, which takes longer to fail
+        flavour = flavours.choose(trt_flavour)
+        tensorrt.expected(flavour, options)
     loaded, facts = merging.read_merged(found)
     folder = found.bundle_for(facts["weights_hash"])
     classes = found.classes()
     precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
     head = None if classifier is None else classes_of(classifier, recipe)
     from_bytes = pictures is InputChoice.uint8
+    if triton:  # before the export, which takes longer to fail
+        exporting.places(triton, recipe.name)
+    forms = sorted({choice.value for choice in checkpoint or []})
+    max_batch = max_batch or recipe.export.max_batch
+    if no_verify and tolerance:
+        raise UsageError("--tolerance is for what --no-verify leaves out: give one of them.")
+    for name in bundle.PRECISIONS:  # a wrong one is said before the work
+        tolerance_of(name, tolerance or [])
     if dry_run:
         files = exporting.plan(
-            loaded, classes, precisions, classifier=head is not None, from_bytes=from_bytes
+            loaded,
+            classes,
+            precisions,
+            classifier=head is not None,
+            from_bytes=from_bytes,
+            checkpoint=forms,
         )
+        if trt:
+            files |= tensorrt.plan(files, flavour)
         if as_json:
             console.print_json({"bundle": str(folder), "files": files})
         else:
@@ -106,6 +223,7 @@ def export(
             console.result(f"would be written to {folder}")
         return
     start = time.monotonic()
+    built: list[str] = []
     with found.lock(), console.plain_warnings():
         runs.clear_temporary(found.path / "bundles") if folder.parent.is_dir() else None
         try:
@@ -115,27 +233,33 @@ def export(
                 "precisions": precisions,
                 "max_batch": max_batch,
                 "classifier": head and head["names"],
+                "checkpoints": forms,
+                "golden": golden.FILE,
             }
             written = (
                 force
                 or any(manifest.get(key) != value for key, value in asked.items())
                 or from_bytes != any("_from_bytes" in file for file in manifest["models"])
+                or not (no_verify or manifest["verified"])
             )
         except BrokenInput:
             written = True
+        known = exporting.run_facts(found, recipe, facts)
+        gate, notes = None, list[str]()
+        if not no_verify and (written or trt):
+            with console.status("reading the suites"):
+                gate, notes = exporting.parity_gate(recipe, loaded, tolerance or [])
+        for line in notes:
+            console.note(line)
         if written:
-            with console.status("exporting to ONNX and checking in a fresh process"):
+            with (
+                console.status("exporting to ONNX and comparing with PyTorch"),
+                shown_if_failed(not as_json),
+            ):
                 manifest = exporting.export_bundle(
                     loaded,
                     folder,
-                    facts={
-                        "base_model": facts["base_model"],
-                        "base_hash": facts["base_hash"],
-                        "recipe": recipe.name,
-                        "recipe_hash": runs.file_hash(found.path / "recipe.yaml"),
-                        "method": facts["method"]["name"],
-                        "alpha": facts["alpha"],
-                    },
+                    facts=known,
                     classes=classes,
                     opset=opset,
                     precisions=precisions,
@@ -143,21 +267,70 @@ def export(
                     sample=exporting.training_sample(recipe) if "int8" in precisions else None,
                     classifier=head,
                     from_bytes=from_bytes,
+                    checkpoint=forms,
+                    pictures=exporting.golden_pictures(recipe),
+                    gate=gate,
                 )
+        else:
+            manifest = exporting.refresh(folder, known) or manifest
+        if trt:
+            with console.status("building engines"), shown_if_failed(not as_json):
+                shapes = tensorrt.limits(manifest, recipe.data.text_length)
+                chosen, left_out = tensorrt.sources(folder, manifest, shapes)
+                manifest, built = tensorrt.build_engines(
+                    folder, chosen, flavour, options, force=force, check=gate
+                )
+            for name, why in left_out.items():
+                console.note(f"{name}: no engine, {why}")
+        models = exporting.write_repository(folder, triton, recipe.name) if triton else []
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if as_json:
-        console.print_json({"bundle": str(folder), "written": written, "manifest": manifest})
+        result = {"bundle": str(folder), "written": written, "built": built, "manifest": manifest}
+        if models:
+            result["triton"] = list(map(str, models))
+        console.print_json(result)
         return
     if written:
         for file, check in manifest["models"].items():
+            console.result(f"{file}: worst cosine {check['worst_cosine']:.7f} on made-up inputs")
+        show_parity(manifest.get("parity", []))
+        if not manifest["verified"]:
+            console.note("not compared with PyTorch on any data: the manifest says so")
+    for entry in manifest.get("engines", []) if trt else []:
+        if entry["file"] in built:
             console.result(
-                f"{file}: worst cosine to PyTorch {check['worst_cosine']:.7f}, largest "
-                f"difference {check['max_abs_difference']:.1e}"
+                f"{entry['file']}: {entry['precision']}, {entry['bytes'] / 1e6:.1f} MB, built by "
+                f"{bundle.flavour_title(entry)} in {entry['build_seconds']:.1f} s for "
+                f"{bundle.built_for(entry)}; not run"
             )
+    if written or built:
         console.note(f"{console.seconds(time.monotonic() - start)}")
-    label = "Bundle" if written else "Up to date"
+    label = "Bundle" if written or built else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
+    for place in models:
+        console.result(f"Triton model: {place}")
     console.next_command(f"radapter eval --run {found.path}")
+
+
+def show_parity(compared: list[dict[str, Any]]) -> None:
+    """The tables of what a gate compared."""
+    from radapter.reporting.parity_tables import parity_tables
+
+    for found in compared:
+        console.result(f"\n{found['suite']}, a sample of {found['pictures']:,} pictures")
+        for part in parity_tables(found["verdicts"]):
+            console.out.print(part)
+
+
+@contextlib.contextmanager
+def shown_if_failed(printing: bool) -> Iterator[None]:
+    """Print what a gate compared before its error; the JSON of an error has it anyway."""
+    try:
+        yield
+    except GateFailed as error:
+        if printing:
+            show_parity(error.details.get("parity", []))
+        raise
 
 
 def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:

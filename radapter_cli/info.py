@@ -86,6 +86,7 @@ def collect() -> dict[str, dict[str, Any]]:
 def runtimes() -> dict[str, str]:
     """Each runtime and whether it really loads here."""
     from radapter.errors import MissingDependency
+    from radapter.runtimes import cuda, flavours
     from radapter.runtimes.onnx import import_onnxruntime
 
     found = {"torch": "loads"}
@@ -94,5 +95,22 @@ def runtimes() -> dict[str, str]:
         found["onnx"] = f"loads; built with {', '.join(providers)}"
     except MissingDependency as error:
         found["onnx"] = str(error)
-    found["tensorrt"] = "not in this version"
+    try:
+        present = cuda.gpus()
+        gpu = ", ".join(f"{g.name} ({g.compute_capability})" for g in present)
+    except MissingDependency as error:
+        gpu = ""
+        reason = str(error)
+    for flavour in flavours.FLAVOURS.values():
+        try:
+            flavours.choose(flavour.name)
+            trt = flavours.load(flavour)
+        except MissingDependency as error:
+            found[flavour.title] = str(error)
+            continue
+        builds = flavour == flavours.RTX or bool(gpu)
+        found[flavour.title] = (
+            f"loads, {trt.__version__}; {'builds engines' if builds else 'needs a GPU to build'}; "
+            + (f"runs them on {gpu}" if gpu else f"runs none here: {reason}")
+        )
     return found

@@ -11,6 +11,7 @@ import typer
 
 from radapter.errors import RadapterError
 from radapter_cli import console
+from radapter_cli.bench import bench
 from radapter_cli.compare import compare
 from radapter_cli.data import data
 from radapter_cli.demo import demo
@@ -81,6 +82,7 @@ app.command("eval")(eval_command)
 app.command()(predict)
 app.command()(embed)
 app.command()(search)
+app.command()(bench)
 app.command()(demo)
 app.command()(runs)
 app.command()(compare)

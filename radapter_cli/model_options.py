@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class EngineChoice(enum.StrEnum):
     torch = "torch"
     onnx = "onnx"
+    tensorrt = "tensorrt"
 
 
 class DeviceChoice(enum.StrEnum):
@@ -37,7 +38,9 @@ ModelOption = Annotated[
 EngineOption = Annotated[
     EngineChoice | None,
     typer.Option(
-        "--runtime", help="What runs it. Default: torch; onnx for a bundle, which has no other."
+        "--runtime",
+        help="What runs it. Default: torch; onnx for a bundle. tensorrt: engines that "
+        "`radapter export --trt` built, on their GPU.",
     ),
 ]
 DeviceOption = Annotated[

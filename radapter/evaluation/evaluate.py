@@ -100,7 +100,9 @@ def evaluate(
         runtime: what computes the features.
         loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
         opened: what `suite.open()` gave, if it is open already.
-        cache: where features are looked for and kept; None: nowhere. The result is the same.
+        cache: where features are looked for and kept, if the runtime has an `identity`, which has
+            to be true of it: weights changed in place have the hash they were loaded with. None:
+            nowhere. The result is the same.
         on_progress: called with pictures done and pictures in all.
 
     Pictures that cannot be read are named on stderr and left out, with their labels and texts, up
@@ -142,7 +144,7 @@ def evaluate(
         features = torch.cat(chunks)
         row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}
         tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
-        evaluation.image_features[name] = features
+        evaluation.pictures[name], evaluation.image_features[name] = list(row), features
         facts = _facts(suite, name, next(iter(tasks.values())))
         evaluation.sets[name] = facts | {"pictures": len(features), "broken": len(broken)}
         scored = evaluation.metrics[name] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.result import Evaluation
 
 
@@ -27,39 +30,72 @@ TOLERANCES = {
     "int8-qdq": Tolerance(cosine=0.99, agreement=0.97, metric=0.01),
 }
 
+WORST = 5  # inputs that are named
+NORM = 1e-5
 
-def compare(reference: Evaluation, engine: Evaluation) -> dict[str, Any]:
+
+def tolerance_of(precision: str, changes: Sequence[str] = ()) -> Tolerance:
+    """The tolerance of a precision, with `PRECISION.NAME=VALUE` changes for it.
+
+    Raises:
+        BrokenInput: there is no such precision.
+        UsageError: a change is for no tolerance that there is.
+    """
+    if precision not in TOLERANCES:
+        raise BrokenInput(
+            f"The bundle says that its precision is '{precision}', for which there is no "
+            "tolerance. Export it again."
+        )
+    values = vars(TOLERANCES[precision]).copy()
+    for change in changes:
+        key, _, text = change.partition("=")
+        of, _, name = key.rpartition(".")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if of not in TOLERANCES or name not in values or not 0 <= value <= 1:
+            raise UsageError(
+                f"--tolerance takes PRECISION.NAME=VALUE with a precision of "
+                f"{', '.join(TOLERANCES)}, a name of {', '.join(values)} and a value from 0 to 1, "
+                f"such as int8.metric=0.02, not '{change}'."
+            )
+        if of == precision:
+            values[name] = value
+    return Tolerance(**values)
+
+
+def compare(
+    reference: Evaluation, engine: Evaluation, tolerance: Tolerance | None = None
+) -> dict[str, Any]:
     """The engine's features, predictions and metrics against the reference's, same suite.
 
+    Args:
+        reference: of the merged model in PyTorch, fp32.
+        engine: of what is compared with it.
+        tolerance: default: that of the engine's precision.
+
     Returns:
-        `cosine` (worst and mean, pictures and texts, with the worst input's name), `agreement`
-        (share of equal top-1 predictions, classes of one name counted as one), `metrics` (each
-        with both values and the difference), `tolerance`, `failures` (one line each) and `passed`.
+        `cosine` (worst and mean over pictures and texts, and the five worst inputs by name),
+        `norm` (the largest difference from 1), `agreement` (share of equal top-1 predictions,
+        classes of one name counted as one), `metrics` (each with both values, the difference and
+        its 95 % interval, bootstrap over the same items), `tolerance`, `failures` (one line each)
+        and `passed`.
     """
-    tolerance = TOLERANCES.get(engine.runtime.precision)
-    if tolerance is None:
-        raise BrokenInput(
-            f"The bundle says that its precision is '{engine.runtime.precision}', for which there "
-            "is no tolerance. Export it again."
-        )
+    precision = engine.runtime.precision
+    tolerance = tolerance or tolerance_of(precision)
     failures = []
 
-    cosines: dict[str, float] = {}
-    for name, features in reference.image_features.items():
-        for i, value in enumerate(_cosine(features, engine.image_features[name])):
-            cosines[f"{name} picture {i}"] = value
-    names = list(reference.text_features)
-    values = _cosine(
-        torch.stack([reference.text_features[name] for name in names]),
-        torch.stack([engine.text_features[name] for name in names]),
-    )
-    cosines |= {f"text: {name}": value for name, value in zip(names, values, strict=True)}
-    worst = min(cosines, key=lambda name: cosines[name])
+    cosines, norm = _inputs(reference, engine)
+    # NaN first: it is the worst there is, and sorts nowhere.
+    worst = sorted(cosines, key=lambda name: (not math.isnan(cosines[name]), cosines[name]))[:WORST]
     # `not >=` so that NaN fails.
-    if not cosines[worst] >= tolerance.cosine:
+    if not cosines[worst[0]] >= tolerance.cosine:
         failures.append(
-            f"worst cosine {cosines[worst]:.6f} ({worst}), allowed {tolerance.cosine:.6f}"
+            f"worst cosine {cosines[worst[0]]:.6f} ({worst[0]}), allowed {tolerance.cosine:.6f}"
         )
+    if not norm <= NORM:
+        failures.append(f"a norm is off by {norm:.1e}, allowed {NORM:.0e}")
 
     agreement = None
     if reference.predictions:
@@ -74,6 +110,7 @@ def compare(reference: Evaluation, engine: Evaluation) -> dict[str, Any]:
     for dataset, scored in reference.metrics.items():
         for metric, item in scored.items():
             ours, theirs = reference.value(dataset, metric), engine.value(dataset, metric)
+            changed = engine.metrics[dataset][metric].scores.astype(float) - item.scores
             allowed = max(tolerance.metric, 1 / len(item.scores)) + 1e-9
             row = {
                 "dataset": dataset,
@@ -81,25 +118,52 @@ def compare(reference: Evaluation, engine: Evaluation) -> dict[str, Any]:
                 "reference": ours,
                 "engine": theirs,
                 "difference": theirs - ours,
+                "interval": mean_interval([changed], [item.clusters]),
             }
             metrics.append(row)
             if not abs(theirs - ours) <= allowed:
                 failures.append(f"{dataset} {metric} differs by {100 * (theirs - ours):+.2f}")
     return {
-        "reference": reference.runtime.name,
-        "engine": engine.runtime.name,
-        "precision": engine.runtime.precision,
+        "reference": f"{reference.runtime.name} {reference.runtime.precision}",
+        "engine": f"{engine.runtime.name} {precision}",
+        "precision": precision,
         "cosine": {
-            "worst": cosines[worst],
-            "worst_input": worst,
+            "worst": cosines[worst[0]],
             "mean": sum(cosines.values()) / len(cosines),
+            "worst_inputs": [[name, cosines[name]] for name in worst],
         },
+        "norm": norm,
         "agreement": agreement,
         "metrics": metrics,
         "tolerance": vars(tolerance),
         "failures": failures,
         "passed": not failures,
     }
+
+
+def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float], float]:
+    """The cosine of every picture's and text's features, by name; the largest error of a norm."""
+    cosines: dict[str, float] = {}
+    pairs = {
+        name: (features, engine.image_features[name], [f"{name} {p}" for p in pictures])
+        for (name, features), pictures in zip(
+            reference.image_features.items(), reference.pictures.values(), strict=True
+        )
+    }
+    texts = list(reference.text_features)
+    if texts:
+        ours, theirs = (
+            torch.stack([evaluation.text_features[text] for text in texts])
+            for evaluation in (reference, engine)
+        )
+        pairs["texts"] = ours, theirs, texts
+    norm = 0.0
+    for ours, theirs, names in pairs.values():
+        cosines |= dict(zip(names, _cosine(ours, theirs), strict=True))
+        # Of captions and pictures; a head is a mean that is normalized again.
+        off = (theirs.double().norm(dim=-1) - 1).abs().max().item()
+        norm = off if math.isnan(off) else max(norm, off)
+    return cosines, norm
 
 
 def _cosine(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:

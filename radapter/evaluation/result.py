@@ -34,6 +34,8 @@ class Evaluation:
     runtime: Runtime
     metrics: dict[str, dict[str, Scored]] = field(default_factory=dict)
     """metrics[data set][metric]"""
+    pictures: dict[str, list[str]] = field(default_factory=dict)
+    """By data set, the names of those that were scored"""
     image_features: dict[str, Tensor] = field(default_factory=dict)
     """By data set, [pictures, dim]"""
     text_features: dict[str, Tensor] = field(default_factory=dict)

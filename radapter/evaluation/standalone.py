@@ -62,7 +62,7 @@ def evaluate_model(
         "versions": versions(),
         "protocol": protocol(suite, model),
         "models": {label: evaluated.result() | with_anchors(evaluated, name)},
-        "parity": None,
+        "parity": [],
     }
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
     path = out or FOLDER / f"{suite.name}-{slug}.json"

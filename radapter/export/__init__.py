@@ -1,6 +1,21 @@
-"""From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process."""
+"""From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process, and
+TensorRT engines built from them (`radapter.export.tensorrt`, `radapter.export.engine`)."""
 
+from radapter.export.facts import golden_pictures, refresh, run_facts
+from radapter.export.gate import parity_gate
 from radapter.export.onnx import export_bundle, plan
 from radapter.export.sample import Sample, training_sample
+from radapter.export.triton import places, write_repository
 
-__all__ = ["Sample", "export_bundle", "plan", "training_sample"]
+__all__ = [
+    "Sample",
+    "export_bundle",
+    "golden_pictures",
+    "parity_gate",
+    "places",
+    "plan",
+    "refresh",
+    "run_facts",
+    "training_sample",
+    "write_repository",
+]

@@ -31,7 +31,7 @@ def write_config(folder: Path, model_cfg: dict[str, Any], logit_scale: float) ->
         model_cfg: as in open_clip_config.json.
         logit_scale: exponentiated.
     """
-    config = _clip_config(model_cfg) or {
+    config = clip_config(model_cfg) or {
         "model_type": "open_clip",
         "architectures": ["CustomTextCLIP" if model_cfg.get("custom_text") else "CLIP"],
         "projection_dim": model_cfg["embed_dim"],
@@ -40,7 +40,8 @@ def write_config(folder: Path, model_cfg: dict[str, Any], logit_scale: float) ->
     write_json(folder / "config.json", {**config, "logit_scale": logit_scale})
 
 
-def _clip_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
+def clip_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
+    """config.json of Hugging Face's CLIP, without the logit scale; None if it has no such form."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     if (
         any(vision.get(key) for key in (*VISION_EXTRAS, *BOTH_EXTRAS))

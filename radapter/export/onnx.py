@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor
 
 from radapter import __version__, bundle, models
 from radapter.errors import UsageError
-from radapter.export import graphs
+from radapter.export import card, checkpoints, golden, graphs
+from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
@@ -38,6 +41,9 @@ def export_bundle(
     sample: Sample | None = None,
     classifier: Mapping[str, Any] | None = None,
     from_bytes: bool = False,
+    checkpoint: Sequence[str] = (),
+    pictures: Sequence[Image] | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
@@ -61,6 +67,10 @@ def export_bundle(
         classifier: classes, in the form of `classes`; writes a file that gives their
             probabilities, too.
         from_bytes: write a file that takes pictures as bytes, too; a classifier takes them then.
+        checkpoint: of `open_clip` and `transformers`: the weights for these, too.
+        pictures: three for the golden files, whose licence lets them be passed on; None: drawn.
+        gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
+            manifest. Without one, the manifest says that the bundle is not verified.
 
     Returns:
         The manifest.
@@ -71,6 +81,7 @@ def export_bundle(
         GateFailed: an exported file does not do what the model does.
     """
     _check(opset, precisions, max_batch)
+    checkpoints.check_forms(checkpoint, loaded)
     import_onnxruntime()
     model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
     reference = PyTorchRuntime(loaded)
@@ -85,12 +96,17 @@ def export_bundle(
             written += _write_further(
                 temporary, written, inputs, weights, preprocess_cfg if from_bytes else None
             )
-        figures = verify(temporary, {file: cases for file, _, cases in written}, inputs.batches)
-        for file, precision, _ in written:
-            check_agreement(file, precision, figures[file])
         write_config(temporary, model_cfg, reference.logit_scale)
         write_preprocessor(temporary, preprocess_cfg)
         write_tokenizer(temporary, loaded.tokenizer, context_length=context_length, dynamic=dynamic)
+        shown = golden.write(temporary, loaded, dynamic=dynamic, pictures=pictures)
+        cases = {file: own for file, _, own in written}
+        for kind, precision in itertools.product(shown, {"fp32", "fp16"} & set(precisions)):
+            cases[bundle.in_precision(kind, precision)] |= shown[kind]
+        figures = verify(temporary, cases, inputs.batches)
+        for file, precision, _ in written:
+            check_agreement(file, precision, figures[file])
+        checkpoints.write(temporary, loaded, checkpoint, shown)
         if classes is not None:
             features = class_features(loaded, classes)
             bundle.write_classes(
@@ -106,6 +122,8 @@ def export_bundle(
             "text_length": "dynamic" if dynamic else "fixed",
             "embed_dim": model_cfg["embed_dim"],
             "logit_scale": reference.logit_scale,
+            "checkpoints": list(checkpoint),
+            "golden": golden.FILE,
             "versions": _versions(),
             "models": {
                 file: {"precision": precision, "for": _runtimes(file, precision, from_bytes)}
@@ -121,8 +139,11 @@ def export_bundle(
         }
         if classifier is not None:
             own["classifier"] = list(classifier["names"])
-        portable = {key: _portable(value) for key, value in facts.items()}
-        return bundle.write_manifest(temporary, {**portable, **own})
+        facts = {**card.portable(facts), **own, "verified": gate is not None}
+        manifest = card.finish(temporary, facts)
+        if gate is not None:  # on what will be deployed
+            manifest = card.finish(temporary, facts | {"parity": gate(temporary)})
+        return manifest
 
 
 def plan(
@@ -132,6 +153,7 @@ def plan(
     *,
     classifier: bool = False,
     from_bytes: bool = False,
+    checkpoint: Sequence[str] = (),
 ) -> dict[str, int]:
     """What `export_bundle` would write: bytes by file name, near enough; nothing is written."""
     tower = models.text.text_tower(loaded.model)
@@ -156,7 +178,9 @@ def plan(
     if classes is not None:
         size = 4 * len(classes["names"]) * loaded.config["model_cfg"]["embed_dim"]
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
-    return files | {bundle.CARD: 2 * 10**3, bundle.MANIFEST: 3 * 10**3}
+    checkpoints.check_forms(checkpoint, loaded)
+    files |= checkpoints.plan(loaded, checkpoint) | golden.plan(loaded)
+    return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
 
 
 def class_features(loaded: models.LoadedModel, classes: Mapping[str, Any]) -> Tensor:
@@ -306,12 +330,3 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _portable(value: Any) -> Any:
-    """A fact without the paths of this machine."""
-    if not isinstance(value, str):
-        return value
-    prefix, separator, rest = value.rpartition(":")
-    path = Path(rest)
-    return f"{prefix}{separator}{path.name}" if path.is_absolute() else value

@@ -61,7 +61,12 @@ def static(
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             use_external_data_format=external_data,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            # TensorRT refuses biases of int32.
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+            },
         )
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from open_clip.transformer import LayerNormFp32
 from torch import Tensor, nn
 from torch.export import Dim
 
 from radapter import bundle, models
+from radapter.models import half
 
 ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
 
@@ -29,8 +29,8 @@ class ImageTower(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        dtype = next(self.model.visual.parameters()).dtype  # type: ignore[union-attr]
-        features = self.model.encode_image(pixel_values.to(dtype))  # type: ignore[operator]
+        pixel_values = pixel_values.to(half.image_dtype(self.model))
+        features = self.model.encode_image(pixel_values)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
 
@@ -43,21 +43,6 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return F.normalize(models.encode_text(self.model, input_ids).float(), dim=-1)
-
-
-def to_half(model: nn.Module) -> nn.Module:
-    """A model in fp16, in place, with LayerNorm in fp32 as open_clip's own half precision has it.
-
-    The towers take and give fp32, and normalize in fp32: in fp16 norms are off by 3e-4 and the
-    guard against a division by zero underflows. Softmax stays in fp16: in fp32 the worst cosine is
-    no better (`benchmarks/precision.py`).
-    """
-    model.half()
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.float()
-            module.__class__ = LayerNormFp32  # the same parameters, with casts around them
-    return model
 
 
 def export_towers(
@@ -84,7 +69,7 @@ def export_towers(
     # The exporter and its tracing must not leave a mark on the caller's model.
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if precision == "fp16":
-        model = to_half(model)
+        half.to_half(model)
     batch = Dim("batch", min=1, max=2**16)
     length = Dim("length", min=2, max=int(model.context_length))  # type: ignore[arg-type]
     text_axes = {0: batch, 1: length} if dynamic else {0: batch}

@@ -47,12 +47,8 @@ class Inputs:
     @functools.cached_property
     def images(self) -> Cases:
         """pixel_values [n, 3, height, width] -> features [n, dim]."""
-        noise = torch.randn(
-            self._n, 3, *image_size(self.loaded), generator=torch.Generator().manual_seed(0)
-        )
-        # Pictures are smooth; blurred noise is nearer to them than noise is.
-        smooth = F.interpolate(F.avg_pool2d(noise, 8), noise.shape[2:], mode="bilinear") * 4
-        inputs = {"noise": noise, "smooth": smooth}
+        noise = white_noise(self._n, image_size(self.loaded))
+        inputs = {"noise": noise, "smooth": blurred(noise)}
         if self.sample:
             inputs["training"] = self.training_pixels()[: self._n]
         return {name: (x, self._reference.encode_image(x)) for name, x in inputs.items()}
@@ -106,6 +102,16 @@ class Inputs:
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         return models.shorten(self.loaded.model, self.loaded.tokenizer(list(texts)))
+
+
+def white_noise(count: int, size: tuple[int, int]) -> Tensor:
+    """Always the same pixel_values [count, 3, height, width]."""
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def blurred(noise: Tensor) -> Tensor:
+    """Pictures are smooth; blurred noise is nearer to them than noise is."""
+    return F.interpolate(F.avg_pool2d(noise, 8), noise.shape[2:], mode="bilinear") * 4
 
 
 def image_size(loaded: models.LoadedModel) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,9 @@ from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import OnnxRuntime, import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.tensorrt import TensorRTRuntime
 
-Engine = Literal["torch", "onnx"]
+Engine = Literal["torch", "onnx", "tensorrt"]
 CUDA = "CUDAExecutionProvider"
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 
@@ -67,7 +69,8 @@ def open_model(
     Args:
         source: a run (its merged model), or what `models.load` takes (a name or a folder), or a
             bundle, which needs nothing beside it.
-        engine: `torch` or `onnx`; None: the only one there is, `torch` for a run.
+        engine: `torch`, `onnx` or `tensorrt` (engines that a bundle has; CUDA only); None: `torch`,
+            for a bundle `onnx`.
         device: `cpu`, `cuda`, or `auto` for CUDA where the engine has it.
 
     Raises:
@@ -81,11 +84,11 @@ def open_model(
     if (folder / bundle.MANIFEST).is_file():
         if engine == "torch":
             raise UsageError(f"{folder} is a bundle, which runs with onnx: leave out torch.")
-        return open_bundle(folder, device)
+        return open_bundle(folder, device, engine=engine or "onnx")
     if (folder / "recipe.yaml").is_file():
         raise UsageError(f"{folder} is a run: give it as --run {folder}")
-    if engine == "onnx":
-        raise UsageError(f"{source} is no bundle and runs with torch only: leave out onnx.")
+    if engine in ("onnx", "tensorrt"):
+        raise UsageError(f"{source} is no bundle and runs with torch only: leave out {engine}.")
     return from_loaded(models.load(source), device=device)
 
 
@@ -111,7 +114,7 @@ def from_loaded(
 
 def _open_run(run: Run, engine: Engine | None, device: str) -> OpenModel:
     templates = run.recipe().data.prompts()
-    if engine != "onnx":
+    if engine in (None, "torch"):
         loaded, facts = read_merged(run)
         name = f"{run.name}, alpha {facts['alpha']:g}"
         return from_loaded(loaded, name, device, classes=run.classes(), templates=templates)
@@ -127,7 +130,9 @@ def _open_run(run: Run, engine: Engine | None, device: str) -> OpenModel:
             f"Run {run.name} has no bundle exported from its present merged model. "
             f"Type first: radapter export --run {run.path}"
         )
-    return open_bundle(folder, device, name=name, weights_hash=expected, templates=templates)
+    return open_bundle(
+        folder, device, engine=engine, name=name, weights_hash=expected, templates=templates
+    )
 
 
 # ---------------------------------------------------------------- bundles
@@ -137,6 +142,7 @@ def open_bundle(
     folder: Path,
     device: str = "cpu",
     *,
+    engine: Engine = "onnx",
     name: str | None = None,
     weights_hash: str | None = None,
     **more: Any,
@@ -152,26 +158,53 @@ def open_bundle(
         BrokenInput: it is damaged or stale.
         MissingDependency: no onnxruntime.
     """
-    if device == "auto":
-        listed = CUDA in import_onnxruntime().get_available_providers()
-        device = "cuda" if listed and torch.cuda.is_available() else "cpu"
-    provider = CUDA if device.startswith("cuda") else "CPUExecutionProvider"
-    runtime = OnnxRuntime(folder, provider, weights_hash=weights_hash)  # checks every file
+    runtime = _bundle_runtime(folder, device, engine, weights_hash)  # checks every file
     manifest = bundle.read_manifest(folder)
     preprocessing = read_preprocessing(folder)
-    cfg = PreprocessCfg(**(preprocessing | {"size": tuple(preprocessing["size"])}))
     classes = bundle.read_classes(folder)
     return OpenModel(
         name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",
         runtime,
         BundleTokenizer(folder, manifest),
-        image_transform_v2(cfg, is_train=False),
+        _transform(preprocessing),
         preprocessing,
         classes={"names": classes[0], "features": torch.from_numpy(classes[1])}
         if classes
         else None,
         **more,
     )
+
+
+def from_bundle_preprocessing(folder: Path, loaded: LoadedModel) -> OpenModel:
+    """A loaded model that prepares pictures as a bundle states it.
+
+    Raises:
+        BrokenInput: the bundle does not state it in a form that radapter writes.
+    """
+    preprocessing = read_preprocessing(folder)
+    return dataclasses.replace(
+        from_loaded(loaded), preprocess=_transform(preprocessing), preprocessing=preprocessing
+    )
+
+
+def _transform(preprocessing: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    cfg = PreprocessCfg(**(preprocessing | {"size": tuple(preprocessing["size"])}))
+    transform: Callable[[Image.Image], Tensor] = image_transform_v2(cfg, is_train=False)
+    return transform
+
+
+def _bundle_runtime(folder: Path, device: str, engine: Engine, weights_hash: str | None) -> Runtime:
+    if engine == "tensorrt":
+        if device == "cpu":
+            raise UsageError("TensorRT runs on CUDA only: use the device auto or cuda.")
+        return TensorRTRuntime(
+            folder, "cuda" if device == "auto" else device, weights_hash=weights_hash
+        )
+    if device == "auto":
+        listed = CUDA in import_onnxruntime().get_available_providers()
+        device = "cuda" if listed and torch.cuda.is_available() else "cpu"
+    provider = CUDA if device.startswith("cuda") else "CPUExecutionProvider"
+    return OnnxRuntime(folder, provider, weights_hash=weights_hash)
 
 
 class BundleTokenizer:

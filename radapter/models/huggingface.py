@@ -1,6 +1,7 @@
 """Hugging Face CLIP folders as open_clip models: configuration, weights, preprocessing, tokenizer.
 
-open_clip has no such conversion of its own. `export/huggingface.py` is the other direction.
+open_clip has no such conversion of its own. `to_huggingface` has the names of the other direction,
+`export/huggingface.py` its files.
 """
 
 from __future__ import annotations
@@ -205,6 +206,46 @@ def _renamed(name: str) -> str:
         if name == theirs or (theirs.endswith(".") and name.startswith(theirs)):
             return name.replace(theirs, ours)
     return name
+
+
+def to_huggingface(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `convert_weights`: a state dict of open_clip's under Hugging Face's names.
+
+    Args:
+        ours: of `CLIP`, or of `CustomTextCLIP` whose text tower is such a one.
+
+    Raises:
+        UsageError: a tensor that Hugging Face's CLIP has no place for.
+    """
+    theirs: dict[str, Tensor] = {}
+    for full, tensor in ours.items():
+        name = full.removeprefix("text.")  # where CustomTextCLIP has its text tower
+        new = _renamed_back(name)
+        if new is None:
+            raise UsageError(
+                f"transformers' CLIPModel has no place for the tensor {full} of this model."
+            )
+        if ".q_proj." in new:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                theirs[new.replace(".q_proj.", f".{letter}_proj.")] = part.clone()
+        else:
+            theirs[new] = (tensor.T if new in TRANSPOSED else tensor).contiguous()
+    return theirs
+
+
+def _renamed_back(name: str) -> str | None:
+    for theirs, ours in TOWERS.items():
+        if name.startswith(ours):
+            number, _, rest = name.removeprefix(ours).partition(".")
+            if rest.startswith("attn.in_proj_"):
+                return f"{theirs}{number}.{rest.replace('attn.in_proj_', 'self_attn.q_proj.')}"
+            for old, new in BLOCK.items():
+                if rest.startswith(new):
+                    return f"{theirs}{number}.{rest.replace(new, old)}"
+    for theirs, ours in OUTER.items():
+        if name == ours or (ours.endswith(".") and name.startswith(ours)):
+            return name.replace(ours, theirs)
+    return None
 
 
 def preprocess_config(folder: Path, image_size: int) -> dict[str, Any]:

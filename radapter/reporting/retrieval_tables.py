@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from radapter.reporting.suite_tables import is_off, notes, with_interval
+from radapter.reporting.suite_tables import is_off, notes, tuned_and_engine, with_interval
 
 WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
 RECALLS = (1, 5, 10)
@@ -21,7 +21,7 @@ def retrieval_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     After that, what the numbers depend on."""
     models = result["models"]
     first = next(iter(models.values()))
-    tuned = next((label for label in models if label.startswith("alpha")), None)
+    tuned, engine = tuned_and_engine(models)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("in %", no_wrap=True)
     for title in (*(f"R@{k}" for k in RECALLS), "median"):
@@ -41,11 +41,11 @@ def retrieval_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 table.add_row(f"    {label}", *recalls, f"{rank:g}")
                 for row in _published(model.get("anchors", {}).get(name, {}), metrics):
                     table.add_row(*row)
-            if tuned and "onnx" in models:
+            if tuned and engine:
                 values = [[models[m]["datasets"][name][metric]["value"] for metric in metrics]
-                          for m in ("onnx", tuned)]  # fmt: skip
+                          for m in (engine, tuned)]  # fmt: skip
                 cells = [f"{100 * (a - b):+.2f}" for a, b in zip(*values, strict=True)]
-                table.add_row("    onnx - alpha", *cells)
+                table.add_row(f"    {engine} - alpha", *cells)
         table.add_row("  sum of the six")
         for label, model in models.items():
             total = model["datasets"][name]["retrieval"]["recall_sum"]

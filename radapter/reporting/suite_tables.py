@@ -12,6 +12,14 @@ from rich.text import Text
 from radapter.reporting.curves import TITLES
 
 
+def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The labels of the merged model and of the engine that is shown beside it, if they are there.
+    The table of parity has the further ones."""
+    labels = list(models)
+    tuned = next((label for label in labels if label.startswith("alpha")), None)
+    return tuned, next(iter(labels[labels.index(tuned) + 1 :]), None) if tuned else None
+
+
 def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     """A row for each data set and average, a column a model; then what the numbers depend on.
 
@@ -21,8 +29,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     first = next(iter(models.values()))
     datasets = first["datasets"]
     anchors = first.get("anchors", {})
-    tuned = next((label for label in models if label.startswith("alpha")), None)
-    engine = tuned is not None and "onnx" in models
+    tuned, engine = tuned_and_engine(models)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for i, label in enumerate(models):
@@ -31,7 +38,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             table.add_column("published", justify="right")
             table.add_column("diff.", justify="right")
     if engine:
-        table.add_column("onnx - alpha", justify="right")
+        table.add_column(f"{engine} - alpha", justify="right")
 
     def add(title: str, items: list[dict[str, Any]], anchor: dict[str, Any] | None) -> None:
         cells = [with_interval(item) for item in items]
@@ -39,7 +46,7 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             cells[1:1] = _anchor_cells(anchor)
         if engine:
             values = dict(zip(models, items, strict=True))
-            difference = values["onnx"]["value"] - values[str(tuned)]["value"]
+            difference = values[engine]["value"] - values[str(tuned)]["value"]
             cells.append(Text(f"{100 * difference:+.2f}"))
         table.add_row(title, *cells)
 

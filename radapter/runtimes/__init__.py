@@ -1,7 +1,7 @@
 """What computes features: PyTorch or an exported engine, behind one interface.
 
 Evaluation sees only `Runtime`, so every suite runs on every runtime. Import the one that is
-needed: `radapter.runtimes.pytorch`, `radapter.runtimes.onnx`.
+needed: `radapter.runtimes.pytorch`, `.onnx`, `.tensorrt`, or `.opening` for an engine by name.
 """
 
 from typing import Any, Protocol

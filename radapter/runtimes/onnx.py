@@ -1,9 +1,12 @@
-"""onnxruntime as a runtime: the exported engine, run from its bundle."""
+"""onnxruntime as a runtime: the exported engine, run from its bundle, on the CPU or by CUDA or
+TensorRT. The provider that was asked for serves, or it is an error."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -13,6 +16,14 @@ from torch import Tensor
 from radapter import bundle
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+NAMES = {CPU: "onnx", CUDA: "onnx-cuda", TENSORRT: "onnx-tensorrt"}
+# What a model spends its time in. Arithmetic on shapes stays on the CPU whatever the provider.
+COMPUTE = {"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "Gemm", "FusedGemm", "Conv",
+           "FusedConv", "Attention", "MultiHeadAttention", "Softmax", "LayerNormalization",
+           "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "QuickGelu"}  # fmt: skip
+EVALUATION_BATCH = 64
 CPU_LINE, GPU_LINE = 'pip install "radapter[cpu]"', 'pip install "radapter[gpu]"'
 
 
@@ -55,7 +66,9 @@ class OnnxRuntime:
 
     Args:
         folder: the bundle.
-        provider: the execution provider that has to serve; there is no fallback to another.
+        provider: the execution provider that has to serve: `CPUExecutionProvider`,
+            `CUDAExecutionProvider` or `TensorrtExecutionProvider`, which builds its engine when it
+            is loaded. There is no fallback to another.
         precision: of those that the bundle has. Default: its first.
         threads: for one operator, on the CPU. Default: as many as torch uses.
         weights_hash: of the merged model that the bundle has to be made from, if that matters.
@@ -63,18 +76,16 @@ class OnnxRuntime:
     Raises:
         BrokenInput: the bundle is damaged, incomplete or stale.
         UsageError: it has no such precision.
-        MissingDependency: onnxruntime or the provider is not there.
+        MissingDependency: onnxruntime or the provider is not there, or would not do the work.
     """
 
-    name = "onnx"
-    identity: dict[str, Any] | None = (
-        None  # what an exported engine answers is measured, never remembered
-    )
+    identity: dict[str, Any] | None = None
+    """What an exported engine answers is measured, never remembered"""
 
     def __init__(
         self,
         folder: Path | str,
-        provider: str = "CPUExecutionProvider",
+        provider: str = CPU,
         *,
         precision: str | None = None,
         threads: int | None = None,
@@ -89,7 +100,8 @@ class OnnxRuntime:
                 f"{', '.join(ort.get_available_providers())}. For an NVIDIA device type first: "
                 f"pip uninstall -y onnxruntime, then {GPU_LINE}"
             )
-        self.device = "cpu" if provider == "CPUExecutionProvider" else "cuda"
+        self.name = NAMES[provider]
+        self.device = "cpu" if provider == CPU else "cuda"
         if self.device == "cuda" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # finds the CUDA libraries that torch brought along
         options = ort.SessionOptions()
@@ -97,6 +109,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads or torch.get_num_threads()
         # Idle threads that spin would take the processor from the other tower, and from torch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self.precision = precision or manifest["precisions"][0]
         if self.precision not in manifest["precisions"]:
             raise UsageError(
@@ -104,9 +117,12 @@ class OnnxRuntime:
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
             )
         files = [bundle.in_precision(file, self.precision) for file in (bundle.VISION, bundle.TEXT)]
+        for file in files:  # before any session: onnxruntime would open what they name
+            bundle.external_data(folder, manifest, file)
         try:
             self._vision, self._text = (
-                _session(ort, folder / file, options, provider) for file in files
+                _session(ort, folder / file, options, _providers(provider, manifest, file))
+                for file in files
             )
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
@@ -119,6 +135,10 @@ class OnnxRuntime:
             "weights_hash": manifest.get("weights_hash"),
             "onnxruntime": ort.__version__,
             "provider": self._vision.get_providers()[0],
+            "nodes": {
+                "vision": served(self._vision, provider, files[0]),
+                "text": served(self._text, provider, files[1]),
+            },
             "threads": options.intra_op_num_threads,
             "files": {name: manifest["files"][name] for name in files},
         }
@@ -137,23 +157,84 @@ class OnnxRuntime:
         return torch.from_numpy(self._text.run(["text_embeds"], inputs)[0])
 
 
-def _session(ort: Any, path: Path, options: Any, provider: str) -> Any:
-    """A session that `provider` really serves: onnxruntime falls back to the CPU in silence."""
+def _providers(provider: str, manifest: Mapping[str, Any], path: str) -> list[Any]:
+    """What a session is opened with: the provider with its options, the best first."""
+    if provider != TENSORRT:
+        return [provider]
+    # CUDA is for the nodes that TensorRT leaves; `served` sees that they are no work.
+    return [(TENSORRT, tensorrt_options(manifest, path)), CUDA]
+
+
+def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Options of onnxruntime's TensorRT provider for one file of a bundle: the shapes to build for,
+    and the graph's precision.
+
+    The provider is TensorRT 10, which has flags of precision; one fp16 session needs it. Its own
+    cache of engines stays off: what it would load next time is checked by nobody.
+    """
+    height, width = (int(size) for size in manifest["image_size"])
+    context = int(manifest["context_length"])
+    largest = max(int(manifest["max_batch"]), EVALUATION_BATCH)
+    shortest = context if manifest["text_length"] == "fixed" else 2
+
+    def shapes(batch: int, length: int) -> str:
+        if PurePosixPath(path).stem.startswith("text"):
+            return f"input_ids:{batch}x{length}"
+        return f"pixel_values:{batch}x3x{height}x{width}"
+
+    return {
+        "trt_profile_min_shapes": shapes(1, shortest),
+        "trt_profile_opt_shapes": shapes(max(1, largest // 4), context),
+        "trt_profile_max_shapes": shapes(largest, context),
+        "trt_fp16_enable": str("_fp16" in path),
+        "trt_engine_cache_enable": "False",
+    }
+
+
+def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
+    """A session that the first of `providers` really serves: onnxruntime falls back in silence."""
+    provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         session = ort.InferenceSession(
             str(path),
             options,
-            providers=[provider],
+            providers=providers,
             # On fp16 files, that optimizer crashes the process (onnxruntime 1.26 to 1.32).
             disabled_optimizers=["NchwcTransformer"] if "_fp16" in path.name else [],
         )
     except Exception as error:  # its exceptions have no common base of their own
         reason = " ".join(str(error).split())[:300]
         raise BrokenInput(f"onnxruntime cannot load {path}: {reason}") from None
-    served = session.get_providers()[0]
-    if served != provider:
+    found = session.get_providers()[0]
+    if found != provider:
+        hint = " This provider links TensorRT 10, not 11." if provider == TENSORRT else ""
         raise MissingDependency(
-            f"onnxruntime was asked for {provider} but serves {path.name} with {served}: the "
-            "device or its libraries are missing. `radapter info` says what loads."
+            f"onnxruntime was asked for {provider} but serves {path.name} with {found}: the "
+            f"device or its libraries are missing.{hint} `radapter info` says what loads."
         )
     return session
+
+
+def served(session: Any, provider: str, name: str) -> dict[str, int]:
+    """How many nodes of the graph each provider runs; empty before onnxruntime 1.24, which does
+    not tell.
+
+    Raises:
+        MissingDependency: work that `provider` should do is left to the CPU.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    counts: Counter[str] = Counter()
+    fallen: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        for node in part.get_nodes():
+            counts[part.ep_name] += 1
+            if part.ep_name == CPU != provider and node.op_type in COMPUTE:
+                fallen[node.op_type] += 1
+    if fallen or not counts[provider]:
+        which = ", ".join(f"{n} {op}" for op, n in sorted(fallen.items())) or "all of it"
+        raise MissingDependency(
+            f"onnxruntime was asked for {provider} but leaves work of {name} to others ({which}): "
+            "no numbers are taken from that. Use the runtime onnx, or another precision."
+        )
+    return dict(counts)

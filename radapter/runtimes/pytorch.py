@@ -16,38 +16,46 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency
+from radapter.models import half
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is restored at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # Most often there are none, and setting modes would take a tenth of a small model's time.
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 class PyTorchRuntime:
-    """The two towers of a loaded model, eager, in fp32.
+    """The two towers of a loaded model, eager.
 
     Args:
-        loaded: the model; used as it is where it is on that device already, else a copy.
+        loaded: the model; used as it is in fp32 where it is on that device already, else a copy.
         device: `cpu`, `cuda`, `cuda:1`, ...
+        precision: `fp32` or `fp16`.
 
     Raises:
         MissingDependency: there is no such device.
     """
 
     name = "pytorch"
-    precision = "fp32"
 
-    def __init__(self, loaded: models.LoadedModel, device: str = "cpu") -> None:
+    def __init__(
+        self, loaded: models.LoadedModel, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         self.device = device
+        self.precision = precision
         self._model = loaded.model
+        if precision == "fp16":
+            self._model = half.to_half(copy.deepcopy(loaded.model))
         try:
             if next(self._model.parameters()).device.type != torch.device(device).type:
                 self._model = copy.deepcopy(self._model).to(device)
@@ -81,7 +89,8 @@ class PyTorchRuntime:
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            features = self._model.encode_image(pixel_values.to(self.device))  # type: ignore[operator]
+            pixel_values = pixel_values.to(self.device, half.image_dtype(self._model))
+            features = self._model.encode_image(pixel_values)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:

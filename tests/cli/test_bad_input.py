@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 import tarfile
 
 import pytest
@@ -170,8 +171,25 @@ def test_an_unfinished_run_is_not_passed_over(cli, merged, tmp_path):
     check(cli("eval"), 4, newer.name)
 
 
-def test_trt_refuses_clearly(cli, merged):
-    check(cli("export", "--trt"), 5, "TensorRT")
+def test_trt_says_what_to_install(cli, merged, monkeypatch):
+    from radapter.runtimes import flavours
+
+    monkeypatch.setattr(flavours, "find_spec", lambda name: None)
+    check(cli("export", "--trt"), 5, 'pip install "radapter[trt-rtx]"')
+    check(cli("export", "--trt", "--trt-flavour", "tensorrt"), 5, 'pip install "radapter[trt]"')
+    assert not (merged.path / "bundles").exists()
+
+
+def test_trt_options_go_with_trt(cli, merged):
+    check(cli("export", "--trt-gpu", "8.6"), 2, "go with --trt")
+    check(cli("export", "--trt", "--trt-flavour", "lite"), 2, "rtx")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
+def test_a_gpu_that_trt_does_not_build_for(cli, merged):
+    outcome = cli("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "9.0")
+    check(outcome, 2, "compute capability 9.0", "--trt-flavour tensorrt")
+    assert not (merged.path / "bundles").exists()
 
 
 def test_texts_cut_longer_than_the_model_takes(cli, recipe_file):

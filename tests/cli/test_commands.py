@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from radapter import merging, models
@@ -27,17 +28,17 @@ def test_the_four_commands(cli, recipe_file, tmp_path):
     assert cli("merge").out.startswith("Up to date")
     outcome = cli("export")
     assert outcome.code == 0, outcome.err
-    assert "worst cosine to PyTorch" in outcome.out
+    assert "worst cosine 0.99999" in outcome.out
     assert cli("export").out.startswith("Up to date")
     outcome = cli("eval", "--runtime", "all", "--json")
     assert outcome.code == 0, outcome.err
     (result,) = json.loads(outcome.out)["results"]
-    assert result["parity"]["passed"]
+    assert all(verdict["passed"] for verdict in result["parity"])
     assert list(result["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
     saved = json.loads((run / "eval" / "held-out-alpha-0.50.json").read_text())
     assert saved["models"] == result["models"]
     outcome = cli("eval")
-    assert "parity of onnx (fp32) with pytorch: passed" in outcome.out
+    assert "parity with pytorch fp32" in outcome.out
     assert "held-out" in cli("runs").out
 
     # Another merge makes the bundle stale, until it is exported again.
@@ -96,13 +97,13 @@ def test_the_parity_gate_bites(cli, exported, tower):
     assert outcome.code == 3, outcome.out + outcome.err
     assert "FAILED" in outcome.out
     assert "worst cosine" in outcome.out
-    assert "do not deploy it" in outcome.err
+    assert "Do not deploy it" in outcome.err
     outcome = cli("eval", "--runtime", "all", "--json")
     assert outcome.code == 3
     content = json.loads(outcome.out)
     assert content["ok"] is False
     assert content["error"]["code"] == 3
-    assert content["results"][0]["parity"]["passed"] is False
+    assert not content["results"][0]["parity"][0]["passed"]
     # What the message says to type mends it, though the manifest fits the damaged file.
     assert cli("export").out.startswith("Up to date")
     assert f"radapter export --force --run runs/{exported.parents[1].name}" in outcome.out
@@ -126,13 +127,20 @@ def test_one_runtime_alone_keeps_the_evidence_of_both(cli, exported):
 
 
 @pytest.mark.slow
-def test_export_needs_no_training_data(cli, recipe_file, tiny_folder, shapes, tmp_path):
+def test_without_data_an_export_is_not_verified_and_says_so(
+    cli, recipe_file, tiny_folder, shapes, tmp_path
+):
     root = shutil.copytree(shapes, tmp_path / "pictures")
     assert cli("train", "tiny.yaml", f"data.root={root}").code == 0
     shutil.rmtree(root)
     assert cli("merge").code == 0
-    outcome = cli("export")
+    outcome = cli("export")  # there is nothing to compare it on
+    assert outcome.code == 4
+    assert "No such folder" in outcome.err
+    assert "--no-verify" in outcome.err
+    outcome = cli("export", "--no-verify")
     assert outcome.code == 0, outcome.err
+    assert "not compared with PyTorch" in outcome.err
     (names,) = (json.loads(p.read_text()) for p in tmp_path.glob("runs/*/bundles/*/classes.json"))
     assert names["classes"] == ["blue circle", "green cross", "red square"]
 
@@ -266,6 +274,9 @@ def test_info_says_what_really_loads(cli):
     facts = json.loads(cli("info", "--json").out)
     assert facts["runtimes"]["torch"] == "loads"
     assert "CPUExecutionProvider" in facts["runtimes"]["onnx"]
+    assert "TensorRT" in facts["runtimes"]
+    if sys.platform == "linux":
+        assert "builds engines" in facts["runtimes"]["TensorRT-RTX"]
     assert "emoji-shifts" in facts["suites"]
     assert "emoji" in facts["recipes"]
     assert facts["versions"]["radapter"]
@@ -353,3 +364,47 @@ def test_merged_model_loads_in_open_clip(cli, merged):
 
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{merged.merged()}")
     assert models.weights_hash(model.state_dict()) == models.load(merged.merged()).weights_hash
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
+def test_export_with_engines(cli, exported):
+    run = Run(exported.parents[1])
+    outcome = cli("export", "--trt", "--trt-flavour", "rtx", "--dry-run")
+    assert "tensorrt/vision_model.rtx.engine" in outcome.out
+    assert not (exported / "tensorrt").exists()
+    arguments = ("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "sm86")
+    outcome = cli(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["built"] == ["tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"]
+    assert not result["written"]
+    vision = result["manifest"]["engines"][1]
+    assert vision["target_gpus"] == ["8.6"]
+    assert vision["profile"]["pixel_values"]["max"][0] == run.recipe().export.max_batch
+    assert cli(*arguments).out.startswith("Up to date")
+    outcome = cli("export", "--trt", "--trt-gpu", "8.6", "--trt-gpu", "8.9", "--trt-flavour", "rtx")
+    assert "for compute capability 8.6, 8.9; not run" in outcome.out
+    # without --trt, engines stay where the ONNX files are up to date
+    assert cli("export").out.startswith("Up to date")
+    assert (exported / "tensorrt" / "vision_model.rtx.engine").is_file()
+    assert cli("eval", "--runtime", "onnx").code == 0
+    if not torch.cuda.is_available():  # built, but nothing here runs them
+        outcome = cli("eval", "--runtime", "tensorrt")
+        assert outcome.code == 5
+        assert "No NVIDIA driver" in outcome.err
+        outcome = cli("eval", "--runtime", "all", "--json")
+        assert outcome.code == 0, outcome.err
+        assert "tensorrt does not run here: No NVIDIA driver" in outcome.err
+        assert "onnx: served by CPUExecutionProvider" in outcome.err
+        (scored,) = json.loads(outcome.out)["results"]
+        assert list(scored["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
+        assert [verdict["label"] for verdict in scored["parity"]] == ["onnx"]
+
+
+def test_engines_that_are_not_there(cli, exported):
+    outcome = cli("eval", "--runtime", "tensorrt")
+    assert outcome.code == 4
+    assert "Type first: radapter export --trt" in outcome.err
+    outcome = cli("eval", "--runtime", "onnx-cuda")
+    assert outcome.code == 5
+    assert "CUDAExecutionProvider" in outcome.err

@@ -24,7 +24,7 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stderr
     for command in ("train emoji", "merge", "export", "eval --runtime all"):
         assert f"$ radapter {command}" in done.stderr
-    assert "parity of onnx (fp32) with pytorch: passed" in done.stdout
+    assert "parity with pytorch fp32" in done.stdout
     assert "in all" in done.stdout
     # This run beside the study, which says which base model it was made on.
     assert "this run" in done.stdout
@@ -39,7 +39,7 @@ def test_demo(tmp_path):
         "emoji-shifts-alphas.png",
     ]
     result = json.loads((run / "eval" / "emoji-shifts-alpha-0.50.json").read_text())
-    assert result["parity"]["passed"]
+    assert all(verdict["passed"] for verdict in result["parity"])
     assert set(result["models"]) == {"zero-shot", "alpha 0.50", "onnx"}
     roles = result["models"]["zero-shot"]["roles"]
     assert set(roles) == {"in-distribution", "unseen", "seen"}

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import open_clip
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 from tiny_bundle import NAMES
 
 from radapter import bundle
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "classify.py"
+CHECK = EXAMPLE.with_name("check_bundle.py")
 BLOCKER = """
 import sys
 
@@ -77,9 +80,47 @@ def test_it_classifies_free_texts(run, picture, exported, tiny):
     assert _shares(done.stdout) == _expected(features, rows, texts)
 
 
-def test_it_is_short_and_imports_neither():
-    source = EXAMPLE.read_text()
-    assert len(source.splitlines()) < 60
+def test_the_golden_files_come_out(run, exported):
+    done = run(CHECK, exported)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "token ids",
+        "pixel_values",
+        "image_embeds",
+        "text_embeds",
+    ]
+
+
+def test_a_port_that_is_wrong_is_found_out(run, bundle_copy):
+    """Each part of it: another filter, a tokenizer that does not lower, weights that changed."""
+    config = json.loads((bundle_copy / "preprocessor_config.json").read_text())
+    changed = json.dumps({**config, "resample": 2})
+    (bundle_copy / "preprocessor_config.json").write_text(changed)
+    tokenizer = (bundle_copy / "tokenizer.json").read_text()
+    lowers = '{"type":"Lowercase"}'
+    assert lowers in tokenizer
+    (bundle_copy / "tokenizer.json").write_text(tokenizer.replace(lowers, '{"type":"NFC"}'))
+    path = bundle_copy / bundle.TEXT
+    model = onnx.load(path)
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    damaged = 1.01 * numpy_helper.to_array(largest)
+    largest.CopyFrom(numpy_helper.from_array(damaged.astype(np.float32), largest.name))
+    onnx.save(model, path)
+    done = run(CHECK, bundle_copy)
+    assert done.returncode == 1
+    found = {line.split(":")[0]: line.endswith("OK") for line in done.stdout.splitlines()}
+    assert found == {
+        "token ids": False,
+        "pixel_values": False,
+        "image_embeds": True,
+        "text_embeds": False,
+    }
+
+
+@pytest.mark.parametrize("example", [EXAMPLE, CHECK])
+def test_it_is_short_and_imports_neither(example):
+    source = example.read_text()
+    assert len(source.splitlines()) < 65
     assert "import torch" not in source
     assert "import radapter" not in source
 
@@ -93,7 +134,7 @@ def test_it_is_short_and_imports_neither():
 def test_preprocessing_is_open_clips(tmp_path, mode, interpolation, width, height):
     from radapter.export.huggingface import write_preprocessor
 
-    example = _load(tmp_path)
+    example = _load()
     cfg = open_clip.transform.PreprocessCfg(size=32, resize_mode=mode, interpolation=interpolation)
     write_preprocessor(tmp_path, cfg.__dict__)
     pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -103,11 +144,9 @@ def test_preprocessing_is_open_clips(tmp_path, mode, interpolation, width, heigh
     np.testing.assert_allclose(example(image, config)[0], expected, atol=1e-6)
 
 
-def _load(tmp_path):
-    """The example's `preprocess`, without running its last line."""
-    source = EXAMPLE.read_text().rsplit("main(", 1)[0]
-    (tmp_path / "example.py").write_text(source)
-    spec = importlib.util.spec_from_file_location("example", tmp_path / "example.py")
+def _load():
+    """The example's `preprocess`."""
+    spec = importlib.util.spec_from_file_location("example", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.preprocess

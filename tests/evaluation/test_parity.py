@@ -38,7 +38,7 @@ def test_one_wrong_picture_fails_and_is_named(reference):
     features[7] = F.normalize(features[7] + 0.01 * torch.randn(features.shape[1]), dim=-1)
     verdict = evaluation.compare(reference, engine)
     assert not verdict["passed"]
-    assert verdict["cosine"]["worst_input"] == "set picture 7"
+    assert verdict["cosine"]["worst_inputs"][0][0] == f"set {reference.pictures['set'][7]}"
     expected = float(F.cosine_similarity(features[7], reference.image_features["set"][7], dim=0))
     assert verdict["cosine"]["worst"] == pytest.approx(expected, abs=1e-6)
 

@@ -9,52 +9,8 @@ from tiny_bundle import make
 from tokenizers import Tokenizer
 
 from radapter.errors import UsageError
+from radapter.export.golden import DIFFERENT, EQUAL
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
-
-EQUAL = [
-    "a photo of a cat",
-    "Café déjà-vu naïve",
-    "ÅNGSTRÖM e\u0301 decomposed",
-    "3 cats, 1,024 in 1999",
-    "½ ² Ⅻ",
-    "It's the dog's; they've, we'll, I'd, I'm, you're",
-    "DON'T SHOUT'S 'twas",
-    "two  spaces",
-    "tab\tand\nline\r\n end  ",
-    "\u00a0no-break\u3000space",
-    "🙂 👍🏽 👩\u200d🚀 🇫🇷 emoji",
-    "一只猫在垫子上 中文",
-    "кошка на ковре",
-    "قطة",
-    "कुत्ता",
-    "한국어 고양이",
-    "hello_world #tag @you 50%",
-    "wow! really?!",
-    "!",
-    "A.B.C. http://x.y/z?q=1",
-    "dash – em — dash…",
-    "ẞ ß İstanbul",
-    "",
-    " ",
-    "word " * 100,
-    "x" * 300,
-    "🙂" * 90,
-]
-DIFFERENT = [
-    "“curly” quotes",
-    "it’s",
-    "ﬁne ligature",
-    "ＦＵＬＬ width",
-    "ﾊﾛｰ",
-    "&amp; &lt;b&gt;",
-    "schÃ¶n",
-    "a\x00b",
-    "\x1b[31mred",
-    "\ufeffbom",
-    "ΟΔΟΣ ΣΊΣΥΦΟΣ",
-    "<|endoftext|>",
-    "<start_of_text>",
-]
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +27,8 @@ def convert(tmp_path_factory):
 @pytest.mark.parametrize("context_length", [77, 16])
 def test_ordinary_texts_have_open_clips_ids(convert, context_length):
     ours, converted, _ = convert(context_length)
-    expected = dict(zip(EQUAL, ours(EQUAL).tolist(), strict=True))
-    got = dict(zip(EQUAL, (row.ids for row in converted.encode_batch(EQUAL)), strict=True))
+    expected = dict(zip(EQUAL, ours(list(EQUAL)).tolist(), strict=True))
+    got = dict(zip(EQUAL, (row.ids for row in converted.encode_batch(list(EQUAL))), strict=True))
     assert got == expected
 
 

@@ -19,8 +19,8 @@ from tiny_bundle import FACTS, NAMES, PROMPTS, make
 
 import radapter.export.onnx as exporter
 from radapter import bundle
-from radapter.errors import GateFailed, MissingDependency, UsageError
-from radapter.export import export_bundle, plan, tensorrt
+from radapter.errors import GateFailed, UsageError
+from radapter.export import export_bundle, plan
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -215,15 +215,6 @@ def test_the_plan_names_what_is_written(exported, tiny):
     for name in (bundle.VISION, bundle.TEXT, "tokenizer.json"):
         assert planned[name] == pytest.approx(written[name], rel=0.5)
     assert planned[bundle.TEXT] == pytest.approx(written[bundle.TEXT], rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("found", "said"), [((), "not installed either"), (("tensorrt_rtx",), "tensorrt_rtx installed")]
-)
-def test_tensorrt_says_what_is_missing(exported, monkeypatch, found, said):
-    monkeypatch.setattr(tensorrt, "find_spec", lambda name: name in found or None)
-    with pytest.raises(MissingDependency, match=said):
-        tensorrt.build(exported)
 
 
 def test_given_features_are_used(tiny):

@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from fake_tensorrt import Fake, load_fake, with_engines
 from PIL import Image
 from tiny_bundle import NAMES, PROMPTS, make
 
@@ -110,6 +111,25 @@ def test_what_is_opened_as_what(exported, tiny_folder, tmp_path):
         open_model(tmp_path)
     with pytest.raises(UsageError, match="Did you mean 'ViT-B-16'"):
         open_model("ViT-B-61:openai")
+
+
+def test_tensorrt_is_for_bundles_and_cuda(exported, tiny_folder):
+    with pytest.raises(UsageError, match="leave out tensorrt"):
+        open_model(tiny_folder, "tensorrt", device="auto")
+    with pytest.raises(UsageError, match="the device auto or cuda"):
+        open_model(exported, "tensorrt", device="cpu")
+    with pytest.raises(BrokenInput, match="has no engines.*radapter export --trt"):
+        open_model(exported, "tensorrt", device="auto")
+
+
+def test_a_bundles_engines_are_used_like_any_model(exported, tiny, tmp_path, monkeypatch):
+    """On a FAKE TensorRT; see tests/fake_tensorrt.py."""
+    load_fake(monkeypatch, Fake("rtx-1.7"))
+    opened = open_model(with_engines(exported, tmp_path / "b", "rtx"), "tensorrt", device="auto")
+    assert (opened.runtime.name, opened.runtime.device) == ("tensorrt", "cuda")
+    features = opened.runtime.encode_text(opened.tokenizer(["a cat", "two dogs"]))
+    expected = open_model(exported).runtime.encode_text(opened.tokenizer(["a cat", "two dogs"]))
+    torch.testing.assert_close(features, expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

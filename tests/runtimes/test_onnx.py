@@ -3,6 +3,7 @@
 import builtins
 import json
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from tiny_bundle import make
 from radapter import bundle, models
 from radapter.errors import BrokenInput, MissingDependency
 from radapter.run import file_hash
-from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.onnx import CPU, CUDA, TENSORRT, OnnxRuntime, served, tensorrt_options
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 TEXTS = ["", "a cat", "a photo of two dogs and a house", "word " * 100]
@@ -124,10 +125,96 @@ def test_a_provider_that_falls_back_is_refused(exported, monkeypatch):
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda path, options, **_: real(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, providers, **more: real(
+            path, options, providers=["CPUExecutionProvider"], **more
+        ),
     )
     with pytest.raises(MissingDependency, match="but serves vision_model"):
         OnnxRuntime(exported, "CUDAExecutionProvider")
+
+
+def test_who_runs_the_nodes_is_recorded(engine):
+    """Told by onnxruntime of the graph as it runs it, after its own optimizations."""
+    for tower in ("vision", "text"):
+        (counted,) = engine.provenance["nodes"][tower].items()
+        assert counted[0] == "CPUExecutionProvider"
+        assert counted[1] > 50
+
+
+class Session:
+    """A FAKE of what a session with a GPU tells of its graph."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def get_provider_graph_assignment_info(self):
+        def part(provider, operators):
+            nodes = [SimpleNamespace(op_type=operator) for operator in operators]
+            return SimpleNamespace(ep_name=provider, get_nodes=lambda: nodes)
+
+        return [part(*each) for each in self.parts]
+
+
+def test_work_that_falls_to_the_cpu_is_refused():
+    shapes = (CPU, ["Shape", "Gather", "Concat"])
+    assert served(Session((CUDA, ["MatMul", "Add"]), shapes), CUDA, "a.onnx") == {CUDA: 2, CPU: 3}
+    fused = Session((TENSORRT, ["MatMul", "Softmax"]), (CUDA, ["Gelu"]), shapes)
+    assert served(fused, TENSORRT, "a.onnx") == {TENSORRT: 2, CUDA: 1, CPU: 3}
+    with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
+        served(Session((CUDA, ["Add"]), (CPU, ["MatMul", "Shape", "MatMul"])), CUDA, "a.onnx")
+    with pytest.raises(MissingDependency, match="all of it"):
+        served(Session((CUDA, ["MatMul"]), shapes), TENSORRT, "a.onnx")
+    assert served(object(), CUDA, "a.onnx") == {}
+
+
+def test_tensorrt_in_onnxruntime_is_told_shapes_and_precision(exported):
+    manifest = bundle.read_manifest(exported)
+    options = tensorrt_options(manifest, bundle.VISION)
+    assert options["trt_profile_min_shapes"] == "pixel_values:1x3x32x32"
+    assert options["trt_profile_opt_shapes"] == "pixel_values:16x3x32x32"
+    assert options["trt_profile_max_shapes"] == "pixel_values:64x3x32x32"
+    assert options["trt_fp16_enable"] == "False"
+    assert tensorrt_options(manifest, bundle.TEXT)["trt_profile_min_shapes"] == "input_ids:1x2"
+    changed = {**manifest, "max_batch": 128, "text_length": "fixed"}
+    text = tensorrt_options(changed, bundle.in_precision(bundle.TEXT, "fp16"))
+    assert text["trt_profile_min_shapes"] == "input_ids:1x77"
+    assert text["trt_profile_max_shapes"] == "input_ids:128x77"
+    assert text["trt_fp16_enable"] == "True"
+
+
+def test_tensorrt_without_its_libraries_is_refused(exported, monkeypatch):
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+    asked = []
+
+    def fall_back(path, options, providers, **more):
+        asked.append(providers)
+        return real(path, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+    with pytest.raises(MissingDependency, match=r"links TensorRT 10, not 11"):
+        OnnxRuntime(exported, TENSORRT)
+    (((provider, _), second),) = asked
+    assert (provider, second) == (TENSORRT, CUDA)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_on_a_gpu_the_provider_serves_and_agrees(exported, tiny, provider):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    import onnxruntime
+
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {provider}")
+    engine = OnnxRuntime(exported, provider)
+    assert engine.provenance["nodes"]["vision"][provider]
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = PyTorchRuntime(tiny).encode_image(pixels)
+    torch.testing.assert_close(engine.encode_image(pixels), expected, atol=1e-3, rtol=0)
 
 
 def test_no_onnxruntime_names_the_line_to_type(exported, monkeypatch):

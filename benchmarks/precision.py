@@ -1,0 +1,110 @@
+"""What precisions cost in answers: the built-in model, exported, on all styles of the built-in set.
+
+    python benchmarks/precision.py [--model emoji-clip] [--pictures 128]
+
+First, on training pictures and captions (noto): worst cosines to PyTorch in fp32 of each exported
+file, and of the fp16 files with softmax in fp32. Then `emoji-shifts` (fold 0) in every precision
+that onnxruntime runs: the mean over styles of each task, and how far it is from PyTorch's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import typer
+from onnx import TensorProto, helper
+
+from radapter import bundle, evaluation, models, scoring
+from radapter import recipe as recipes
+from radapter.export import export_bundle, training_sample
+from radapter.export.verification import Inputs
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+METRICS = ("accuracy", "text_to_image_r1", "image_to_text_r1")
+
+
+def worst_cosine(path: Path, inputs: np.ndarray, expected: np.ndarray) -> float:
+    """Of features [n, dim] that a file gives and those that were expected."""
+    disabled = ["NchwcTransformer"] if "_fp16" in path.name else []
+    session = onnxruntime.InferenceSession(path, disabled_optimizers=disabled)
+    (found,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((found * expected).sum(1) / norms).min())
+
+
+def with_softmax_in_fp32(source: Path, target: Path) -> None:
+    """The same graph with casts around every softmax."""
+    model = onnx.load(source)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Softmax":
+            nodes.append(node)
+            continue
+        (before,), (after,) = node.input, node.output
+        axis = next(a.i for a in node.attribute if a.name == "axis")
+        nodes += [
+            helper.make_node("Cast", [before], [f"{before}_fp32"], to=TensorProto.FLOAT),
+            helper.make_node("Softmax", [f"{before}_fp32"], [f"{after}_fp32"], axis=axis),
+            helper.make_node("Cast", [f"{after}_fp32"], [after], to=TensorProto.FLOAT16),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+def main(
+    model: Annotated[
+        str, typer.Option(help="A name of open_clip, or the built-in.")
+    ] = "emoji-clip",
+    pictures: Annotated[int, typer.Option(help="Training pictures and captions.")] = 128,
+    suite: Annotated[
+        str, typer.Option(help="Empty: no suite, for random weights.")
+    ] = "emoji-shifts",
+) -> None:
+    """Export, compare, score, print two tables."""
+    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {model}")
+    recipe = recipes.load(recipes.locate("emoji"))
+    loaded = models.load(model)
+    sample = training_sample(recipe, pictures)
+    inputs = Inputs(loaded, pictures, sample)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "bundle"
+        export_bundle(loaded, folder, facts={}, precisions=["fp32", "fp16", "int8"], sample=sample)
+        print("\n| 1 - worst cosine, training data | pictures | texts |\n|---|---|---|")
+        for precision in ("fp32", "fp16", "fp16, softmax in fp32", "int8", bundle.QDQ):
+            row = []
+            for kind, cases in ((bundle.VISION, inputs.images), (bundle.TEXT, inputs.texts)):
+                path = folder / bundle.in_precision(kind, precision.split(",")[0])
+                if "softmax" in precision:
+                    source, path = path, path.with_name("changed_fp16.onnx")
+                    with_softmax_in_fp32(source, path)
+                given, expected = (tensor.numpy() for tensor in cases["training"])
+                row.append(1 - worst_cosine(path, given, expected))
+            print(f"| {precision} | {row[0]:.1e} | {row[1]:.1e} |")
+        if not suite:
+            return
+        chosen = evaluation.load_suite(suite).for_recipe(recipe)
+        opened = chosen.open()
+        reference = evaluation.evaluate(chosen, PyTorchRuntime(loaded), loaded, opened=opened)
+        print(f"\n| {suite}, mean over styles, % | " + " | ".join(METRICS) + " | worst cosine |")
+        print("|" + "---|" * (len(METRICS) + 2))
+        for label, runtime, deployed in scoring.engines(folder, ["onnx"], loaded):
+            engine = evaluation.evaluate(chosen, runtime, deployed, opened=opened)
+            verdict = evaluation.compare(reference, engine)
+            cells = []
+            for metric in METRICS:
+                rows = [row for row in verdict["metrics"] if row["metric"] == metric]
+                ours = 100 * np.mean([row["reference"] for row in rows])
+                cells.append(f"{ours:.2f} {100 * np.mean([r['difference'] for r in rows]):+.2f}")
+            print(f"| {label} | " + " | ".join(cells) + f" | {verdict['cosine']['worst']:.6f} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,172 @@
+"""What is measured: a model with its weights, its bundle or both, in every runtime that opens."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radapter import bundle, models
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
+from radapter.export import export_bundle
+from radapter.merging import read_merged
+from radapter.models import LoadedModel
+from radapter.run import Run
+from radapter.runtimes import Runtime
+from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+EXPORTED = ("fp32", "int8")
+"""Precisions that a model without a bundle is exported in"""
+
+
+@dataclass
+class Subject:
+    """A model to measure: its weights in PyTorch, its bundle, or both."""
+
+    name: str
+    loaded: LoadedModel | None
+    folder: Path | None
+    export: Callable[[], Path] | None = None
+    """Makes the bundle that there is not"""
+
+    def weights(self) -> LoadedModel:
+        if self.loaded is None:
+            raise MissingDependency("A bundle has no PyTorch weights: give its run, or a name.")
+        return self.loaded
+
+    def bundle(self) -> Path:
+        if self.folder is None:
+            assert self.export
+            self.folder = self.export()
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A runtime that can be measured."""
+
+    open: Callable[[Subject, str, int], Runtime]
+    """Of a subject, in a precision, with a number of threads (without meaning on a GPU)"""
+    precisions: Sequence[str] = bundle.PRECISIONS
+    device: str = "cpu"
+    reference: bool = False
+    """PyTorch eager: what the others on its device are compared with, always in fp32"""
+
+
+RUNTIMES: dict[str, Kind] = {
+    "torch": Kind(lambda s, *_: PyTorchRuntime(s.weights()), ["fp32"], reference=True),
+    "torch-cuda": Kind(
+        lambda s, *_: PyTorchRuntime(s.weights(), "cuda"), ["fp32"], "cuda", reference=True
+    ),
+    "onnx": Kind(lambda s, precision, n: OnnxRuntime(s.bundle(), precision=precision, threads=n)),
+    # The operators of dynamic int8 are the CPU's.
+    "onnx-cuda": Kind(
+        lambda s, precision, _: OnnxRuntime(
+            s.bundle(), "CUDAExecutionProvider", precision=precision
+        ),
+        ["fp32", "fp16"],
+        "cuda",
+    ),
+}
+
+
+@contextlib.contextmanager
+def open_subject(
+    source: Run | Path | str, *, engines: bool, precisions: Sequence[str] | None, max_batch: int
+) -> Iterator[Subject]:
+    """A model, with its bundle if engines are asked for; what is exported is gone at the end.
+
+    Args:
+        source: a run, a bundle, or what `models.load` takes.
+        engines: whether a bundle is needed.
+        precisions: to export in, where there is no bundle. None: `EXPORTED`.
+        max_batch: of an export, the largest batch that it is verified with.
+
+    Raises:
+        UsageError: no such model.
+        BrokenInput: the bundle is missing or damaged.
+    """
+    if isinstance(source, Run):
+        loaded, facts = read_merged(source)
+        folder = source.bundle_for(facts["weights_hash"])
+        if engines and not folder.is_dir():
+            raise BrokenInput(
+                f"Run {source.name} has no bundle exported from its present merged model. "
+                f"Type first: radapter export --run {source.path}"
+            )
+        if engines:
+            bundle.verify(folder, weights_hash=facts["weights_hash"])
+        name = f"{source.name}, alpha {facts['alpha']:g}"
+        yield Subject(name, loaded, folder if engines else None)
+        return
+    folder = Path(source)
+    if (folder / bundle.MANIFEST).is_file():
+        manifest = bundle.verify(folder)
+        name = f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}"
+        yield Subject(name, None, folder)
+        return
+    if (folder / "recipe.yaml").is_file():
+        raise UsageError(f"{folder} is a run: give it as --run {folder}")
+    loaded = models.load(source)
+    with tempfile.TemporaryDirectory(prefix="radapter-bench-") as temporary:
+
+        def export() -> Path:
+            target = Path(temporary) / "bundle"
+            facts: dict[str, Any] = {"base_model": str(source), "base_hash": loaded.weights_hash}
+            facts |= {"recipe": "none", "recipe_hash": "", "method": "none", "alpha": 0.0}
+            export_bundle(
+                loaded, target, facts=facts, precisions=precisions or EXPORTED, max_batch=max_batch
+            )
+            return target
+
+        yield Subject(str(source), loaded, None, export)
+
+
+Opened = list[tuple[str, Runtime, int | None]]
+"""(name, runtime, threads)"""
+
+
+def open_runtimes(
+    subject: Subject, names: Sequence[str], precisions: Sequence[str], threads: Sequence[int]
+) -> tuple[Opened, list[dict[str, str]]]:
+    """Every runtime in every precision with every number of threads.
+
+    Args:
+        subject: the model.
+        names: of `RUNTIMES`.
+        precisions: of engines; PyTorch is opened in fp32 whatever they are.
+        threads: on the CPU.
+
+    Returns:
+        What opened, and `runtime`, `precision` and `reason` of what did not.
+
+    Raises:
+        GateFailed: what was exported does not do what the model does.
+        RadapterError: nothing opens; the first reason.
+    """
+    opened: Opened = []
+    left_out = []
+    first: RadapterError | None = None
+    for name in dict.fromkeys(names):
+        kind = RUNTIMES[name]
+        for precision in ["fp32"] if kind.reference else dict.fromkeys(precisions):
+            try:
+                if precision not in kind.precisions:
+                    known = " and ".join(kind.precisions)
+                    raise UsageError(f"The runtime {name} has {known} only, no {precision}.")
+                for n in threads if kind.device == "cpu" else threads[:1]:
+                    runtime = kind.open(subject, precision, n)
+                    opened.append((name, runtime, n if kind.device == "cpu" else None))
+            except GateFailed:
+                raise
+            except RadapterError as error:
+                first = first or error
+                left_out.append({"runtime": name, "precision": precision, "reason": str(error)})
+    if not opened:
+        assert first
+        raise first
+    return opened, left_out

@@ -1,0 +1,196 @@
+"""Golden files: inputs with what must come of them, so that a program in any language can test
+its tokenizer, its preprocessing and its engine against PyTorch without PyTorch.
+
+    golden/golden.json         texts with their token ids, files and tolerances
+    golden/picture_0.png ...   three pictures
+    golden/pixel_values.npy    what preprocessing makes of them, [3, 3, height, width], float32
+    golden/image_embeds.npy    their features [3, dim], float32, unit norm
+    golden/text_embeds.npy     features of the texts in the list `equal`, [texts, dim]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import SimpleTokenizer
+from PIL import Image, ImageDraw
+
+from radapter import bundle, models
+from radapter.errors import GateFailed
+from radapter.evaluation.parity import TOLERANCES
+from radapter.export.verification import Cases, image_size
+from radapter.inference.opening import BundleTokenizer
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+FOLDER, FILE = "golden", "golden/golden.json"
+PIXELS, IMAGES, TEXTS = (
+    f"{FOLDER}/{name}.npy" for name in ("pixel_values", "image_embeds", "text_embeds")
+)
+PICTURES = 3
+PIXEL_TOLERANCE, FEATURE_TOLERANCE = 1e-5, 1e-4
+
+EQUAL = (
+    "a photo of a cat",
+    "Café déjà-vu naïve",
+    "ÅNGSTRÖM e\u0301 decomposed",
+    "3 cats, 1,024 in 1999",
+    "½ ² Ⅻ",
+    "It's the dog's; they've, we'll, I'd, I'm, you're",
+    "DON'T SHOUT'S 'twas",
+    "two  spaces",
+    "tab\tand\nline\r\n end  ",
+    "\u00a0no-break\u3000space",
+    "🙂 👍🏽 👩\u200d🚀 🇫🇷 emoji",
+    "一只猫在垫子上 中文",
+    "кошка на ковре",
+    "قطة",
+    "कुत्ता",
+    "한국어 고양이",
+    "hello_world #tag @you 50%",
+    "wow! really?!",
+    "!",
+    "A.B.C. http://x.y/z?q=1",
+    "dash – em — dash…",
+    "ẞ ß İstanbul",
+    "",
+    " ",
+    "word " * 100,
+    "x" * 300,
+    "🙂" * 90,
+)
+"""Texts on which tokenizer.json has to give open_clip's ids"""
+DIFFERENT = (
+    "“curly” quotes",
+    "it’s",
+    "ﬁne ligature",
+    "ＦＵＬＬ width",
+    "ﾊﾛｰ",
+    "&amp; &lt;b&gt;",
+    "schÃ¶n",
+    "a\x00b",
+    "\x1b[31mred",
+    "\ufeffbom",
+    "ΟΔΟΣ ΣΊΣΥΦΟΣ",
+    "<|endoftext|>",
+    "<start_of_text>",
+)
+"""Texts on which it is known not to: open_clip repairs them first, which no tokenizer.json can"""
+
+
+def write(
+    folder: Path,
+    loaded: models.LoadedModel,
+    *,
+    dynamic: bool,
+    pictures: Sequence[Image.Image] | None = None,
+) -> dict[str, Cases]:
+    """Write the golden files of a bundle that has its tokenizer.
+
+    Args:
+        folder: the bundle.
+        loaded: the model.
+        dynamic: whether its texts may be short.
+        pictures: at least three; None: drawn ones. Whoever gets the bundle gets them.
+
+    Returns:
+        What to verify the two towers on, by their file names.
+
+    Raises:
+        GateFailed: tokenizer.json does not give open_clip's ids where it has to.
+    """
+    (folder / FOLDER).mkdir()
+    reference = PyTorchRuntime(loaded)
+    shown = [p.convert("RGB") for p in pictures] if pictures else drawn(*image_size(loaded))
+    files = [f"{FOLDER}/picture_{number}.png" for number in range(PICTURES)]
+    for file, picture in zip(files, shown, strict=False):
+        picture.save(folder / file)
+    pixels = torch.stack([loaded.preprocess(Image.open(folder / file)) for file in files])
+    images = reference.encode_image(pixels)
+
+    equal, different = token_ids(folder, loaded, dynamic=dynamic)
+    longest = max(len(row["ids"]) for row in equal)
+    ids = torch.stack([F.pad(torch.tensor(r["ids"]), (0, longest - len(r["ids"]))) for r in equal])
+    texts = reference.encode_text(ids)
+    for name, array in ((PIXELS, pixels), (IMAGES, images), (TEXTS, texts)):
+        np.save(folder / name, array.numpy().astype(np.float32), allow_pickle=False)
+    content = {
+        "pictures": files,
+        "pixel_values": PIXELS,
+        "image_embeds": IMAGES,
+        "text_embeds": TEXTS,
+        "tolerance": {
+            "pixel_values": PIXEL_TOLERANCE,
+            "embeds, fp32": FEATURE_TOLERANCE,
+            **{f"worst cosine, {name}": limits.cosine for name, limits in TOLERANCES.items()},
+        },
+        "texts": {"equal": equal, "different": different},
+    }
+    bundle.write_json(folder / FILE, content)
+    return {bundle.VISION: {"golden": (pixels, images)}, bundle.TEXT: {"golden": (ids, texts)}}
+
+
+def plan(loaded: models.LoadedModel) -> dict[str, int]:
+    """What `write` would write: bytes by file name, near enough."""
+    (height, width), dim = image_size(loaded), loaded.config["model_cfg"]["embed_dim"]
+    pictures = {f"{FOLDER}/picture_{number}.png": 3 * height * width for number in range(PICTURES)}
+    arrays = {PIXELS: 36 * height * width, IMAGES: 12 * dim, TEXTS: 4 * len(EQUAL) * dim}
+    return {**pictures, **arrays, FILE: 4 * 10**4}
+
+
+def token_ids(
+    folder: Path, loaded: models.LoadedModel, *, dynamic: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The two lists of texts, each with the `ids` that tokenizer.json gives for it alone; where
+    they are not open_clip's, with `open_clip_ids` too.
+
+    Raises:
+        GateFailed: a text of the first list is not equal. With a tokenizer that is not CLIP's,
+            nothing is known beforehand, and texts are listed as they are found.
+    """
+    facts = {
+        "context_length": loaded.model.context_length,
+        "text_length": "dynamic" if dynamic else "fixed",
+    }
+    theirs = BundleTokenizer(folder, facts)
+    equal: list[dict[str, Any]] = []
+    different: list[dict[str, Any]] = []
+    for text in (*EQUAL, *DIFFERENT):
+        ids = theirs([text])[0].tolist()
+        ours = models.shorten(loaded.model, loaded.tokenizer([text]))[0].tolist()
+        if ids == ours:
+            equal.append({"text": text, "ids": ids})
+        elif text in EQUAL and isinstance(loaded.tokenizer, SimpleTokenizer):
+            raise GateFailed(
+                f"tokenizer.json does not give open_clip's token ids for {text[:40]!r}: "
+                f"{ids[:12]}, not {ours[:12]}. No bundle was written."
+            )
+        else:
+            different.append({"text": text, "ids": ids, "open_clip_ids": ours})
+    return equal, different
+
+
+def drawn(height: int, width: int) -> list[Image.Image]:
+    """Three pictures for a model that takes height x width pixels: a wide one, a high one, and a
+    grey one smaller than that. Smooth and with edges, so that a wrong filter shows."""
+    pictures = []
+    for number, (columns, rows) in enumerate(
+        ((2 * width + 7, height + 13), (width + 5, 3 * height // 2), (3 * width // 4, height // 2))
+    ):
+        y, x = np.mgrid[0:rows, 0:columns] / max(rows, columns)
+        waves = [
+            np.sin(2 * np.pi * ((2 + number) * x + (1 + colour) * y + colour / 3))
+            for colour in range(3)
+        ]
+        picture = Image.fromarray((127.5 + 110 * np.stack(waves, axis=2)).astype(np.uint8))
+        pen = ImageDraw.Draw(picture)
+        pen.ellipse((columns // 4, rows // 5, columns // 2, rows // 2), fill=(230, 40, 30))
+        box = (columns // 2, rows // 3, 3 * columns // 4, 4 * rows // 5)
+        pen.rectangle(box, fill=(20, 60, 200), outline=(255, 255, 255))
+        pen.line((0, rows - 1, columns - 1, 0), fill=(10, 10, 10), width=1 + rows // 40)
+        pictures.append(picture.convert("L") if number == 2 else picture)
+    return pictures

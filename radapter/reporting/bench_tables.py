@@ -1,0 +1,78 @@
+"""The tables that `radapter bench` prints, from a result as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+BUSY = 0.25  # of the cores, before anything was measured
+
+
+def bench_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+    """A table with a group of rows for each tower and batch, and what is to be known with it."""
+    yield Text(
+        f"{result['model']}, texts of {result['text_length']} tokens, on "
+        f"{_machine(result['machine'])}",
+        style="bold",
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for title in ("threads", "median", "p95", "per second", "speed", "cosine"):
+        table.add_column(title, justify="right", no_wrap=True)
+
+    def group(case: dict[str, Any]) -> tuple[str, int]:
+        return case["tower"], case["batch"]
+
+    for (tower, batch), cases in groupby(result["cases"], group):
+        table.add_row(Text(f"{tower}, batch {batch}", style="italic"))
+        for case in cases:
+            table.add_row(*map(Text, _row(case)))
+    yield table
+    yield Text(
+        "median and p95 in ms of a call; per second: pictures or texts; speed: times PyTorch eager "
+        "of the same batch, device and threads; cosine: the worst to PyTorch's features of these "
+        f"inputs. {result['rounds']} rounds, in turns.",
+        style="dim",
+    )
+    machine = result["machine"]
+    load, cores = machine["load_before"], machine["cores"]
+    if load is not None and cores and load > BUSY * cores:
+        yield Text(
+            f"The machine was busy before (load {load:.1f} on {cores} cores): trust the ratios "
+            "more than the times.",
+            style="yellow",
+        )
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for item in result["left_out"]:
+        reasons.setdefault((item["runtime"], item["reason"]), []).append(item["precision"])
+    for (runtime, reason), precisions in reasons.items():
+        yield Text(f"left out: {runtime} ({', '.join(precisions)}): {reason}")
+
+
+def _row(case: dict[str, Any]) -> list[str]:
+    speedup, cosine = case["speedup"], case["worst_cosine"]
+    return [
+        f"  {case['runtime']} {case['precision']}",
+        "" if case["threads"] is None else str(case["threads"]),
+        _digits(case["median_ms"]),
+        _digits(case["p95_ms"]),
+        _digits(case["per_second"]),
+        "-" if speedup is None else f"{speedup:.2f}",
+        # Rounded down: a cosine that is not 1 must not be printed as 1.
+        "-" if cosine is None else f"{math.floor(cosine * 1e7) / 1e7:.7f}",
+    ]
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    parts = [facts["cpu"], facts["instructions"], f"{facts['cores']} cores", facts["gpu"]]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,314 @@
+"""TensorRT and TensorRT-RTX as a runtime: a bundle's engines, on the GPU that they were built for.
+
+Loading an engine runs code that is in it, unlike everything else in a bundle: only the bytes whose
+hash the manifest states are loaded, and that is no protection from whoever made the bundle.
+
+Nothing here has run on a GPU in this project's continuous integration. What is tested there: every
+name of the library that is used exists in it, and this code drives a fake made of those names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from radapter import bundle
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
+from radapter.runtimes import cuda, flavours
+from radapter.runtimes.engines import TOWERS, check_engine, choose_engines
+from radapter.runtimes.flavours import RTX, Flavour
+
+SLOTS = 4  # input shapes that buffers (and a CUDA graph) are kept for
+
+
+class TensorRTRuntime:
+    """The two towers of a bundle as TensorRT engines. Every file of the bundle is checked first.
+
+    Args:
+        folder: the bundle, with engines that `radapter export --trt` built.
+        device: `cuda`, `cuda:1`, ...
+        precision: `fp32`, `fp16` or `int8`; None: the first of them that there is.
+        flavour: `tensorrt` or `rtx`; None: one that is installed and has engines here.
+        weights_hash: of the merged model that the bundle has to be made from, if that matters.
+        graphs: capture a CUDA graph for a shape that comes a second time.
+
+    Raises:
+        BrokenInput: the bundle is damaged, stale, or has no such engine; or the engine is for
+            another GPU or version. The message has the command that builds it anew.
+        MissingDependency: no driver, no such GPU, or TensorRT is not installed.
+    """
+
+    name = "tensorrt"
+    identity: dict[str, Any] | None = None  # its features are computed each time, never kept
+
+    def __init__(
+        self,
+        folder: Path | str,
+        device: str = "cuda",
+        *,
+        precision: str | None = None,
+        flavour: str | None = None,
+        weights_hash: str | None = None,
+        graphs: bool = True,
+    ) -> None:
+        folder = Path(folder)
+        manifest = bundle.verify(folder, weights_hash=weights_hash)
+        self.device, index = device, torch.device(device).index or 0
+        try:
+            entries = choose_engines(folder, manifest, flavour, precision)
+            # Before anything of TensorRT: without a driver some versions crash the process.
+            gpu = cuda.gpu(index)
+            if not torch.cuda.is_available():
+                raise MissingDependency(
+                    f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "
+                    "finds: install one that is built with CUDA."
+                )
+            chosen = flavours.FLAVOURS[entries["vision_model"]["flavour"]]
+            trt = flavours.load(chosen)
+            for entry in entries.values():
+                check_engine(entry, manifest, trt, gpu)
+            self.precision = str(entries["vision_model"]["precision"])
+            self.logit_scale = float(manifest["logit_scale"])
+            with torch.cuda.device(index):
+                self._towers = {
+                    tower: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
+                    for tower, entry in entries.items()
+                }
+        except (KeyError, TypeError, ValueError) as error:
+            raise BrokenInput(
+                f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+            ) from None
+        self.provenance: dict[str, Any] = {
+            "weights_hash": manifest.get("weights_hash"),
+            "provider": f"{chosen.title} {trt.__version__}",
+            "device_name": gpu.name,
+            "compute_capability": gpu.compute_capability,
+            "cuda_graphs": graphs,
+            "files": {e["file"]: manifest["files"][e["file"]] for e in entries.values()},
+        }
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
+        return self._towers["vision_model"](pixel_values)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
+        return self._towers["text_model"](tokens)
+
+
+@dataclass
+class Slot:
+    """Buffers for one input shape, and its CUDA graph once there is one."""
+
+    host_input: Tensor
+    device_input: Tensor
+    device_output: Tensor
+    host_output: Tensor
+    uses: int = 0
+    context: Any = None
+    """Of the graph alone: a captured graph breaks if its context is used for another shape"""
+    graph: Any = None
+
+
+class Tower:
+    """One engine with its stream and buffers. Calling it takes and gives tensors on the CPU."""
+
+    def __init__(
+        self,
+        trt: Any,
+        flavour: Flavour,
+        folder: Path,
+        manifest: Mapping[str, Any],
+        entry: Mapping[str, Any],
+        tower: str,
+        index: int,
+        graphs: bool,
+    ) -> None:
+        self._input, self._output = TOWERS[tower]
+        self._file = entry["file"]
+        self._smallest, self._largest = (
+            entry["profile"][self._input][end] for end in ("min", "max")
+        )
+        # The bytes that were hashed are those that are loaded.
+        expected = manifest["files"][self._file]
+        content = (folder / self._file).read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise BrokenInput(f"{folder / self._file} changed while it was loaded.")
+        self._flavour, self._trt, self._graphs = flavour, trt, graphs
+        with flavours.listening(flavour) as log:
+            try:
+                self._runtime = trt.Runtime(log)  # it has to outlive the engine
+            except TypeError:  # pybind11's word for a null pointer
+                raise MissingDependency(
+                    f"{flavour.title} cannot start: {flavours.reason(log.lines)}. "
+                    "`radapter info` says what loads."
+                ) from None
+            if entry["version_compatible"]:
+                self._runtime.engine_host_code_allowed = True  # the lean runtime inside
+            if flavour == RTX:
+                _check_validity(trt, self._runtime, content, self._file)
+            self._engine = self._runtime.deserialize_cuda_engine(content)
+            if self._engine is None:
+                raise BrokenInput(
+                    f"{flavour.title} cannot load {self._file}: {flavours.reason(log.lines)}. "
+                    f"Type: radapter export --trt --force --trt-flavour {flavour.name}"
+                )
+            self._check_tensors()
+            self._context = self._new_context()
+        self._device = cuda_device(index)
+        self._stream = torch.cuda.Stream(self._device)
+        self._slots: dict[tuple[int, ...], Slot] = {}
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Values [n, ...] -> features [n, dim], float32; larger batches than the engine's in parts.
+
+        Raises:
+            UsageError: a text is longer, or a picture of another size, than the engine takes.
+            GateFailed: the library fails.
+        """
+        values = values.detach().cpu().to(self._input_type)
+        if values.dim() == 2:  # token ids: a shorter text than it takes is padded
+            values = F.pad(values, (0, max(0, self._smallest[1] - values.shape[1])))
+        fits = all(
+            low <= size <= high
+            for low, size, high in zip(
+                self._smallest[1:], values.shape[1:], self._largest[1:], strict=True
+            )
+        )
+        if not fits:
+            raise UsageError(
+                f"{self._file} takes inputs of up to {self._largest[1:]}, not "
+                f"{list(values.shape[1:])}. Build it for them: radapter export --trt"
+            )
+        with torch.cuda.device(self._device), flavours.listening(self._flavour):
+            parts = [self._run(part) for part in values.split(self._largest[0])]
+        return torch.cat(parts).float()
+
+    def _run(self, values: Tensor) -> Tensor:
+        slot = self._slot(tuple(values.shape))
+        slot.host_input.copy_(values)
+        # Copies and kernels are queued on one stream; only its end is waited for.
+        with torch.cuda.stream(self._stream):
+            slot.device_input.copy_(slot.host_input, non_blocking=True)
+            if slot.graph is None:
+                self._bind(self._context, slot)
+                self._execute(self._context)
+            else:
+                slot.graph.replay()
+            slot.host_output.copy_(slot.device_output, non_blocking=True)
+        self._stream.synchronize()
+        output = slot.host_output.clone()
+        slot.uses += 1
+        if slot.uses == 2 and self._graphs and self._flavour != RTX:  # which makes its own
+            self._capture(slot)
+        return output
+
+    def _slot(self, shape: tuple[int, ...]) -> Slot:
+        """The buffers for that input shape; those that were not used for longest make place."""
+        slot = self._slots.pop(shape, None)
+        if slot is None:
+            if len(self._slots) >= SLOTS:
+                self._slots.pop(next(iter(self._slots)))
+            if not self._context.set_input_shape(self._input, shape):
+                raise self._failed(f"refuses an input of shape {list(shape)}")
+            result = tuple(self._context.get_tensor_shape(self._output))
+            slot = Slot(
+                self._host(shape, self._input_type),
+                torch.empty(shape, dtype=self._input_type, device=self._device),
+                torch.empty(result, dtype=self._output_type, device=self._device),
+                self._host(result, self._output_type),
+            )
+        self._slots[shape] = slot
+        return slot
+
+    def _host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A buffer that the GPU can copy from and to while the CPU goes on."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._device.type == "cuda")
+
+    def _bind(self, context: Any, slot: Slot) -> None:
+        if not (
+            context.set_input_shape(self._input, tuple(slot.device_input.shape))
+            and context.set_tensor_address(self._input, slot.device_input.data_ptr())
+            and context.set_tensor_address(self._output, slot.device_output.data_ptr())
+        ):
+            raise self._failed("does not take its buffers")
+
+    def _execute(self, context: Any) -> None:
+        if not context.execute_async_v3(self._stream.cuda_stream):
+            raise self._failed("fails to run")
+
+    def _capture(self, slot: Slot) -> None:
+        """Record what the engine does for this shape, to be replayed without the CPU's part."""
+        slot.context = self._new_context()
+        self._bind(slot.context, slot)
+        with torch.cuda.stream(self._stream):
+            self._execute(slot.context)  # once outside: what it prepares must not be recorded
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._execute(slot.context)
+        slot.graph = graph
+
+    def _new_context(self) -> Any:
+        if self._flavour == RTX:
+            context = _rtx_context(self._trt, self._engine, self._graphs)
+        else:
+            context = self._engine.create_execution_context()
+        if context is None:
+            raise self._failed("gets no memory for its activations")
+        return context
+
+    def _check_tensors(self) -> None:
+        """Names and types of what goes in and comes out are those of the bundle's ONNX files."""
+        trt, engine = self._trt, self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        modes = {name: engine.get_tensor_mode(name) for name in names}
+        if modes != {
+            self._input: trt.TensorIOMode.INPUT,
+            self._output: trt.TensorIOMode.OUTPUT,
+        }:
+            raise BrokenInput(f"{self._file} has inputs and outputs {names}. Export it again.")
+        types = {
+            trt.DataType.FLOAT: torch.float32,
+            trt.DataType.HALF: torch.float16,
+            trt.DataType.INT32: torch.int32,
+            trt.DataType.INT64: torch.int64,
+        }
+        taken = types.get(engine.get_tensor_dtype(self._input))
+        given = types.get(engine.get_tensor_dtype(self._output))
+        if taken is None or given is None:
+            raise BrokenInput(f"{self._file} has inputs or outputs of a type not known here.")
+        self._input_type, self._output_type = taken, given
+
+    def _failed(self, what: str) -> GateFailed:
+        lines = flavours.logger(self._flavour).lines
+        return GateFailed(f"{self._file} {what}: {flavours.reason(lines)}.")
+
+
+def _check_validity(trt: Any, runtime: Any, content: bytes, file: str) -> None:
+    """TensorRT-RTX's own opinion, from the head of the file, before it is loaded."""
+    validity, diagnostics = runtime.get_engine_validity(content)
+    if validity == trt.EngineValidity.INVALID:
+        raise BrokenInput(
+            f"TensorRT-RTX calls {file} invalid on this machine ({diagnostics}). "
+            "Type: radapter export --trt --force --trt-flavour rtx"
+        )
+
+
+def _rtx_context(trt: Any, engine: Any, graphs: bool) -> Any:
+    """TensorRT-RTX compiles for the shapes it meets and knows best when to capture."""
+    config = engine.create_runtime_config()
+    if graphs:
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(config)
+
+
+def cuda_device(index: int) -> torch.device:
+    return torch.device("cuda", index)

@@ -1,0 +1,223 @@
+"""The gate bites: each way in which exports go wrong elsewhere is caught and leaves nothing."""
+
+import copy
+import functools
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import torch
+from onnx import numpy_helper
+from tiny_bundle import FACTS, make
+
+from radapter import bundle, models
+from radapter.errors import BrokenInput, GateFailed, UsageError
+from radapter.evaluation.parity import TOLERANCES, tolerance_of
+from radapter.export import export_bundle, gate, parity_gate
+from radapter.recipe import parse
+
+
+def recipe_on(root, more=""):
+    return parse(
+        f"name: a\nmodel: none\nmethod: {{name: full}}\nexport: {{verify: 12}}\n{more}"
+        f"data: {{source: folder, root: {root}, hold_out: 0.5, templates: ['a drawn {{}}.']}}\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return tiny.draw_shapes(tmp_path_factory.mktemp("pictures") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return tiny.build(quick_gelu=True)
+
+
+@pytest.fixture(scope="module")
+def check(loaded, shapes):
+    """What an export of the model has to pass."""
+    found, notes = parity_gate(recipe_on(shapes), loaded)
+    assert notes == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def good(loaded, check, tmp_path_factory):
+    """A bundle that passed, for reading only."""
+    folder = tmp_path_factory.mktemp("gate") / "bundle"
+    export_bundle(loaded, folder, facts=FACTS, precisions=["fp32", "fp16"], gate=check)
+    return folder
+
+
+def test_what_was_compared_is_in_the_manifest(good):
+    manifest = bundle.verify(good)
+    assert manifest["verified"]
+    (compared,) = manifest["parity"]
+    assert compared["suite"] == "held-out"
+    assert 0 < compared["pictures"] <= 12
+    labels = [verdict["label"] for verdict in compared["verdicts"]]
+    assert labels == ["torch fp16", "onnx", "onnx fp16"]
+    for verdict in compared["verdicts"]:
+        assert verdict["passed"]
+        assert len(verdict["cosine"]["worst_inputs"]) == 5
+        assert verdict["norm"] < 1e-5
+        for row in verdict["metrics"]:
+            low, high = row["interval"]
+            assert low <= row["difference"] <= high
+
+
+def test_without_a_gate_the_manifest_says_so(tmp_path):
+    manifest = export_bundle(make(), tmp_path / "bundle", facts=FACTS)
+    assert manifest["verified"] is False
+    assert "parity" not in manifest
+
+
+# ---------------------------------------------------------------- what goes wrong elsewhere
+
+
+def swapped_channels(loaded):
+    weight = loaded.model.visual.conv1.weight
+    weight.data = weight.data.flip(1)
+
+
+def gelu(loaded):
+    for module in loaded.model.modules():
+        if type(module).__name__ == "QuickGELU":
+            module.__class__ = Gelu
+
+
+class Gelu(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x)
+
+
+def noisy_layer(loaded):
+    weight = loaded.model.visual.transformer.resblocks[0].mlp.c_fc.weight
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    weight.data += 0.02 * weight.data.std() * noise
+
+
+def another_interpolation(loaded):
+    loaded.config["preprocess_cfg"]["interpolation"] = "bilinear"
+
+
+def wrong_mean(loaded):
+    loaded.config["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
+
+
+def wrong_scale(loaded):
+    loaded.config["preprocess_cfg"]["std"] = [0.229, 0.224, 0.225]
+
+
+MUTATIONS = [
+    swapped_channels, gelu, noisy_layer, another_interpolation, wrong_mean, wrong_scale,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__)
+def test_a_mutant_is_caught_and_leaves_nothing(loaded, check, tmp_path, mutate, request):
+    """The mutant agrees with itself, so only the comparison with the right model can see it."""
+    mutant = copy.deepcopy(loaded)
+    mutate(mutant)
+    with pytest.raises(GateFailed, match="worst cosine") as caught:
+        export_bundle(mutant, tmp_path / "bundle", facts=FACTS, gate=check)
+    (compared,) = caught.value.details["parity"]
+    assert not compared["verdicts"][0]["passed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_end_token_that_is_off_by_one_is_caught(loaded, check, tmp_path, monkeypatch):
+    """In the exported graph alone: it is read one token before the end of the text."""
+    from radapter.export import towers
+
+    class OffByOne(towers.TextTower):
+        def forward(self, input_ids):
+            end = input_ids.argmax(dim=-1, keepdim=True)
+            largest = input_ids.amax(dim=-1, keepdim=True)
+            places = torch.arange(input_ids.shape[1])
+            one_before = torch.where(places == end - 1, largest, input_ids)
+            return super().forward(torch.where(places == end, 0, one_before))
+
+    monkeypatch.setattr(towers, "TextTower", OffByOne)
+    # The first check, on made-up inputs, would see it too; here the suites have to.
+    monkeypatch.setattr("radapter.export.onnx.check_agreement", lambda *_: None)
+    with pytest.raises(GateFailed, match="onnx on held-out: worst cosine"):
+        export_bundle(loaded, tmp_path / "bundle", facts=FACTS, gate=check)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_in_one_weight_of_the_file_is_caught(good, check, tmp_path):
+    """After the export: `eval` runs the same comparison."""
+    import json
+    import shutil
+
+    from radapter.run import file_hash
+
+    folder = shutil.copytree(good, tmp_path / "bundle")
+    model = onnx.load(folder / bundle.VISION)
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    array = numpy_helper.to_array(largest)
+    noise = np.random.default_rng(0).normal(size=array.shape) * 0.02 * array.std()
+    largest.CopyFrom(numpy_helper.from_array((array + noise).astype(array.dtype), largest.name))
+    onnx.save(model, folder / bundle.VISION)
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["files"][bundle.VISION] = file_hash(folder / bundle.VISION)
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(GateFailed, match="onnx on held-out: worst cosine"):
+        check(folder)
+    loose = functools.partial(
+        gate.run_gate,
+        check.args[0],
+        check.args[1],
+        ["fp32.cosine=0.5", "fp32.agreement=0", "fp32.metric=1"],
+    )
+    assert all(verdict["passed"] for found in loose(folder) for verdict in found["verdicts"])
+
+
+# ---------------------------------------------------------------- on what, and how strictly
+
+
+def test_a_suite_that_is_not_there_is_named_and_held_out_data_takes_its_place(shapes, loaded):
+    found, notes = parity_gate(recipe_on(shapes, "suites: [imagenet-shifts]\n"), loaded)
+    assert len(notes) == 1
+    assert notes[0].startswith("not compared on imagenet-shifts")
+    assert [suite.name for suite, _ in found.args[1]] == ["held-out"]
+
+
+def test_without_held_out_data_training_data_will_do(shapes, loaded):
+    recipe = recipe_on(shapes)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"hold_out": 0.0})})
+    found, _ = parity_gate(recipe, loaded)
+    ((suite, opened),) = found.args[1]
+    assert suite.name == "training"
+    assert len(opened["training"]["classification"]) == 12
+
+
+def test_without_any_data_it_says_how_to_go_on(tmp_path, loaded):
+    with pytest.raises(BrokenInput, match="--no-verify"):
+        parity_gate(recipe_on(tmp_path / "nowhere"), loaded)
+
+
+def test_tolerances_can_be_changed_for_one_precision():
+    changes = ["int8.cosine=0.5", "fp16.metric=0.02"]
+    assert tolerance_of("int8", changes).cosine == 0.5
+    assert tolerance_of("int8", changes).metric == TOLERANCES["int8"].metric
+    assert tolerance_of("fp16", changes).metric == 0.02
+    assert tolerance_of("fp32", changes) == TOLERANCES["fp32"]
+
+
+@pytest.mark.parametrize(
+    "change", ["", "cosine=1", "int8.cosine", "int8.cosine=x", "int8.norm=1", "int4.cosine=1",
+               "int8.cosine=2", "int8.cosine=nan"],
+)  # fmt: skip
+def test_a_tolerance_that_is_none(change):
+    with pytest.raises(UsageError, match="PRECISION.NAME=VALUE"):
+        tolerance_of("fp32", [change])
+
+
+def test_weights_are_those_of_the_model(good, loaded):
+    assert bundle.read_manifest(good)["weights_hash"] == models.weights_hash(
+        loaded.model.state_dict()
+    )

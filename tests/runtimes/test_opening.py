@@ -1,0 +1,45 @@
+"""An engine by its name on the command line, and which of a bundle's engines run here."""
+
+import pytest
+import torch
+from fake_tensorrt import GPU, with_engines
+
+from radapter.errors import MissingDependency, UsageError
+from radapter.runtimes import cuda, flavours
+from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.opening import open_engine, runnable
+
+
+def test_the_cpu_is_onnx(exported):
+    assert isinstance(open_engine(exported, "onnx"), OnnxRuntime)
+    assert runnable(exported) == (["onnx"], {})
+
+
+def test_an_unknown_engine(exported):
+    with pytest.raises(UsageError, match="Did you mean 'tensorrt'"):
+        open_engine(exported, "tensort")
+
+
+@pytest.mark.parametrize("engine", ["onnx-cuda", "onnx-tensorrt"])
+def test_a_provider_that_is_not_there(exported, engine):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(MissingDependency, match="ExecutionProvider"):
+        open_engine(exported, engine)
+
+
+def test_built_engines_run_where_there_is_a_gpu_and_the_library(exported, tmp_path, monkeypatch):
+    folder = with_engines(exported, tmp_path / "bundle", "rtx")
+
+    def none():
+        raise MissingDependency("no driver")
+
+    monkeypatch.setattr(cuda, "gpus", none)
+    assert runnable(folder) == (["onnx"], {"tensorrt": "no driver"})
+    monkeypatch.setattr(cuda, "gpus", lambda: [GPU])
+    monkeypatch.setattr(flavours, "find_spec", lambda name: None)
+    engines, unfit = runnable(folder)
+    assert engines == ["onnx"]
+    assert "TensorRT-RTX is not installed" in unfit["tensorrt"]
+    monkeypatch.setattr(flavours, "find_spec", lambda name: name == "tensorrt_rtx" or None)
+    assert runnable(folder) == (["onnx", "tensorrt"], {})
