@@ -24,6 +24,10 @@ def merge(
     run: console.RunOption = None,
     device: DeviceOption = DeviceChoice.auto,
     data_root: console.DataRootOption = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="With auto: compute every feature, and keep none."),
+    ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Fold the adapter into the base weights: merged/alpha-A/ in open_clip's folder format.
@@ -54,7 +58,7 @@ def merge(
                     recipe,
                     trained,
                     device=device.value,
-                    cache=evaluation.user_cache(),
+                    cache=None if no_cache else evaluation.user_cache(),
                     on_progress=lambda done, total: update(done, total, ""),
                 )
             path = found.path / "merged" / "alpha-auto.json"

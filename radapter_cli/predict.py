@@ -44,6 +44,9 @@ def predict(
     as_lines: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object a picture, as they come.")
     ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Encode the class names anew, and keep nothing.")
+    ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Name what is in pictures: the likeliest classes with their probabilities among all classes.
@@ -66,6 +69,7 @@ def predict(
 
     found = open_pictures(pictures)
     opened = open_chosen(run, model, runtime, device)
+    from radapter.evaluation import user_cache
     from radapter.inference import prediction
 
     names = None if classes is None else prediction.read_class_names(classes)
@@ -76,7 +80,9 @@ def predict(
         "runtime": opened.runtime.name,
         "classes": len(choice["names"]),
     }
-    results = _counted(prediction.predict(opened, found, choice, top=top), len(found), as_lines)
+    cache = None if no_cache else user_cache()
+    predicted = prediction.predict(opened, found, choice, top=top, cache=cache)
+    results = _counted(predicted, len(found), as_lines)
     if as_lines:
         failed = 0
         for result in results:

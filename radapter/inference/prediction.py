@@ -14,6 +14,8 @@ from torch import Tensor
 from radapter.data.pairs import templates_of
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation import Cache
+from radapter.evaluation import cache as caching
 from radapter.evaluation.classification import encode_texts
 from radapter.inference.encoding import encode_pictures
 from radapter.inference.opening import OpenModel
@@ -84,12 +86,20 @@ def classes_for(
     return {"names": list(names), "prompts": [[t.replace("{}", n) for t in texts] for n in names]}
 
 
-def head(model: OpenModel, classes: Mapping[str, Any]) -> Tensor:
-    """Text features [classes, dim]: the mean over prompts of unit features, normalized."""
+def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = None) -> Tensor:
+    """Text features [classes, dim]: the mean over prompts of unit features, normalized.
+
+    The features of prompts are looked for and kept in the cache, those of engines never.
+    """
     if "features" in classes:
         return F.normalize(torch.as_tensor(classes["features"]).float(), dim=-1)
     prompts = classes["prompts"]
-    flat = encode_texts(model.runtime, model.tokenizer, [text for row in prompts for text in row])
+    texts = [text for row in prompts for text in row]
+    flat = caching.kept(
+        cache,
+        None if cache is None else caching.texts_key(model.runtime, model.tokenizer, texts),
+        lambda: encode_texts(model.runtime, model.tokenizer, texts),
+    )
     means = [rows.mean(0) for rows in flat.split([len(row) for row in prompts])]
     return F.normalize(torch.stack(means), dim=-1)
 
@@ -101,12 +111,14 @@ def predict(
     *,
     top: int = 5,
     workers: int | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[Prediction]:
     """The likeliest classes of every picture, in order, one batch in memory at a time.
 
-    A picture that cannot be read gives a prediction with its `error` and no labels.
+    A picture that cannot be read gives a prediction with its `error` and no labels. Features of
+    prompts are kept in `cache`; None: nowhere.
     """
-    names, weights = classes["names"], head(model, classes)
+    names, weights = classes["names"], head(model, classes, cache)
     top = min(top, len(names))
     everything = range(len(pictures))
     for batch in encode_pictures(model, pictures, everything, workers=workers):

@@ -121,3 +121,31 @@ def test_a_wrong_size_of_the_cache(cli, merged, monkeypatch):
     assert outcome.code == 2
     assert "RADAPTER_CACHE_GB is a number of gigabytes or 0, found 'lots'." in outcome.err
     assert cli("eval", "--runtime", "torch", "--no-cache").code == 0
+
+
+def test_auto_alpha_without_the_cache(cli, trained, cache):
+    assert cli("merge", "--alpha", "auto", "--no-cache").code == 0
+    assert not cache.exists()
+    assert cli("merge", "--alpha", "auto").code == 0
+    assert any(cache.iterdir())
+
+
+def test_predict_encodes_class_names_once(cli, merged, cache, shapes, monkeypatch):
+    texts = []
+    encode = PyTorchRuntime.encode_text
+
+    def counted(self, tokens):
+        texts.append(len(tokens))
+        return encode(self, tokens)
+
+    monkeypatch.setattr(PyTorchRuntime, "encode_text", counted)
+    arguments = ("predict", next(shapes.rglob("*.png")), "--json")
+    first = cli(*arguments, "--no-cache")
+    assert first.code == 0, first.err
+    assert not cache.exists()
+    assert cli(*arguments).out == first.out
+    once = sum(texts)
+    assert cli(*arguments).out == first.out
+    assert sum(texts) == once
+    assert cli(*arguments, "--no-cache").out == first.out
+    assert sum(texts) > once

@@ -1,5 +1,6 @@
 """A suite on a tiny model against numbers computed from open_clip's own methods."""
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -126,9 +127,24 @@ def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
     assert not torch.equal(one.text_features[key], one.text_features["class: a"])
 
 
+def test_the_80_templates_are_the_published_ones():
+    templates = templates_of("openai")
+    assert len(templates) == len(set(templates)) == 80
+    assert hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16] == "4f976686fb651bb5"
+
+
 def test_openai_templates_give_open_clips_own_classifier(loaded):
     names = ["cat", "red fox"]
-    head = classifier_head(PyTorchRuntime(loaded), loaded.tokenizer, names, templates_of("openai"))
+    lengths = []
+    runtime, shorten = PyTorchRuntime(loaded), loaded.shorten
+    head = classifier_head(
+        runtime,
+        loaded.tokenizer,
+        names,
+        templates_of("openai"),
+        shorten=lambda tokens: lengths.append(shorten(tokens).shape[1]) or shorten(tokens),
+    )
+    assert max(lengths) < loaded.model.context_length  # as an evaluation does it, in less time
     theirs = open_clip_classifier(loaded, names)
     torch.testing.assert_close(head, theirs.T, atol=1e-6, rtol=0)
 
