@@ -22,11 +22,10 @@ from radapter.data.dataset import (
     Dataset,
     Stamp,
     file_stamp,
-    located,
     read_picture,
 )
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData
+from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData, located
 
 PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
 
@@ -99,7 +98,8 @@ def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
     """The shards of a split in clip-benchmark's layout, its class names from the file beside them.
 
     Raises:
-        BrokenInput: the split, its nshards.txt, a shard or the class names are missing.
+        BrokenInput: the split, its nshards.txt, a shard or the class names are missing, or its
+            templates are damaged.
         UsageError: the set has several classes a picture.
     """
     root = located(settings, settings.root)
@@ -115,6 +115,8 @@ def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
     kind = root / "dataset_type.txt"
     if kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "multilabel":
         raise UsageError(f"{root} has several classes a picture, which is no task of ours.")
+    if settings.task == "classification":
+        settings.own_prompts()  # damaged ones are named before any work is done
     names = root / "classnames.txt"
     class_names: list[str] = []
     if settings.task == "classification" and names.is_file():
