@@ -127,11 +127,17 @@ class TableData(HeldOut):
 
 
 class ShardsData(HeldOut):
-    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`."""
+    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`.
+
+    Where a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
+    names has to hold that many samples: a download that was cut short between two is noticed."""
 
     source: Literal["shards"]
     shards: str
     """A path or brace pattern, such as data/train-{000..011}.tar."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """How many samples all shards have to hold, before any is held out. None: what sizes.json says,
+    or whatever is there."""
     class_names: list[str] | None = None
     """Names for the numbers in `.cls`; needed for classification."""
 
