@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from radapter.errors import BrokenInput
+
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
 """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+USUAL_TEMPLATES = ["a photo of a {}."]
 CaptionProtocol = Literal["vse++", "clip-benchmark"]
 """Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
 it. `clip-benchmark`: all of them. Of COCO's test split that is 25,000 captions or 25,010."""
@@ -44,7 +49,7 @@ class Data(Section):
     variable RADAPTER_DATA and the option --data-root stand above it; a run's recipe has what it was
     trained with."""
     task: Literal["classification", "captions"] = "classification"
-    templates: Templates = ["a photo of a {}."]
+    templates: Templates = USUAL_TEMPLATES
     text_length: Annotated[int, Field(ge=3)] | None = None
     """Cut training texts to this many tokens, start and end included; short texts train faster.
     None: the model's own context length."""
@@ -56,11 +61,25 @@ class Data(Section):
         """The templates that class names go into."""
         return self.templates
 
+    def own_prompts(self) -> Templates | None:
+        """Templates that belong to the source, where it has any: they go before a suite's."""
+        return None
+
     @model_validator(mode="after")
     def _templates_have_a_place(self) -> Data:
         if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
             raise ValueError("every template needs exactly one {} for the class name")
         return self
+
+
+def located(settings: Data, path: str) -> Path:
+    """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
+    return Path(root_of(settings) or "").expanduser() / Path(path).expanduser()
+
+
+def root_of(settings: Data) -> str | None:
+    """The data root, if there is one."""
+    return os.environ.get("RADAPTER_DATA") or settings.data_root
 
 
 class EmojiData(Data):
@@ -108,11 +127,17 @@ class TableData(HeldOut):
 
 
 class ShardsData(HeldOut):
-    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`."""
+    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`.
+
+    Where a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
+    names has to hold that many samples: a download that was cut short between two is noticed."""
 
     source: Literal["shards"]
     shards: str
     """A path or brace pattern, such as data/train-{000..011}.tar."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """How many samples all shards have to hold, before any is held out. None: what sizes.json says,
+    or whatever is there."""
     class_names: list[str] | None = None
     """Names for the numbers in `.cls`; needed for classification."""
 
@@ -125,6 +150,33 @@ class ClipBenchmarkData(HeldOut):
     root: str
     dataset_split: str = "train"
     """The folder of shards below the root; `hold_out` holds out a share of it"""
+    templates: Templates | None = None  # type: ignore[assignment]
+    """None: the set's own, from the file zeroshot_classification_templates.txt in the root, as
+    clip-benchmark takes them; where there is none, a suite's, or "a photo of a {}."."""
+
+    def prompts(self) -> Templates:
+        return self.own_prompts() or USUAL_TEMPLATES
+
+    def own_prompts(self) -> Templates | None:
+        """Raises BrokenInput for a file that cannot be read or has a line without its one {c}."""
+        if self.templates is not None:
+            return self.templates
+        path = located(self, self.root) / "zeroshot_classification_templates.txt"
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BrokenInput(f"{path} cannot be read: {error}") from None
+        # Written as Python formats: {c} is the class name.
+        prompts = [line.replace("{c}", "{}") for line in lines if line]
+        wrong = next((p for p in prompts if p.count("{}") != 1), None)
+        if wrong is not None:
+            raise BrokenInput(
+                f"{path} has a template without exactly one {{c}} for the class name: '{wrong}'. "
+                "Mend it, or give data.templates."
+            )
+        return prompts or None
 
 
 class KarpathyData(Data):
@@ -258,6 +310,9 @@ class CoopData(Data):
         if self.templates is not None:
             return self.templates
         return "openai" if self.protocol != "coop" else [COOP_TEMPLATES[self.dataset]]
+
+    def own_prompts(self) -> Templates:
+        return self.prompts()
 
     @model_validator(mode="after")
     def _shots_are_for_training(self) -> CoopData:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from radapter.data.dataset import Dataset, located, name_skipped
+from radapter.data.dataset import Dataset, name_skipped
 from radapter.data.picture_files import (
     KEPT,
     caption_facts,
@@ -16,7 +16,7 @@ from radapter.data.picture_files import (
     stamp_file,
 )
 from radapter.errors import BrokenInput
-from radapter.recipe_data import CocoCaptionsData
+from radapter.recipe_data import CocoCaptionsData, located
 
 
 def open_coco_captions(settings: CocoCaptionsData) -> Dataset:

@@ -53,11 +53,10 @@ from radapter.data.dataset import (
     Stamp,
     file_stamp,
     first_folder,
-    located,
     read_picture,
 )
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import CoopData, ImageNetData
+from radapter.recipe_data import CoopData, ImageNetData, located
 
 WHERE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 VALIDATION_SHOTS = 4

@@ -31,6 +31,8 @@ from radapter.recipe_data import (
     ObjectNetData,
     ShardsData,
     TableData,
+    located,
+    root_of,
 )
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -115,23 +117,20 @@ def file_stamp(path: Path) -> Stamp:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def located(settings: Data, path: str) -> Path:
-    """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
-    return Path(_root(settings) or "").expanduser() / Path(path).expanduser()
-
-
-def _root(settings: Data) -> str | None:
-    return os.environ.get("RADAPTER_DATA") or settings.data_root
-
-
 def rooted(recipe: Recipe) -> Recipe:
     """The recipe with the data root of this process in it, if there is one, so that a later
-    process, without that option or variable and in any folder, finds the same data."""
-    update = {
-        name: data.model_copy(update={"data_root": str(Path(root).expanduser().absolute())})
-        for name, data in (("data", recipe.data), ("validation", recipe.validation))
-        if data is not None and (root := _root(data))
-    }
+    process, without that option or variable and in any folder, finds the same data; and with the
+    templates that lie beside the data, so that the model is used by them where the data is not."""
+    update: dict[str, Data] = {}
+    for name, data in (("data", recipe.data), ("validation", recipe.validation)):
+        if data is None:
+            continue
+        changes: dict[str, object] = {}
+        if root := root_of(data):
+            changes["data_root"] = str(Path(root).expanduser().absolute())
+        if isinstance(data, ClipBenchmarkData):
+            changes["templates"] = data.prompts()
+        update[name] = data.model_copy(update=changes)
     return recipe.model_copy(update=update)
 
 

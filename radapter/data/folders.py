@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData, located
+from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData
 from radapter.data.picture_files import read_file, stamp_file
 from radapter.errors import BrokenInput
-from radapter.recipe_data import FolderData
+from radapter.recipe_data import FolderData, located
 
 
 def open_folder(settings: FolderData) -> Dataset:

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, Stamp, file_stamp, located, read_picture
+from radapter.data.dataset import Dataset, Stamp, file_stamp, read_picture
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
-from radapter.recipe_data import HuggingFaceData
+from radapter.recipe_data import HuggingFaceData, located
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""

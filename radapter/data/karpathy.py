@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from radapter.data.dataset import Dataset, located
+from radapter.data.dataset import Dataset
 from radapter.data.picture_files import (
     KEPT,
     caption_facts,
@@ -17,7 +17,7 @@ from radapter.data.picture_files import (
     stamp_file,
 )
 from radapter.errors import BrokenInput
-from radapter.recipe_data import KarpathyData
+from radapter.recipe_data import KarpathyData, located
 
 SPLITS = {
     "train": ("train", "restval"),

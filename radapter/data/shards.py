@@ -13,21 +13,24 @@ import tarfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
 from radapter.data.dataset import (
     IMAGE_EXTENSIONS,
     Dataset,
+    MissingData,
     Stamp,
     file_stamp,
-    located,
     read_picture,
 )
+from radapter.data.picture_files import read_json
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData
+from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData, located
 
+SIZES = "sizes.json"
+"""WebDataset's name for the numbers of samples in the shards of a folder"""
 PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
 
 
@@ -86,20 +89,32 @@ def index_shard(path: Path) -> dict[str, dict[str, Member]]:
 
 
 def open_shards(settings: ShardsData) -> Dataset:
-    """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number)."""
+    """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number).
+
+    Raises:
+        BrokenInput: a shard is missing or damaged, or has another number of samples than it should.
+        UsageError: the shards are not local, or classes have no names.
+    """
     from webdataset.shardlists import expand_urls
 
     if settings.shards.startswith("pipe:") or "://" in settings.shards:
         raise UsageError(f"shards: only local tar files are read, found '{settings.shards}'")
     paths = [located(settings, url) for url in expand_urls(settings.shards)]
-    return _open(settings, f"shards {settings.shards}", paths, settings.class_names or [])
+    dataset = _open(settings, f"shards {settings.shards}", paths, settings.class_names or [])
+    if settings.samples not in (None, len(dataset)):
+        raise BrokenInput(
+            f"{dataset.source} have {len(dataset):,} samples, and data.samples says "
+            f"{settings.samples:,}: fetch what is cut short or missing, or mend that number."
+        )
+    return dataset
 
 
 def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
     """The shards of a split in clip-benchmark's layout, its class names from the file beside them.
 
     Raises:
-        BrokenInput: the split, its nshards.txt, a shard or the class names are missing.
+        BrokenInput: the split, its nshards.txt, a shard or the class names are missing, or its
+            templates are damaged.
         UsageError: the set has several classes a picture.
     """
     root = located(settings, settings.root)
@@ -115,6 +130,8 @@ def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
     kind = root / "dataset_type.txt"
     if kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "multilabel":
         raise UsageError(f"{root} has several classes a picture, which is no task of ours.")
+    if settings.task == "classification":
+        settings.own_prompts()  # damaged ones are named before any work is done
     names = root / "classnames.txt"
     class_names: list[str] = []
     if settings.task == "classification" and names.is_file():
@@ -134,9 +151,17 @@ def _open(
     labels: list[int] = []
     # Shards of one name may lie in several folders; where they do not, the name alone is enough.
     top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
+    sizes: dict[Path, dict[str, Any]] = {}
+    wrong: list[str] = []
     for path in paths:
         shard = path.absolute().relative_to(top).as_posix()
-        for key, members in index_shard(path).items():
+        samples = index_shard(path)
+        if path.parent not in sizes:
+            sizes[path.parent] = _sizes(path.parent / SIZES)
+        size = sizes[path.parent].get(path.name, len(samples))
+        if str(size) != str(len(samples)):  # some write the numbers as texts
+            wrong.append(f"{path} has {len(samples):,} samples, not {size}")
+        for key, members in samples.items():
             found = [e for e in members if e in IMAGE_EXTENSIONS]
             if len(found) != 1:
                 raise BrokenInput(f"{path}: sample {key} has {len(found)} pictures, expected one.")
@@ -152,6 +177,12 @@ def _open(
                         f"{path}: {members['.cls'].name} is no class number: {text!r}"
                     )
                 labels.append(int(text))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise BrokenInput(
+            f"{'; '.join(wrong[:5])}{more}, by the {SIZES} beside: fetch what is cut short again, "
+            "or mend that file."
+        )
     for kind, values in (("captions (.txt)", captions), ("a class (.cls)", labels)):
         if values and len(values) != len(keys):
             raise BrokenInput(f"{source}: only {len(values)} of {len(keys)} have {kind}.")
@@ -172,6 +203,14 @@ def _open(
         groups=list(range(len(keys))),
         stamp=functools.partial(_stamp, pictures),
     )
+
+
+def _sizes(path: Path) -> dict[str, Any]:
+    """Samples by the name of a shard; of none if there is no such file."""
+    try:
+        return read_json(path)
+    except MissingData:
+        return {}
 
 
 def _read(pictures: list[Member], index: int) -> Image.Image:

@@ -16,12 +16,11 @@ from radapter.data.dataset import (
     Stamp,
     check_broken,
     file_stamp,
-    located,
     name_skipped,
     read_picture,
 )
 from radapter.errors import BrokenInput, nearest
-from radapter.recipe_data import TableData
+from radapter.recipe_data import TableData, located
 
 
 def open_table(settings: TableData) -> Dataset:

@@ -35,7 +35,8 @@ class SuiteDataset(Section):
     role: Role
     data: DataSource
     templates: Templates | None = None
-    """Its own prompts; None: the suite's, of the source `coop` its protocol's"""
+    """Its own prompts; None: the suite's, of the source `coop` its protocol's, of `clip-benchmark`
+    those of the file that lies beside its splits"""
     published: Published | None = None
 
     @property
@@ -50,8 +51,7 @@ class SuiteDataset(Section):
 
     def own_prompts(self) -> Templates | None:
         """Templates that are not the suite's."""
-        coop = isinstance(self.data, CoopData) and self.templates is None
-        return self.data.prompts() if coop else self.templates
+        return self.templates if self.templates is not None else self.data.own_prompts()
 
     def shortfall(self, dataset: Dataset) -> str | None:
         """How the counts differ from the published ones; None if they do not."""

@@ -174,7 +174,10 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         yield f"Pictures: {', '.join(str(pictures[key]) for key in keys if key in pictures)}."
     choices: dict[str, list[str]] = {}
     for name, facts in datasets.items():
+        own = protocol.get("dataset_templates", {}).get(name)
         for key, value in facts["protocol"].items():
+            if key == "template" and isinstance(own, list):
+                value = _templates(own)
             if not key.endswith("hash"):
                 choices.setdefault(f"{key}: {value}", []).append(name)
     for choice, names in choices.items():

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.coco import is_coco_captions
-from radapter.data.dataset import IMAGE_EXTENSIONS, located
+from radapter.data.dataset import IMAGE_EXTENSIONS
 from radapter.data.huggingface import SAVED
 from radapter.data.karpathy import is_karpathy
 from radapter.data.picture_files import read_json
 from radapter.data.tables import gather
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import Data, TableData
+from radapter.recipe_data import ClipBenchmarkData, Data, TableData, located
 
 TABLES = (".csv", ".tsv", ".tab", ".txt")
 DELIMITERS = (",", "\t", "|", ";")
@@ -163,13 +163,10 @@ def _clip_benchmark(written: str, place: Path, splits: list[str]) -> Found:
         found.notes.append(
             f"the split {split} is all that is there: once trained on, it is no test any more."
         )
-    templates = place / "zeroshot_classification_templates.txt"
-    if not retrieval and templates.is_file():
-        lines = [line.strip() for line in templates.read_text(encoding="utf-8").splitlines()]
-        # Written as Python formats: {c} is the class name.
-        prompts = [line.replace("{c}", "{}") for line in lines if line]
-        if prompts and all(prompt.count("{}") == 1 for prompt in prompts):
-            data["templates"] = prompts
+    if not retrieval:
+        own = ClipBenchmarkData(source="clip-benchmark", root=written).own_prompts()
+        if own is not None:
+            data["templates"] = own
     return found
 
 

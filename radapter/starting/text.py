@@ -223,10 +223,11 @@ def _comment(key: str, part: Part, summary: dict[str, Any]) -> str:
 
 
 def _templates(settings: Data, anchor: str) -> list[str]:
-    if isinstance(settings.templates, str) or len(settings.templates) == 1:
+    templates = settings.prompts()
+    if isinstance(templates, str) or len(templates) == 1:
         what = "what your pictures are; `openai`: 80 prompts"
-        return [_line(f"  templates: {anchor}{_value(settings.templates)}", what)]
-    prompts = [f"    - {json.dumps(text, ensure_ascii=False)}" for text in settings.templates]
+        return [_line(f"  templates: {anchor}{_value(templates)}", what)]
+    prompts = [f"    - {json.dumps(text, ensure_ascii=False)}" for text in templates]
     return [_line(f"  templates: {anchor}".rstrip(), "those that come with the set"), *prompts]
 
 

@@ -1,11 +1,16 @@
 """clip-benchmark's folders of shards."""
 
 import pytest
+import tiny
 import trees
 
-from radapter import recipe_data
+from radapter import evaluation, models, recipe_data
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.evaluate import protocol
+from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.training import train
 
 
 def opened(root, **values):
@@ -56,6 +61,55 @@ def test_trees_that_are_not_right(tmp_path):
         opened(root)
 
 
+OWN = ["a photo of a {}.", "a drawing of the {}."]
+
+
+def suite_of(root, own=None, **values):
+    data = recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root), **values)
+    described = SuiteDataset(name="set", role="shifted", data=data, templates=own)
+    return Suite(name="mine", templates=["{}"], tasks=["classification"], datasets=[described])
+
+
+def test_templates_are_the_sets_own_unless_others_are_given(tmp_path, monkeypatch):
+    root = trees.clip_benchmark(tmp_path / "set")
+    monkeypatch.setenv("RADAPTER_DATA", str(tmp_path))
+
+    def prompts(own=None, **values):
+        suite = suite_of("set", own, **values)
+        return suite.prompts(suite.datasets[0]), suite.datasets[0].data.prompts()
+
+    assert prompts() == (OWN, OWN)
+    assert prompts(templates=["my {}"]) == (["my {}"], ["my {}"])
+    assert prompts(["the {}"]) == (["the {}"], OWN)
+    file = root / "zeroshot_classification_templates.txt"
+    file.write_text("a photo of a {c}.\nno place\n")
+    with pytest.raises(BrokenInput, match=r"zeroshot_\w+\.txt has a template .*: 'no place'"):
+        suite_of("set").open()
+    file.unlink()
+    assert prompts() == (["{}"], ["a photo of a {}."])
+
+
+def test_a_suite_scores_by_them_and_says_so(tmp_path, tiny_folder):
+    root, loaded = trees.clip_benchmark(tmp_path / "set"), models.load(tiny_folder)
+    found, given = (
+        evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+        for suite in (suite_of(root), suite_of(root, OWN))
+    )
+    assert found.sets == given.sets
+    assert found.sets["set"]["protocol"]["template"] == ", ".join(map(repr, OWN))
+    assert protocol(found.suite, loaded)["dataset_templates"] == {"set": OWN}
+    key = f"class of '{OWN[0]}': red fox"
+    assert found.text_features[key].equal(given.text_features[key])
+
+
+def test_a_run_keeps_the_templates_it_was_trained_with(tmp_path, tiny_folder):
+    root = trees.clip_benchmark(tmp_path / "set")
+    data = f"data={{source: clip-benchmark, root: {root}}}"
+    run = train(tiny.recipe(tiny_folder, root, data, "optimisation.epochs=1"), tmp_path / "runs")
+    (root / "zeroshot_classification_templates.txt").unlink()
+    assert run.recipe().data.prompts() == OWN
+
+
 def test_clip_benchmark_reads_the_same(tmp_path):
     """The tree is the real layout: clip-benchmark's own reader gives these pictures and labels."""
     builder = pytest.importorskip("clip_benchmark.datasets.builder")
@@ -63,6 +117,8 @@ def test_clip_benchmark_reads_the_same(tmp_path):
     theirs = builder.build_wds_dataset("set", lambda picture: picture, "test", str(root))
     ours = opened(root, dataset_split="test")
     assert theirs.classes == ours.class_names
+    prompts = recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root)).prompts()
+    assert [t.format(c="cat") for t in theirs.templates] == [t.format("cat") for t in prompts]
     samples = list(theirs)
     assert [label for _, label in samples] == ours.labels
     assert [p.tobytes() for p, _ in samples] == [ours.read(i).tobytes() for i in range(20)]

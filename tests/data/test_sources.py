@@ -354,6 +354,32 @@ def test_shards_that_are_not_right(tmp_path):
             open_data(shards(tmp_path / f"{name}.tar", class_names=["x"]))
 
 
+def test_shards_have_the_samples_that_they_should(tmp_path):
+    """A download cut short between two samples is a whole tar file to look at."""
+    for name in ("a", "b", "c"):
+        tar(tmp_path / f"{name}.tar", sample(0, "one") | sample(1, "two") | sample(2, "three"))
+    every = tmp_path / "{a,b,c}.tar"
+    (tmp_path / "sizes.json").write_text('{"a.tar": 3, "b.tar": "3"}')
+    assert len(open_data(shards(every, samples=9))) == 9
+    assert len(open_data(shards(every, samples=9, hold_out=0.5))) < 9
+    for name in ("a", "b", "c"):
+        path = tmp_path / f"{name}.tar"
+        with tarfile.open(path) as file:
+            ends = file.getmember("0002.png").offset
+        path.write_bytes(path.read_bytes()[:ends])
+    message = r"a\.tar has 2 samples, not 3; .*b\.tar has 2 samples, not 3, by the sizes\.json"
+    with pytest.raises(BrokenInput, match=message) as error:
+        open_data(shards(every))
+    assert "c.tar" not in str(error.value)
+    (tmp_path / "sizes.json").write_text("[3]")
+    with pytest.raises(BrokenInput, match=r"sizes\.json holds no JSON object"):
+        open_data(shards(every))
+    (tmp_path / "sizes.json").unlink()
+    assert len(open_data(shards(every))) == 6
+    with pytest.raises(BrokenInput, match=r"have 6 samples, and data\.samples says 9"):
+        open_data(shards(every, samples=9))
+
+
 def test_a_corrupt_picture_in_a_shard_is_named(tmp_path):
     path = tar(tmp_path / "s.tar", sample(0, "one") | {"1.png": png(1)[:50], "1.txt": b"two"})
     dataset = open_data(shards(path))
