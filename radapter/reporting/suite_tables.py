@@ -159,8 +159,8 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
             yield f"Templates: {_templates(protocol['templates'])}."
     if any("text_to_image_r1" in facts for facts in datasets.values()):
         yield f"Retrieval: {protocol['retrieval']}."
-        if protocol["retrieval"].startswith("identical texts are one"):
-            yield "Published recalls count identical texts apart: `identical_captions: apart`."
+        if protocol["retrieval"].startswith("texts of the same tokens are one"):
+            yield "Published recalls count them apart: `identical_captions: apart`."
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"

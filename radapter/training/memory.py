@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,16 @@ def peak(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         allocated = torch.cuda.max_memory_allocated(device)
         return {"peak_memory_bytes": allocated, "memory_of": "cuda"}
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in kilobytes
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_bytes": unit * resident, "memory_of": "process"}
+    return {"peak_memory_bytes": _resident(), "memory_of": "process"}
+
+
+def _resident() -> int:
+    if sys.platform == "linux":
+        # getrusage's peak begins with that of the process which started this one.
+        (line,) = (
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM:")
+        )
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts in bytes

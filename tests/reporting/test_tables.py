@@ -74,7 +74,7 @@ def test_a_suite_without_averages_has_every_set_and_every_choice_in_80_columns(e
     assert f"alpha 0.50: pytorch, cpu, fp32, {loaded.weights_hash[:16]}." in lines
     assert "Templates: 'a picture of {}.'." in lines
     assert f"Scored: {first['datasets']['noto']['pictures']} of each set." in lines
-    assert "Published recalls count identical texts apart: `identical_captions: apart`." in lines
+    assert "Published recalls count them apart: `identical_captions: apart`." in lines
     for choice in ("Head: ", "Calibration:", "Retrieval: ", "Pictures: ", "± is half"):
         assert choice in text
 
