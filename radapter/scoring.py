@@ -104,7 +104,10 @@ def evaluate_run(
 
 
 def engines(
-    folder: Path, names: Sequence[str], merged: LoadedModel
+    folder: Path,
+    names: Sequence[str],
+    merged: LoadedModel,
+    precisions: Sequence[str] | None = None,
 ) -> list[tuple[str, Runtime, Prepares]]:
     """A bundle's engines as they are deployed: with the preprocessing that the bundle states.
 
@@ -117,7 +120,7 @@ def engines(
     deployed = from_bundle_preprocessing(folder, merged)
     found: list[tuple[str, Runtime, Prepares]] = []
     for name in names:
-        for precision in precisions_of(folder, name):
+        for precision in precisions or precisions_of(folder, name):
             label = name if precision == "fp32" else f"{name} {precision}"
             found.append((label, open_engine(folder, name, precision=precision), deployed))
     return found

@@ -89,7 +89,8 @@ def export(
         list[PrecisionChoice] | None,
         typer.Option(
             help="May be given several times; the first is what runs unless another is asked for. "
-            "int8 is calibrated on training pictures and texts of the recipe. Default: fp32."
+            "int8 is calibrated on training pictures and texts of the recipe. Default: the "
+            "bundle's, else fp32."
         ),
     ] = None,
     classifier: Annotated[
@@ -100,13 +101,13 @@ def export(
         ),
     ] = None,
     pictures: Annotated[
-        InputChoice,
+        InputChoice | None,
         typer.Option(
             "--input",
             help="`uint8`: write a file that resizes, crops and normalizes pictures itself, and "
-            "let the classifier do so. For onnxruntime.",
+            "let the classifier do so. For onnxruntime. Default: float.",
         ),
-    ] = InputChoice.float,
+    ] = None,
     checkpoint: Annotated[
         list[CheckpointChoice] | None,
         typer.Option(
@@ -145,7 +146,9 @@ def export(
             "say so.",
         ),
     ] = False,
-    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 20,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX operator set. Default: the bundle's, else 20.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the bundle anew, even if it is up to date.")
     ] = False,
@@ -193,13 +196,20 @@ def export(
     loaded, facts = merging.read_merged(found)
     folder = found.bundle_for(facts["weights_hash"])
     classes = found.classes()
-    precisions = [choice.value for choice in precision or [PrecisionChoice.fp32]]
+    try:  # what is not said stays as it is
+        present = bundle.verify(folder, weights_hash=facts["weights_hash"])
+    except BrokenInput:
+        present = {}
+    precisions = [choice.value for choice in precision or ()] or present.get("precisions", ["fp32"])
+    opset = opset or present.get("opset", 20)
     head = None if classifier is None else classes_of(classifier, recipe)
-    from_bytes = pictures is InputChoice.uint8
+    had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
+    from_bytes = had_bytes if pictures is None else pictures is InputChoice.uint8
+    exporting.check(opset, precisions, loaded, from_bytes=from_bytes)
     if triton:  # before the export, which takes longer to fail
         exporting.places(triton, recipe.name)
-    forms = sorted({choice.value for choice in checkpoint or []})
-    max_batch = max_batch or recipe.export.max_batch
+    forms = sorted({choice.value for choice in checkpoint or ()}) or present.get("checkpoints", [])
+    max_batch = max_batch or present.get("max_batch", recipe.export.max_batch)
     if no_verify and tolerance:
         raise UsageError("--tolerance is for what --no-verify leaves out: give one of them.")
     for name in bundle.PRECISIONS:  # a wrong one is said before the work
@@ -226,24 +236,28 @@ def export(
     built: list[str] = []
     with found.lock(), console.plain_warnings():
         runs.clear_temporary(found.path / "bundles") if folder.parent.is_dir() else None
-        try:
-            manifest = bundle.verify(folder, weights_hash=facts["weights_hash"])
-            asked = {
-                "opset": opset,
-                "precisions": precisions,
-                "max_batch": max_batch,
-                "classifier": head and head["names"],
-                "checkpoints": forms,
-                "golden": golden.FILE,
-            }
-            written = (
-                force
-                or any(manifest.get(key) != value for key, value in asked.items())
-                or from_bytes != any("_from_bytes" in file for file in manifest["models"])
-                or not (no_verify or manifest["verified"])
+        manifest = present
+        asked = {
+            "opset": opset,
+            "precisions": precisions,
+            "max_batch": max_batch,
+            "checkpoints": forms,
+            "golden": golden.FILE,
+            **({} if head is None else {"classifier_hash": exporting.classes_hash(head)}),
+            **({} if no_verify else {"verified": True, "tolerances": tolerance or []}),
+        }
+        changed = any(present.get(key) != value for key, value in asked.items())
+        written = force or changed or from_bytes != had_bytes
+        lost = [
+            what
+            for what, there, again in (
+                ("its classifier (--classifier)", "classifier" in present, head),
+                ("its engines (--trt)", present.get("engines"), trt),
             )
-        except BrokenInput:
-            written = True
+            if written and there and not again
+        ]
+        if lost:
+            console.note(f"the bundle is written anew without {' and '.join(lost)}")
         known = exporting.run_facts(found, recipe, facts)
         gate, notes = None, list[str]()
         if not no_verify and (written or trt):
@@ -251,6 +265,7 @@ def export(
                 gate, notes = exporting.parity_gate(recipe, loaded, tolerance or [])
         for line in notes:
             console.note(line)
+        sampled = "int8" in precisions or from_bytes or head is not None
         if written:
             with (
                 console.status("exporting to ONNX and comparing with PyTorch"),
@@ -264,12 +279,13 @@ def export(
                     opset=opset,
                     precisions=precisions,
                     max_batch=max_batch,
-                    sample=exporting.training_sample(recipe) if "int8" in precisions else None,
+                    sample=exporting.training_sample(recipe) if sampled else None,
                     classifier=head,
                     from_bytes=from_bytes,
                     checkpoint=forms,
                     pictures=exporting.golden_pictures(recipe),
                     gate=gate,
+                    tolerances=tolerance or [],
                 )
         else:
             manifest = exporting.refresh(folder, known) or manifest
@@ -301,7 +317,7 @@ def export(
             console.result(
                 f"{entry['file']}: {entry['precision']}, {entry['bytes'] / 1e6:.1f} MB, built by "
                 f"{bundle.flavour_title(entry)} in {entry['build_seconds']:.1f} s for "
-                f"{bundle.built_for(entry)}; not run"
+                f"{bundle.built_for(entry)}{'' if entry['compared'] else '; not run'}"
             )
     if written or built:
         console.note(f"{console.seconds(time.monotonic() - start)}")

@@ -18,6 +18,7 @@ from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.tensorrt import TensorRTRuntime
 
 EXPORTED = ("fp32", "int8")
 """Precisions that a model without a bundle is exported in"""
@@ -70,6 +71,16 @@ RUNTIMES: dict[str, Kind] = {
         ),
         ["fp32", "fp16"],
         "cuda",
+    ),
+    "onnx-tensorrt": Kind(
+        lambda s, precision, _: OnnxRuntime(
+            s.bundle(), "TensorrtExecutionProvider", precision=precision
+        ),
+        ["fp32", "fp16"],
+        "cuda",
+    ),
+    "tensorrt": Kind(
+        lambda s, precision, _: TensorRTRuntime(s.bundle(), precision=precision), device="cuda"
     ),
 }
 

@@ -162,14 +162,19 @@ def _engines(engines: Sequence[Mapping[str, Any]]) -> str:
     if not engines:
         return ""
     rows = [
-        (f"`{e['file']}`", e["precision"], bundle.flavour_title(e), bundle.built_for(e))
+        (
+            f"`{e['file']}`",
+            e["precision"],
+            bundle.flavour_title(e),
+            bundle.built_for(e),
+            "yes" if e.get("compared") else "no, not run",
+        )
         for e in engines
     ]
     return (
-        "TensorRT engines, each for the version and the GPUs named here only. They were built, but "
-        "not run, before this card was written. Loading an engine runs code that is in it: load "
-        "none from a source that you do not trust.\n\n"
-        + _table(("engine", "precision", "built with", "for"), rows)
+        "TensorRT engines, each for the version and the GPUs named here only. Loading an engine "
+        "runs code that is in it: load none from a source that you do not trust.\n\n"
+        + _table(("engine", "precision", "built with", "for", "compared with PyTorch"), rows)
         + "\n"
     )
 

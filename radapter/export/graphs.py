@@ -85,15 +85,7 @@ def from_bytes(tower: Path, target: Path, preprocessing: Mapping[str, Any]) -> N
     Raises:
         UsageError: the model's preprocessing has no such graph.
     """
-    size = preprocessing["size"]
-    rows, columns = (size, size) if isinstance(size, int) else size
-    mode = preprocessing.get("resize_mode") or "shortest"
-    if mode == "longest" or (mode == "shortest" and rows != columns):
-        raise UsageError(
-            f"--input uint8 cannot do this model's preprocessing (resize_mode {mode}, "
-            f"{rows} x {columns}): leave it out and prepare pictures as preprocessor_config.json "
-            "says."
-        )
+    rows, columns, mode = check_preprocessing(preprocessing)
     model = onnx.load(tower)
     first = parser.parse_model(
         PICTURES.format(
@@ -112,6 +104,24 @@ def from_bytes(tower: Path, target: Path, preprocessing: Mapping[str, Any]) -> N
     prefixed = compose.add_prefix(first, "pictures/", rename_inputs=False, rename_outputs=False)
     merged = compose.merge_models(prefixed, model, [("pixel_values", "pixel_values")])
     _save(merged, model, target)
+
+
+def check_preprocessing(preprocessing: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Rows and columns of the pictures that a model takes, and how they are made so.
+
+    Raises:
+        UsageError: there is no graph for it.
+    """
+    size = preprocessing["size"]
+    rows, columns = (size, size) if isinstance(size, int) else size
+    mode = preprocessing.get("resize_mode") or "shortest"
+    if mode == "longest" or (mode == "shortest" and rows != columns):
+        raise UsageError(
+            f"--input uint8 cannot do this model's preprocessing (resize_mode {mode}, "
+            f"{rows} x {columns}): leave it out and prepare pictures as preprocessor_config.json "
+            "says."
+        )
+    return rows, columns, mode
 
 
 def _form(model: onnx.ModelProto) -> dict[str, int]:

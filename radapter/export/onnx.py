@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +46,7 @@ def export_bundle(
     checkpoint: Sequence[str] = (),
     pictures: Sequence[Image] | None = None,
     gate: Gate | None = None,
+    tolerances: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
@@ -71,6 +74,7 @@ def export_bundle(
         pictures: three for the golden files, whose licence lets them be passed on; None: drawn.
         gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
             manifest. Without one, the manifest says that the bundle is not verified.
+        tolerances: changes, see `evaluation.parity.tolerance_of`; recorded.
 
     Returns:
         The manifest.
@@ -80,7 +84,9 @@ def export_bundle(
         MissingDependency: no onnxruntime to verify with.
         GateFailed: an exported file does not do what the model does.
     """
-    _check(opset, precisions, max_batch)
+    check(opset, precisions, loaded, from_bytes=from_bytes)
+    if max_batch < 1:
+        raise UsageError(f"the largest batch must be 1 or more, not {max_batch}.")
     checkpoints.check_forms(checkpoint, loaded)
     import_onnxruntime()
     model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
@@ -105,7 +111,7 @@ def export_bundle(
             cases[bundle.in_precision(kind, precision)] |= shown[kind]
         figures = verify(temporary, cases, inputs.batches)
         for file, precision, _ in written:
-            check_agreement(file, precision, figures[file])
+            check_agreement(file, precision, figures[file], tolerances)
         checkpoints.write(temporary, loaded, checkpoint, shown)
         if classes is not None:
             features = class_features(loaded, classes)
@@ -139,7 +145,13 @@ def export_bundle(
         }
         if classifier is not None:
             own["classifier"] = list(classifier["names"])
-        facts = {**card.portable(facts), **own, "verified": gate is not None}
+            own["classifier_hash"] = classes_hash(classifier)
+        facts = {
+            **card.portable(facts),
+            **own,
+            "verified": gate is not None,
+            "tolerances": list(tolerances),
+        }
         manifest = card.finish(temporary, facts)
         if gate is not None:  # on what will be deployed
             manifest = card.finish(temporary, facts | {"parity": gate(temporary)})
@@ -201,7 +213,16 @@ def class_features(loaded: models.LoadedModel, classes: Mapping[str, Any]) -> Te
     return F.normalize(torch.stack(rows), dim=-1)
 
 
-def _check(opset: int, precisions: Sequence[str], max_batch: int) -> None:
+def classes_hash(classes: Mapping[str, Any]) -> str:
+    """Of names and prompts: the same names with other prompts are another classifier."""
+    text = json.dumps([list(classes["names"]), classes.get("prompts")], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check(
+    opset: int, precisions: Sequence[str], loaded: models.LoadedModel, *, from_bytes: bool = False
+) -> None:
+    """UsageError if a model cannot be exported so; said before the work."""
     if opset not in OPSETS:
         raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}.")
     known = set(precisions) <= set(bundle.PRECISIONS) and len(set(precisions)) == len(precisions)
@@ -210,8 +231,8 @@ def _check(opset: int, precisions: Sequence[str], max_batch: int) -> None:
             f"precision must be of {', '.join(bundle.PRECISIONS)}, each once, not "
             f"{', '.join(precisions) or 'none'}."
         )
-    if max_batch < 1:
-        raise UsageError(f"the largest batch must be 1 or more, not {max_batch}.")
+    if from_bytes:
+        graphs.check_preprocessing(loaded.config["preprocess_cfg"])
 
 
 def _forms(precisions: Sequence[str], *, quantize_static: bool) -> list[str]:

@@ -70,6 +70,7 @@ def sources(
     """
     fit, unfit = [], {}
     for name in sorted(name for name in manifest["files"] if name.endswith(".onnx")):
+        bundle.external_data(folder, manifest, name)  # TensorRT opens what it names
         graph = read_graph(Path(folder) / name)
         profile, unknown = _profile(graph.inputs, shapes)
         if graph.cpu_only:
@@ -177,12 +178,19 @@ def build_engines(
             (temporary / name).unlink(missing_ok=True)  # it may be the old bundle's file, linked
             with open(temporary / name, "wb") as file:
                 file.write(engine)
-            present[name] = {"file": name} | key | facts
+            present[name] = {"file": name} | key | facts | {"compared": False}
         facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
         facts["engines"] = [present[name] for name in sorted(present)]
         manifest = card.finish(temporary, facts)
         if check is not None:
-            manifest = card.finish(temporary, facts | {"parity": check(temporary)})
+            facts["parity"] = check(temporary)
+            ran = {v["label"] for found in facts["parity"] for v in found["verdicts"]}
+            for entry in facts["engines"]:
+                label = (
+                    "tensorrt" if entry["precision"] == "fp32" else f"tensorrt {entry['precision']}"
+                )
+                entry["compared"] = entry["compared"] or (entry["file"] in todo and label in ran)
+            manifest = card.finish(temporary, facts)
     return manifest, list(todo)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from radapter import models
 from radapter.errors import GateFailed
-from radapter.evaluation.parity import TOLERANCES
+from radapter.evaluation.parity import tolerance_of
 from radapter.export.sample import Sample
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -159,12 +159,15 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
     return results
 
 
-def check_agreement(file: str, precision: str, figures: Mapping[str, float]) -> None:
-    """GateFailed if a file's worst cosine is below what its precision allows."""
-    allowed = TOLERANCES[precision].cosine
+def check_agreement(
+    file: str, precision: str, figures: Mapping[str, float], tolerances: Sequence[str] = ()
+) -> None:
+    """GateFailed if a file's worst cosine is below what is allowed."""
+    allowed = tolerance_of(precision, tolerances).cosine
     if not figures["worst_cosine"] >= allowed:  # false for NaN, too
         raise GateFailed(
             f"{file} does not agree with PyTorch: worst cosine {figures['worst_cosine']:.7f} "
             f"(at least {allowed} wanted), largest difference "
-            f"{figures['max_abs_difference']:.1e}. No bundle was written."
+            f"{figures['max_abs_difference']:.1e}. No bundle was written; --tolerance "
+            f"{precision}.cosine=... allows more."
         )

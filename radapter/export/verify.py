@@ -69,6 +69,8 @@ def compare(
     cosines = (output.astype(np.float64) * expected).sum(1) / (
         norms * np.linalg.norm(expected.astype(np.float64), axis=1)
     )
+    if not np.isfinite(cosines).all():  # min() would pass over it
+        raise ValueError(f"{where}: what PyTorch gave is not finite")
     result["worst_cosine"] = min(result["worst_cosine"], float(cosines.min()))
     difference = float(np.abs(output - expected).max())
     result["max_abs_difference"] = max(result["max_abs_difference"], difference)

@@ -11,8 +11,9 @@ def to_half(model: nn.Module) -> nn.Module:
     """A model in fp16, in place, with LayerNorm in fp32 as open_clip's own half precision has it.
 
     Who uses it takes and gives fp32, and normalizes in fp32: in fp16 norms are off by 3e-4 and the
-    guard against a division by zero underflows. Softmax stays in fp16: in fp32 the worst cosine is
-    no better (`benchmarks/precision.py`).
+    guard against a division by zero underflows. Softmax stays in fp16: casts around it change
+    no worst cosine on onnxruntime's CPU provider, which computes it in fp32 anyway
+    (`benchmarks/precision.py`); on a GPU it was not measured.
     """
     model.half()
     for module in model.modules():

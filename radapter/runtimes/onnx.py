@@ -111,7 +111,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self.precision = precision or manifest["precisions"][0]
-        if self.precision not in manifest["precisions"]:
+        if bundle.in_precision(bundle.VISION, self.precision) not in manifest["files"]:
             raise UsageError(
                 f"Bundle {folder} has no {self.precision}, only "
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
@@ -229,7 +229,7 @@ def served(session: Any, provider: str, name: str) -> dict[str, int]:
     for part in session.get_provider_graph_assignment_info():
         for node in part.get_nodes():
             counts[part.ep_name] += 1
-            if part.ep_name == CPU != provider and node.op_type in COMPUTE:
+            if part.ep_name != provider and node.op_type in COMPUTE:
                 fallen[node.op_type] += 1
     if fallen or not counts[provider]:
         which = ", ".join(f"{n} {op}" for op, n in sorted(fallen.items())) or "all of it"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from radapter import bundle
-from radapter.errors import MissingDependency, UsageError, nearest
+from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
 from radapter.runtimes import Runtime, cuda, flavours
+from radapter.runtimes.engines import check_engine, choose_engines
 from radapter.runtimes.onnx import NAMES, OnnxRuntime
 from radapter.runtimes.tensorrt import TensorRTRuntime
 
@@ -55,10 +56,14 @@ def runnable(folder: Path | str) -> tuple[list[str], dict[str, str]]:
     if not manifest.get("engines"):
         return ["onnx"], {}
     try:
-        cuda.gpus()
-        for name in sorted({entry["flavour"] for entry in manifest["engines"]}):
-            flavours.choose(name)
-    except MissingDependency as error:
+        gpu = cuda.gpu(0)
+        for precision in precisions_of(folder, "tensorrt"):
+            chosen = choose_engines(Path(folder), manifest, None, precision)
+            for entry in chosen.values():
+                flavour = flavours.FLAVOURS[entry["flavour"]]
+                flavours.choose(flavour.name)
+                check_engine(entry, manifest, flavours.load(flavour), gpu)
+    except (MissingDependency, BrokenInput) as error:
         return ["onnx"], {"tensorrt": str(error)}
     return ["onnx", "tensorrt"], {}
 

@@ -27,7 +27,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     if training:
         model.eval()
     try:
-        with torch.no_grad():
+        # TF32 in convolutions, the default on CUDA, would be the reference's own rounding.
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
             yield
     finally:
         for module in training:

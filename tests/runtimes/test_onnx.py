@@ -158,8 +158,10 @@ class Session:
 def test_work_that_falls_to_the_cpu_is_refused():
     shapes = (CPU, ["Shape", "Gather", "Concat"])
     assert served(Session((CUDA, ["MatMul", "Add"]), shapes), CUDA, "a.onnx") == {CUDA: 2, CPU: 3}
-    fused = Session((TENSORRT, ["MatMul", "Softmax"]), (CUDA, ["Gelu"]), shapes)
+    fused = Session((TENSORRT, ["MatMul", "Softmax"]), (CUDA, ["Add"]), shapes)
     assert served(fused, TENSORRT, "a.onnx") == {TENSORRT: 2, CUDA: 1, CPU: 3}
+    with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
+        served(Session((TENSORRT, ["Reshape"]), (CUDA, ["MatMul"] * 2), shapes), TENSORRT, "a.onnx")
     with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
         served(Session((CUDA, ["Add"]), (CPU, ["MatMul", "Shape", "MatMul"])), CUDA, "a.onnx")
     with pytest.raises(MissingDependency, match="all of it"):
