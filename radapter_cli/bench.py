@@ -20,8 +20,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="torch, torch-cuda, onnx, onnx-cuda, onnx-tensorrt, tensorrt; may be given several times. PyTorch is the "
-            "reference, in fp32. Default: all that run here.",
+            help="torch, torch-cuda, onnx, onnx-cuda, onnx-tensorrt, tensorrt; may be given "
+            "several times. PyTorch is the reference, in fp32. Default: all that run here.",
         ),
     ] = None,
     precision: Annotated[

@@ -142,7 +142,7 @@ def test_a_model_by_both_protocols(cli, root, suite_file, tiny_folder, tmp_path)
     saved = json.loads(next((tmp_path / "eval").glob("mine-coco-clip-*.json")).read_text())
     (model,) = saved["models"].values()
     assert model["datasets"]["coco"]["protocol"]["captions"] == "clip-benchmark"
-    assert "identical texts are captions of their own" in saved["protocol"]["retrieval"]
+    assert "texts of the same tokens are captions of their own" in saved["protocol"]["retrieval"]
     outcome = cli(*arguments, "--protocol", "coco=five")
     assert (outcome.code, "coco has no protocol 'five'" in outcome.err) == (2, True)
 

@@ -165,7 +165,7 @@ def test_work_that_falls_to_the_cpu_is_refused():
     with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
         served(Session((CUDA, ["Add"]), (CPU, ["MatMul", "Shape", "MatMul"])), CUDA, "a.onnx")
     with pytest.raises(MissingDependency, match="all of it"):
-        served(Session((CUDA, ["MatMul"]), shapes), TENSORRT, "a.onnx")
+        served(Session((CUDA, ["Add"]), shapes), TENSORRT, "a.onnx")
     assert served(object(), CUDA, "a.onnx") == {}
 
 

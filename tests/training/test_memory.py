@@ -33,7 +33,7 @@ def test_what_the_process_takes():
     assert kind == "process"
     # 400 MB more, less what loading torch took for a moment before.
     assert 250 * MB < after - before < 430 * MB
-    assert later >= after  # a peak does not go down
+    assert later > after - MB  # a peak does not go down, but for the kernel's batched counting
 
 
 @pytest.mark.gpu
