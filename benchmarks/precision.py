@@ -95,7 +95,9 @@ def main(
         reference = evaluation.evaluate(chosen, PyTorchRuntime(loaded), loaded, opened=opened)
         print(f"\n| {suite}, mean over styles, % | " + " | ".join(METRICS) + " | worst cosine |")
         print("|" + "---|" * (len(METRICS) + 2))
-        for label, runtime, deployed in scoring.engines(folder, ["onnx"], loaded):
+        engines = scoring.engines(folder, ["onnx"], loaded)
+        engines += scoring.engines(folder, ["onnx"], loaded, precisions=[bundle.QDQ])
+        for label, runtime, deployed in engines:
             engine = evaluation.evaluate(chosen, runtime, deployed, opened=opened)
             verdict = evaluation.compare(reference, engine)
             cells = []

@@ -297,7 +297,9 @@ def _quantize(folder: Path, inputs: Inputs, forms: Sequence[str]) -> None:
             (folder / "tensorrt").mkdir(exist_ok=True)
             vision = kind == bundle.VISION
             samples = inputs.training_pixels() if vision else inputs.training_tokens()
-            batches = [batch.numpy() for batch in samples.split(CALIBRATION_BATCH)]
+            # Batches of one size, which the calibrator wants.
+            whole = len(samples) // CALIBRATION_BATCH * CALIBRATION_BATCH or len(samples)
+            batches = [batch.numpy() for batch in samples[:whole].split(CALIBRATION_BATCH)]
             target = folder / bundle.in_precision(kind, bundle.QDQ)
             quantization.static(source, target, batches, external)
 
