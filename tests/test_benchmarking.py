@@ -22,6 +22,8 @@ from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageErr
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
+pytestmark = pytest.mark.slow  # they export
+
 __all__ = ["bundle_copy", "exported", "tiny"]  # fixtures
 QUICK = {"rounds": 2, "seconds": 0.0}
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -16,6 +16,8 @@ from radapter import bundle
 from radapter.errors import BrokenInput
 from radapter.run import file_hash
 
+pytestmark = pytest.mark.slow  # they export
+
 
 @pytest.fixture
 def refused(cli, bundle_copy, shapes, monkeypatch):  # noqa: F811

@@ -9,6 +9,8 @@ from radapter import merging
 from radapter.export import export_bundle
 from radapter.run import Run
 
+pytestmark = pytest.mark.slow  # they export
+
 QUICK = ["--rounds", "1", "--seconds", "0", "--batch", "1,2"]
 
 

@@ -12,6 +12,8 @@ from radapter import recipe as recipes
 from radapter.export.facts import data_licence, hub_name
 from radapter.run import Run
 
+pytestmark = pytest.mark.slow  # they export
+
 
 @pytest.fixture
 def suite(shapes, tmp_path):

@@ -16,6 +16,8 @@ from radapter.errors import GateFailed, UsageError
 from radapter.export import checkpoints, export_bundle, plan
 from radapter.models import huggingface
 
+pytestmark = pytest.mark.slow  # they export
+
 
 @pytest.fixture(scope="module")
 def quick():

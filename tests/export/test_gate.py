@@ -17,6 +17,8 @@ from radapter.evaluation.parity import TOLERANCES, tolerance_of
 from radapter.export import export_bundle, gate, parity_gate
 from radapter.recipe import parse
 
+pytestmark = pytest.mark.slow  # they export
+
 
 def recipe_on(root, more=""):
     return parse(

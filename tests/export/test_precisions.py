@@ -22,6 +22,8 @@ from radapter.recipe import parse
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
+pytestmark = pytest.mark.slow  # they export
+
 HEAD = {"names": ["cat", "dog"], "prompts": [["a cat"], ["a dog", "two dogs"]]}
 
 

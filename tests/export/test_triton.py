@@ -16,6 +16,8 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.export import export_bundle, triton, write_repository
 from radapter.run import file_hash
 
+pytestmark = pytest.mark.slow  # they export
+
 # From model_config.proto of triton-inference-server/common.
 ENUMS = {
     "DataType": {"TYPE_INVALID": 0, "TYPE_UINT8": 2, "TYPE_INT32": 8, "TYPE_INT64": 9,
