@@ -168,6 +168,7 @@ def export(
         radapter export --classifier names.txt --input uint8
 
         radapter export --checkpoint transformers --triton model_repository
+
         radapter export --trt --trt-gpu 8.6 --trt-gpu 8.9
     """
     from radapter import run as runs
