@@ -15,7 +15,8 @@ from radapter import models
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
-from radapter.training import Interrupted, loop, objective, plan, resume, train
+from radapter.training import Interrupted, files, objective, plan, preparing, resume, train
+from radapter.training.step import training_mode
 
 METHODS = {
     "full rank, dropping": [],
@@ -443,7 +444,7 @@ def test_a_full_disk_at_the_end_leaves_a_run_to_resume(recipe, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "to_safetensors", full)
+        patch.setattr(files, "to_safetensors", full)
         with pytest.raises(OSError, match="No space"):
             train(settings, tmp_path / "full")
     run = runs.find(root=tmp_path / "full")
@@ -467,8 +468,8 @@ def test_batchnorm_statistics_stay_those_of_the_base(shapes, tmp_path, method):
     assert stored
     assert not [name for name in stored if "running" in name or "num_batches" in name]
     # What was trained is what is stored: the first step's features were the base's own.
-    attached = loop._prepare(recipes.parse(text))
-    loop._training_mode(attached.base.model)
+    attached = preparing.prepare(recipes.parse(text))
+    training_mode(attached.base.model)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         attached.base.model.encode_image(images)

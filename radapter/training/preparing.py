@@ -1,0 +1,140 @@
+"""What training needs, opened and checked before anything is written."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from radapter.data import open_data
+from radapter.data.pairs import Order, Pairs, training_transform
+from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.methods import METHODS, Attached
+from radapter.models import LoadedModel, load, takes_short_texts
+from radapter.recipe import Recipe
+from radapter.training import objective
+from radapter.training.optimisation import adamw
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training will do, known before it starts."""
+
+    pictures: int
+    pairs: int
+    batch_size: int
+    steps: int
+    trainable: int
+    """Parameters that are trained"""
+    parameters: int
+    """Parameters of the model"""
+    state_bytes: int
+    """Memory for weights, gradients, averages and the optimizer's two moments, fp32"""
+    device: str
+
+
+@dataclass
+class Parts:
+    recipe: Recipe
+    base: LoadedModel
+    base_hash: str
+    parameters: int
+    """Of the base model"""
+    attached: Attached
+    trained: list[torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    pairs: Pairs
+    retained: objective.Retention | None
+    device: torch.device
+
+    def order(self, start_step: int = 0) -> Order:
+        o = self.recipe.optimisation
+        return Order(len(self.pairs), o.batch_size, o.epochs, self.recipe.seed, start_step)
+
+    def plan(self) -> Plan:
+        order = self.order()
+        trainable = sum(p.numel() for p in self.trained)
+        frozen = sum(p.numel() for p in self.base.model.parameters() if not p.requires_grad)
+        return Plan(
+            pictures=len(self.pairs.dataset),
+            pairs=len(self.pairs),
+            batch_size=order.batch_size,
+            steps=order.steps,
+            trainable=trainable,
+            parameters=self.parameters,
+            state_bytes=4 * (frozen + 5 * trainable),
+            device=str(self.device),
+        )
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Check data and model as `train` would and say what training would do; nothing is written."""
+    return prepare(recipe).plan()
+
+
+def prepare(recipe: Recipe) -> Parts:
+    """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
+    device = _device(recipe.device)
+    dataset = open_data(recipe.data)
+    base = load(recipe.model, seed=recipe.seed)
+    base_hash = base.weights_hash
+    parameters = sum(p.numel() for p in base.model.parameters())
+    base.model.to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        settings = recipe.method.model_dump(exclude={"name"})
+        attached = METHODS[recipe.method.name].attach(base.model, **settings)
+    _check_text_length(recipe.data.text_length, base)
+    transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
+    mix = recipe.objective.mix_captions
+    if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
+        raise UsageError(
+            "objective.mix_captions puts captions among class prompts: it needs `task: "
+            "classification` and pictures that have captions."
+        )
+    pairs = Pairs(dataset, recipe.data, transform, recipe.seed, mix)
+    if len(pairs) < 2:
+        raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
+    trained = list(attached.parameters())
+    optimizer = adamw(trained, recipe.optimisation)
+    retained = None
+    if recipe.objective.retain is not None:
+        retained = objective.Retention(
+            recipe.objective.retain,
+            objective.retained_captions(recipe.objective.retain, dataset),
+            functools.partial(base.tokenizer, context_length=recipe.data.text_length),
+            objective.zero_shot_model(attached, base.model),
+        )
+    return Parts(
+        recipe,
+        base,
+        base_hash,
+        parameters,
+        attached,
+        trained,
+        optimizer,
+        pairs,
+        retained,
+        device,
+    )
+
+
+def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
+    if wanted is None:
+        return
+    if not takes_short_texts(base.model):
+        raise UsageError(f"data.text_length: the text tower of {base.name} takes full length only.")
+    if wanted > base.tokenizer.context_length:
+        raise UsageError(
+            f"data.text_length is {wanted}, and the context length of {base.name} is "
+            f"{base.tokenizer.context_length}."
+        )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
