@@ -1,6 +1,6 @@
 """Check a bundle, or a port of it, by its golden files: without torch or radapter.
 
-Usage: python check_bundle.py BUNDLE
+Usage: python check_bundle.py BUNDLE [fp16|int8]
 Exit code 1 if something does not come out. Put your own tokenizer, preprocessing or engine in the
 place of one of the three functions to find out whether it is right.
 """
@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from classify import preprocess
+from classify import open_model, preprocess
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -26,12 +25,12 @@ def pixel_values(bundle: Path, pictures: list[str]) -> np.ndarray:
     return np.concatenate([preprocess(Image.open(bundle / name), config) for name in pictures])
 
 
-def features(bundle: Path, model: str, inputs: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(bundle / "onnx" / model)
+def features(bundle: Path, model: str, precision: str, inputs: np.ndarray) -> np.ndarray:
+    session = open_model(bundle, model, precision)
     return session.run(None, {session.get_inputs()[0].name: inputs})[0]
 
 
-def main(bundle: Path) -> bool:
+def main(bundle: Path, precision: str = "fp32") -> bool:
     golden = json.loads((bundle / "golden" / "golden.json").read_text("utf-8"))
     limits, rows = golden["tolerance"], golden["texts"]["equal"]
     expected = {
@@ -41,20 +40,28 @@ def main(bundle: Path) -> bool:
     got = token_ids(bundle, [row["text"] for row in rows])
     wrong = [row["text"] for row, ids in zip(rows, got, strict=True) if ids != row["ids"]]
     print(f"token ids: {len(rows) - len(wrong)} of {len(rows)} texts", wrong or "OK")
+    found = pixel_values(bundle, golden["pictures"])
+    difference = float(np.abs(found - expected["pixel_values"]).max())
+    passed = difference <= limits["pixel_values"]
+    well = passed and not wrong
+    print(f"pixel_values: largest difference {difference:.1e}", "OK" if passed else "WRONG")
     length = max(len(row["ids"]) for row in rows)
     ids = np.array([row["ids"] + [0] * (length - len(row["ids"])) for row in rows], dtype=np.int64)
-    well = not wrong
-    for name, values, limit in (
-        ("pixel_values", pixel_values(bundle, golden["pictures"]), limits["pixel_values"]),
-        ("image_embeds", features(bundle, "vision_model.onnx", expected["pixel_values"]), None),
-        ("text_embeds", features(bundle, "text_model.onnx", ids), None),
+    for name, model, inputs in (
+        ("image_embeds", "vision_model", expected["pixel_values"]),
+        ("text_embeds", "text_model", ids),
     ):
-        difference = float(np.abs(values - expected[name]).max())
-        passed = difference <= (limit or limits["embeds, fp32"])
-        well &= passed
-        print(f"{name}: largest difference {difference:.1e}", "OK" if passed else "WRONG")
+        found = features(bundle, model, precision, inputs)
+        if precision == "fp32":
+            figure = float(np.abs(found - expected[name]).max())
+            passed, said = figure <= limits["embeds, fp32"], f"largest difference {figure:.1e}"
+        else:
+            figure = float((found * expected[name]).sum(axis=1).min())  # both have unit norm
+            passed, said = figure >= limits[f"worst cosine, {precision}"], f"worst cosine {figure}"
+        well = well and passed
+        print(f"{name}: {said}", "OK" if passed else "WRONG")
     return well
 
 
 if __name__ == "__main__":
-    sys.exit(not main(Path(sys.argv[1])))
+    sys.exit(not main(Path(sys.argv[1]), *sys.argv[2:]))

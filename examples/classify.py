@@ -1,9 +1,10 @@
 """Classify a picture with a bundle: onnxruntime, numpy and Pillow do, without torch or radapter.
 
-Usage: python classify.py BUNDLE PICTURE [TEXT ...]
+Usage: python classify.py [--precision fp16|int8] BUNDLE PICTURE [TEXT ...]
 Without texts, the bundle's own classes; with texts, the package tokenizers is needed too.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from PIL import Image
+
+
+def open_model(bundle: Path, name: str, precision: str = "fp32") -> onnxruntime.InferenceSession:
+    """A tower, `vision_model` or `text_model`, on the CPU."""
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    # On fp16 files, that optimizer crashes the process (onnxruntime 1.26 to 1.32).
+    disabled = ["NchwcTransformer"] if precision == "fp16" else []
+    return onnxruntime.InferenceSession(
+        bundle / "onnx" / f"{name}{suffix}.onnx", disabled_optimizers=disabled
+    )
 
 
 def preprocess(picture: Image.Image, config: dict) -> np.ndarray:
@@ -33,21 +44,24 @@ def preprocess(picture: Image.Image, config: dict) -> np.ndarray:
     return pixels.transpose(2, 0, 1)[None]
 
 
-def text_features(bundle: Path, texts: tuple[str, ...]) -> np.ndarray:
+def text_features(bundle: Path, texts: list[str], precision: str) -> np.ndarray:
     """Texts -> unit-norm features [texts, dim]."""
     from tokenizers import Tokenizer
 
-    rows = Tokenizer.from_file(str(bundle / "tokenizer.json")).encode_batch(list(texts))
-    session = onnxruntime.InferenceSession(bundle / "onnx" / "text_model.onnx")
+    rows = Tokenizer.from_file(str(bundle / "tokenizer.json")).encode_batch(texts)
+    session = open_model(bundle, "text_model", precision)
     return session.run(None, {"input_ids": np.array([row.ids for row in rows])})[0]
 
 
-def main(bundle: Path, picture: Path, *texts: str) -> None:
+def main(bundle: Path, picture: Path, texts: list[str], precision: str) -> None:
     config = json.loads((bundle / "preprocessor_config.json").read_text())
     scale = json.loads((bundle / "config.json").read_text())["logit_scale"]
     names = texts or json.loads((bundle / "classes.json").read_text("utf-8"))["classes"]
-    features = text_features(bundle, texts) if texts else np.load(bundle / "class_features.npy")
-    session = onnxruntime.InferenceSession(bundle / "onnx" / "vision_model.onnx")
+    if texts:
+        features = text_features(bundle, texts, precision)
+    else:
+        features = np.load(bundle / "class_features.npy")
+    session = open_model(bundle, "vision_model", precision)
     pixel_values = preprocess(Image.open(picture), config)
     logits = scale * session.run(None, {"pixel_values": pixel_values})[0][0] @ features.T
     shares = np.exp(logits - logits.max())
@@ -56,4 +70,9 @@ def main(bundle: Path, picture: Path, *texts: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("texts", nargs="*")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
+    main(**vars(parser.parse_args()))

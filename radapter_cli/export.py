@@ -226,6 +226,11 @@ def export(
         )
         if trt:
             files |= tensorrt.plan(files, flavour)
+        missing = [] if no_verify else exporting.parity_gate(recipe, loaded, tolerance or [])[1]
+        if "int8" in precisions or from_bytes or head is not None:
+            exporting.training_sample(recipe, 1)
+        for line in missing:
+            console.note(line)
         if as_json:
             console.print_json({"bundle": str(folder), "files": files})
         else:
@@ -263,7 +268,11 @@ def export(
         gate, notes = None, list[str]()
         if not no_verify and (written or trt):
             with console.status("reading the suites"):
-                gate, notes = exporting.parity_gate(recipe, loaded, tolerance or [])
+                if head is not None:
+                    head = {**head, "features": exporting.class_features(loaded, head)}
+                gate, notes = exporting.parity_gate(
+                    recipe, loaded, tolerance or [], head["features"] if head else None
+                )
         for line in notes:
             console.note(line)
         sampled = "int8" in precisions or from_bytes or head is not None
@@ -335,7 +344,7 @@ def show_parity(compared: list[dict[str, Any]]) -> None:
 
     for found in compared:
         console.result(f"\n{found['suite']}, a sample of {found['pictures']:,} pictures")
-        for part in parity_tables(found["verdicts"]):
+        for part in parity_tables(found["verdicts"], found.get("files", [])):
             console.out.print(part)
 
 

@@ -3,13 +3,14 @@ TensorRT engines built from them (`radapter.export.tensorrt`, `radapter.export.e
 
 from radapter.export.facts import golden_pictures, refresh, run_facts
 from radapter.export.gate import parity_gate
-from radapter.export.onnx import check, classes_hash, export_bundle, plan
+from radapter.export.onnx import check, class_features, classes_hash, export_bundle, plan
 from radapter.export.sample import Sample, training_sample
 from radapter.export.triton import places, write_repository
 
 __all__ = [
     "Sample",
     "check",
+    "class_features",
     "classes_hash",
     "export_bundle",
     "golden_pictures",

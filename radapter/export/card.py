@@ -139,6 +139,11 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
             f"{len(facts['classifier'])}] of the classes in `{bundle.MANIFEST}`, under "
             "`classifier`.\n\n"
         )
+    if "fp16" in facts["precisions"]:
+        text += (
+            'Open files in fp16 on a CPU with `disabled_optimizers=["NchwcTransformer"]`: without, '
+            "onnxruntime 1.26 to 1.32 crashes.\n\n"
+        )
     if classes:
         text += (
             f"`{bundle.CLASSES}` names {len(classes[0])} classes, `{bundle.CLASS_FEATURES}` holds "
@@ -258,6 +263,18 @@ def _parity(facts: Mapping[str, Any]) -> str:
             f"Compared with PyTorch in fp32 on {compared['pictures']:,} pictures of "
             f"`{compared['suite']}`:\n\n{_table(head, rows)}\n"
         )
+        files = [
+            (
+                f"`{row['file']}`",
+                f"{row['cosine']:.7f}",
+                f"{100 * row['agreement']:.2f}" if "agreement" in row else "",
+                f"{row['difference']:.4f}" if "difference" in row else "",
+            )
+            for row in compared["files"]
+        ]
+        if files:
+            head = "file", "worst cosine", "top-1 agreement, %", "probability, off by at most"
+            text += _table(head, files) + "\n"
     return text or "Not compared with PyTorch on any data.\n\n"
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from radapter import bundle
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation import Suite, evaluate, held_out_suite, load_suite
 from radapter.evaluation.suite import SuiteDataset, Task
+from radapter.export.picture_files import compare_files, suite_pictures
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
 from radapter.runtimes.opening import runnable
@@ -26,12 +28,21 @@ Gate = Callable[[Path], list[dict[str, Any]]]
 
 
 def parity_gate(
-    recipe: Recipe, merged: LoadedModel, tolerances: Sequence[str] = ()
+    recipe: Recipe,
+    merged: LoadedModel,
+    tolerances: Sequence[str] = (),
+    class_features: Tensor | None = None,
 ) -> tuple[Gate, list[str]]:
     """A gate on the recipe's suites, `export.verify` pictures of each data set.
 
     Suites whose data is not there are left out; if none is left, the gate is on held-out data of
     the training distribution, or else on training data: parity chooses nothing, any data will do.
+
+    Args:
+        recipe: of the run.
+        merged: the model that is exported.
+        tolerances: changes, see `evaluation.parity.tolerance_of`.
+        class_features: of the classes that a classifier file tells apart, [classes, dim].
 
     Returns:
         The gate, and a line for each suite that was left out.
@@ -40,16 +51,18 @@ def parity_gate(
         BrokenInput: there is no data at all.
     """
     samples, notes = _samples(recipe)
-    return functools.partial(run_gate, merged, samples, tolerances), notes
+    return functools.partial(run_gate, merged, samples, tolerances, class_features), notes
 
 
 def run_gate(
     merged: LoadedModel,
     samples: Sequence[tuple[Suite, Opened]],
     tolerances: Sequence[str],
+    class_features: Tensor | None,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """PyTorch in fp32, in fp16 where the bundle has that, and every engine that runs here.
+    """PyTorch in fp32, in fp16 where the bundle has that, every engine that runs here, and files
+    from bytes and classifiers.
 
     Raises:
         GateFailed: one of them is out of tolerance; the details have everything that was compared.
@@ -70,11 +83,14 @@ def run_gate(
         }
         pictures = sum(facts["pictures"] for facts in done["torch fp32"].sets.values())
         rows = verdicts(done, "torch fp32", tolerances)
-        compared.append({"suite": suite.name, "pictures": pictures, "verdicts": rows})
+        files = compare_files(folder, merged, suite_pictures(opened), class_features, tolerances)
+        compared.append(
+            {"suite": suite.name, "pictures": pictures, "verdicts": rows, "files": files}
+        )
     failures = [
-        f"{row['label']} on {found['suite']}: {'; '.join(row['failures'])}"
+        f"{row.get('label') or row['file']} on {found['suite']}: {'; '.join(row['failures'])}"
         for found in compared
-        for row in found["verdicts"]
+        for row in (*found["verdicts"], *found["files"])
         if not row["passed"]
     ]
     if failures:

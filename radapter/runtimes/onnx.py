@@ -157,6 +157,21 @@ class OnnxRuntime:
         return torch.from_numpy(self._text.run(["text_embeds"], inputs)[0])
 
 
+def open_file(folder: Path, file: str) -> Any:
+    """An onnxruntime session on the CPU for any ONNX file of a bundle that is verified.
+
+    Raises:
+        BrokenInput: the file cannot be loaded, or names weights outside of the bundle.
+        MissingDependency: onnxruntime is not there.
+    """
+    ort = import_onnxruntime()
+    bundle.external_data(folder, bundle.read_manifest(folder), file)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    return _session(ort, folder / file, options, [CPU])
+
+
 def _providers(provider: str, manifest: Mapping[str, Any], path: str) -> list[Any]:
     """What a session is opened with: the provider with its options, the best first."""
     if provider != TENSORRT:

@@ -233,6 +233,17 @@ def test_dry_runs_touch_nothing(cli, recipe_file, merged, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_export_says_that_there_is_no_data_to_compare_on(cli, merged):
+    text = (merged.path / "recipe.yaml").read_text()
+    (root,) = (line for line in text.splitlines() if line.strip().startswith("root:"))
+    (merged.path / "recipe.yaml").write_text(text.replace(root, "  root: moved-away"))
+    outcome = cli("export", "--dry-run")
+    assert outcome.code == 4
+    assert "moved-away" in outcome.err
+    assert "--no-verify" in outcome.err
+    assert cli("export", "--dry-run", "--no-verify").code == 0
+
+
 def test_resume_of_a_finished_run_is_a_no_op(cli, trained):
     before = trained.adapter.stat().st_mtime_ns
     outcome = cli("train", "--resume")

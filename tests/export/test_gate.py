@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import json
+import shutil
 
 import numpy as np
 import onnx
@@ -14,8 +16,9 @@ from tiny_bundle import FACTS, make
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
-from radapter.export import export_bundle, gate, parity_gate
+from radapter.export import class_features, export_bundle, gate, parity_gate
 from radapter.recipe import parse
+from radapter.run import file_hash
 
 pytestmark = pytest.mark.slow  # they export
 
@@ -150,23 +153,23 @@ def test_an_end_token_that_is_off_by_one_is_caught(loaded, check, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def save_into(folder, file, model):
+    """Put another model into a bundle that stays whole."""
+    onnx.save(model, folder / file)
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["files"][file] = file_hash(folder / file)
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+
+
 def test_noise_in_one_weight_of_the_file_is_caught(good, check, tmp_path):
     """After the export: `eval` runs the same comparison."""
-    import json
-    import shutil
-
-    from radapter.run import file_hash
-
     folder = shutil.copytree(good, tmp_path / "bundle")
     model = onnx.load(folder / bundle.VISION)
     largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     array = numpy_helper.to_array(largest)
     noise = np.random.default_rng(0).normal(size=array.shape) * 0.02 * array.std()
     largest.CopyFrom(numpy_helper.from_array((array + noise).astype(array.dtype), largest.name))
-    onnx.save(model, folder / bundle.VISION)
-    manifest = json.loads((folder / bundle.MANIFEST).read_text())
-    manifest["files"][bundle.VISION] = file_hash(folder / bundle.VISION)
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    save_into(folder, bundle.VISION, model)
     with pytest.raises(GateFailed, match="onnx on held-out: worst cosine"):
         check(folder)
     loose = functools.partial(
@@ -174,8 +177,84 @@ def test_noise_in_one_weight_of_the_file_is_caught(good, check, tmp_path):
         check.args[0],
         check.args[1],
         ["fp32.cosine=0.5", "fp32.agreement=0", "fp32.metric=1"],
+        None,
     )
     assert all(verdict["passed"] for found in loose(folder) for verdict in found["verdicts"])
+
+
+# ---------------------------------------------------------------- bytes in, probabilities out
+
+
+HEAD = {"names": ["circle", "square", "ring"], "prompts": [["a circle"], ["a square"], ["a ring"]]}
+
+
+@pytest.fixture(scope="module")
+def further(shapes, loaded):
+    """What the further files have to pass, and how to write them."""
+    features = class_features(loaded, HEAD)
+    found, _ = parity_gate(recipe_on(shapes), loaded, (), features)
+
+    def write(folder, gate=None):
+        options = {"classifier": HEAD, "from_bytes": True, "gate": gate}
+        return export_bundle(loaded, folder, facts=FACTS, **options)
+
+    return found, write
+
+
+def test_files_from_bytes_and_classifiers_are_compared(further, tmp_path):
+    check, write = further
+    (compared,) = write(tmp_path / "bundle", check)["parity"]
+    tower, classifier = compared["files"]
+    assert (tower["file"], classifier["file"]) == (bundle.FROM_BYTES, bundle.CLASSIFIER)
+    assert tower["passed"]
+    assert classifier["passed"]
+    assert 0.99999 < tower["cosine"] <= 1
+    assert classifier["agreement"] == 1.0
+    assert classifier["difference"] < 0.05
+    card = (tmp_path / "bundle" / bundle.CARD).read_text()
+    assert f"| `{bundle.CLASSIFIER}` |" in card
+
+
+def nearest(model):
+    """Another interpolation in the graph."""
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            for attribute in node.attribute:
+                if attribute.name == "mode":
+                    attribute.s = b"linear"
+
+
+def blue_first(model):
+    node = onnx.helper.make_node("Gather", ["pixels", "order"], ["swapped"], axis=3)
+    for other in model.graph.node:
+        other.input[:] = ["swapped" if name == "pixels" else name for name in other.input]
+    model.graph.node.insert(0, node)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "order"))
+
+
+def classes_in_another_order(model):
+    (weights,) = (t for t in model.graph.initializer if t.name.endswith("class_weights"))
+    array = numpy_helper.to_array(weights)[:, ::-1]
+    weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), weights.name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mutate", "said"),
+    [
+        (bundle.FROM_BYTES, nearest, "worst cosine"),
+        (bundle.FROM_BYTES, blue_first, "worst cosine"),
+        (bundle.CLASSIFIER, blue_first, "worst cosine"),
+        (bundle.CLASSIFIER, classes_in_another_order, ".*top-1 agreement"),
+    ],
+)
+def test_a_further_file_that_is_wrong_is_caught(further, tmp_path, kind, mutate, said):
+    check, write = further
+    write(tmp_path / "bundle")
+    model = onnx.load(tmp_path / "bundle" / kind)
+    mutate(model)
+    save_into(tmp_path / "bundle", kind, model)
+    with pytest.raises(GateFailed, match=f"{kind} on held-out: {said}"):
+        check(tmp_path / "bundle")
 
 
 # ---------------------------------------------------------------- on what, and how strictly

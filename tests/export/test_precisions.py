@@ -1,6 +1,8 @@
 """Further precisions and files of a bundle: each is the model, to its precision."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +179,16 @@ def test_bytes_in_probabilities_out(everything, loaded, precision):
         expected = (reference.logit_scale * features @ head.T).softmax(dim=1)
         np.testing.assert_allclose(got, expected, atol=5 * tolerance)
         np.testing.assert_allclose(got.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_example_checks_the_golden_files_of_a_precision(everything, precision):
+    example = Path(__file__).parents[2] / "examples" / "check_bundle.py"
+    command = [sys.executable, str(example), str(everything), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("worst cosine 0.99") == 2
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

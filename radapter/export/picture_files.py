@@ -1,0 +1,126 @@
+"""The further files of an export, those that take bytes or give probabilities, on real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from radapter import bundle
+from radapter.data import Dataset
+from radapter.evaluation.parity import tolerance_of
+from radapter.inference.opening import from_bundle_preprocessing
+from radapter.models import LoadedModel
+from radapter.runtimes.onnx import open_file
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+BATCH = 32
+
+
+def compare_files(
+    folder: Path,
+    merged: LoadedModel,
+    pictures: Sequence[tuple[str, Dataset]],
+    class_features: Tensor | None,
+    tolerances: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Every file from bytes, and every classifier, of a bundle against PyTorch in fp32.
+
+    Args:
+        folder: the bundle.
+        merged: the model that it was made from.
+        pictures: data sets, by name.
+        class_features: what the classifier tells apart, [classes, dim], unit norm; None: the
+            classifier is left out.
+        tolerances: changes, see `evaluation.parity.tolerance_of`.
+
+    Returns:
+        For each file: `file`, `precision`, `cosine` (the worst one, of features or of
+        probabilities), `worst` (its picture, by name), `failures`, `passed`; of a classifier also
+        `difference`, the largest of a probability, and `agreement`, the share of pictures with the
+        same likeliest class.
+    """
+    kinds = [bundle.FROM_BYTES, *([bundle.CLASSIFIER] if class_features is not None else [])]
+    files = [
+        (kind, bundle.in_precision(kind, facts["precision"]), facts["precision"])
+        for kind in kinds
+        for name, facts in bundle.read_manifest(folder)["models"].items()
+        if name == bundle.in_precision(kind, facts["precision"])
+    ]
+    if not files:
+        return []
+    runtime = PyTorchRuntime(merged)
+    names, expected = [], []
+    for batch in _batches(pictures):
+        names += [name for name, _ in batch]
+        pixels = torch.stack([merged.preprocess(picture) for _, picture in batch])
+        expected.append(runtime.encode_image(pixels))
+    features = torch.cat(expected)
+    rows = []
+    for kind, file, precision in files:
+        got = torch.cat(list(_outputs(folder, file, merged, pictures)))
+        tolerance = tolerance_of(precision, tolerances)
+        row: dict[str, Any] = {"file": file, "precision": precision}
+        wanted = features
+        if kind == bundle.CLASSIFIER:
+            assert class_features is not None
+            wanted = (runtime.logit_scale * features @ class_features.T).softmax(dim=1)
+        cosines = torch.cosine_similarity(wanted.double(), got.double(), dim=1)
+        worst = int(cosines.nan_to_num(nan=-2.0).argmin())
+        row["cosine"], row["worst"] = float(cosines[worst]), names[worst]
+        failures = []
+        if not row["cosine"] >= tolerance.cosine:
+            failures.append(
+                f"worst cosine {row['cosine']:.6f} ({row['worst']}), allowed {tolerance.cosine:.6f}"
+            )
+        if kind == bundle.CLASSIFIER:
+            assert class_features is not None
+            row["difference"] = float((wanted - got).abs().max())
+            row["agreement"] = _agreement(wanted, got, class_features)
+            if not row["agreement"] >= tolerance.agreement:
+                failures.append(
+                    f"top-1 agreement {row['agreement']:.2%}, allowed {tolerance.agreement:.2%}"
+                )
+        rows.append(row | {"failures": failures, "passed": not failures})
+    return rows
+
+
+def _agreement(wanted: Tensor, got: Tensor, class_features: Tensor) -> float:
+    """Classes with the same features are one class: which of them is first is chance."""
+    _, one_of = class_features.unique(dim=0, return_inverse=True)
+    return float((one_of[wanted.argmax(1)] == one_of[got.argmax(1)]).double().mean())
+
+
+def _batches(pictures: Sequence[tuple[str, Dataset]]) -> Iterator[list[tuple[str, Image]]]:
+    """Pictures with their names, as files hold them, in RGB."""
+    for name, dataset in pictures:
+        for start in range(0, len(dataset), BATCH):
+            places = range(start, min(start + BATCH, len(dataset)))
+            yield [(f"{name} {dataset.keys[i]}", dataset.read(i).convert("RGB")) for i in places]
+
+
+def _outputs(
+    folder: Path, file: str, merged: LoadedModel, pictures: Sequence[tuple[str, Dataset]]
+) -> Iterator[Tensor]:
+    """What a file gives for every picture, as it is deployed: bytes one picture at a time, since
+    each has its own size, or batches prepared as the bundle states it."""
+    session = open_file(folder, file)
+    (taken,) = session.get_inputs()
+    deployed = from_bundle_preprocessing(folder, merged)
+    for batch in _batches(pictures):
+        if taken.name == "pixels":
+            inputs = [np.asarray(picture)[None] for _, picture in batch]
+        else:
+            inputs = [torch.stack([deployed.preprocess(picture) for _, picture in batch]).numpy()]
+        for array in inputs:
+            yield torch.from_numpy(session.run(None, {taken.name: array})[0])
+
+
+def suite_pictures(opened: Mapping[str, Mapping[Any, Dataset]]) -> list[tuple[str, Dataset]]:
+    """The pictures of a suite's data sets, each once: all tasks of a set have the same."""
+    return [(name, next(iter(tasks.values()))) for name, tasks in opened.items() if tasks]
