@@ -126,7 +126,22 @@ class TableData(HeldOut):
     """How many rows without a picture or text are skipped (and named) before it is an error."""
 
 
-class ShardsData(HeldOut):
+class InShards(HeldOut):
+    shuffle_buffer: Annotated[int, Field(ge=1)] | None = None
+    """Shuffle the shards, and samples within a buffer of so many, so that each shard is read nearly
+    from start to end, as network disks like it. None: all samples are shuffled, read at random."""
+    streams: Annotated[int, Field(ge=1)] = 1
+    """With `shuffle_buffer`: how many places in the shards a batch is read from. With a multiple of
+    the number of devices, each reads shards of its own; the result does not depend on that."""
+
+    @model_validator(mode="after")
+    def _streams_are_of_a_buffer(self) -> InShards:
+        if self.streams > 1 and self.shuffle_buffer is None:
+            raise ValueError("streams goes with shuffle_buffer")
+        return self
+
+
+class ShardsData(InShards):
     """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`.
 
     Where a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
@@ -142,7 +157,7 @@ class ShardsData(HeldOut):
     """Names for the numbers in `.cls`; needed for classification."""
 
 
-class ClipBenchmarkData(HeldOut):
+class ClipBenchmarkData(InShards):
     """clip-benchmark's folders of shards: ROOT/SPLIT/{nshards.txt, 0.tar, 1.tar ...}, and beside
     the splits classnames.txt, or dataset_type.txt with the word `retrieval`."""
 

@@ -58,15 +58,15 @@ def _locate(
     node, current = tree, schema
     fields = list(schema.model_fields)
     for part in loc:
+        branch = _branch(current, path, part) if isinstance(part, str) else None
+        if branch is not None:  # first: a tag may be a key as well, such as `shards`
+            fields = list(branch.model_fields)
+            current = branch
+            continue
         found = isinstance(node, dict) and part in node
-        if not found and isinstance(part, str) and part not in fields:
-            branch = _branch(current, path, part)
-            if branch is not None:
-                fields = list(branch.model_fields)
-                current = branch
-                continue
-            if part != loc[-1] or not isinstance(node, dict):
-                continue  # an internal name of pydantic's, such as a union member
+        unknown = not found and isinstance(part, str) and part not in fields
+        if unknown and (part != loc[-1] or not isinstance(node, dict)):
+            continue  # an internal name of pydantic's, such as a union member
         path.append(part)
         if found or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
             node = node[part]

@@ -72,6 +72,8 @@ class Dataset:
     class in no group is never answered. Empty: every class, those of one name being one answer"""
     protocol: dict[str, str] = field(default_factory=dict)
     """Choices that a score depends on and that the field makes in several ways"""
+    shards: list[int] = field(default_factory=list)
+    """The number of the shard that each picture lies in; empty if they are files of their own"""
     stamp: Callable[[int], Stamp] | None = None
     """Of what the picture at an index is read from; None if that cannot be said"""
 
@@ -88,6 +90,7 @@ class Dataset:
             captions=[self.captions[i] for i in indices] if self.captions else [],
             groups=[self.groups[i] for i in indices],
             group_names=[self.group_names[i] for i in indices] if self.group_names else [],
+            shards=[self.shards[i] for i in indices] if self.shards else [],
             stamp=self.stamp and functools.partial(_read_chosen, self.stamp, list(indices)),
         )
 

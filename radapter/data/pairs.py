@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -89,6 +89,10 @@ class Pairs(TorchDataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.items)
 
+    def shards(self) -> list[int]:
+        """The shard of every pair, [pairs]; empty if the data is in none."""
+        return [self.dataset.shards[i] for i, _ in self.items] if self.dataset.shards else []
+
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, item = place
         index, text = self.items[item]
@@ -135,10 +139,21 @@ class Collate:
 
 
 class Order:
-    """Batches of (epoch, item), shuffled anew each epoch, the last short batch left out."""
+    """Batches of (epoch, item), shuffled anew each epoch, the last short batch left out.
 
-    def __init__(self, items: int, batch_size: int, epochs: int, seed: int, start_step: int = 0):
+    `shuffle` gives the items of an epoch; by default, all in random order."""
+
+    def __init__(
+        self,
+        items: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        start_step: int = 0,
+        shuffle: Callable[[torch.Generator], Tensor] | None = None,
+    ):
         self.items, self.seed, self.start = items, seed, start_step
+        self.shuffle = shuffle or (lambda generator: torch.randperm(items, generator=generator))
         self.batch_size = min(batch_size, items)
         self.steps_per_epoch = items // self.batch_size
         self.steps = epochs * self.steps_per_epoch
@@ -152,7 +167,7 @@ class Order:
             epoch, place = divmod(step, self.steps_per_epoch)
             if permutation[0] != epoch:
                 generator = torch.Generator().manual_seed(_mix(self.seed, epoch, -1))
-                permutation = (epoch, torch.randperm(self.items, generator=generator))
+                permutation = (epoch, self.shuffle(generator))
             chosen = permutation[1][place * self.batch_size : (place + 1) * self.batch_size]
             yield [(epoch, int(i)) for i in chosen]
 

@@ -149,11 +149,12 @@ def _open(
     keys: list[str] = []
     captions: list[list[str]] = []
     labels: list[int] = []
+    numbers: list[int] = []
     # Shards of one name may lie in several folders; where they do not, the name alone is enough.
     top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
     sizes: dict[Path, dict[str, Any]] = {}
     wrong: list[str] = []
-    for path in paths:
+    for number, path in enumerate(paths):
         shard = path.absolute().relative_to(top).as_posix()
         samples = index_shard(path)
         if path.parent not in sizes:
@@ -167,6 +168,7 @@ def _open(
                 raise BrokenInput(f"{path}: sample {key} has {len(found)} pictures, expected one.")
             pictures.append(members[found[0]])
             keys.append(f"{shard}/{key}")
+            numbers.append(number)
             if ".txt" in members:
                 lines = members[".txt"].read().decode("utf-8", "replace").splitlines()
                 captions.append([line.strip() for line in lines if line.strip()])
@@ -201,6 +203,7 @@ def _open(
         class_names=names,
         captions=captions,
         groups=list(range(len(keys))),
+        shards=numbers,
         stamp=functools.partial(_stamp, pictures),
     )
 

@@ -9,10 +9,12 @@ import torch
 
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, training_transform
+from radapter.data.shard_order import shard_order
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
+from radapter.recipe_data import InShards
 from radapter.training import objective
 from radapter.training.optimisation import adamw
 
@@ -50,7 +52,17 @@ class Parts:
 
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
-        return Order(len(self.pairs), o.batch_size, o.epochs, self.recipe.seed, start_step)
+        size = min(o.batch_size, len(self.pairs))
+        data, shuffle = self.recipe.data, None
+        if isinstance(data, InShards) and data.shuffle_buffer is not None:
+            shuffle = functools.partial(
+                shard_order,
+                self.pairs.shards(),
+                size,
+                buffer=data.shuffle_buffer,
+                streams=data.streams,
+            )
+        return Order(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
 
     def plan(self) -> Plan:
         order = self.order()
@@ -96,6 +108,12 @@ def prepare(recipe: Recipe) -> Parts:
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed, mix)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
+    size = min(recipe.optimisation.batch_size, len(pairs))
+    if isinstance(recipe.data, InShards) and size % recipe.data.streams:
+        raise UsageError(
+            f"A batch has {size} pairs, which has to be a multiple of data.streams, "
+            f"{recipe.data.streams}: change that or optimisation.batch_size."
+        )
     trained = list(attached.parameters())
     optimizer = adamw(trained, recipe.optimisation)
     retained = None

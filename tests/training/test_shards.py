@@ -1,0 +1,57 @@
+"""Training on shards that are read nearly from start to end."""
+
+import pytest
+import tiny
+import torch
+from trees import encoded, shard
+
+from radapter import recipe as recipes
+from radapter.errors import UsageError
+from radapter.training import Interrupted, plan, resume, train
+
+
+@pytest.fixture
+def recipe(tiny_folder, tmp_path):
+    """Four shards of eight pictures: four steps of eight pairs an epoch."""
+    for number in range(4):
+        samples = {}
+        for i in range(8 * number, 8 * number + 8):
+            samples |= {f"{i:02d}.png": encoded(i, "PNG"), f"{i:02d}.txt": f"number {i}".encode()}
+        shard(tmp_path / f"{number}.tar", samples)
+    text = tiny.text(tiny_folder, tmp_path)
+    source = f"source: shards\n  shards: {tmp_path}/{{0..3}}.tar\n  task: captions"
+    text = text.replace(f"source: folder\n  root: {tmp_path}", source)
+
+    def recipe(*overrides):
+        shuffled = ["data.shuffle_buffer=12", "data.streams=2", *overrides]
+        return recipes.parse(text, "tiny.yaml", shuffled)
+
+    return recipe
+
+
+def test_it_goes_on_in_the_middle_of_an_epoch_bit_for_bit(recipe, tmp_path):
+    """Also with workers, which change nothing."""
+    whole = train(recipe(), tmp_path / "whole")
+    calls = []
+    with pytest.raises(Interrupted) as caught:
+        train(
+            recipe("workers=1"), tmp_path / "cut", should_stop=lambda: calls.append(1) or calls[5:]
+        )
+    assert caught.value.step == 6  # of twelve
+    torch.manual_seed(99)
+    assert resume(caught.value.run).adapter.read_bytes() == whole.adapter.read_bytes()
+    others = train(recipe("data.streams=1"), tmp_path / "others")
+    assert others.adapter.read_bytes() != whole.adapter.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.streams=3"], "A batch has 8 pairs, which has to be a multiple of data.streams, 3"),
+        (["data.shuffle_buffer=null"], "streams goes with shuffle_buffer"),
+        (["data.shuffle_buffer=0"], "override data.shuffle_buffer: data.shuffle_buffer: input"),
+    ],
+)
+def test_what_does_not_fit_is_said(recipe, overrides, said):
+    with pytest.raises(UsageError, match=said):
+        plan(recipe(*overrides))
