@@ -23,7 +23,7 @@ import typer
 from radapter import models
 from radapter.methods import METHODS
 from radapter.recipe import Objective, Optimisation
-from radapter.training import objective
+from radapter.training import gradients
 from radapter.training.optimisation import adamw
 
 CASES = {
@@ -45,7 +45,7 @@ def one(model: str, method: str, texts: str, batch: int, steps: int) -> None:
     trained = list(attached.parameters())
     optimizer = adamw(trained, Optimisation())
     if texts == "full length":
-        objective.shorten = lambda model, tokens: tokens
+        gradients.shorten = lambda model, tokens: tokens
     size = loaded.config["preprocess_cfg"]["size"]
     height, width = (size, size) if isinstance(size, int) else size
     content = {
@@ -59,9 +59,8 @@ def one(model: str, method: str, texts: str, batch: int, steps: int) -> None:
     seconds = []
     for _ in range(steps + 1):  # the first one allocates
         start = time.perf_counter()
-        loss = objective.loss(loaded.model, content, Objective(), device=torch.device("cpu"))
         optimizer.zero_grad()
-        loss.backward()
+        gradients.gradients(loaded.model, content, Objective(), device=torch.device("cpu"))
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         attached.update_average()

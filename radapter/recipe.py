@@ -103,6 +103,10 @@ class Objective(Section):
 class Optimisation(Section):
     lr: Annotated[float, Field(gt=0.0)] = 5e-4
     batch_size: Annotated[int, Field(ge=2)] = 256
+    """Pairs that one step's loss compares, over all devices."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """Pictures, and texts, that a device encodes at a time: less memory, about a third more time,
+    the gradients of the whole batch (gradient caching, Gao et al. 2021). None: all at once."""
     epochs: Annotated[int, Field(ge=1)] = 10
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     final_lr: Annotated[float, Field(ge=0.0)] = 0.0
@@ -111,6 +115,15 @@ class Optimisation(Section):
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+
+    @model_validator(mode="after")
+    def _a_part_of_the_batch(self) -> Optimisation:
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}: it "
+                "is the part of a batch that is encoded at a time"
+            )
+        return self
 
 
 class Checkpoints(Section):
@@ -137,7 +150,9 @@ class Recipe(Section):
     objective: Objective = Objective()
     optimisation: Optimisation = Optimisation()
     checkpoints: Checkpoints = Checkpoints()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the towers compute in; the loss and the normalisation are in fp32 always. `fp16` scales
+    gradients, and leaves out a step in which they overflow."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""

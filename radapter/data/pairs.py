@@ -93,8 +93,9 @@ class Pairs(TorchDataset[dict[str, Any]]):
         """The shard of every pair, [pairs]; empty if the data is in none."""
         return [self.dataset.shards[i] for i, _ in self.items] if self.dataset.shards else []
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        epoch, item = place
+    def __getitem__(self, place: tuple[int, int] | tuple[int, int, bool]) -> dict[str, Any]:
+        """(epoch, item), and whether the picture is wanted beside its text and group."""
+        epoch, item, wanted = place if len(place) == 3 else (*place, True)
         index, text = self.items[item]
         own = False
         with torch.random.fork_rng(devices=[]):
@@ -105,36 +106,47 @@ class Pairs(TorchDataset[dict[str, Any]]):
                 if self.mix_captions and torch.rand(()) < self.mix_captions:
                     captions = self.dataset.captions[index]
                     text, own = captions[int(torch.randint(len(captions), ()))], True
+            group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
+            about = {"text": text, "group": group, "own": own}
+            if not wanted:
+                return about
             try:
-                image = self.transform(self.dataset.read(index))
+                return {"image": self.transform(self.dataset.read(index)), **about}
             except BrokenInput as error:
                 return {"broken": str(error)}
-        group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
-        return {"image": image, "text": text, "group": group, "own": own}
 
 
 class Collate:
     """Items to tensors: `images` [batch, 3, h, w], `tokens` [texts, length] of the distinct texts,
     `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for captions that are right
-    for their own picture alone, and messages about broken pictures."""
+    for their own picture alone, and messages about broken pictures.
+
+    Where other ranks read some of the pictures, `images` are the others, of the pairs from `first`
+    on; `places` [batch] are the pairs' places among the `size` of the order."""
 
     def __init__(self, tokenizer: Any, text_length: int | None = None):
         self.tokenizer, self.text_length = tokenizer, text_length
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        places = [place for place, item in enumerate(items) if "broken" not in item]
         broken = [item["broken"] for item in items if "broken" in item]
-        items = [item for item in items if "broken" not in item]
-        if not items:
-            return {"broken": broken, "groups": torch.empty(0)}
+        size, items = len(items), [items[place] for place in places]
         number: dict[str, int] = {}
         text_of = [number.setdefault(item["text"], len(number)) for item in items]
+        images = [item["image"] for item in items if "image" in item]
+        read = [place for place, item in enumerate(items) if "image" in item]
         return {
-            "images": torch.stack([item["image"] for item in items]),
-            "tokens": self.tokenizer(list(number), context_length=self.text_length),
+            "images": torch.stack(images) if images else torch.empty(0),
+            "tokens": self.tokenizer(list(number), context_length=self.text_length)
+            if items
+            else torch.empty(0, 1, dtype=torch.int64),
             "text_of": torch.tensor(text_of),
             "groups": torch.tensor([item["group"] for item in items]),
             "own": torch.tensor([item["own"] for item in items]),
             "broken": broken,
+            "first": read[0] if read else 0,
+            "places": torch.tensor(places, dtype=torch.int64),
+            "size": size,
         }
 
 
@@ -172,21 +184,44 @@ class Order:
             yield [(epoch, int(i)) for i in chosen]
 
 
-def loader(pairs: Pairs, order: Order, tokenizer: Any, workers: int) -> DataLoader[Any]:
-    """Batches in `order`, read by `workers` processes (0: in this one)."""
+def loader(
+    pairs: Pairs, order: Order, tokenizer: Any, workers: int, rank: int = 0, ranks: int = 1
+) -> DataLoader[Any]:
+    """Batches in `order`, read by `workers` processes (0: in this one).
+
+    With several `ranks` each reads its share of the pictures of every batch, and the texts of all.
+    """
     return DataLoader(
         pairs,
-        batch_sampler=order,
+        batch_sampler=order if ranks == 1 else _Share(order, rank, ranks),
         collate_fn=Collate(tokenizer, pairs.text_length),
         num_workers=workers,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
         persistent_workers=False,
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent saves its state and ends the workers."""
+class _Share:
+    """Batches of (epoch, item, whether this rank reads the picture)."""
+
+    def __init__(self, order: Order, rank: int, ranks: int):
+        self.order, self.rank, self.ranks = order, rank, ranks
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, bool]]]:
+        for batch in self.order:
+            size = len(batch)
+            own = range(size * self.rank // self.ranks, size * (self.rank + 1) // self.ranks)
+            yield [(epoch, item, k in own) for k, (epoch, item) in enumerate(batch)]
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C, and torchrun's and Slurm's SIGTERM, reach the whole process group; the parent saves
+    its state and ends the workers, and they end by themselves if it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _mix(seed: int, epoch: int, item: int) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from radapter.errors import BrokenInput
 from radapter.methods.average import MovingAverage
 from radapter.methods.blocks import residual_blocks
+from radapter.methods.rows import bernoulli_of_rows
 
 
 class Adapter(nn.Module):
@@ -78,11 +79,9 @@ class Adapter(nn.Module):
 
     def _draw(self, z: Tensor) -> Tensor:
         """gamma: one draw for the adapter, one a sample, or one a token position."""
-        shape = {
-            "adapter": [],
-            "sample": [z.shape[0], *[1] * (z.dim() - 1)],
-            "position": [1, z.shape[1], 1],
-        }[self.drop_unit]
+        if self.drop_unit == "sample":
+            return bernoulli_of_rows(z, 1.0 - self.drop)
+        shape = [1, z.shape[1], 1] if self.drop_unit == "position" else []
         return torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(1.0 - self.drop)
 
 

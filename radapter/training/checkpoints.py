@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Checkpoint:
     """Time that these steps took, over all sessions"""
     method: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    scaler: dict[str, Tensor] = field(default_factory=dict)
+    """Of the gradients, in fp16"""
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -33,6 +35,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     with new_folder(folder / name) as path:
         tensors = {f"method/{key}": value for key, value in checkpoint.method.items()}
         tensors |= {f"optimizer/{key}": value for key, value in checkpoint.optimizer.items()}
+        tensors |= {f"scaler/{key}": value for key, value in checkpoint.scaler.items()}
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         save_file(contiguous, path / "state.safetensors")
         facts = {
@@ -62,11 +65,11 @@ def load(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"Checkpoint {path.name} is damaged ({error}).", stacklevel=2)
             continue
-        parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}, "scaler": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
             parts[part][key] = tensor
-        return Checkpoint(facts["step"], facts["seconds"], parts["method"], parts["optimizer"])
+        return Checkpoint(facts["step"], facts["seconds"], **parts)
     if found:
         raise BrokenInput(f"Every checkpoint in {folder} is damaged.")
     return None

@@ -21,7 +21,12 @@ from radapter.training import checkpoints, memory
 from radapter.training.files import write_adapter, write_environment
 from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, Plan, prepare
-from radapter.training.step import optimizer_step, training_mode
+from radapter.training.step import (
+    load_scaler,
+    optimizer_step,
+    scaler_tensors,
+    training_mode,
+)
 
 
 class Interrupted(RadapterError):
@@ -105,6 +110,7 @@ def _loop(
     if checkpoint is not None:
         attached.load_state(checkpoint.method)
         checkpoints.load_optimizer(optimizer, checkpoint.optimizer)
+        load_scaler(parts.scaler, checkpoint.scaler)
         step, before = checkpoint.step, checkpoint.seconds
     order = parts.order(start_step=step)
     log_every = max(1, order.steps // 500)
@@ -120,6 +126,7 @@ def _loop(
             before + time.monotonic() - start,
             attached.state(),
             checkpoints.optimizer_tensors(optimizer),
+            scaler_tensors(parts.scaler),
         )
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import multi_positive, retention
 from radapter.methods import Attached
-from radapter.models import encode_text, shorten
+from radapter.models import encode_text
 from radapter.recipe import Objective, Retain
 
 ZeroShot = Callable[[], AbstractContextManager[nn.Module]]
@@ -108,51 +108,57 @@ def positives(batch: dict[str, Any], settings: Objective) -> Tensor:
     return torch.where(own[None, :], same_text, of_group) | alone
 
 
-def loss(
-    model: nn.Module,
+def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
+    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
+
+    The towers compute in `precision`, if there is one; the normalisation does not.
+    """
+    with _autocast(pictures.device, precision):
+        features = model.encode_image(pictures)  # type: ignore[operator]
+    return F.normalize(features.float(), dim=-1)
+
+
+def encode_tokens(model: nn.Module, tokens: Tensor, precision: torch.dtype | None) -> Tensor:
+    """Features [texts, dim], unit norm, fp32, of token ids [texts, length]."""
+    with _autocast(tokens.device, precision):
+        features = encode_text(model, tokens)
+    return F.normalize(features.float(), dim=-1)
+
+
+def _autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, precision, enabled=precision is not None)
+
+
+def loss_of_features(
+    images: Tensor,
+    texts: Tensor,
     batch: dict[str, Any],
     settings: Objective,
     *,
-    device: torch.device,
-    low_precision: bool = False,
-    retained: Retention | None = None,
+    logit_scale: Tensor,
+    before: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """The loss of one batch, a scalar in fp32.
 
     Args:
-        model: the model as it is trained.
+        images: features of the batch's pictures, [batch, dim].
+        texts: features of its distinct texts, and under them those of the retained captions.
         batch: what `radapter.data.pairs.Collate` makes.
         settings: the recipe's objective.
-        device: where the model is.
-        low_precision: encode in bfloat16.
-        retained: what similarities are held to, if the objective asks for it.
+        logit_scale: exponentiated.
+        before: the zero-shot model's features of the pictures and of the retained captions, if the
+            objective retains.
     """
-    pool = retained.draw() if retained else batch["tokens"][:0]
-    tokens = shorten(model, torch.cat([batch["tokens"], pool])).to(device)
-    pictures = batch["images"].to(device)
-
-    def encode(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
-            images = model.encode_image(pictures)  # type: ignore[operator]
-            texts = encode_text(model, tokens)
-        return F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-
-    # Equal texts of a batch are encoded once.
-    images, texts = encode(model, tokens)
-    logit_scale = model.logit_scale.exp()  # type: ignore[operator]
     total = multi_positive(
         images,
-        texts[batch["text_of"].to(device)],
-        positives(batch, settings).to(device),
+        texts[batch["text_of"].to(images.device)],
+        positives(batch, settings).to(images.device),
         logit_scale=logit_scale,
         smoothing=settings.smoothing,
         margin=settings.margin,
     )
-    if retained is None:
+    if before is None or settings.retain is None:
         return total
-    with torch.no_grad(), retained.zero_shot() as before:
-        then_images, then_texts = encode(before, tokens[-len(pool) :])
-    kept = retention(
-        images, texts[-len(pool) :], then_images, then_texts, logit_scale=logit_scale.detach()
-    )
-    return total + retained.settings.weight * kept
+    pool = texts[-len(before[1]) :]
+    kept = retention(images, pool, before[0], before[1], logit_scale=logit_scale.detach())
+    return total + settings.retain.weight * kept

@@ -49,6 +49,8 @@ class Parts:
     pairs: Pairs
     retained: objective.Retention | None
     device: torch.device
+    scaler: torch.amp.GradScaler | None
+    """Of the gradients, in fp16"""
 
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
@@ -135,6 +137,7 @@ def prepare(recipe: Recipe) -> Parts:
         pairs,
         retained,
         device,
+        torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from radapter.errors import GateFailed
-from radapter.training import objective
+from radapter.training import distributed
+from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 
@@ -26,27 +28,61 @@ def training_mode(model: torch.nn.Module) -> None:
 def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     """One optimizer step; the loss."""
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
-    loss = objective.loss(
+    scaler, clip_norm = parts.scaler, recipe.optimisation.clip_norm
+    optimizer.zero_grad()
+    loss = gradients(
         model,
         batch,
         recipe.objective,
         device=parts.device,
-        low_precision=recipe.precision == "bf16",
+        precision=PRECISIONS[recipe.precision],
+        micro_batch=recipe.optimisation.micro_batch,
         retained=parts.retained,
+        scaler=scaler,
     )
-    if not math.isfinite(loss.item()):
+    if not math.isfinite(loss):
         raise GateFailed(
-            f"The loss became {loss.item()}; nothing of this step was kept. "
-            "Try a smaller optimisation.lr."
+            f"The loss became {loss}; nothing of this step was kept. "
+            "Try a smaller optimisation.lr" + (", or precision: bf16." if scaler else ".")
         )
-    optimizer.zero_grad()
-    loss.backward()
-    if recipe.optimisation.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parts.trained, recipe.optimisation.clip_norm)
-    optimizer.step()
+    distributed.sum_gradients(parts.trained)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parts.trained, clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() < scale:  # the gradients overflowed: there was no step
+            return loss
     logit_scale: torch.Tensor = model.logit_scale  # type: ignore[assignment]
     if logit_scale.requires_grad:
         with torch.no_grad():
             logit_scale.clamp_(0.0, LARGEST_LOGIT_SCALE)
     parts.attached.update_average()
-    return loss.item()
+    return loss
+
+
+def scaler_tensors(scaler: torch.amp.GradScaler | None) -> dict[str, torch.Tensor]:
+    """The scaler's state as tensors: its scale, and the steps since it last changed."""
+    if scaler is None:
+        return {}
+    state = scaler.state_dict()
+    return {
+        "scale": torch.tensor(state["scale"], dtype=torch.float64),
+        "growth_tracker": torch.tensor(state["_growth_tracker"]),
+    }
+
+
+def load_scaler(scaler: torch.amp.GradScaler | None, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `scaler_tensors` gave."""
+    if scaler is None or not tensors:
+        return
+    facts = {
+        "scale": tensors["scale"].item(),
+        "_growth_tracker": int(tensors["growth_tracker"].item()),
+    }
+    scaler.load_state_dict({**scaler.state_dict(), **facts})

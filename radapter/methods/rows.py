@@ -1,0 +1,34 @@
+"""Which rows of a batch a forward pass holds.
+
+A batch may be encoded in chunks, on one device or on several. What is drawn for each sample is then
+drawn for the whole batch and cut, so that every chunk has what it would have in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_present: tuple[int, int] | None = None
+
+
+@contextmanager
+def rows(first: int, total: int) -> Iterator[None]:
+    """The forward passes (and recomputations) inside hold the rows from `first` on, of `total`."""
+    global _present
+    before, _present = _present, (first, total)
+    try:
+        yield
+    finally:
+        _present = before
+
+
+def bernoulli_of_rows(z: Tensor, probability: float) -> Tensor:
+    """A draw for each row of z [rows, ...]: 0 or 1, [rows, 1, ...], in z's type and place."""
+    first, total = _present or (0, z.shape[0])
+    shape = [total, *[1] * (z.dim() - 1)]
+    draws = torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(probability)
+    return draws[first : first + z.shape[0]]

@@ -1,0 +1,158 @@
+"""Training in several processes (torchrun's ranks): who does what, and what they tell each other.
+
+With one process every function here gives what it is given. The parts of a batch's gradients are
+added up by hand, where DistributedDataParallel would do it during the backward pass: adapters are
+no submodules of the model, a batch may take several passes (`gradients`), and a rank may have no
+picture of it. What is trained is small, so there is little to hide behind the backward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from radapter.errors import RadapterError
+
+TIMEOUT = timedelta(minutes=30)
+"""A rank that is silent for longer is lost: a validation or a checkpoint may take its time."""
+
+
+class RankLost(RadapterError):
+    """Another rank stopped: its error is the cause."""
+
+    exit_code = 4
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Join the ranks that torchrun started, if it did, until the end."""
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    # What is on the CPU is told by gloo, what is on a GPU by NCCL.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _others():
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    yield
+    # Not after an error: the others may never come.
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost(f"Another rank stopped, or cannot be reached: {error}") from error
+
+
+def share(total: int) -> slice:
+    """The part of `total` things that is this rank's; the parts differ by one at most."""
+    return slice(total * rank() // ranks(), total * (rank() + 1) // ranks())
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over ranks, in place."""
+    if ranks() > 1:
+        with _others():
+            dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(own: Tensor, first: int, total: int) -> Tensor:
+    """Rows of all ranks, [total, ...]; `own` are those from `first` on. Any rank may have none."""
+    if ranks() == 1:
+        return own
+    # Adding zeros is exact, and takes parts of different sizes, which all_gather does not.
+    rows = own.new_zeros(total, *own.shape[1:])
+    rows[first : first + len(own)] = own
+    return add_up(rows)
+
+
+def everyone(value: Any) -> list[Any]:
+    """What each rank says, in their order; anything that JSON takes."""
+    if ranks() == 1:
+        return [value]
+    said = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = torch.zeros(ranks(), dtype=torch.int64)
+    sizes[rank()] = len(said)
+    ends = add_up(sizes).cumsum(0).tolist()
+    text = bytes(gather(said, ends[rank()] - len(said), ends[-1]).tolist())
+    return [json.loads(text[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any rank says so."""
+    return bool(add_up(torch.tensor(int(flag))))
+
+
+def wait_for_all() -> None:
+    anyone(False)
+
+
+def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Add up the gradients that the ranks have of their parts of a batch."""
+    if ranks() == 1:
+        return
+    # One that no rank has stays None, as in one process: the optimizer leaves it alone.
+    given = add_up(torch.tensor([int(p.grad is not None) for p in parameters]))
+    gradients = []
+    for parameter, n in zip(parameters, given.tolist(), strict=True):
+        if n:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    with _others():
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+
+
+def exchange(batch: dict[str, Any]) -> dict[str, Any]:
+    """A rank's batch without the pictures that other ranks could not read, as in one process.
+
+    Args:
+        batch: what `radapter.data.pairs.Collate` makes of a rank's batch: texts and groups of all,
+            pictures of its own share.
+
+    Returns:
+        The batch with `broken` of all ranks, and `first`, the row of the rank's first picture.
+    """
+    if ranks() == 1:
+        return batch
+    places, size = batch["places"], batch["size"]
+    missing = torch.ones(size, dtype=torch.int64)
+    missing[places] = 0
+    missing = add_up(missing)
+    if not missing.any():
+        return batch
+    broken = [message for messages in everyone(batch["broken"]) for message in messages]
+    keep = missing[places] == 0
+    if not keep.any():
+        return {"broken": broken, "groups": torch.empty(0)}
+    number: dict[int, int] = {}
+    text_of = [number.setdefault(t, len(number)) for t in batch["text_of"][keep].tolist()]
+    return {
+        **batch,
+        "tokens": batch["tokens"][list(number)],
+        "text_of": torch.tensor(text_of),
+        "groups": batch["groups"][keep],
+        "own": batch["own"][keep],
+        "first": int(keep[: batch["first"]].sum()),
+        "broken": broken,
+    }
