@@ -84,7 +84,6 @@ def resume(
     if run.adapter.is_file():
         return run
     with run.lock():
-        runs.clear_temporary(run.path)
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
         on_start(run, parts.plan())
