@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from radapter.errors import GateFailed
 from radapter.training import objective
+from radapter.training.failures import NotFinite
 from radapter.training.preparing import Parts
 
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
@@ -24,7 +24,11 @@ def training_mode(model: torch.nn.Module) -> None:
 
 
 def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
-    """One optimizer step; the loss."""
+    """One optimizer step; the loss.
+
+    Raises:
+        NotFinite: the loss or the gradients are not; neither weights nor average have changed.
+    """
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
     loss = objective.loss(
         model,
@@ -35,14 +39,13 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         retained=parts.retained,
     )
     if not math.isfinite(loss.item()):
-        raise GateFailed(
-            f"The loss became {loss.item()}; nothing of this step was kept. "
-            "Try a smaller optimisation.lr."
-        )
+        raise NotFinite(f"The loss became {loss.item()}")
     optimizer.zero_grad()
     loss.backward()
-    if recipe.optimisation.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parts.trained, recipe.optimisation.clip_norm)
+    limit = recipe.optimisation.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(parts.trained, math.inf if limit is None else limit)
+    if not math.isfinite(norm.item()):
+        raise NotFinite(f"The norm of the gradients became {norm.item()}")
     optimizer.step()
     logit_scale: torch.Tensor = model.logit_scale  # type: ignore[assignment]
     if logit_scale.requires_grad:
