@@ -33,7 +33,7 @@ class BrokenInput(RadapterError):
 
 
 class MissingDependency(RadapterError):
-    """A needed device or package is absent."""
+    """A needed device, its memory, or a package is absent."""
 
     exit_code = 5
 

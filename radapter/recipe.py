@@ -115,6 +115,9 @@ class Optimisation(Section):
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    stop_after_bad_steps: Annotated[int, Field(ge=1)] = 1
+    """Stop at so many steps in a row whose loss or gradients are not finite; fewer are left out,
+    of the weights and of the average."""
 
     @model_validator(mode="after")
     def _a_part_of_the_batch(self) -> Optimisation:

@@ -23,6 +23,9 @@ import json
 import os
 import secrets
 import shutil
+import socket
+import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +38,8 @@ from radapter import recipe as recipes
 from radapter.errors import BrokenInput, UsageError
 
 DEFAULT_ROOT = Path("runs")
+UNBORN_SECONDS = 3600.0
+"""A run folder is made in less than that."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +129,83 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run while writing to it. An OS lock: it does not outlive a killed process."""
+        """Hold the run while writing to it; what a killed process left half-done is cleared first.
+
+        It is an OS lock, so it does not outlive a killed process. `.writer` says who holds it. On a
+        network file system that does not pass locks on between machines only that file can tell
+        of a writer on another one, and not whether it is still alive: that is a warning.
+
+        Raises:
+            BrokenInput: another process holds it, or the folder cannot be written to.
+        """
+        writer = self.path / ".writer"
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            lock = FileLock(self.path / ".lock", timeout=0)
-            with lock:
-                yield
+            lock.acquire()
         except Timeout:
             raise BrokenInput(
-                f"Run {self.name} is being written by another process. Wait until it is done."
+                f"Run {self.name} is being written by another process ({_who(writer)}). "
+                "Wait until it is done, or end it."
             ) from None
+        except OSError as error:
+            raise BrokenInput(
+                f"The run folder {self.path} cannot be written to ({error.strerror or error}). "
+                "Make it writable, or copy it to a place that is and name it there."
+            ) from None
+        with lock:
+            left = _read_writer(writer)
+            if left.get("host", socket.gethostname()) != socket.gethostname():
+                warnings.warn(
+                    f"Run {self.name} was last written by {_who(writer)}, which did not finish. If "
+                    "it still runs, and this file system does not pass locks on between machines, "
+                    "stop one of the two.",
+                    stacklevel=3,
+                )
+            clear_temporary(self.path)
+            if self.adapter.is_file():  # killed before they could be removed
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+            facts = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            with contextlib.suppress(OSError):  # a full disk: what is written next says so
+                writer.write_text(json.dumps(facts) + "\n")
+            try:
+                yield
+            finally:
+                writer.unlink(missing_ok=True)
+
+
+def _read_writer(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text())
+        return {"pid": facts["pid"], "host": facts["host"], "since": facts["since"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _who(path: Path) -> str:
+    facts = _read_writer(path)
+    return "pid {pid} on {host}, since {since}".format(**facts) if facts else "it is just starting"
 
 
 def create(recipe: recipes.Recipe, root: Path = DEFAULT_ROOT) -> Run:
     """A new run folder with its resolved recipe in it."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    _clear_unborn(Path(root))
     run = Run(Path(root) / f"{recipe.name}-{stamp}-{secrets.token_hex(3)}")
     with new_folder(run.path) as folder:
         (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
     return run
+
+
+def _clear_unborn(root: Path) -> None:
+    """Remove run folders that a process was killed while making; a young one may be being made."""
+    for leftover in root.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > UNBORN_SECONDS:
+                shutil.rmtree(leftover)
 
 
 def all_runs(root: Path = DEFAULT_ROOT) -> list[Run]:
@@ -206,10 +270,8 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+        for item in (*temporary.rglob("*"), temporary):
+            _sync(item)
         old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
         replaced = path.exists()
         if replaced:
@@ -235,11 +297,17 @@ def _name_file(error: BaseException, path: Path) -> None:
         error.filename = str(path)
 
 
-def clear_temporary(folder: Path) -> None:
-    """Undo what a killed process left half-done in `folder`. Call it with the run locked."""
-    for leftover in folder.rglob(".*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    for leftover in folder.rglob(".*.old"):
+def clear_temporary(folder: Path, name: str = "*") -> None:
+    """Undo what a killed process left half-done in `folder`, of what is called `name`.
+
+    Call it with the folder locked.
+    """
+    for leftover in list(folder.rglob(f".{name}.tmp")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    for leftover in list(folder.rglob(f".{name}.old")):
         path = leftover.with_name(leftover.name[1:].rsplit(".", 2)[0])
         if path.exists():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -247,8 +315,9 @@ def clear_temporary(folder: Path) -> None:
             os.rename(leftover, path)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Of a file its content, of a folder its names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -241,7 +241,6 @@ def export(
     start = time.monotonic()
     built: list[str] = []
     with found.lock(), console.plain_warnings():
-        runs.clear_temporary(found.path / "bundles") if folder.parent.is_dir() else None
         manifest = present
         asked = {
             "opset": opset,

@@ -49,7 +49,6 @@ def merge(
     with console.status("loading"):
         from radapter import evaluation, merging
     with found.lock(), console.plain_warnings():
-        runs.clear_temporary(found.path / "merged")
         trained = merging.open_trained(found)
         choice = None
         if wanted == "auto":

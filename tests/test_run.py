@@ -1,9 +1,12 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -347,8 +350,10 @@ def held(path):
 def test_a_run_is_written_by_one_process_at_a_time(tmp_path, recipe, end):
     run = runs.create(recipe, tmp_path)
     with held(run.path) as process:
-        with pytest.raises(BrokenInput, match="is being written by another process"), run.lock():
+        with pytest.raises(BrokenInput) as caught, run.lock():
             pytest.fail("two processes hold one run")
+        assert f"(pid {process.pid} on {socket.gethostname()}, since 2" in str(caught.value)
+        assert "is being written by another process" in str(caught.value)
         if end == "killed":
             process.kill()
             process.wait(timeout=60)
@@ -364,6 +369,90 @@ def test_a_lock_is_given_back_on_an_error(tmp_path, recipe):
         raise ValueError("mine")
     with run.lock(), pytest.raises(BrokenInput, match="another process"), run.lock():
         pass
+
+
+def test_who_writes_is_gone_with_the_lock(tmp_path, recipe):
+    run = runs.create(recipe, tmp_path)
+    with run.lock():
+        assert names(run.path) == [".lock", ".writer", "recipe.yaml"]
+    assert names(run.path) == [".lock", "recipe.yaml"]
+
+
+def test_a_writer_on_another_machine_that_did_not_finish(tmp_path, recipe, recwarn):
+    """Where locks do not pass between machines, its file is all that is known."""
+    run = runs.create(recipe, tmp_path)
+    facts = '{"pid": 7, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}'
+    (run.path / ".writer").write_text(facts)
+    expected = "by pid 7 on elsewhere, since 2026.* did not finish"
+    with pytest.warns(UserWarning, match=expected), run.lock():
+        pass
+    for damaged in ("", "[]", "{}"):
+        (run.path / ".writer").write_text(damaged)
+        with run.lock():
+            pass
+    assert not recwarn.list
+
+
+def test_the_lock_clears_what_a_killed_process_left(tmp_path, recipe):
+    run = runs.create(recipe, tmp_path)
+    for folder in ("merged", "bundles", "checkpoints"):
+        fill(run.path / folder / "kept", "kept")
+        shutil.copytree(run.path / folder / "kept", run.path / folder / ".kept.0123abcd.tmp")
+    fill(run.path / "eval", "kept")
+    (run.path / "eval" / ".result.json.0123abcd.tmp").write_text("half")
+    shutil.move(run.path / "merged" / "kept", run.path / "merged" / ".kept.89abcdef.old")
+    with run.lock():
+        pass
+    assert not [name for name in names(run.path) if name.endswith((".tmp", ".old"))]
+    for folder in ("merged/kept", "bundles/kept", "checkpoints/kept", "eval"):
+        assert (run.path / folder / "b").read_text() == "kept"
+    run.adapter.write_bytes(b"x")
+    with run.lock():
+        assert not run.checkpoints.exists()
+
+
+def test_a_run_that_a_kill_left_half_made_is_removed_once_it_is_old(tmp_path, recipe):
+    for name, age in (("old", 2 * runs.UNBORN_SECONDS), ("young", 5.0)):
+        path = make(tmp_path, f".tiny-20240101T000000Z-{name}.0123abcd.tmp")
+        os.utime(path, times=(time.time() - age,) * 2)
+    runs.create(recipe, tmp_path)
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert left == [".tiny-20240101T000000Z-young.0123abcd.tmp"]
+
+
+AS_NOBODY = """
+import os, pathlib, sys
+from radapter.errors import BrokenInput
+from radapter.run import Run
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)  # root may write anywhere
+try:
+    with Run(pathlib.Path(sys.argv[1])).lock():
+        sys.exit("it is locked")
+except BrokenInput as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_is_read_only(tmp_path, recipe):
+    run = runs.create(recipe, tmp_path)
+    for folder in (run.path, *run.path.parents):
+        if os.stat(folder).st_uid == os.getuid() and folder.is_relative_to(tmp_path.parents[1]):
+            folder.chmod(0o755)
+    run.path.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(run.path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        run.path.chmod(0o755)
+    assert done.stdout == (
+        f"The run folder {run.path} cannot be written to (Permission denied). "
+        "Make it writable, or copy it to a place that is and name it there.\n"
+    ), done.stderr
+    assert names(run.path) == ["recipe.yaml"]
 
 
 def test_hash_of_a_file(tmp_path):

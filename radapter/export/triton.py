@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from radapter import bundle
 from radapter.errors import BrokenInput, UsageError
-from radapter.run import new_folder
+from radapter.run import clear_temporary, new_folder
 
 HEAD = "# Written by radapter export --triton"
 TYPES = {
@@ -61,6 +61,7 @@ def write_repository(
     models = places(target, name)
     for place, file in zip(models, files, strict=True):
         weights = bundle.external_data(folder, manifest, file)
+        clear_temporary(place.parent, f"{place.name}.*")
         with new_folder(place) as temporary:
             version = temporary / "1"
             version.mkdir()

@@ -27,10 +27,15 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     scaler: dict[str, Tensor] = field(default_factory=dict)
     """Of the gradients, in fp16"""
+    session: dict[str, Any] = field(default_factory=dict)
+    """What the loop itself remembers, for JSON: see `training.loop`"""
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write `step-N/`, point `newest` at it, and remove all but the last `keep`."""
+    """Write `step-N/`, point `newest` at it, and remove all but the last `keep`.
+
+    Those of later steps go, too: a run is back at this step only because they were damaged.
+    """
     name = f"step-{checkpoint.step:08d}"
     with new_folder(folder / name) as path:
         tensors = {f"method/{key}": value for key, value in checkpoint.method.items()}
@@ -42,12 +47,24 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "schema_version": 1,
             "step": checkpoint.step,
             "seconds": checkpoint.seconds,
+            "session": checkpoint.session,
             "sha256": file_hash(path / "state.safetensors"),
         }
         (path / "state.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_atomic(folder / "newest", name + "\n")
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = [path for path in _all(folder) if path.name <= name][-keep:]
+    for other in _all(folder):
+        if other not in kept:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 if there is none; whether it is whole, `load` finds."""
+    return max((int(path.name.removeprefix("step-")) for path in _all(folder)), default=0)
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-" + 8 * "[0-9]"))
 
 
 def load(folder: Path) -> Checkpoint | None:
@@ -55,8 +72,8 @@ def load(folder: Path) -> Checkpoint | None:
 
     A damaged one is passed over with a warning; BrokenInput if every one is damaged.
     """
-    found = sorted(folder.glob("step-*"), reverse=True)
-    for path in found:
+    found = _all(folder)
+    for path in reversed(found):
         try:
             facts = json.loads((path / "state.json").read_text())
             if file_hash(path / "state.safetensors") != facts["sha256"]:
@@ -69,7 +86,9 @@ def load(folder: Path) -> Checkpoint | None:
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
             parts[part][key] = tensor
-        return Checkpoint(facts["step"], facts["seconds"], **parts)
+        return Checkpoint(
+            facts["step"], facts["seconds"], **parts, session=facts.get("session", {})
+        )
     if found:
         raise BrokenInput(f"Every checkpoint in {folder} is damaged.")
     return None

@@ -17,7 +17,7 @@ from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
 from radapter.errors import RadapterError
 from radapter.recipe import Recipe
-from radapter.training import checkpoints, memory
+from radapter.training import checkpoints, failures, memory
 from radapter.training.files import write_adapter, write_environment
 from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, Plan, prepare
@@ -27,6 +27,9 @@ from radapter.training.step import (
     scaler_tensors,
     training_mode,
 )
+
+LOG_LINES = 500
+"""metrics.jsonl has about so many, whatever the number of steps."""
 
 
 class Interrupted(RadapterError):
@@ -89,7 +92,6 @@ def resume(
     if run.adapter.is_file():
         return run
     with run.lock():
-        runs.clear_temporary(run.path)
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
         on_start(run, parts.plan())
@@ -113,10 +115,13 @@ def _loop(
         load_scaler(parts.scaler, checkpoint.scaler)
         step, before = checkpoint.step, checkpoint.seconds
     order = parts.order(start_step=step)
-    log_every = max(1, order.steps // 500)
+    log_every = max(1, order.steps // LOG_LINES)
     _cut_metrics(run.metrics, step)
     broken: set[str] = set()
-    recent: list[float] = []
+    session = checkpoint.session if checkpoint else {}
+    recent: list[float] = session.get("recent_losses", [])
+    bad: list[dict[str, Any]] = session.get("bad_steps", [])
+    within_step = False
     start = saved = time.monotonic()
     training_mode(parts.base.model)
 
@@ -127,11 +132,20 @@ def _loop(
             attached.state(),
             checkpoints.optimizer_tensors(optimizer),
             scaler_tensors(parts.scaler),
+            {"recent_losses": recent, "bad_steps": bad},
         )
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 
-    with open(run.metrics, "a", encoding="utf-8") as metrics_file:
-        for batch in loader(parts.pairs, order, parts.base.tokenizer, recipe.workers):
+    def explained(error: Exception) -> Exception:
+        save = None if within_step else save_checkpoint
+        return failures.explained(error, run, parts, step, save)
+
+    with (
+        failures.explaining(explained),
+        open(run.metrics, "a", encoding="utf-8") as metrics_file,
+    ):
+        batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers)
+        for batch in failures.batches(batches):
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
             lr = learning_rate(
                 step,
@@ -144,9 +158,15 @@ def _loop(
                 group["lr"] = lr
             # Each step's draws depend on its number alone, so no generator state is stored.
             torch.manual_seed(recipe.seed * 1_000_003 + step)
+            within_step = True
             if len(batch["groups"]):
-                recent.append(optimizer_step(parts, batch))
+                try:
+                    recent.append(optimizer_step(parts, batch))
+                    bad.clear()
+                except failures.NotFinite as error:
+                    failures.leave_out(error, run, parts, step, bad)
             step += 1
+            within_step = False
             metrics = {
                 "step": step,
                 "steps": order.steps,
@@ -158,7 +178,7 @@ def _loop(
             }
             if step % log_every == 0 or step == order.steps:
                 metrics_file.write(json.dumps(metrics) + "\n")
-                metrics_file.flush()
+                failures.tried(metrics_file.flush, "The last lines of metrics.jsonl were")
                 recent.clear()
             on_step(metrics)
             if step < order.steps:
@@ -166,9 +186,9 @@ def _loop(
                     save_checkpoint()
                     raise Interrupted(run, step)
                 if time.monotonic() - saved > recipe.checkpoints.every_seconds:
-                    save_checkpoint()
+                    failures.tried(save_checkpoint, f"The state after step {step} was")
                     saved = time.monotonic()
-    write_adapter(run, parts, order.steps)
+        write_adapter(run, parts, order.steps)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 

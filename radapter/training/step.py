@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from radapter.errors import GateFailed
 from radapter.training import distributed
+from radapter.training.failures import NotFinite
 from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts
 
@@ -26,9 +26,13 @@ def training_mode(model: torch.nn.Module) -> None:
 
 
 def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
-    """One optimizer step; the loss."""
+    """One optimizer step; the loss.
+
+    Raises:
+        NotFinite: the loss or the gradients are not; neither weights nor average have changed.
+    """
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
-    scaler, clip_norm = parts.scaler, recipe.optimisation.clip_norm
+    scaler = parts.scaler
     optimizer.zero_grad()
     loss = gradients(
         model,
@@ -41,16 +45,16 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         scaler=scaler,
     )
     if not math.isfinite(loss):
-        raise GateFailed(
-            f"The loss became {loss}; nothing of this step was kept. "
-            "Try a smaller optimisation.lr" + (", or precision: bf16." if scaler else ".")
-        )
+        why = " (fp16 ends at 65,504; precision: bf16 does not)" if scaler else ""
+        raise NotFinite(f"The loss became {loss}{why}")
     distributed.sum_gradients(parts.trained)
     if scaler is not None:
         scaler.unscale_(optimizer)
-    if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parts.trained, clip_norm)
+    limit = recipe.optimisation.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(parts.trained, math.inf if limit is None else limit)
     if scaler is None:
+        if not math.isfinite(norm.item()):
+            raise NotFinite(f"The norm of the gradients became {norm.item()}")
         optimizer.step()
     else:
         scale = scaler.get_scale()

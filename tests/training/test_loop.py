@@ -351,7 +351,9 @@ def test_a_loss_that_is_not_finite_keeps_nothing(recipe, tmp_path, monkeypatch):
         train(recipe(), tmp_path)
     assert caught.value.exit_code == 3
     run = runs.find(root=tmp_path)
-    assert names(run) == [".lock", "environment.json", "metrics.jsonl", "recipe.yaml"]
+    assert names(run) == [
+        ".lock", "bad_batch.json", "environment.json", "metrics.jsonl", "recipe.yaml",
+    ]  # fmt: skip
     assert steps_of(run) == [1, 2, 3, 4]
 
 
@@ -445,7 +447,7 @@ def test_a_full_disk_at_the_end_leaves_a_run_to_resume(recipe, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "to_safetensors", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(BrokenInput, match=r"No space.* after step 9 of 9\..*\n.*from step 9\."):
             train(settings, tmp_path / "full")
     run = runs.find(root=tmp_path / "full")
     assert not run.adapter.exists()

@@ -1,0 +1,211 @@
+"""What goes wrong while training: what is kept, and what the user is told."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import re
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+
+from radapter import run as runs
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError
+from radapter.training import checkpoints
+from radapter.training.preparing import Parts
+
+NOT_WRITTEN = (OSError, SafetensorError)
+INTERRUPTED = 130
+BAD_BATCH = "bad_batch.json"
+
+
+class NotFinite(Exception):
+    """The loss or the gradients of a step are not finite; nothing of the step was kept."""
+
+
+# ---------------------------------------------------------------- steps that are left out
+
+
+def leave_out(
+    error: NotFinite, run: runs.Run, parts: Parts, step: int, bad: list[dict[str, Any]]
+) -> None:
+    """Take a step without a finite loss or gradients to those in a row, `bad`, which is written to
+    bad_batch.json with the names of their pictures and texts.
+
+    Raises:
+        GateFailed: they are as many as `optimisation.stop_after_bad_steps`.
+    """
+    bad.append({"step": step + 1, "problem": str(error), "pairs": _pairs(parts, step)})
+    path = run.path / BAD_BATCH
+    runs.write_atomic(path, json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n")
+    message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
+    limit = parts.recipe.optimisation.stop_after_bad_steps
+    if len(bad) < limit:
+        warnings.warn(f"{message} Training goes on, up to {limit} of these in a row.", stacklevel=2)
+        return
+    number = f" These were {limit} in a row." if limit > 1 else ""
+    raise GateFailed(
+        f"{message}{number} Look at its pictures and texts, or try a smaller optimisation.lr."
+    )
+
+
+def _pairs(parts: Parts, step: int) -> list[dict[str, str]]:
+    pairs, found = parts.pairs, []
+    for _, item in next(iter(parts.order(start_step=step))):
+        index, text = pairs.items[item]
+        what = (
+            {"class": pairs.dataset.class_names[pairs.dataset.labels[index]]}
+            if pairs.classify
+            else {"text": text}
+        )
+        found.append({"picture": pairs.dataset.keys[index], **what})
+    return found
+
+
+# ---------------------------------------------------------------- writing
+
+
+def tried(write: Callable[[], None], what: str) -> bool:
+    """Write what training can go on without for now: a full disk is a warning."""
+    try:
+        write()
+    except NOT_WRITTEN as error:
+        warnings.warn(f"{what} not written: {_reason(error)}. Training goes on.", stacklevel=2)
+        return False
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}"
+    return str(error)
+
+
+# ---------------------------------------------------------------- workers
+
+
+def batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches; that a worker died is noticed between two steps, never within one.
+
+    torch's handler of SIGCHLD raises wherever the process is: half-way through an update of the
+    weights there would be no state to save.
+    """
+    iterator = iter(loader)  # sets the handler
+    if not loader.num_workers or threading.current_thread() is not threading.main_thread():
+        yield from iterator
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        for batch in iterator:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            yield batch
+            signal.signal(signal.SIGCHLD, handler)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+# ---------------------------------------------------------------- the last words
+
+
+@contextlib.contextmanager
+def explaining(explained: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Leave with the error that `explained` makes of one; an interruption says all itself."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "exit_code", None) == INTERRUPTED:
+            raise
+        better = explained(error)
+        if better is error:
+            raise
+        raise better from error
+
+
+def explained(
+    error: Exception, run: runs.Run, parts: Parts, step: int, save: Callable[[], None] | None
+) -> Exception:
+    """The error to leave training with: what happened, what to try, where a resumed run starts.
+
+    Args:
+        step: how many steps are whole.
+        save: saves the state after them; None if the error came from within the next step, so that
+            weights or averages may be half-way, or be what is wrong.
+    """
+    if save is not None and step and checkpoints.newest(run.checkpoints) != step:
+        tried(save, f"The state after step {step} was")
+    if isinstance(error, RadapterError):
+        kind, problem, details = type(error), str(error), error.details
+    elif _is_out_of_memory(error):
+        kind, details = MissingDependency, {} if save else _sizes(parts)
+        problem = _memory_of_data(parts) if save else _memory_of_step(parts, step, details)
+    elif dead := _dead_worker(error, parts):
+        kind, problem, details = MissingDependency, dead, {}
+    elif isinstance(error, NOT_WRITTEN) and not isinstance(error, BrokenPipeError):
+        steps = parts.order().steps
+        kind, details = BrokenInput, {}
+        problem = f"{_reason(error)}. Training stopped after step {step} of {steps}."
+    else:
+        return error
+    last = checkpoints.newest(run.checkpoints)
+    whence = f"from step {last}" if last else "from the start"
+    return kind(
+        f"{problem}\nradapter train --resume {run.path} goes on {whence}.",
+        {"run": str(run.path), "step": last, **details},
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def _sizes(parts: Parts) -> dict[str, Any]:
+    """The batch, what of it is encoded at a time, and the setting to try next."""
+    batch = parts.order().batch_size
+    micro = getattr(parts.recipe.optimisation, "micro_batch", None)
+    smaller = (micro or batch) // 2
+    return {
+        "batch_size": batch,
+        "micro_batch": micro,
+        "try": f"optimisation.micro_batch={smaller}" if smaller else "precision=bf16",
+    }
+
+
+def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
+    return (
+        f"Out of memory on {parts.device} in step {step + 1}, with optimisation.batch_size "
+        f"{sizes['batch_size']} and micro_batch {sizes['micro_batch'] or 'none: all at once'}. "
+        f"Next to try: {sizes['try']}, for a new run, or in this run's recipe.yaml. (micro_batch "
+        "leaves the result as it is; a smaller batch_size is another loss.)"
+    )
+
+
+def _memory_of_data(parts: Parts) -> str:
+    return (
+        f"Out of memory while pictures were read by {parts.recipe.workers or 'no'} workers. Next "
+        f"to try: workers={parts.recipe.workers // 2}, for a new run, or in this run's recipe.yaml."
+    )
+
+
+def _dead_worker(error: Exception, parts: Parts) -> str | None:
+    found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
+    if not isinstance(error, RuntimeError) or not found:
+        return None
+    return (
+        f"A worker that reads pictures, pid {found[1]}, {found[2].strip()}. Most often memory ran "
+        "out (the system's log says so), or shared memory did: /dev/shm, which containers keep "
+        f"small (docker run --shm-size). Next to try: workers={parts.recipe.workers // 2}, for a "
+        "new run, or in this run's recipe.yaml."
+    )
