@@ -15,7 +15,9 @@ W starts at zero (low rank: W = U D with U zero), so training starts at the zero
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
+from radapter.methods import folded
 from radapter.methods.average import MovingAverage
 from radapter.methods.blocks import residual_blocks
 from radapter.methods.rows import bernoulli_of_rows
@@ -64,29 +67,60 @@ class Adapter(nn.Module):
         return self.scale * (self.up @ self.down if self.low_rank else self.weight)
 
     def forward(self, z: Tensor) -> Tensor:
+        """As a module of its own after the layer: z [batch, tokens, d], adapted."""
         if self.off:
             return z
         if self.fixed is not None:
             return z + F.linear(z, self.fixed)
-        keep: Tensor | float = 1.0
-        if self.training and self.drop:
-            keep = self._draw(z) / (1.0 - self.drop)
+        keep = self._keep(z)
+        if isinstance(keep, Tensor):  # a draw for each sample or token position
+            if self.low_rank:
+                return z + F.linear(keep * F.linear(z, self.down), self.scale * self.up)
+            return z + keep * self.scale * F.linear(z, self.weight)
+        if not keep:
+            return folded.dropped(z, *self.parameters())
         if self.low_rank:
-            change = F.linear(F.linear(z, self.down), self.up)
-        else:
-            change = F.linear(z, self.weight)
-        return z + keep * self.scale * change
+            return z + F.linear(F.linear(z, self.down), keep * self.scale * self.up)
+        return z + F.linear(z, keep * self.scale * self.weight)
 
-    def _draw(self, z: Tensor) -> Tensor:
-        """gamma: one draw for the adapter, one a sample, or one a token position."""
+    def after_linear(self, linear: nn.Linear, h: Tensor, z: Tensor | None = None) -> Tensor:
+        """The adapted output of `linear` for h [batch, tokens, in], with as little work as that
+        takes; z: its plain output, where that is there already."""
+        one_draw = self.drop_unit == "adapter" or not (self.training and self.drop)
+        # In half precision I + s W would lose a small s W. Without gradients nothing is saved.
+        exact = h.dtype == next(self.parameters()).dtype and not torch.is_autocast_enabled(
+            h.device.type
+        )
+        trains = torch.is_grad_enabled() and not self.off and self.fixed is None
+        if not (one_draw and exact and trains) or (self.low_rank and z is not None):
+            return self(F.linear(h, linear.weight, linear.bias) if z is None else z)
+        keep = self._keep(h)
+        if not keep:
+            z = F.linear(h, linear.weight, linear.bias) if z is None else z
+            return folded.dropped(z, *self.parameters())
+        if self.low_rank:
+            return folded.low_rank(h, linear, self.down, keep * self.scale * self.up)
+        change = keep * self.scale * self.weight
+        if z is None:
+            return folded.through_weight(h, linear, change)
+        return folded.after(h, z, linear, change)
+
+    def _keep(self, z: Tensor) -> Tensor | float:
+        """gamma / (1 - p): one draw for the adapter, one a sample, or one a token position."""
+        if not (self.training and self.drop):
+            return 1.0
+        kept = 1.0 - self.drop
+        if self.drop_unit == "adapter":
+            # Drawn on the CPU, so that no device is waited for to know whether there is work.
+            return float(torch.empty([], dtype=z.dtype).bernoulli_(kept)) / kept
         if self.drop_unit == "sample":
-            return bernoulli_of_rows(z, 1.0 - self.drop)
-        shape = [1, z.shape[1], 1] if self.drop_unit == "position" else []
-        return torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(1.0 - self.drop)
+            return bernoulli_of_rows(z, kept) / kept
+        shape = [1, z.shape[1], 1]
+        return torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(kept) / kept
 
 
 class RAdapter:
-    """Adapters attached to a model by forward hooks; the model's own tensors stay as they are."""
+    """Adapters attached to a model's layers; the model's own tensors stay as they are."""
 
     def __init__(
         self,
@@ -205,18 +239,38 @@ def attach(
             # Follow the mode of the model without being in its state dict.
             adapter.training = model.training
             adapters[f"{name}.{linear}"] = adapter
-            block.get_submodule(place).register_forward_hook(_hook(adapter))
+            _follow(block.get_submodule(linear), block.get_submodule(place), adapter)
     return RAdapter(model, adapters, average or {})
 
 
-def _hook(adapter: Adapter) -> Any:
-    def follow(module: nn.Module, inputs: Any, output: Any) -> Any:
-        adapter.training = module.training
-        if isinstance(output, tuple):  # nn.MultiheadAttention: (output, attention weights)
-            return (adapter(output[0]), *output[1:])
-        return adapter(output)
+def _follow(linear: nn.Module, sublayer: nn.Module, adapter: Adapter) -> None:
+    """Put the adapter after a sublayer's last linear layer."""
+    if isinstance(sublayer, nn.MultiheadAttention):  # it reads that layer's weight, calls it never
+        sublayer.forward = MethodType(functools.partial(_attention, adapter), sublayer)  # type: ignore[method-assign]
+        return
 
-    return follow
+    def follow(linear: nn.Linear, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        adapter.training = linear.training
+        return adapter.after_linear(linear, inputs[0], z)
+
+    linear.register_forward_hook(follow)
+
+
+def _attention(
+    adapter: Adapter,
+    attention: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """`nn.MultiheadAttention.forward` with the adapter after it; in training without its copies."""
+    adapter.training = attention.training
+    if torch.is_grad_enabled() and folded.can_attend(attention, query, key, value, options):
+        mixed = folded.attend(attention, query, options.get("attn_mask"))
+        return adapter.after_linear(attention.out_proj, mixed), None
+    output, weights = type(attention).forward(attention, query, key, value, **options)
+    return adapter(output), weights
 
 
 def effective_matrices(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
