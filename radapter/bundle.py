@@ -173,7 +173,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BrokenInput(f"{path} cannot be read: {error}. Export the bundle again.") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BrokenInput(f"{path} is no bundle manifest: it has no schema_version.")
     if version > SCHEMA_VERSION:
         raise BrokenInput(
@@ -234,7 +234,8 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
 def towers(manifest: Mapping[str, Any], folder: Path) -> list[str]:
     """The files that a bundle has to have for its precisions."""
     precisions = manifest.get("precisions")
-    if not precisions or not isinstance(precisions, list) or not set(precisions) <= set(PRECISIONS):
+    known = isinstance(precisions, list) and all(p in PRECISIONS for p in precisions)
+    if not precisions or not known:
         raise BrokenInput(
             f"{folder / MANIFEST} is damaged or older than this radapter: it does not say in which "
             "precisions its files are. Export the bundle again."

@@ -132,7 +132,7 @@ def verdicts(
     """Everything that stands after the reference compared with it, each with its `label`."""
     labels = list(done)
     return [
-        {"label": label}
+        {"label": label, "files": sorted(done[label].runtime.provenance.get("files", ()))}
         | compare(
             done[reference],
             done[label],

@@ -202,7 +202,7 @@ def export(
     except BrokenInput:
         present = {}
     precisions = [choice.value for choice in precision or ()] or present.get("precisions", ["fp32"])
-    opset = opset or present.get("opset", 20)
+    opset = present.get("opset", 20) if opset is None else opset
     head = None if classifier is None else classes_of(classifier, recipe)
     had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
     from_bytes = had_bytes if pictures is None else pictures is InputChoice.uint8
@@ -226,11 +226,11 @@ def export(
         )
         if trt:
             files |= tensorrt.plan(files, flavour)
-        missing = [] if no_verify else exporting.parity_gate(recipe, loaded, tolerance or [])[1]
+        missing = {} if no_verify else exporting.parity_gate(recipe, loaded, tolerance or [])[1]
         if "int8" in precisions or from_bytes or head is not None:
             exporting.training_sample(recipe, 1)
-        for line in missing:
-            console.note(line)
+        for name, why in missing.items():
+            console.note(f"not to be compared on {name}: {why}")
         if as_json:
             console.print_json({"bundle": str(folder), "files": files})
         else:
@@ -264,16 +264,16 @@ def export(
         if lost:
             console.note(f"the bundle is written anew without {' and '.join(lost)}")
         known = exporting.run_facts(found, recipe, facts)
-        gate, notes = None, list[str]()
+        gate, missing = None, dict[str, str]()
         if not no_verify and (written or trt):
             with console.status("reading the suites"):
                 if head is not None:
                     head = {**head, "features": exporting.class_features(loaded, head)}
-                gate, notes = exporting.parity_gate(
+                gate, missing = exporting.parity_gate(
                     recipe, loaded, tolerance or [], head["features"] if head else None
                 )
-        for line in notes:
-            console.note(line)
+        for name, why in missing.items():
+            console.note(f"not compared on {name}: {why}")
         sampled = "int8" in precisions or from_bytes or head is not None
         if written:
             with (
@@ -283,7 +283,7 @@ def export(
                 manifest = exporting.export_bundle(
                     loaded,
                     folder,
-                    facts=known,
+                    facts=known | {"not_compared": list(missing)},
                     classes=classes,
                     opset=opset,
                     precisions=precisions,
@@ -345,6 +345,12 @@ def show_parity(compared: list[dict[str, Any]]) -> None:
         console.result(f"\n{found['suite']}, a sample of {found['pictures']:,} pictures")
         for part in parity_tables(found["verdicts"], found.get("files", [])):
             console.out.print(part)
+        tokens = found.get("tokens") or {"different": 0}
+        if tokens["different"]:
+            console.note(
+                f"{tokens['different']:,} of {tokens['texts']:,} texts get other token ids from "
+                f"tokenizer.json than from open_clip, such as {tokens['examples'][0]!r}"
+            )
 
 
 @contextlib.contextmanager

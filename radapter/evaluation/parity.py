@@ -24,8 +24,8 @@ class Tolerance:
     agreement: float
     """Share of equal top-1 predictions, at least"""
     metric: float
-    """The difference of a metric, at most. It is too large when its 95 % interval lies beyond:
-    on a small sample a few near ties that tip over are no evidence."""
+    """The difference of a metric, at most, as far as it is sure: one whose 95 % interval holds 0
+    passes, since on a small sample a few near ties that tip over are no evidence."""
 
 
 TOLERANCES = {
@@ -37,6 +37,7 @@ TOLERANCES = {
 
 WORST = 5  # inputs that are named
 NORM = 1e-5
+SCALE = 1e-5  # of the logit scale, relative
 
 
 def tolerance_of(precision: str, changes: Sequence[str] = ()) -> Tolerance:
@@ -102,6 +103,10 @@ def compare(
     if not norm <= NORM:
         failures.append(f"a norm is off by {norm:.1e}, allowed {NORM:.0e}")
 
+    scale = engine.runtime.logit_scale / reference.runtime.logit_scale - 1
+    if not abs(scale) <= SCALE:
+        failures.append(f"the logit scale is off by {scale:+.1e}, allowed {SCALE:.0e}")
+
     agreement = None
     if reference.predictions:
         equal = torch.cat(
@@ -114,7 +119,7 @@ def compare(
     metrics = _metrics(reference, engine)
     for row in metrics:
         low, high = row["interval"]
-        if not (low <= tolerance.metric and high >= -tolerance.metric):
+        if not (abs(row["difference"]) <= tolerance.metric or low <= 0 <= high):
             failures.append(
                 f"{row['dataset']} {row['metric']} differs by {100 * row['difference']:+.2f} "
                 f"[{100 * low:+.2f}, {100 * high:+.2f}], allowed {100 * tolerance.metric:.1f}"

@@ -40,10 +40,10 @@ def compare_files(
         tolerances: changes, see `evaluation.parity.tolerance_of`.
 
     Returns:
-        For each file: `file`, `precision`, `cosine` (the worst one, of features or of
-        probabilities), `worst` (its picture, by name), `failures`, `passed`; of a classifier also
-        `difference`, the largest of a probability, and `agreement`, the share of pictures with the
-        same likeliest class.
+        For each file: `file`, `precision`, `cosine` (the worst one of features; of probabilities,
+        see `verify.closeness`), `worst` (its picture, by name), `failures`, `passed`; of a
+        classifier also `difference`, the largest of a probability, and `agreement`, the share of
+        pictures with the same likeliest class.
     """
     kinds = [bundle.FROM_BYTES, *([bundle.CLASSIFIER] if class_features is not None else [])]
     files = [
@@ -54,6 +54,8 @@ def compare_files(
     ]
     if not files:
         return []
+    from radapter.export import verify  # it needs onnxruntime
+
     runtime = PyTorchRuntime(merged)
     names, expected = [], []
     for batch in _batches(pictures):
@@ -70,8 +72,9 @@ def compare_files(
         if kind == bundle.CLASSIFIER:
             assert class_features is not None
             wanted = (runtime.logit_scale * features @ class_features.T).softmax(dim=1)
-        cosines = torch.cosine_similarity(wanted.double(), got.double(), dim=1)
-        worst = int(cosines.nan_to_num(nan=-2.0).argmin())
+        measure = verify.closeness if kind == bundle.CLASSIFIER else verify.cosine
+        cosines = np.nan_to_num(measure(got.numpy(), wanted.numpy()), nan=-2.0)
+        worst = int(cosines.argmin())
         row["cosine"], row["worst"] = float(cosines[worst]), names[worst]
         failures = []
         if not row["cosine"] >= tolerance.cosine:
@@ -121,6 +124,14 @@ def _outputs(
             yield torch.from_numpy(session.run(None, {taken.name: array})[0])
 
 
-def suite_pictures(opened: Mapping[str, Mapping[Any, Dataset]]) -> list[tuple[str, Dataset]]:
-    """The pictures of a suite's data sets, each once: all tasks of a set have the same."""
-    return [(name, next(iter(tasks.values()))) for name, tasks in opened.items() if tasks]
+def scored_pictures(
+    opened: Mapping[str, Mapping[Any, Dataset]], scored: Mapping[str, Sequence[str]]
+) -> list[tuple[str, Dataset]]:
+    """The pictures of a suite's data sets that were scored, by name, each once: all tasks of a set
+    have the same ones, and broken ones are left out."""
+    found = []
+    for name, keys in scored.items():
+        dataset, wanted = next(iter(opened[name].values())), set(keys)
+        chosen = [i for i, key in enumerate(dataset.keys) if key in wanted]
+        found.append((name, dataset.select(chosen)))
+    return found

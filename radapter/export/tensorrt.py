@@ -186,13 +186,16 @@ def build_engines(
         manifest = card.finish(temporary, facts)
         # Where engines do not run, it would compare what it has compared before.
         if check is not None and "tensorrt" in runnable(temporary)[0]:
+            before = {found["suite"]: found["files"] for found in facts.get("parity", [])}
             facts["parity"] = check(temporary)
-            ran = {v["label"] for found in facts["parity"] for v in found["verdicts"]}
+            for found in facts["parity"]:  # classifiers are compared when they are written
+                known = {row["file"] for row in found["files"]}
+                found["files"] += [
+                    row for row in before.get(found["suite"], []) if row["file"] not in known
+                ]
+            ran = {f for found in facts["parity"] for v in found["verdicts"] for f in v["files"]}
             for entry in facts["engines"]:
-                label = (
-                    "tensorrt" if entry["precision"] == "fp32" else f"tensorrt {entry['precision']}"
-                )
-                entry["compared"] = entry["compared"] or (entry["file"] in todo and label in ran)
+                entry["compared"] = entry["compared"] or entry["file"] in ran
             manifest = card.finish(temporary, facts)
     return manifest, list(todo)
 

@@ -84,7 +84,8 @@ def places(target: Path | str, name: str) -> list[Path]:
     found = [Path(target) / f"{name}_{tower}" for tower in ("vision", "text")]
     for place in found:
         config = place / "config.pbtxt"
-        if place.exists() and not (config.is_file() and config.read_text().startswith(HEAD)):
+        ours = config.is_file() and config.read_text(errors="replace").startswith(HEAD)
+        if place.exists() and not ours:
             raise UsageError(f"{place} is there and not of radapter's making: name another folder.")
     return found
 

@@ -20,6 +20,8 @@ import onnx
 import onnxruntime
 from safetensors.numpy import load_file
 
+TINY = 1e-30  # below it, fp32 keeps no digits
+
 
 def check(folder: Path, reference: Path, batches: list[int]) -> dict[str, dict[str, float]]:
     """Check every ONNX file that the reference names, in batches of these sizes.
@@ -50,6 +52,25 @@ def check(folder: Path, reference: Path, batches: list[int]) -> dict[str, dict[s
     return results
 
 
+def cosine(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of every row of features, [n]."""
+    ours, theirs = output.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return (ours * theirs).sum(axis=1) / norms
+
+
+def closeness(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of every row of probabilities, [n]: 1 - e^2 / 2, e the relative error of their centred logs.
+
+    These are the cosines to the classes times the logit scale, so the figure does not depend on
+    that scale, is near the cosine of the logits, and sees a scale that is wrong.
+    """
+    ours, theirs = (np.log(np.maximum(p.astype(np.float64), TINY)) for p in (output, expected))
+    ours, theirs = (logs - logs.mean(axis=1, keepdims=True) for logs in (ours, theirs))
+    error, size = (np.linalg.norm(x, axis=1) for x in (ours - theirs, theirs))
+    return 1 - (error / np.maximum(size, TINY)) ** 2 / 2
+
+
 def compare(
     session: onnxruntime.InferenceSession,
     inputs: np.ndarray,
@@ -66,9 +87,7 @@ def compare(
     ones = output.astype(np.float64).sum(axis=1) if probabilities else norms
     if not (np.abs(ones - 1) < 1e-5).all():  # false for what is not finite, too
         raise ValueError(f"{where}: norms or sums of probabilities are not 1: {ones}")
-    cosines = (output.astype(np.float64) * expected).sum(1) / (
-        norms * np.linalg.norm(expected.astype(np.float64), axis=1)
-    )
+    cosines = (closeness if probabilities else cosine)(output, expected)
     if not np.isfinite(cosines).all():  # min() would pass over it
         raise ValueError(f"{where}: what PyTorch gave is not finite")
     result["worst_cosine"] = min(result["worst_cosine"], float(cosines.min()))

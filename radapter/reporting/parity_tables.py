@@ -41,8 +41,8 @@ def parity_tables(
     table.add_row("", "", *map(_word, verdicts))
     yield table
     yield Text(
-        "Differences in points, with 95 % intervals (bootstrap over the same items); one that lies "
-        "wholly beyond what is allowed fails. Allowed: "
+        "Differences in points, with 95 % intervals (bootstrap over the same items); one that "
+        "holds 0 does not fail. Allowed: "
         + "; ".join(_allowed(precision, verdicts) for precision in _precisions(verdicts))
         + ".",
         style="dim",

@@ -20,9 +20,14 @@ TOWERS = {
 
 
 def choose_engines(
-    folder: Path, manifest: Mapping[str, Any], flavour: str | None, precision: str | None
+    folder: Path,
+    manifest: Mapping[str, Any],
+    flavour: str | None,
+    precision: str | None,
+    gpu: cuda.Gpu | None = None,
 ) -> dict[str, Mapping[str, Any]]:
-    """The manifest's entries of both towers' engines, of one flavour and precision.
+    """The manifest's entries of both towers' engines, of one flavour and precision; of several
+    flavours, one that is installed here and whose engines are for this GPU, if there is one.
 
     Raises:
         BrokenInput: there are none.
@@ -36,7 +41,11 @@ def choose_engines(
     installed = {found.name for found in flavours.installed()}
     whole = sorted(
         (key for key, towers in found.items() if len(towers) == len(TOWERS)),
-        key=lambda key: (key[1] not in installed, PREFERRED.index(key[0])),
+        key=lambda key: (
+            key[1] not in installed,
+            gpu is not None and not all(_gpu_fits(e, gpu) for e in found[key].values()),
+            PREFERRED.index(key[0]),
+        ),
     )
     for key in whole:
         if precision in (None, key[0]) and flavour in (None, key[1]):

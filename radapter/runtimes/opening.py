@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+
 from radapter import bundle
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
 from radapter.runtimes import Runtime, cuda, flavours
@@ -57,14 +59,23 @@ def runnable(folder: Path | str) -> tuple[list[str], dict[str, str]]:
         return ["onnx"], {}
     try:
         gpu = cuda.gpu(0)
+        if not torch.cuda.is_available():
+            raise MissingDependency(
+                f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "
+                "finds: install one that is built with CUDA."
+            )
         for precision in precisions_of(folder, "tensorrt"):
-            chosen = choose_engines(Path(folder), manifest, None, precision)
+            chosen = choose_engines(Path(folder), manifest, None, precision, gpu)
             for entry in chosen.values():
                 flavour = flavours.FLAVOURS[entry["flavour"]]
                 flavours.choose(flavour.name)
                 check_engine(entry, manifest, flavours.load(flavour), gpu)
     except (MissingDependency, BrokenInput) as error:
         return ["onnx"], {"tensorrt": str(error)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenInput(
+            f"{Path(folder) / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+        ) from None
     return ["onnx", "tensorrt"], {}
 
 

@@ -62,9 +62,10 @@ class TensorRTRuntime:
         manifest = bundle.verify(folder, weights_hash=weights_hash)
         self.device, index = device, torch.device(device).index or 0
         try:
-            entries = choose_engines(folder, manifest, flavour, precision)
+            choose_engines(folder, manifest, flavour, precision)  # that there are some
             # Before anything of TensorRT: without a driver some versions crash the process.
             gpu = cuda.gpu(index)
+            entries = choose_engines(folder, manifest, flavour, precision, gpu)
             if not torch.cuda.is_available():
                 raise MissingDependency(
                     f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "

@@ -61,9 +61,17 @@ def test_other_answers_fail_even_with_the_same_features(reference):
     assert any("accuracy differs" in failure for failure in verdict["failures"])
 
 
+def test_another_temperature_fails(reference):
+    engine = copy.copy(reference)
+    engine.runtime = copy.copy(reference.runtime)
+    engine.runtime.logit_scale = 1.01 * reference.runtime.logit_scale
+    (failure,) = evaluation.compare(reference, engine)["failures"]
+    assert failure.startswith("the logit scale is off by +1.0e-02")
+
+
 @pytest.mark.parametrize(
     ("items", "wrong", "fails"),
-    [(24, 3, False), (24, 8, True), (2000, 3, False), (2000, 60, True)],
+    [(24, 3, False), (24, 8, True), (2000, 1, False), (2000, 12, True)],
 )
 def test_a_metric_fails_when_it_surely_differs(reference, items, wrong, fails):
     """Three near ties of 24 that tip over are 12.5 points, and no evidence: drawn anew with

@@ -6,6 +6,7 @@ from fake_tensorrt import GPU, with_engines
 
 from radapter.errors import MissingDependency, UsageError
 from radapter.runtimes import cuda, flavours
+from radapter.runtimes.engines import choose_engines
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.opening import open_engine, runnable
 
@@ -37,9 +38,29 @@ def test_built_engines_run_where_there_is_a_gpu_and_the_library(exported, tmp_pa
     monkeypatch.setattr(cuda, "gpus", none)
     assert runnable(folder) == (["onnx"], {"tensorrt": "no driver"})
     monkeypatch.setattr(cuda, "gpus", lambda: [GPU])
+    assert "does not use the NVIDIA Fake" in runnable(folder)[1]["tensorrt"]  # torch for the CPU
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(flavours, "find_spec", lambda name: None)
     engines, unfit = runnable(folder)
     assert engines == ["onnx"]
     assert "TensorRT-RTX is not installed" in unfit["tensorrt"]
     monkeypatch.setattr(flavours, "find_spec", lambda name: name == "tensorrt_rtx" or None)
     assert runnable(folder) == (["onnx", "tensorrt"], {})
+
+
+def test_of_two_flavours_the_one_for_this_gpu_is_chosen(tmp_path, monkeypatch):
+    """On an H100 a bundle may have engines of both, and TensorRT-RTX's are not for it."""
+    monkeypatch.setattr(flavours, "installed", lambda: list(flavours.FLAVOURS.values()))
+    h100 = cuda.Gpu("NVIDIA H100", "9.0")
+    fits = {
+        "rtx": {"target_gpus": ["8.9"]},
+        "tensorrt": {"gpu": vars(h100), "hardware": "none"},
+    }
+    engines = [
+        {"onnx": f"onnx/{tower}.onnx", "precision": "fp32", "flavour": flavour, **facts}
+        for flavour, facts in fits.items()
+        for tower in ("vision_model", "text_model")
+    ]
+    for gpu, expected in ((h100, "tensorrt"), (cuda.Gpu("RTX 4090", "8.9"), "rtx")):
+        found = choose_engines(tmp_path, {"engines": engines}, None, None, gpu)
+        assert {entry["flavour"] for entry in found.values()} == {expected}
