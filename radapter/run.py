@@ -163,7 +163,7 @@ class Run:
                 )
             clear_temporary(self.path)
             if self.adapter.is_file():  # killed before they could be removed
-                shutil.rmtree(self.checkpoints, ignore_errors=True)
+                remove_folder(self.checkpoints)
             facts = {
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
@@ -289,6 +289,14 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     _sync(path.parent)
     if replaced:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder under a temporary name, so that a kill leaves no half of it under its own."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with contextlib.suppress(OSError):
+        os.rename(path, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _name_file(error: BaseException, path: Path) -> None:
