@@ -18,6 +18,7 @@ moment leaves the old state or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -148,10 +149,7 @@ class Run:
                 "Wait until it is done, or end it."
             ) from None
         except OSError as error:
-            raise BrokenInput(
-                f"The run folder {self.path} cannot be written to ({error.strerror or error}). "
-                "Make it writable, or copy it to a place that is and name it there."
-            ) from None
+            raise _not_writable("The run folder", self.path, error) from None
         with lock:
             left = _read_writer(writer)
             if left.get("host", socket.gethostname()) != socket.gethostname():
@@ -177,6 +175,13 @@ class Run:
                 writer.unlink(missing_ok=True)
 
 
+def _not_writable(what: str, folder: Path, error: OSError) -> BrokenInput:
+    return BrokenInput(
+        f"{what} {folder} cannot be written to ({error.strerror or error}). "
+        "Make it writable, or work on a copy in a place that is."
+    )
+
+
 def _read_writer(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
@@ -195,8 +200,13 @@ def create(recipe: recipes.Recipe, root: Path = DEFAULT_ROOT) -> Run:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     _clear_unborn(Path(root))
     run = Run(Path(root) / f"{recipe.name}-{stamp}-{secrets.token_hex(3)}")
-    with new_folder(run.path) as folder:
-        (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    try:
+        with new_folder(run.path) as folder:
+            (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise _not_writable("The folder for runs,", run.path.parent, error) from None
+        raise
     return run
 
 
