@@ -173,8 +173,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _sizes(parts: Parts) -> dict[str, Any]:
     """The batch, what of it is encoded at a time, and the setting to try next."""
-    batch = parts.order().batch_size
-    micro = getattr(parts.recipe.optimisation, "micro_batch", None)
+    batch, micro = parts.order().batch_size, parts.recipe.optimisation.micro_batch
     smaller = (micro or batch) // 2
     return {
         "batch_size": batch,

@@ -476,6 +476,15 @@ def test_so_many_in_a_row_stop(recipe, tmp_path, monkeypatch):
     assert resume(run).adapter.is_file()
 
 
+def test_fp16_that_overflows_at_every_scale_stops(recipe, tmp_path, monkeypatch):
+    """An overflow alone halves the scale: 65,536 is below 1/1000 after 26 of them."""
+    settings = recipe("precision=fp16", "optimisation.epochs=11")
+    broken_steps(monkeypatch, range(1, 100), "gradients")
+    with pytest.raises(GateFailed, match="not finite in fp16, even times 0.000976562, in step 27;"):
+        train(settings, tmp_path)
+    assert len(steps_of(the_run(tmp_path))) == 26
+
+
 # ------------------------------------------------------------------ memory
 
 HUNGRY = """
