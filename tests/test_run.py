@@ -189,6 +189,14 @@ def test_clearing_up_removes_only_temporary_things(tmp_path):
     ]  # fmt: skip
 
 
+def test_clearing_up_one_name_leaves_others_alone(tmp_path):
+    for name in (".ours_vision.0123abcd.tmp", ".ours_text.0123abcd.tmp", ".theirs.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".ours_vision.89abcdef.old").mkdir()
+    runs.clear_temporary(tmp_path, "ours_vision.*")
+    assert names(tmp_path) == [".ours_text.0123abcd.tmp", ".theirs.tmp", "ours_vision"]
+
+
 def test_a_read_only_place(tmp_path, monkeypatch):
     """As a user; root may write anywhere, so the refusal is the system's own, simulated."""
 

@@ -31,7 +31,7 @@ OFTEN = "checkpoints.every_seconds=1e-9"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120 + 2 * KILLS),
+    pytest.mark.timeout(300 + 4 * KILLS),
     pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch"),
     pytest.mark.filterwarnings("error"),
 ]
@@ -166,7 +166,7 @@ def test_train(radapter, whole, tmp_path, tiny_folder, shapes):
         root = tmp_path / "killed"
         root.mkdir()
         shutil.copy(whole / "tiny.yaml", root)
-        for _ in range(draw.randint(1, 3)):
+        for _ in range(draw.randint(1, 4)):
             argv = ("train", "--resume") if the_run(root) else ("train", "tiny.yaml", OFTEN)
             answer = radapter(root, *argv, **next(moment))
             if answer["code"] == 0:  # it was done before
@@ -192,7 +192,8 @@ def test_train(radapter, whole, tmp_path, tiny_folder, shapes):
         run = the_run(root)
         assert run.adapter.read_bytes() == expected
         assert metrics(run) == lines
-        radapter.done(root, "merge")  # which clears what a kill after the adapter left
+        with run.lock():  # as every command does: it clears what a kill after the adapter left
+            pass
         assert not half_done(run.path)
         assert not run.checkpoints.exists()
         assert len(runs.all_runs(root / "runs")) == 1
@@ -229,7 +230,7 @@ def test_merge(radapter, whole, tmp_path, merging_again):
     while sum(where.values()) < KILLS // 3:
         with merging_again() as root:
             run = the_run(root)
-            for _ in range(draw.randint(1, 3)):
+            for _ in range(draw.randint(1, 4)):
                 answer = radapter(root, "merge", **next(moment))
                 if answer["code"] == 0:
                     break
@@ -275,7 +276,7 @@ def test_export(radapter, whole, tmp_path):
     while sum(where.values()) < KILLS // 6:
         if draw.random() < 0.3:
             shutil.rmtree(the_run(root).path / "bundles")  # a first one
-        for _ in range(draw.randint(1, 3)):
+        for _ in range(draw.randint(1, 4)):
             if not kill(bundle=str(kept), **next(moment)):
                 break
         finish(bundle=str(kept))
