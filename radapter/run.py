@@ -18,6 +18,7 @@ moment leaves the old state or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -148,10 +149,7 @@ class Run:
                 "Wait until it is done, or end it."
             ) from None
         except OSError as error:
-            raise BrokenInput(
-                f"The run folder {self.path} cannot be written to ({error.strerror or error}). "
-                "Make it writable, or copy it to a place that is and name it there."
-            ) from None
+            raise _not_writable("The run folder", self.path, error) from None
         with lock:
             left = _read_writer(writer)
             if left.get("host", socket.gethostname()) != socket.gethostname():
@@ -163,7 +161,7 @@ class Run:
                 )
             clear_temporary(self.path)
             if self.adapter.is_file():  # killed before they could be removed
-                shutil.rmtree(self.checkpoints, ignore_errors=True)
+                remove_folder(self.checkpoints)
             facts = {
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
@@ -175,6 +173,13 @@ class Run:
                 yield
             finally:
                 writer.unlink(missing_ok=True)
+
+
+def _not_writable(what: str, folder: Path, error: OSError) -> BrokenInput:
+    return BrokenInput(
+        f"{what} {folder} cannot be written to ({error.strerror or error}). "
+        "Make it writable, or work on a copy in a place that is."
+    )
 
 
 def _read_writer(path: Path) -> dict[str, Any]:
@@ -195,8 +200,13 @@ def create(recipe: recipes.Recipe, root: Path = DEFAULT_ROOT) -> Run:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     _clear_unborn(Path(root))
     run = Run(Path(root) / f"{recipe.name}-{stamp}-{secrets.token_hex(3)}")
-    with new_folder(run.path) as folder:
-        (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    try:
+        with new_folder(run.path) as folder:
+            (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise _not_writable("The folder for runs,", run.path.parent, error) from None
+        raise
     return run
 
 
@@ -289,6 +299,14 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     _sync(path.parent)
     if replaced:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder under a temporary name, so that a kill leaves no half of it under its own."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with contextlib.suppress(OSError):
+        os.rename(path, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _name_file(error: BaseException, path: Path) -> None:

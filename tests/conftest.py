@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -22,19 +21,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_vocabulary() -> Iterator[None]:
-    """open_clip unpacks its vocabulary for every tokenizer, which is most of a tiny model's time:
-    those without settings of their own share one here."""
-    unpack, first = SimpleTokenizer.__init__, SimpleTokenizer()
-
-    def share(self: SimpleTokenizer, *settings: Any, context_length: int = 77, **more: Any) -> None:
-        if settings or more:
-            unpack(self, *settings, context_length=context_length, **more)
-        else:
-            own = {"cache": dict(first.cache), "context_length": context_length}
-            self.__dict__ |= first.__dict__ | own
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SimpleTokenizer, "__init__", share)
+        patch.setattr(SimpleTokenizer, "__init__", tiny.shared_vocabulary())
         yield
 
 

@@ -189,6 +189,14 @@ def test_clearing_up_removes_only_temporary_things(tmp_path):
     ]  # fmt: skip
 
 
+def test_clearing_up_one_name_leaves_others_alone(tmp_path):
+    for name in (".ours_vision.0123abcd.tmp", ".ours_text.0123abcd.tmp", ".theirs.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".ours_vision.89abcdef.old").mkdir()
+    runs.clear_temporary(tmp_path, "ours_vision.*")
+    assert names(tmp_path) == [".ours_text.0123abcd.tmp", ".theirs.tmp", "ours_vision"]
+
+
 def test_a_read_only_place(tmp_path, monkeypatch):
     """As a user; root may write anywhere, so the refusal is the system's own, simulated."""
 
@@ -422,13 +430,20 @@ def test_a_run_that_a_kill_left_half_made_is_removed_once_it_is_old(tmp_path, re
 
 AS_NOBODY = """
 import os, pathlib, sys
+from radapter import recipe as recipes
+from radapter import run as runs
 from radapter.errors import BrokenInput
-from radapter.run import Run
+path = pathlib.Path(sys.argv[1])
+recipe = recipes.load(path / "recipe.yaml")
 if os.getuid() == 0:
     os.setgid(65534), os.setuid(65534)  # root may write anywhere
 try:
-    with Run(pathlib.Path(sys.argv[1])).lock():
+    with runs.Run(path).lock():
         sys.exit("it is locked")
+except BrokenInput as error:
+    print(error)
+try:
+    sys.exit(f"it is made: {runs.create(recipe, path)}")
 except BrokenInput as error:
     print(error)
 """
@@ -437,21 +452,23 @@ except BrokenInput as error:
 @pytest.mark.slow
 def test_a_run_folder_that_is_read_only(tmp_path, recipe):
     run = runs.create(recipe, tmp_path)
-    for folder in (run.path, *run.path.parents):
-        if os.stat(folder).st_uid == os.getuid() and folder.is_relative_to(tmp_path.parents[1]):
-            folder.chmod(0o755)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
     run.path.chmod(0o555)
     try:
         done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, str(run.path)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     finally:
         run.path.chmod(0o755)
-    assert done.stdout == (
-        f"The run folder {run.path} cannot be written to (Permission denied). "
-        "Make it writable, or copy it to a place that is and name it there.\n"
-    ), done.stderr
+    end = (
+        f"{run.path} cannot be written to (Permission denied). "
+        "Make it writable, or work on a copy in a place that is.\n"
+    )
+    assert done.stdout == f"The run folder {end}The folder for runs, {end}", done.stderr
     assert names(run.path) == ["recipe.yaml"]
 
 

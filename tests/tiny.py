@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def write(folder: Path, **options: Any) -> Path:
     folder.mkdir(parents=True)
     models.save(folder, loaded, loaded.model.state_dict())
     return folder
+
+
+def shared_vocabulary() -> Callable[..., None]:
+    """An `__init__` for open_clip's SimpleTokenizer. It unpacks its vocabulary for every tokenizer,
+    which is most of a tiny model's time: those without settings of their own share one here."""
+    unpack, first = open_clip.SimpleTokenizer.__init__, open_clip.SimpleTokenizer()
+
+    def share(self: Any, *settings: Any, context_length: int = 77, **more: Any) -> None:
+        if settings or more:
+            unpack(self, *settings, context_length=context_length, **more)
+        else:
+            own = {"cache": dict(first.cache), "context_length": context_length}
+            self.__dict__ |= first.__dict__ | own
+
+    return share
 
 
 def draw_shapes(root: Path, each: int = 8) -> Path:

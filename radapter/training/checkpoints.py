@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from radapter.errors import BrokenInput
-from radapter.run import file_hash, new_folder, write_atomic
+from radapter.run import file_hash, new_folder, remove_folder, write_atomic
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     kept = [path for path in _all(folder) if path.name <= name][-keep:]
     for other in _all(folder):
         if other not in kept:
-            shutil.rmtree(other, ignore_errors=True)
+            remove_folder(other)
 
 
 def newest(folder: Path) -> int:

@@ -146,8 +146,8 @@ def explained(
     elif _is_out_of_memory(error):
         kind, details = MissingDependency, {} if save else _sizes(parts)
         problem = _memory_of_data(parts) if save else _memory_of_step(parts, step, details)
-    elif dead := _dead_worker(error, parts):
-        kind, problem, details = MissingDependency, dead, {}
+    elif dead := dead_worker(error):
+        kind, problem, details = MissingDependency, _worker_lost(dead, parts), {}
     elif isinstance(error, NOT_WRITTEN) and not isinstance(error, BrokenPipeError):
         steps = parts.order().steps
         kind, details = BrokenInput, {}
@@ -173,8 +173,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _sizes(parts: Parts) -> dict[str, Any]:
     """The batch, what of it is encoded at a time, and the setting to try next."""
-    batch = parts.order().batch_size
-    micro = getattr(parts.recipe.optimisation, "micro_batch", None)
+    batch, micro = parts.order().batch_size, parts.recipe.optimisation.micro_batch
     smaller = (micro or batch) // 2
     return {
         "batch_size": batch,
@@ -199,13 +198,18 @@ def _memory_of_data(parts: Parts) -> str:
     )
 
 
-def _dead_worker(error: Exception, parts: Parts) -> str | None:
+def dead_worker(error: Exception) -> str | None:
+    """`pid 7, what became of it`, if the loader's error is that a worker died."""
     found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
     if not isinstance(error, RuntimeError) or not found:
         return None
+    return f"pid {found[1]}, {found[2].strip()}"
+
+
+def _worker_lost(dead: str, parts: Parts) -> str:
     return (
-        f"A worker that reads pictures, pid {found[1]}, {found[2].strip()}. Most often memory ran "
-        "out (the system's log says so), or shared memory did: /dev/shm, which containers keep "
-        f"small (docker run --shm-size). Next to try: workers={parts.recipe.workers // 2}, for a "
-        "new run, or in this run's recipe.yaml."
+        f"A worker that reads pictures, {dead}. Most often memory ran out (the system's log says "
+        "so), or shared memory did: /dev/shm, which containers keep small (docker run --shm-size). "
+        f"Next to try: workers={parts.recipe.workers // 2}, for a new run, or in this run's "
+        "recipe.yaml."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -137,6 +136,9 @@ def _loop(
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 
     def explained(error: Exception) -> Exception:
+        if failures.dead_worker(error) and not within_step and should_stop():
+            save_checkpoint()  # the signal that asks to stop went to the workers, too
+            return Interrupted(run, step)
         save = None if within_step else save_checkpoint
         return failures.explained(error, run, parts, step, save)
 
@@ -189,7 +191,7 @@ def _loop(
                     failures.tried(save_checkpoint, f"The state after step {step} was")
                     saved = time.monotonic()
         write_adapter(run, parts, order.steps)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    runs.remove_folder(run.checkpoints)
 
 
 def _count_broken(broken: set[str], found: list[str], limit: int) -> None:

@@ -15,6 +15,9 @@ from radapter.training.preparing import Parts
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
+SMALLEST_SCALE = 1e-3
+"""Of fp16's gradients: it starts at 65,536 and halves at each overflow, which is no failure."""
+
 
 def training_mode(model: torch.nn.Module) -> None:
     """Training mode, but for BatchNorm: its statistics are no parameters, so they stay the base's,
@@ -61,6 +64,8 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         scaler.step(optimizer)
         scaler.update()
         if scaler.get_scale() < scale:  # the gradients overflowed: there was no step
+            if scale < SMALLEST_SCALE:
+                raise NotFinite(f"The gradients are not finite in fp16, even times {scale:g},")
             return loss
     logit_scale: torch.Tensor = model.logit_scale  # type: ignore[assignment]
     if logit_scale.requires_grad:

@@ -81,11 +81,13 @@ def test_interrupted_and_killed_runs_end_in_the_same_adapter(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_a_terminal_reaches_the_workers_too(start, tmp_path):
-    """The whole process group gets the signal; one line says so, and --json stays one object."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_reaches_the_workers_too(start, tmp_path, number):
+    """The whole process group gets Ctrl-C at a terminal, and SIGTERM from many a batch system; one
+    line says so, and --json stays one object."""
     process = start("tiny.yaml", "optimisation.epochs=20000", "workers=2", "--json")
     wait_for(lambda: steps_logged(tmp_path) > 1, process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.count("Stopping after this step") == 1

@@ -131,8 +131,8 @@ def test_the_same_seed_gives_the_same_file(recipe, tmp_path, change):
 
 
 def test_workers_do_not_change_the_result(recipe, tmp_path):
-    one, two = (train(recipe(f"workers={n}"), tmp_path / str(n)).adapter for n in (0, 1))
-    assert one.read_bytes() == two.read_bytes()
+    made = [train(recipe(f"workers={n}"), tmp_path / str(n)).adapter for n in (0, 1, 2)]
+    assert made[0].read_bytes() == made[1].read_bytes() == made[2].read_bytes()
 
 
 def test_random_weights_are_drawn_with_the_recipes_seed(shapes, tmp_path):
