@@ -16,7 +16,7 @@ from torch import Tensor
 
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import Cache, evaluate, held_out_suite
+from radapter.evaluation import Cache, evaluate, held_out_suite, trained_metric
 from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
@@ -147,12 +147,6 @@ def _is_whole(folder: Path, expected: str) -> bool:
 
 
 # ---------------------------------------------------------------- alpha
-
-
-def trained_metric(recipe: Recipe) -> str:
-    """What `auto` looks at: accuracy for a recipe of classes, text-to-image recall for captions."""
-    data = recipe.validation_data() or recipe.data
-    return "accuracy" if data.task == "classification" else "text_to_image_r1"
 
 
 def alpha_curve(

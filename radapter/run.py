@@ -3,9 +3,10 @@
     runs/<recipe>-<UTC time>-<short id>/
         recipe.yaml           the resolved recipe
         environment.json      versions and machine
-        metrics.jsonl         one line per logged step
+        metrics.jsonl         one line per logged step, and one per validation
         classes.json          class names and their prompts, if classes were trained
         adapter.safetensors   the averaged adapter, once training has finished
+        best.safetensors      the one with the best validation so far, if the recipe monitors it
         checkpoints/step-N/   state.safetensors + state.json, to resume from
         merged/alpha-0.50/    open_clip folder; merged/current names the present one
         bundles/<hash>/       deployable folders, by the hash of the merged weights
@@ -56,6 +57,10 @@ class Run:
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
 
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
     def classes(self) -> dict[str, Any] | None:
         """`names` and, for each, its `prompts`, as trained; None if no classes were."""
         path = self.path / "classes.json"
@@ -70,6 +75,17 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def logged(self, key: str = "step") -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl that have `key`: `loss` those of training, `validation` those of
+        validation. They end before the first that is not whole, as the last of a run that is being
+        written, or was killed, may be."""
+        lines: list[dict[str, Any]] = []
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                content = json.loads(line)
+                lines += [content] if content["step"] >= 0 and key in content else []
+        return lines
 
     @property
     def checkpoints(self) -> Path:

@@ -283,8 +283,7 @@ def _cost(run: Run) -> dict[str, Any]:
     None for what its log does not say.
     """
     try:
-        log = run.metrics.read_text(encoding="utf-8").splitlines()
-        lines = [json.loads(line) for line in log]
+        lines = run.logged("loss")
         seconds, kind = float(lines[-1]["seconds"]), lines[-1].get("memory_of")
         of_kind = [line for line in lines if kind and line.get("memory_of") == kind]
         peak = max((int(line["peak_memory_bytes"]) for line in of_kind), default=None)
