@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +41,8 @@ from radapter.errors import BrokenInput, UsageError
 DEFAULT_ROOT = Path("runs")
 UNBORN_SECONDS = 3600.0
 """A run folder is made in less than that."""
+Which = Literal["last", "best"]
+"""The adapter after the last step, or the one with the best validation"""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,27 @@ class Run:
         except UsageError as error:
             raise BrokenInput(f"The run's recipe is damaged: {error}") from None
 
-    def trained(self) -> Path:
+    def trained(self, which: Which = "last") -> Path:
         """The adapter file; BrokenInput names the command to type if training has not finished."""
         if not self.adapter.is_file():
             raise BrokenInput(
                 f"Run {self.name} has not finished training. "
                 f"Type first: radapter train --resume {self.path}"
             )
-        return self.adapter
+        if which == "best" and not self.best.is_file():
+            raise BrokenInput(
+                f"Run {self.name} has no {self.best.name}: its recipe says nothing of validation "
+                "(monitor.every_epochs). Merge the last adapter, or train again."
+            )
+        return self.best if which == "best" else self.adapter
+
+    def which(self) -> Which:
+        """The adapter that the present merged model was made of; without one, the last."""
+        try:
+            facts = json.loads((self.merged() / "merged.json").read_text())
+            return "best" if facts.get("adapter") == "best" else "last"
+        except (BrokenInput, OSError, ValueError, AttributeError):
+            return "last"
 
     def merged(self) -> Path:
         """The present merged model; BrokenInput names the command if there is none."""
@@ -142,6 +157,19 @@ class Run:
     def bundle_for(self, merged_hash: str) -> Path:
         """Where the bundle made from merged weights with this hash is, or would be."""
         return self.path / "bundles" / merged_hash[:16]
+
+    def writer(self) -> str | None:
+        """The process that holds the run now, None if none does."""
+        path = self.path / ".lock"
+        if not path.is_file():
+            return None
+        try:
+            with FileLock(path, timeout=0):
+                return None
+        except Timeout:
+            return _who(self.path / ".writer")
+        except OSError:  # a folder that this user cannot write to
+            return None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

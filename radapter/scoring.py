@@ -161,7 +161,7 @@ def evaluate_alphas(
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present
-        merged model, if there is one.
+        merged model, if there is one; the adapter is the one that it was made of.
 
     Raises:
         BrokenInput: data or the adapter is missing or damaged.
@@ -182,6 +182,7 @@ def evaluate_alphas(
         "suite": suite.name,
         "trained_metric": trained_metric(recipe),
         "chosen": merging.read_merged(run)[1]["alpha"] if merged else None,
+        **({"adapter": "best"} if trained.which == "best" else {}),
         "seed": recipe.seed,
         "versions": versions(),
         "protocol": protocol(suite, trained.base),
