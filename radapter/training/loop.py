@@ -132,7 +132,9 @@ def _loop(
     recent: list[float] = session.get("recent_losses", [])
     bad: list[dict[str, Any]] = session.get("bad_steps", [])
     within_step = False
-    start = saved = time.monotonic()
+    start = saved = since = time.monotonic()
+    pairs = 0
+    """Trained on since then: what the rate is of"""
     training_mode(parts.base.model)
 
     def save_checkpoint() -> None:
@@ -205,18 +207,23 @@ def _loop(
                     failures.leave_out(error, run, parts, step, bad)
             step += 1
             within_step = False
+            pairs += len(batch["groups"])
             metrics = {
                 "steps": order.steps,
                 "loss": sum(recent) / max(1, len(recent)),
                 "lr": lr,
                 "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
+                "pairs_per_second": round(pairs / (time.monotonic() - since), 2),
                 **memory.peak(parts.device),
             }
             if step % log_every == 0 or step == order.steps:
                 log(step, metrics)
                 recent.clear()
-            on_step({"step": step, **metrics, **validate()})
+                since, pairs = time.monotonic(), 0
+            scored = validate()
+            since += scored.get("validation_seconds", 0.0)
+            on_step({"step": step, **metrics, **scored})
             if step < order.steps:
                 interrupt()
                 if time.monotonic() - saved > recipe.checkpoints.every_seconds:
