@@ -16,7 +16,7 @@ import pytest
 import tiny
 from rich.console import Console
 
-from radapter_cli import live
+from radapter_cli import console, live
 
 
 def metrics(step, **more):
@@ -36,8 +36,8 @@ def validation(step, value, best_step):
 
 def screen(view, width=100, height=40, encoding="utf-8"):
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
-    console = Console(file=file, width=width, height=height, force_terminal=True, no_color=True)
-    console.print(view)
+    terminal = Console(file=file, width=width, height=height, force_terminal=True, no_color=True)
+    terminal.print(view)
     file.flush()
     return re.sub(r"\x1b\[[0-9;]*m", "", file.buffer.getvalue().decode(encoding))
 
@@ -197,3 +197,11 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(start, presses):
     assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
     text = terminal.seen.decode()
     assert "the state is saved" in text or (presses == 2 and "Interrupted." in text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (200, "3 min 20 s"), (3 * 3600 + 300, "3 h 5 min"), (90 * 3600, "3 d 18 h")],
+)
+def test_long_times_are_short_to_read(seconds, text):
+    assert console.seconds(seconds) == text
