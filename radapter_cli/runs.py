@@ -215,8 +215,8 @@ def training_in_words(f: dict[str, Any]) -> str:
     text = f"{words.get(f['training'], f['training'])}; {f['step']:,}{steps} steps{taken}"
     if f["training"] == "running" and f["steps"] and f["step"]:
         text += f", {console.seconds(f['seconds'] / f['step'] * (f['steps'] - f['step']))} left"
-    if f["locked"] and f["training"] != "running":
-        text += "; another process writes to the run now"
+    if f["writer"]:
+        text += f"; written by {f['writer']}"
     return text
 
 

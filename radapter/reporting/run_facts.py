@@ -17,8 +17,8 @@ Curves = dict[str, list[tuple[int, float]]]
 def run_facts(run: Run) -> dict[str, Any]:
     """Everything that the run's files say of it, as plain data.
 
-    `training` is `running` (a process holds the run), `stopped` (none does, and it has not
-    finished), `finished` or `stopped early`. What is not known yet is None.
+    `training` is `running` (a process, `writer`, holds the run), `stopped` (none does, and it has
+    not finished), `finished` or `stopped early`. What is not known yet is None.
 
     Raises:
         BrokenInput: the recipe is missing or damaged.
@@ -28,12 +28,12 @@ def run_facts(run: Run) -> dict[str, Any]:
     last = steps[-1] if steps else {}
     done = max((line["step"] for line in [*steps[-1:], *validations[-1:]]), default=0)
     adapter = adapter_facts(run)
-    busy = run.is_locked()
+    writer = run.writer()
     if adapter is not None:
         done = adapter["steps"] or done
         training = "stopped early" if last and done < last["steps"] else "finished"
     else:
-        training = "running" if busy else "stopped"
+        training = "running" if writer else "stopped"
     rates = [line["pairs_per_second"] for line in steps if "pairs_per_second" in line]
     return {
         "name": run.name,
@@ -45,7 +45,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "method": method_in_words(recipe),
         "data": data_in_words(recipe),
         "training": training,
-        "locked": busy,
+        "writer": writer,
         "step": done,
         "steps": last.get("steps"),
         "seconds": last.get("seconds"),

@@ -71,7 +71,7 @@ def test_json_is_the_same_as_data(cli, monitored):
     found = json.loads(cli("runs", "show", monitored.name, "--json").out)
     run = found["run"]
     steps, validations = monitored.logged("loss"), monitored.logged("validation")
-    assert (run["training"], run["locked"], run["step"], run["steps"]) == ("finished", False, 6, 6)
+    assert (run["training"], run["writer"], run["step"], run["steps"]) == ("finished", None, 6, 6)
     assert run["state"] == "merged at 0.50"
     assert run["adapter"]["trained_parameters"] == 2 * 2 * (32**2 + 16**2)
     assert run["start_share"] == pytest.approx(0.9**6)
@@ -107,7 +107,7 @@ with Run(Path(sys.argv[1])).lock():
 def test_a_process_that_holds_the_run_is_seen(cli, stopped, monitored):
     for run, words in (
         (stopped, "running now; 4 of 6 steps"),
-        (monitored, "another process writes to the run now"),
+        (monitored, "finished; 6 of 6 steps"),
     ):
         with subprocess.Popen(
             [sys.executable, "-c", HOLDER, run.path],
@@ -116,9 +116,10 @@ def test_a_process_that_holds_the_run_is_seen(cli, stopped, monitored):
             text=True,
         ) as process:
             assert process.stdout.readline() == "held\n"
-            assert words in cli("runs", "show", run.name).out
+            (line,) = [x for x in cli("runs", "show", run.name).out.splitlines() if words in x]
+            assert f"written by pid {process.pid} on " in line
             process.stdin.close()
-        assert not run_facts(run)["locked"]
+        assert run_facts(run)["writer"] is None
     with stopped.lock():  # looking has not left it locked
         pass
 
