@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDEST = 78
 """Of lines: a terminal of 80 columns need not break them, nor where it adds `^C` to the last one"""
 TALLEST = 5
-RENEWED = 0.25  # seconds between two looks
+RENEWED = 0.5  # seconds between two looks: drawing takes some milliseconds
 
 
 class View:
@@ -43,7 +43,7 @@ class View:
     def step(self, m: dict[str, Any]) -> None:
         self.last, self.scoring = m, None
         self.losses.append((m["step"], m["loss"]))
-        if len(self.losses) > 2000:
+        if len(self.losses) > 400:  # more than the curve can show
             self.losses = self.losses[1::2]
         self.first = self.first or (m["step"], time.monotonic())
         # A moving average that forgets the first step, which waits for everything to start.

@@ -8,9 +8,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from radapter import merging, models
+from radapter import run as runs
 from radapter.data import open_data
-from radapter.errors import UsageError
-from radapter.training import Interrupted, resume, train
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation import held_out_suite
+from radapter.training import Interrupted, files, loop, resume, train
 from radapter.training.validation import HeldOut
 
 HELD_OUT = ["data.hold_out=0.3", "optimisation.epochs=4"]  # 8 steps, 2 an epoch
@@ -239,6 +241,58 @@ def test_a_run_stopped_before_its_first_validation_has_no_best(recipe, tmp_path,
     with pytest.raises(Interrupted):
         resume(run, should_stop=stop_at(1))
     assert not run.best.exists()
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+def test_held_out_data_that_goes_away_costs_no_step(recipe, tmp_path, scored, monkeypatch):
+    settings = recipe(*HELD_OUT, "monitor.every_steps=3")
+    whole = train(settings, tmp_path / "whole")
+    good = HeldOut.score
+
+    def gone(*_):
+        raise BrokenInput("held-out: no picture can be read.")
+
+    def on_step(m):
+        if m["step"] == 5:
+            monkeypatch.setattr(HeldOut, "score", gone)
+
+    with pytest.raises(BrokenInput, match=r"no picture can be read.\n.*--resume .* from step 6"):
+        train(settings, tmp_path / "gone", on_step=on_step)
+    monkeypatch.setattr(HeldOut, "score", good)
+    run = runs.find(root=tmp_path / "gone")
+    assert [step for step, _ in validations(run)] == [3]
+    assert files_of(resume(run)) == files_of(whole)
+
+
+def test_a_best_adapter_that_could_not_be_written_is_written_later(recipe, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.9, 0.4, 0.3])
+    whole = train(recipe(*HELD_OUT, "monitor.every_steps=2"), tmp_path / "whole")
+    scripted(monkeypatch, [0.5, 0.9, 0.4, 0.3])
+    good = files.write_best
+
+    def full(run, parts, validation):
+        if validation.record.step == 4:
+            raise OSError(28, "No space left on device")
+        good(run, parts, validation)
+
+    monkeypatch.setattr(loop, "write_best", full)
+    with pytest.warns(UserWarning, match=r"best adapter was not written: No space left.*goes on"):
+        run = train(recipe(*HELD_OUT, "monitor.every_steps=2"), tmp_path / "full")
+    assert files_of(run) == files_of(whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_the_number_is_that_of_the_merged_model(recipe, tmp_path):
+    run = train(recipe(*EVERY, "device=cuda"), tmp_path)
+    trained = merging.open_trained(run)
+    ((_, evaluated),) = merging.alpha_curve(
+        held_out_suite(run.recipe()), trained, [0.5], device="cuda"
+    )
+    assert len(validations(run)) == 8
+    assert validations(run)[-1][1] == {"accuracy": evaluated.value("held-out", "accuracy")}
 
 
 # ------------------------------------------------------------------ the recipe
