@@ -189,7 +189,7 @@ Curve = dict[float, dict[str, dict[str, Scored]]]
 
 def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     """What `merge --alpha auto` would take: it looks at the trained task."""
-    metric = merging.trained_metric(recipe)
+    metric = evaluation.trained_metric(recipe)
     return merging.smallest_within_one_error(
         {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
     )
@@ -417,7 +417,7 @@ def report(out: OutOption = OUT) -> None:
         if any(len(results) < len(pairs) for results in found.values()):
             raise typer.BadParameter(f"{title}: some runs are missing: run `final`")
         concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in pairs}
-        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
+        trained = evaluation.trained_metric(recipes.load(recipes.locate(recipe)))
         summarized = emoji_study_tables.summarize(found, concepts, trained)
         # It ships in the wheel: no more digits than the tables need, which are made from it.
         methods = json.loads(json.dumps(summarized), parse_float=lambda x: round(float(x), 5))
@@ -436,7 +436,7 @@ def pictures(out: OutOption = OUT) -> None:
     """Draw the pictures of docs/ from the report, and from two trainings of fold 0."""
     for recipe in ("emoji", RETRIEVAL):
         study = curves.study(recipe)
-        trained = merging.trained_metric(recipes.load(recipes.locate(recipe)))
+        trained = evaluation.trained_metric(recipes.load(recipes.locate(recipe)))
         x = ("in-distribution", trained)
         panels = [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
         drawn = curves.study_curves(study, x, panels, curves.STUDY_METHODS)

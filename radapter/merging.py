@@ -16,7 +16,7 @@ from torch import Tensor
 
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import Cache, evaluate, held_out_suite
+from radapter.evaluation import Cache, evaluate, held_out_suite, trained_metric
 from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
@@ -24,7 +24,7 @@ from radapter.methods import METHODS
 from radapter.models import LoadedModel, load, save, weights_hash
 from radapter.models.loading import check_safetensors
 from radapter.recipe import Recipe
-from radapter.run import Run, new_folder, write_atomic
+from radapter.run import Run, Which, new_folder, write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
@@ -39,6 +39,7 @@ class Trained:
     facts: dict[str, Any]
     """Metadata of adapter.safetensors: method, base model and hash, steps, EMA share"""
     tensors: dict[str, Tensor]
+    which: Which = "last"
 
     def at(self, alpha: float) -> dict[str, Tensor]:
         """The state dict of the plain model at a scale."""
@@ -53,15 +54,19 @@ class Trained:
         return method.merge(self.base.model.state_dict(), self.tensors, alpha)
 
 
-def open_trained(run: Run | Path | str) -> Trained:
+def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
     """Read a run's adapter and its base model.
+
+    Args:
+        which: `last` or `best`; None: that of the present merged model.
 
     Raises:
         BrokenInput: training has not finished, the file is damaged, or the base model that is
             found under its name has other weights than the adapter was trained on.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
-    path = run.trained()
+    which = which or run.which()
+    path = run.trained(which)
     try:
         facts = json.loads(check_safetensors(path)["radapter"])
         name, expected, seed = facts["base_model"], facts["base_hash"], facts["base_seed"]
@@ -76,10 +81,10 @@ def open_trained(run: Run | Path | str) -> Trained:
             f"{path} was trained on weights with hash {expected[:16]}, but {name} has "
             f"{base.weights_hash[:16]}: another base model. Merge with the one it was trained on."
         )
-    return Trained(base, facts, tensors)
+    return Trained(base, facts, tensors, which)
 
 
-def merge(run: Run | Path | str, alpha: float) -> dict[str, Tensor]:
+def merge(run: Run | Path | str, alpha: float, which: Which = "last") -> dict[str, Tensor]:
     """The state dict of the plain open_clip model: the run's adapter folded in at `alpha`.
 
     alpha = 0 gives the base weights bit for bit. Beyond [0, 1] it works, with a warning.
@@ -88,17 +93,19 @@ def merge(run: Run | Path | str, alpha: float) -> dict[str, Tensor]:
         BrokenInput: see `open_trained`.
         UsageError: alpha is no finite number.
     """
-    return open_trained(run).at(alpha)
+    return open_trained(run, which).at(alpha)
 
 
 def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tuple[Path, bool]:
-    """Write `merged/alpha-A/` in open_clip's folder format and make it the run's present one.
+    """Write `merged/alpha-A/`, of the best adapter `merged/alpha-A-best/`, in open_clip's folder
+    format and make it the run's present one.
 
     Returns:
         The folder, and whether it was written (False: it was there already, whole).
     """
-    trained = trained or open_trained(run)
+    trained = trained or open_trained(run, "last")
     state = trained.at(alpha)
+    best = trained.which == "best"
     facts = {
         "schema_version": 1,
         "alpha": alpha,
@@ -106,9 +113,10 @@ def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tupl
         "base_model": trained.facts["base_model"],
         "base_hash": trained.facts["base_hash"],
         "weights_hash": weights_hash(state),
+        **({"adapter": "best"} if best else {}),
     }
     text = f"{alpha:.2f}" if round(alpha, 2) == alpha else f"{alpha!r}"
-    folder = run.path / "merged" / f"alpha-{text}"
+    folder = run.path / "merged" / f"alpha-{text}{'-best' if best else ''}"
     written = not _is_whole(folder, facts["weights_hash"])
     if written:
         with new_folder(folder) as temporary:
@@ -147,12 +155,6 @@ def _is_whole(folder: Path, expected: str) -> bool:
 
 
 # ---------------------------------------------------------------- alpha
-
-
-def trained_metric(recipe: Recipe) -> str:
-    """What `auto` looks at: accuracy for a recipe of classes, text-to-image recall for captions."""
-    data = recipe.validation_data() or recipe.data
-    return "accuracy" if data.task == "classification" else "text_to_image_r1"
 
 
 def alpha_curve(

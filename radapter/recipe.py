@@ -134,6 +134,38 @@ class Checkpoints(Section):
     keep: Annotated[int, Field(ge=1)] = 2
 
 
+class EarlyStop(Section):
+    """Stop once this many validations in a row were not better than the best before them. The
+    learning rate keeps to its plan for all epochs, so a run stopped early has not annealed."""
+
+    patience: Annotated[int, Field(ge=1)] = 5
+
+
+class Monitor(Section):
+    """Score the held-out data while training, with the averaged weights merged at `alpha`, by the
+    measure of `merge --alpha auto`; the best adapter is kept beside the last one. Training itself
+    is the same with and without it. It takes memory for two more copies of the model's weights."""
+
+    every_epochs: Annotated[int, Field(ge=1)] | None = None
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Either of the two; the last step is scored in any case. None: no validation."""
+    alpha: float | None = None
+    """None: the recipe's."""
+    early_stop: EarlyStop | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.every_epochs is not None or self.every_steps is not None
+
+    @model_validator(mode="after")
+    def _one_interval(self) -> Monitor:
+        if self.every_epochs is not None and self.every_steps is not None:
+            raise ValueError("every_epochs and every_steps are two ways to say one thing: name one")
+        if self.early_stop is not None and not self.wanted:
+            raise ValueError("early_stop needs every_epochs or every_steps")
+        return self
+
+
 class Export(Section):
     verify: Annotated[int, Field(ge=1)] = 64
     """Pictures of each data set on which exported files are compared with PyTorch."""
@@ -156,6 +188,9 @@ class Recipe(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What the towers compute in; the loss and the normalisation are in fp32 always. `fp16` scales
     gradients, and leaves out a step in which they overflow."""
+    monitor: Monitor = Monitor()
+    trackers: list[Literal["tensorboard"]] = Field(default=[])
+    """What metrics go to beside metrics.jsonl."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""
@@ -181,6 +216,14 @@ class Recipe(Section):
     def _licence_allows_training(self) -> Recipe:
         if isinstance(self.data, ObjectNetData):
             raise ValueError("ObjectNet's licence is for testing only: it is no training data")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_monitor(self) -> Recipe:
+        if self.monitor.wanted and self.validation_data() is None:
+            raise ValueError(
+                "monitor needs held-out data: set data.hold_out (such as 0.1) or `validation`"
+            )
         return self
 
     def validation_data(self) -> DataSource | None:

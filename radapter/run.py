@@ -3,9 +3,10 @@
     runs/<recipe>-<UTC time>-<short id>/
         recipe.yaml           the resolved recipe
         environment.json      versions and machine
-        metrics.jsonl         one line per logged step
+        metrics.jsonl         one line per logged step, and one per validation
         classes.json          class names and their prompts, if classes were trained
         adapter.safetensors   the averaged adapter, once training has finished
+        best.safetensors      the one with the best validation so far, if the recipe monitors it
         checkpoints/step-N/   state.safetensors + state.json, to resume from
         merged/alpha-0.50/    open_clip folder; merged/current names the present one
         bundles/<hash>/       deployable folders, by the hash of the merged weights
@@ -31,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +42,8 @@ from radapter.errors import BrokenInput, UsageError
 DEFAULT_ROOT = Path("runs")
 UNBORN_SECONDS = 3600.0
 """A run folder is made in less than that."""
+Which = Literal["last", "best"]
+"""The adapter after the last step, or the one with the best validation"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Run:
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
 
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
     def classes(self) -> dict[str, Any] | None:
         """`names` and, for each, its `prompts`, as trained; None if no classes were."""
         path = self.path / "classes.json"
@@ -71,6 +78,17 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def logged(self, key: str = "step") -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl that have `key`: `loss` those of training, `validation` those of
+        validation. They end before the first that is not whole, as the last of a run that is being
+        written, or was killed, may be."""
+        lines: list[dict[str, Any]] = []
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                content = json.loads(line)
+                lines += [content] if content["step"] >= 0 and key in content else []
+        return lines
 
     @property
     def checkpoints(self) -> Path:
@@ -99,14 +117,27 @@ class Run:
         except UsageError as error:
             raise BrokenInput(f"The run's recipe is damaged: {error}") from None
 
-    def trained(self) -> Path:
+    def trained(self, which: Which = "last") -> Path:
         """The adapter file; BrokenInput names the command to type if training has not finished."""
         if not self.adapter.is_file():
             raise BrokenInput(
                 f"Run {self.name} has not finished training. "
                 f"Type first: radapter train --resume {self.path}"
             )
-        return self.adapter
+        if which == "best" and not self.best.is_file():
+            raise BrokenInput(
+                f"Run {self.name} has no {self.best.name}: its recipe says nothing of validation "
+                "(monitor.every_epochs). Merge the last adapter, or train again."
+            )
+        return self.best if which == "best" else self.adapter
+
+    def which(self) -> Which:
+        """The adapter that the present merged model was made of; without one, the last."""
+        try:
+            facts = json.loads((self.merged() / "merged.json").read_text())
+            return "best" if facts.get("adapter") == "best" else "last"
+        except (BrokenInput, OSError, ValueError, AttributeError):
+            return "last"
 
     def merged(self) -> Path:
         """The present merged model; BrokenInput names the command if there is none."""
@@ -127,6 +158,19 @@ class Run:
     def bundle_for(self, merged_hash: str) -> Path:
         """Where the bundle made from merged weights with this hash is, or would be."""
         return self.path / "bundles" / merged_hash[:16]
+
+    def writer(self) -> str | None:
+        """The process that holds the run now, None if none does."""
+        path = self.path / ".lock"
+        if not path.is_file():
+            return None
+        try:
+            with FileLock(path, timeout=0):
+                return None
+        except Timeout:
+            return _who(self.path / ".writer")
+        except OSError:  # a folder that this user cannot write to
+            return None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

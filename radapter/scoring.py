@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput
-from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate
+from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate, trained_metric
 from radapter.evaluation.evaluate import Prepares, protocol
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.standalone import with_anchors
@@ -161,7 +161,7 @@ def evaluate_alphas(
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present
-        merged model, if there is one.
+        merged model, if there is one; the adapter is the one that it was made of.
 
     Raises:
         BrokenInput: data or the adapter is missing or damaged.
@@ -180,8 +180,9 @@ def evaluate_alphas(
     result = {
         "schema_version": 1,
         "suite": suite.name,
-        "trained_metric": merging.trained_metric(recipe),
+        "trained_metric": trained_metric(recipe),
         "chosen": merging.read_merged(run)[1]["alpha"] if merged else None,
+        **({"adapter": "best"} if trained.which == "best" else {}),
         "seed": recipe.seed,
         "versions": versions(),
         "protocol": protocol(suite, trained.base),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
 from radapter.errors import UsageError
 from radapter_cli import console
 from radapter_cli.model_options import DeviceChoice, DeviceOption
+
+
+class AdapterChoice(enum.StrEnum):
+    last = "last"
+    best = "best"
 
 
 def merge(
@@ -22,6 +28,13 @@ def merge(
         ),
     ] = None,
     run: console.RunOption = None,
+    adapter: Annotated[
+        AdapterChoice,
+        typer.Option(
+            help="The adapter after the last step, or the one with the best validation, where the "
+            "recipe says `monitor`."
+        ),
+    ] = AdapterChoice.last,
     device: DeviceOption = DeviceChoice.auto,
     data_root: console.DataRootOption = None,
     no_cache: Annotated[
@@ -39,17 +52,20 @@ def merge(
         radapter merge --alpha 0.3
 
         radapter merge --alpha auto
+
+        radapter merge --adapter best
     """
     from radapter import run as runs
 
     wanted = _parse(alpha)
     found = runs.find(Path(run) if run else None)
     recipe = found.recipe()
-    found.trained()
+    which = cast(Literal["last", "best"], adapter.value)
+    found.trained(which)
     with console.status("loading"):
         from radapter import evaluation, merging
     with found.lock(), console.plain_warnings():
-        trained = merging.open_trained(found)
+        trained = merging.open_trained(found, which)
         choice = None
         if wanted == "auto":
             with console.progress("choosing alpha") as update:
@@ -60,6 +76,8 @@ def merge(
                     cache=None if no_cache else evaluation.user_cache(),
                     on_progress=lambda done, total: update(done, total, ""),
                 )
+            if which == "best":
+                choice["adapter"] = "best"
             path = found.path / "merged" / "alpha-auto.json"
             runs.write_atomic(path, json.dumps(choice, indent=2) + "\n")
         value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)

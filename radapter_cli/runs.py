@@ -1,29 +1,62 @@
-"""radapter runs: what has been trained here."""
+"""radapter runs: what has been trained here; one run with its curves."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from radapter.errors import RadapterError
+import typer
+
+from radapter.errors import RadapterError, UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
     from radapter.run import Run
 
 
-def runs(as_json: console.JsonOption = False) -> None:
-    """List the runs in ./runs: name, when, method, how far, suites and their best numbers."""
+def complete_run(incomplete: str) -> list[str]:
+    from radapter.run import all_runs
+
+    return [run.name for run in all_runs() if run.name.startswith(incomplete)]
+
+
+def runs(
+    action: Annotated[str, typer.Argument(help="list or show")] = "list",
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run folder, or its name under ./runs. Default: the newest.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """List the runs in ./runs: name, when, method, how far, suites and their best numbers; or show
+    one of them, finished or running, with its curves.
+
+    [bold]Examples[/]
+
+        radapter runs
+
+        radapter runs show
+
+        radapter runs show runs/my-run --json
+    """
+    if action not in ("list", "show"):
+        raise UsageError(f"runs: '{action}' is neither list nor show.")
+    if action == "show":
+        return show(run, as_json)
+    if run is not None:
+        raise UsageError(f"runs list takes no run: radapter runs show {run}")
     from radapter.run import all_runs
 
     rows = [describe(run) for run in all_runs()]
     if as_json:
-        console.print_json({"runs": rows})
-        return
+        return console.print_json({"runs": rows})
     if not rows:
         console.result("No runs in ./runs yet.")
-        console.next_command("radapter train emoji")
-        return
+        return console.next_command("radapter train emoji")
     from rich.table import Table
 
     table = Table("run", "when (UTC)", "method", "state", "best numbers", box=None, pad_edge=False)
@@ -32,6 +65,7 @@ def runs(as_json: console.JsonOption = False) -> None:
             row["name"], row["when"], row["method"], row["state"], "\n".join(row["best"]) or "-"
         )
     console.out.print(table)
+    return None
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -77,3 +111,121 @@ def best_numbers(run: Run) -> list[str]:
         if result["suite"] not in best or first > best[result["suite"]][0]:
             best[result["suite"]] = (first, line)
     return [line for _, line in best.values()]
+
+
+# ---------------------------------------------------------------- one run
+
+WIDEST = 100  # of a curve: a longer one is no clearer
+HEIGHTS = {"loss": 8, "lr": 3}
+TITLES = {"lr": "learning rate"}
+
+
+def show(name: str | None, as_json: bool) -> None:
+    from radapter.run import find
+
+    run = find(Path(name) if name else None)
+    with console.status("reading"):
+        from radapter.reporting.run_facts import run_curves, run_facts
+    facts, curves = run_facts(run), run_curves(run)
+    if as_json:
+        return console.print_json({"run": {**facts, "state": state(run)}, "curves": curves})
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for label, text in in_words(run, facts):
+        table.add_row(label, Text(text))
+    console.out.print(Text(run.name, "bold"), soft_wrap=True)
+    console.out.print(table)
+    steps = [step for points in curves.values() for step, _ in points]
+    for title, points in curves.items():
+        print_curve(title, points, (min(steps), max(steps)))
+    if facts["training"] == "stopped":
+        console.next_command(f"radapter train --resume {run.path}")
+    elif facts["adapter"] and not facts["present"]:
+        console.next_command(f"radapter merge --run {run.path}")
+    return None
+
+
+def print_curve(title: str, points: list[tuple[int, float]], span: tuple[int, int]) -> None:
+    from rich.text import Text
+
+    from radapter.reporting.terminal import curve
+
+    lines = curve(
+        points,
+        width=min(WIDEST, console.out.width),
+        height=HEIGHTS.get(title, 5),
+        span=span,
+        ascii_only=console.out.options.ascii_only,
+    )
+    unit = ", %" if title.startswith("validation") else ""
+    console.out.print(Text("\n" + TITLES.get(title, title.replace("_", " ")) + unit, "bold"))
+    for line in lines:
+        console.out.print(Text(line, "cyan"), no_wrap=True)
+
+
+def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts of a run as rows: label, text."""
+    created = f"{f['created']:%Y-%m-%d %H:%M} UTC" if f["created"] else ""
+    rows = [
+        ("recipe", ", ".join(filter(None, (f["recipe"], f["description"])))),
+        ("started", created),
+        ("model", f["model"]),
+        ("method", f["method"]),
+        ("data", f["data"]),
+        ("training", training_in_words(f)),
+        ("speed", speed_in_words(f)),
+    ]
+    if f["loss"] is not None:
+        rows.append(("loss", f"{f['loss']:.3f}, learning rate {f['lr']:.1e}"))
+    if f["start_share"] is not None:
+        rows.append(("average", f"keeps {f['start_share']:.1%} of its start"))
+    if v := f["validation"]:
+        rows.append(
+            (
+                "validation",
+                f"{v['metric'].replace('_', ' ')} {v['value']:.1%} at step {v['step']:,}, "
+                f"best {v['best']:.1%} at step {v['best_step']:,} (alpha {v['alpha']:g})",
+            )
+        )
+    if a := f["adapter"]:
+        trained = a["trained_parameters"]
+        parts = [a["file"], f"{a['bytes'] / 1e6:.1f} MB"]
+        parts += [f"{trained:,} trained parameters"] if trained else ["damaged"]
+        rows.append(("adapter", ", ".join(parts)))
+    if f["best"]:
+        rows.append(("best adapter", f["best"]))
+    merged = [m + (" (present)" if m == f["present"] else "") for m in f["merged"]]
+    rows += [
+        ("merged", ", ".join(merged)),
+        ("bundles", ", ".join(f["bundles"])),
+        ("evaluations", ", ".join(f["evaluations"])),
+        ("best numbers", "\n".join(best_numbers(run))),
+    ]
+    return [(label, text) for label, text in rows if text]
+
+
+def training_in_words(f: dict[str, Any]) -> str:
+    steps = f" of {f['steps']:,}" if f["steps"] else ""
+    words = {"running": "running now", "stopped": "stopped, no process holds the run"}
+    taken = f", {console.seconds(f['seconds'])}" if f["seconds"] is not None else ""
+    text = f"{words.get(f['training'], f['training'])}; {f['step']:,}{steps} steps{taken}"
+    if f["training"] == "running" and f["steps"] and f["step"]:
+        text += f", {console.seconds(f['seconds'] / f['step'] * (f['steps'] - f['step']))} left"
+    if f["writer"]:
+        text += f"; written by {f['writer']}"
+    return text
+
+
+def speed_in_words(f: dict[str, Any]) -> str:
+    parts = []
+    if f["pairs_per_second"] is not None:
+        parts.append(f"{f['pairs_per_second']:,.4g} pairs/s")
+    if f["data_wait_share"] is not None:
+        parts.append(f"{f['data_wait_share']:.0%} of the time waiting for data")
+    if f["peak_memory_bytes"] is not None:
+        parts.append(f"peak memory {f['peak_memory_bytes'] / 1e9:.2f} GB ({f['memory_of']})")
+    return ", ".join(parts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import UsageError
-from radapter_cli import console
+from radapter_cli import console, live
 
 if TYPE_CHECKING:
     from radapter.recipe import Recipe
@@ -111,6 +111,7 @@ def _session() -> Iterator[dict[str, Any]]:
 
     def ask(number: int, frame: Any) -> None:
         asked.append(number)
+        console.err.show_cursor(True)  # a live view hides it, and a second signal kills at once
         signal.signal(number, previous[number])
         console.note("Stopping after this step; press again to stop at once.")
 
@@ -120,16 +121,14 @@ def _session() -> Iterator[dict[str, Any]]:
     for number in previous:
         signal.signal(number, ask)
     try:
-        with console.progress("training") as update:
+        with live.shown() as hooks:
 
             def on_start(run: Run, plan: Plan) -> None:
                 console.note(describe(plan, run.recipe()))
                 console.note(f"Run: {run.path}")
+                hooks["on_start"](run, plan)
 
-            def on_step(m: dict[str, Any]) -> None:
-                update(m["step"], m["steps"], f"loss {m['loss']:.3f}  lr {m['lr']:.1e}")
-
-            yield {"on_start": on_start, "on_step": on_step, "should_stop": lambda: bool(asked)}
+            yield {**hooks, "on_start": on_start, "should_stop": lambda: bool(asked)}
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -148,18 +147,30 @@ def describe(plan: Plan, recipe: Recipe) -> str:
 
 
 def _finish(run: Run, duration: float, as_json: bool) -> None:
-    import json
-
-    lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
-    last = json.loads(lines[-1]) if lines else {}
+    lines, scored = run.logged("loss"), run.logged("validation")
+    last = lines[-1] if lines else {}
     if as_json:
-        console.print_json({"run": str(run.path), "adapter": str(run.adapter), "last": last})
-        return
+        content = {"run": str(run.path), "adapter": str(run.adapter), "last": last}
+        if scored:
+            content["validation"] = scored[-1]
+        return console.print_json(content)
     if duration and last:
+        done = max(line["step"] for line in [last, *scored])
+        early = f" of {last['steps']}, as validation got no better," if done < last["steps"] else ""
         console.result(
-            f"Trained {last['steps']} steps in {console.seconds(last['seconds'])}, peak memory "
+            f"Trained {done}{early} steps in {console.seconds(last['seconds'])}, peak memory "
             f"{last['peak_memory_bytes'] / 1e9:.2f} GB ({last['memory_of']}), "
             f"loss {last['loss']:.3f}; the average keeps {last['start_share']:.1%} of its start."
         )
     console.result(f"Adapter: {run.adapter}")
+    if scored:
+        v = scored[-1]
+        best = next(line for line in scored if line["step"] == v["best_step"])
+        console.result(
+            f"Validation: {v['metric'].replace('_', ' ')} {v['validation'][v['metric']]:.1%}, best "
+            f"{best['validation'][v['metric']]:.1%} at step {best['step']}: {run.best}"
+        )
+        if best is not v:
+            console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
     console.next_command(f"radapter merge --run {run.path}")
+    return None

@@ -4,7 +4,13 @@ from radapter.evaluation.cache import Cache, user_cache
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
 from radapter.evaluation.result import Evaluation
-from radapter.evaluation.suite import Suite, held_out_suite, load_suite, shipped_suites
+from radapter.evaluation.suite import (
+    Suite,
+    held_out_suite,
+    load_suite,
+    shipped_suites,
+    trained_metric,
+)
 
 __all__ = [
     "Cache",
@@ -15,5 +21,6 @@ __all__ = [
     "held_out_suite",
     "load_suite",
     "shipped_suites",
+    "trained_metric",
     "user_cache",
 ]

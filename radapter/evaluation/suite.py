@@ -362,3 +362,10 @@ def held_out_suite(recipe: Recipe) -> Suite:
         tasks=["classification" if settings.task == "classification" else "retrieval"],
         datasets=[SuiteDataset(name="held-out", role="in-distribution", data=settings)],
     )
+
+
+def trained_metric(recipe: Recipe) -> str:
+    """What is looked at on held-out data, by validation while training and by `merge --alpha auto`:
+    accuracy for a recipe of classes, text-to-image recall for captions."""
+    data = recipe.validation_data() or recipe.data
+    return "accuracy" if data.task == "classification" else "text_to_image_r1"

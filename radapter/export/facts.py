@@ -89,15 +89,15 @@ def hub_name(model: str) -> str | None:
 
 def alpha_curves(run: Run) -> list[dict[str, Any]]:
     """The curves over alpha that the run has: `merge --alpha auto` on held-out data, and
-    `eval --alphas` on suites, by role. Scores from 0 to 1."""
+    `eval --alphas` on suites, by role; of the adapter that was merged. Scores from 0 to 1."""
     curves = []
     auto = _read(run.path / "merged" / "alpha-auto.json")
-    if auto:
+    if auto and auto.get("adapter", "last") == run.which():
         points = [{"alpha": p["alpha"], "held-out": p["score"]} for p in auto["curve"]]
         curves.append({"on": "held-out", "metric": auto["metric"], "points": points})
     for path in sorted(run.evaluations.glob("*-alphas.json")):
         result = _read(path)
-        if result:
+        if result and result.get("adapter", "last") == run.which():
             metric = result["trained_metric"]
             points = [
                 {"alpha": point["alpha"]}

@@ -231,7 +231,7 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
 
 def _facts(run: Run) -> dict[str, Any]:
     recipe = run.recipe()
-    path = run.trained()
+    path = run.trained(run.which())
     try:
         adapter = json.loads(check_safetensors(path)["radapter"])
         base = {"base_model": adapter["base_model"], "base_hash": adapter["base_hash"]}
@@ -239,9 +239,9 @@ def _facts(run: Run) -> dict[str, Any]:
         raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
     return {
         "run": run.name,
-        "method": _method(recipe),
+        "method": method_in_words(recipe),
         **base,
-        "data": _data(recipe),
+        "data": data_in_words(recipe),
         "alpha": None,
         "trained_parameters": adapter.get("trained_parameters"),
         "stored_bytes": path.stat().st_size,
@@ -255,12 +255,13 @@ def _zero_shot(facts: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(facts) | {key: facts[key] for key in kept} | {"method": "zero-shot"}
 
 
-def _method(recipe: Recipe) -> str:
+def method_in_words(recipe: Recipe) -> str:
+    """The method, with its rank where that is not full."""
     rank = getattr(recipe.method, "rank", "full")
     return recipe.method.name + ("" if rank == "full" else f", rank {rank}")
 
 
-def _data(recipe: Recipe) -> str:
+def data_in_words(recipe: Recipe) -> str:
     """The training data in a few words."""
     data: Any = recipe.data
     if isinstance(data, EmojiData):
@@ -283,8 +284,7 @@ def _cost(run: Run) -> dict[str, Any]:
     None for what its log does not say.
     """
     try:
-        log = run.metrics.read_text(encoding="utf-8").splitlines()
-        lines = [json.loads(line) for line in log]
+        lines = run.logged("loss")
         seconds, kind = float(lines[-1]["seconds"]), lines[-1].get("memory_of")
         of_kind = [line for line in lines if kind and line.get("memory_of") == kind]
         peak = max((int(line["peak_memory_bytes"]) for line in of_kind), default=None)

@@ -28,6 +28,8 @@ class Checkpoint:
     """Of the gradients, in fp16"""
     session: dict[str, Any] = field(default_factory=dict)
     """What the loop itself remembers, for JSON: see `training.loop`"""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The adapter with the best validation so far"""
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -40,6 +42,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         tensors = {f"method/{key}": value for key, value in checkpoint.method.items()}
         tensors |= {f"optimizer/{key}": value for key, value in checkpoint.optimizer.items()}
         tensors |= {f"scaler/{key}": value for key, value in checkpoint.scaler.items()}
+        tensors |= {f"best/{key}": value for key, value in checkpoint.best.items()}
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         save_file(contiguous, path / "state.safetensors")
         facts = {
@@ -81,7 +84,8 @@ def load(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"Checkpoint {path.name} is damaged ({error}).", stacklevel=2)
             continue
-        parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}, "scaler": {}}
+        names = ("method", "optimizer", "scaler", "best")
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
             parts[part][key] = tensor

@@ -5,35 +5,52 @@ from __future__ import annotations
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from radapter import run as runs
 from radapter.training.preparing import Parts
+from radapter.training.validation import Validation
 
 
 def write_adapter(run: runs.Run, parts: Parts, steps: int) -> None:
     """adapter.safetensors; no time and no run id in it, so one seed gives one file."""
-    facts = {
-        "schema_version": 1,
-        "method": parts.recipe.method.model_dump(mode="json"),
-        "base_model": parts.recipe.model,
-        "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
-        "base_hash": parts.base_hash,
-        "steps": steps,
-        "trained_parameters": sum(p.numel() for p in parts.trained),
-        "start_share": parts.attached.start_share(),
-    }
     if parts.pairs.classify:
         # Before the adapter: a run that has finished training has what `export` needs.
         names = parts.pairs.dataset.class_names
         prompts = [[t.replace("{}", name) for t in parts.pairs.templates] for name in names]
         classes = {"schema_version": 1, "names": names, "prompts": prompts}
         runs.write_atomic(run.path / "classes.json", json.dumps(classes, indent=1) + "\n")
+    facts = {"steps": steps, "start_share": parts.attached.start_share()}
+    runs.write_atomic(run.adapter, _adapter(parts, parts.attached.stored(), facts))
+
+
+def write_best(run: runs.Run, parts: Parts, validation: Validation) -> None:
+    """best.safetensors, in the form of adapter.safetensors; none if nothing was scored yet."""
+    record = validation.record
+    if record.best is None:  # a run that goes on from before its first validation
+        run.best.unlink(missing_ok=True)
+        return
+    facts = {**record.best, "steps": record.best["step"]}
+    del facts["step"]
+    runs.write_atomic(run.best, _adapter(parts, record.adapter, facts))
+
+
+def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+    facts = {
+        "schema_version": 1,
+        "method": parts.recipe.method.model_dump(mode="json"),
+        "base_model": parts.recipe.model,
+        "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
+        "base_hash": parts.base_hash,
+        "trained_parameters": sum(p.numel() for p in parts.trained),
+        **facts,
+    }
     # One metadata entry: the order of several is not fixed in the file.
-    metadata = {"radapter": json.dumps(facts, sort_keys=True)}
-    runs.write_atomic(run.adapter, to_safetensors(parts.attached.stored(), metadata=metadata))
+    return to_safetensors(stored, metadata={"radapter": json.dumps(facts, sort_keys=True)})
 
 
 def write_environment(run: runs.Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from radapter.data.pairs import loader
 from radapter.errors import RadapterError
 from radapter.recipe import Recipe
 from radapter.training import checkpoints, failures, memory
-from radapter.training.files import write_adapter, write_environment
+from radapter.training.files import write_adapter, write_best, write_environment
 from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, Plan, prepare
 from radapter.training.step import (
@@ -26,6 +25,8 @@ from radapter.training.step import (
     scaler_tensors,
     training_mode,
 )
+from radapter.training.tracking import tracked
+from radapter.training.validation import Record
 
 LOG_LINES = 500
 """metrics.jsonl has about so many, whatever the number of steps."""
@@ -51,6 +52,7 @@ def train(
     *,
     on_start: Callable[[runs.Run, Plan], None] = lambda run, plan: None,
     on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    on_validation: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> runs.Run:
     """Train what the recipe says and leave the averaged adapter in a new run folder.
@@ -59,8 +61,11 @@ def train(
         recipe: a validated recipe.
         root: the folder that run folders are made in.
         on_start: called once with the run and its plan.
-        on_step: called after every step with `step`, `steps`, `loss`, `lr`, `seconds`.
-        should_stop: asked after every step; if true, the state is saved and Interrupted raised.
+        on_step: called after every step with `step`, `steps`, `loss`, `lr`, `seconds`, and what
+            `Validation.run` gives after a step that is followed by a validation.
+        on_validation: called while held-out data is scored, with pictures done and pictures in all.
+        should_stop: asked after every step and while held-out data is scored; if true, the state is
+            saved and Interrupted raised.
 
     Raises:
         BrokenInput, UsageError, MissingDependency: before anything is written.
@@ -72,7 +77,7 @@ def train(
     with run.lock():
         write_environment(run)
         on_start(run, parts.plan())
-        _loop(run, parts, None, on_step, should_stop)
+        _loop(run, parts, None, on_step, on_validation, should_stop)
     return run
 
 
@@ -81,6 +86,7 @@ def resume(
     *,
     on_start: Callable[[runs.Run, Plan], None] = lambda run, plan: None,
     on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    on_validation: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> runs.Run:
     """Go on from the run's newest whole checkpoint; a finished run is left as it is. See `train`.
@@ -94,7 +100,7 @@ def resume(
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
         on_start(run, parts.plan())
-        _loop(run, parts, checkpoint, on_step, should_stop)
+        _loop(run, parts, checkpoint, on_step, on_validation, should_stop)
     return run
 
 
@@ -103,10 +109,11 @@ def _loop(
     parts: Parts,
     checkpoint: checkpoints.Checkpoint | None,
     on_step: Callable[[dict[str, Any]], None],
+    on_validation: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> None:
     recipe, o, attached = parts.recipe, parts.recipe.optimisation, parts.attached
-    optimizer = parts.optimizer
+    optimizer, validation = parts.optimizer, parts.validation()
     step, before = 0, 0.0
     if checkpoint is not None:
         attached.load_state(checkpoint.method)
@@ -115,13 +122,18 @@ def _loop(
         step, before = checkpoint.step, checkpoint.seconds
     order = parts.order(start_step=step)
     log_every = max(1, order.steps // LOG_LINES)
-    _cut_metrics(run.metrics, step)
     broken: set[str] = set()
     session = checkpoint.session if checkpoint else {}
+    if validation is not None:
+        if checkpoint is not None and session.get("validation"):
+            validation.record = Record(**session["validation"], adapter=checkpoint.best)
+        write_best(run, parts, validation)
     recent: list[float] = session.get("recent_losses", [])
     bad: list[dict[str, Any]] = session.get("bad_steps", [])
     within_step = False
-    start = saved = time.monotonic()
+    start = saved = since = time.monotonic()
+    pairs = 0
+    """Trained on since then: what the rate is of"""
     training_mode(parts.base.model)
 
     def save_checkpoint() -> None:
@@ -131,7 +143,12 @@ def _loop(
             attached.state(),
             checkpoints.optimizer_tensors(optimizer),
             scaler_tensors(parts.scaler),
-            {"recent_losses": recent, "bad_steps": bad},
+            {
+                "recent_losses": recent,
+                "bad_steps": bad,
+                "validation": validation.record.facts() if validation else None,
+            },
+            validation.record.adapter if validation else {},
         )
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 
@@ -142,12 +159,35 @@ def _loop(
         save = None if within_step else save_checkpoint
         return failures.explained(error, run, parts, step, save)
 
-    with (
-        failures.explaining(explained),
-        open(run.metrics, "a", encoding="utf-8") as metrics_file,
-    ):
+    def interrupt() -> None:
+        if should_stop():
+            save_checkpoint()
+            raise Interrupted(run, step)
+
+    def validate() -> dict[str, Any]:
+        if validation is None or not validation.is_due(step):
+            return {}
+
+        def on_progress(done: int, total: int) -> None:
+            on_validation(done, total)
+            interrupt()  # what is saved then has not been scored: a resumed run begins with it
+
+        found = validation.run(step, attached, on_progress)
+        log(step, found)
+        if validation.improved:
+            failures.tried(lambda: write_best(run, parts, validation), "The best adapter was")
+        return found
+
+    with failures.explaining(explained), tracked(parts.trackers, run, recipe, step) as track:
+
+        def log(step: int, metrics: dict[str, Any]) -> None:
+            failures.tried(lambda: track(step, metrics), "The last lines of metrics.jsonl were")
+
+        validate()
         batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers)
         for batch in failures.batches(batches):
+            if validation is not None and validation.exhausted:
+                break
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
             lr = learning_rate(
                 step,
@@ -169,28 +209,31 @@ def _loop(
                     failures.leave_out(error, run, parts, step, bad)
             step += 1
             within_step = False
+            pairs += len(batch["groups"])
             metrics = {
-                "step": step,
                 "steps": order.steps,
                 "loss": sum(recent) / max(1, len(recent)),
                 "lr": lr,
                 "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
+                "pairs_per_second": round(pairs / (time.monotonic() - since), 2),
                 **memory.peak(parts.device),
             }
             if step % log_every == 0 or step == order.steps:
-                metrics_file.write(json.dumps(metrics) + "\n")
-                failures.tried(metrics_file.flush, "The last lines of metrics.jsonl were")
+                log(step, metrics)
                 recent.clear()
-            on_step(metrics)
+                since, pairs = time.monotonic(), 0
+            scored = validate()
+            since += scored.get("validation_seconds", 0.0)
+            on_step({"step": step, **metrics, **scored})
             if step < order.steps:
-                if should_stop():
-                    save_checkpoint()
-                    raise Interrupted(run, step)
+                interrupt()
                 if time.monotonic() - saved > recipe.checkpoints.every_seconds:
                     failures.tried(save_checkpoint, f"The state after step {step} was")
                     saved = time.monotonic()
-        write_adapter(run, parts, order.steps)
+        if validation is not None:
+            write_best(run, parts, validation)  # again, if the disk was full when it was found
+        write_adapter(run, parts, step)
     runs.remove_folder(run.checkpoints)
 
 
@@ -200,17 +243,3 @@ def _count_broken(broken: set[str], found: list[str], limit: int) -> None:
             print(f"skipped: {message}", file=sys.stderr)
         broken.add(message)
     check_broken(sorted(broken), limit, "data.broken_images")
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines after the step that a resumed run starts from, and a half-written last one."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    runs.write_atomic(path, "".join(kept))

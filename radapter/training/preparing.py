@@ -15,8 +15,9 @@ from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
-from radapter.training import objective
+from radapter.training import objective, tracking
 from radapter.training.optimisation import adamw
+from radapter.training.validation import HeldOut, Validation, open_held_out
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Parts:
     device: torch.device
     scaler: torch.amp.GradScaler | None
     """Of the gradients, in fp16"""
+    held_out: HeldOut | None
+    """None if the recipe monitors nothing"""
+    trackers: list[tracking.Tracker]
 
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
@@ -65,6 +69,12 @@ class Parts:
                 streams=data.streams,
             )
         return Order(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
+
+    def validation(self) -> Validation | None:
+        if self.held_out is None:
+            return None
+        order = self.order()
+        return Validation(self.recipe, self.held_out, order.steps_per_epoch, order.steps)
 
     def plan(self) -> Plan:
         order = self.order()
@@ -90,11 +100,13 @@ def plan(recipe: Recipe) -> Plan:
 def prepare(recipe: Recipe) -> Parts:
     """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
     device = _device(recipe.device)
+    trackers = tracking.trackers(recipe)
     dataset = open_data(recipe.data)
     base = load(recipe.model, seed=recipe.seed)
     base_hash = base.weights_hash
     parameters = sum(p.numel() for p in base.model.parameters())
     base.model.to(device)
+    held_out = open_held_out(recipe, base, device) if recipe.monitor.wanted else None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
@@ -138,6 +150,8 @@ def prepare(recipe: Recipe) -> Parts:
         retained,
         device,
         torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
+        held_out,
+        trackers,
     )
 
 

@@ -268,7 +268,7 @@ def test_json_reports_errors_too(cli):
 def test_a_bug_is_exit_1_and_debug_shows_where(cli, trained, monkeypatch):
     from radapter import merging
 
-    monkeypatch.setattr(merging, "open_trained", lambda run: 1 / 0)
+    monkeypatch.setattr(merging, "open_trained", lambda run, which: 1 / 0)
     outcome = cli("merge")
     assert outcome.code == 1
     assert "A bug in radapter: ZeroDivisionError" in outcome.err
@@ -280,7 +280,7 @@ def test_a_bug_is_exit_1_and_debug_shows_where(cli, trained, monkeypatch):
 def test_ctrl_c_anywhere(cli, trained, monkeypatch, as_json):
     from radapter import merging
 
-    def interrupt(run):
+    def interrupt(run, which):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(merging, "open_trained", interrupt)

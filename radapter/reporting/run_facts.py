@@ -1,0 +1,120 @@
+"""What a run is, how far it has come, and its curves; finished, running or killed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from radapter.errors import BrokenInput
+from radapter.models.loading import check_safetensors
+from radapter.reporting.comparison import data_in_words, method_in_words
+from radapter.run import Run
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """Everything that the run's files say of it, as plain data.
+
+    `training` is `running` (a process, `writer`, holds the run), `stopped` (none does, and it has
+    not finished), `finished` or `stopped early`. What is not known yet is None.
+
+    Raises:
+        BrokenInput: the recipe is missing or damaged.
+    """
+    recipe = run.recipe()
+    steps, validations = run.logged("loss"), run.logged("validation")
+    last = steps[-1] if steps else {}
+    done = max((line["step"] for line in [*steps[-1:], *validations[-1:]]), default=0)
+    adapter = adapter_facts(run)
+    writer = run.writer()
+    if adapter is not None:
+        done = adapter["steps"] or done
+        training = "stopped early" if last and done < last["steps"] else "finished"
+    else:
+        training = "running" if writer else "stopped"
+    rates = [line["pairs_per_second"] for line in steps if "pairs_per_second" in line]
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "created": run.created,
+        "recipe": recipe.name,
+        "description": recipe.description,
+        "model": recipe.model,
+        "method": method_in_words(recipe),
+        "data": data_in_words(recipe),
+        "training": training,
+        "writer": writer,
+        "step": done,
+        "steps": last.get("steps"),
+        "seconds": last.get("seconds"),
+        "pairs_per_second": statistics.median(rates) if rates else None,
+        "data_wait_share": last.get("data_wait_share"),
+        "peak_memory_bytes": last.get("peak_memory_bytes"),
+        "memory_of": last.get("memory_of"),
+        "loss": last.get("loss"),
+        "lr": last.get("lr"),
+        "start_share": adapter["start_share"] if adapter else last.get("start_share"),
+        "validation": _validation(validations),
+        "adapter": adapter,
+        "best": run.best.name if run.best.is_file() else None,
+        "merged": _folders(run, "merged"),
+        "present": _present(run),
+        "bundles": _folders(run, "bundles"),
+        "evaluations": sorted(path.stem for path in run.evaluations.glob("*.json")),
+    }
+
+
+def run_curves(run: Run) -> Curves:
+    """(step, value) by name: `loss`, `lr`, and `validation METRIC` in %."""
+    curves: Curves = {
+        name: [(line["step"], line[name]) for line in run.logged("loss")] for name in ("loss", "lr")
+    }
+    for line in run.logged("validation"):
+        value = 100 * line["validation"][line["metric"]]
+        curves.setdefault(f"validation {line['metric']}", []).append((line["step"], value))
+    return {name: points for name, points in curves.items() if points}
+
+
+def adapter_facts(run: Run) -> dict[str, Any] | None:
+    """Of adapter.safetensors: `file`, `bytes`, `steps`, `trained_parameters`, `start_share`; None
+    if it is not there yet."""
+    if not run.adapter.is_file():
+        return None
+    try:
+        facts = json.loads(check_safetensors(run.adapter)["radapter"])
+    except (BrokenInput, KeyError, TypeError, ValueError):
+        facts = {}  # damaged: what a reader can be told without it is still told
+    known = {key: facts.get(key) for key in ("steps", "trained_parameters", "start_share")}
+    return {"file": run.adapter.name, "bytes": run.adapter.stat().st_size, **known}
+
+
+def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last validation and the best, which is of `best_step`."""
+    if not lines:
+        return None
+    last = lines[-1]
+    metric = last["metric"]
+    best = next((line for line in lines if line["step"] == last["best_step"]), last)
+    return {
+        "metric": metric,
+        "alpha": last["alpha"],
+        "step": last["step"],
+        "value": last["validation"][metric],
+        "best_step": best["step"],
+        "best": best["validation"][metric],
+    }
+
+
+def _folders(run: Run, name: str) -> list[str]:
+    found = (path for path in (run.path / name).glob("*") if path.is_dir())
+    return sorted(path.name for path in found if not path.name.startswith("."))
+
+
+def _present(run: Run) -> str | None:
+    """The merged model that export and evaluation work on."""
+    try:
+        return run.merged().name
+    except (BrokenInput, OSError):
+        return None
