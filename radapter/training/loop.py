@@ -27,6 +27,7 @@ from radapter.training.step import (
     scaler_tensors,
     training_mode,
 )
+from radapter.training.waiting import Waited
 
 LOG_LINES = 500
 """metrics.jsonl has about so many, whatever the number of steps."""
@@ -145,7 +146,8 @@ def _loop(
         open(run.metrics, "a", encoding="utf-8") as metrics_file,
     ):
         batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers)
-        for batch in failures.batches(batches):
+        waited = Waited(failures.batches(batches))
+        for batch in waited:
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
             lr = learning_rate(
                 step,
@@ -174,12 +176,14 @@ def _loop(
                 "lr": lr,
                 "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
+                "data_wait_share": round(waited.share(), 4),
                 **memory.peak(parts.device),
             }
             if step % log_every == 0 or step == order.steps:
                 metrics_file.write(json.dumps(metrics) + "\n")
                 failures.tried(metrics_file.flush, "The last lines of metrics.jsonl were")
                 recent.clear()
+                waited.restart()
             on_step(metrics)
             if step < order.steps:
                 if should_stop():

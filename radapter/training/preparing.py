@@ -15,7 +15,7 @@ from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
-from radapter.training import objective
+from radapter.training import execution, objective
 from radapter.training.optimisation import adamw
 
 
@@ -99,6 +99,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
+    execution.set_up(base.model, recipe)
     _check_text_length(recipe.data.text_length, base)
     transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
     mix = recipe.objective.mix_captions
