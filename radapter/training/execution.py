@@ -30,4 +30,4 @@ def set_up(model: nn.Module, recipe: Recipe) -> None:
     texts = getattr(tower, "transformer", tower)
     for module in (model.visual, texts):
         # With torch's own random numbers, so that the same adapters are dropped.
-        module.compile(options={"fallback_random": True})  # type: ignore[operator]
+        module.compile(options={"fallback_random": True})  # type: ignore[union-attr]
