@@ -87,9 +87,7 @@ class Adapter(nn.Module):
         takes; z: its plain output, where that is there already."""
         one_draw = self.drop_unit == "adapter" or not (self.training and self.drop)
         # In half precision I + s W would lose a small s W. Without gradients nothing is saved.
-        exact = h.dtype == next(self.parameters()).dtype and not torch.is_autocast_enabled(
-            h.device.type
-        )
+        exact = h.dtype == self.scale.dtype and not torch.is_autocast_enabled(h.device.type)
         trains = torch.is_grad_enabled() and not self.off and self.fixed is None
         if not (one_draw and exact and trains) or (self.low_rank and z is not None):
             return self(F.linear(h, linear.weight, linear.bias) if z is None else z)
