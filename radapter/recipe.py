@@ -191,6 +191,12 @@ class Recipe(Section):
     monitor: Monitor = Monitor()
     trackers: list[Literal["tensorboard"]] = Field(default=[])
     """What metrics go to beside metrics.jsonl."""
+    compile: bool = False
+    """Run the towers through torch.compile: the same to rounding. It takes a minute or two to
+    begin, and a C++ compiler (on a GPU triton too)."""
+    activation_checkpointing: bool = False
+    """Keep the input of each block alone and compute the rest again for the gradients: much less
+    memory, about a third more time, the same result."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""

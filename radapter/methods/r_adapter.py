@@ -15,7 +15,6 @@ W starts at zero (low rank: W = U D with U zero), so training starts at the zero
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping
 from types import MethodType
 from typing import Any
@@ -73,7 +72,7 @@ class Adapter(nn.Module):
         if self.fixed is not None:
             return z + F.linear(z, self.fixed)
         keep = self._keep(z)
-        if isinstance(keep, Tensor):  # a draw for each sample or token position
+        if isinstance(keep, Tensor):
             if self.low_rank:
                 return z + F.linear(keep * F.linear(z, self.down), self.scale * self.up)
             return z + keep * self.scale * F.linear(z, self.weight)
@@ -88,14 +87,12 @@ class Adapter(nn.Module):
         takes; z: its plain output, where that is there already."""
         one_draw = self.drop_unit == "adapter" or not (self.training and self.drop)
         # In half precision I + s W would lose a small s W. Without gradients nothing is saved.
-        exact = h.dtype == next(self.parameters()).dtype and not torch.is_autocast_enabled(
-            h.device.type
-        )
+        exact = h.dtype == self.scale.dtype and not torch.is_autocast_enabled(h.device.type)
         trains = torch.is_grad_enabled() and not self.off and self.fixed is None
         if not (one_draw and exact and trains) or (self.low_rank and z is not None):
             return self(F.linear(h, linear.weight, linear.bias) if z is None else z)
         keep = self._keep(h)
-        if not keep:
+        if not isinstance(keep, Tensor) and not keep:
             z = F.linear(h, linear.weight, linear.bias) if z is None else z
             return folded.dropped(z, *self.parameters())
         if self.low_rank:
@@ -112,7 +109,9 @@ class Adapter(nn.Module):
         kept = 1.0 - self.drop
         if self.drop_unit == "adapter":
             # Drawn on the CPU, so that no device is waited for to know whether there is work.
-            return float(torch.empty([], dtype=z.dtype).bernoulli_(kept)) / kept
+            draw = torch.empty([], dtype=z.dtype).bernoulli_(kept)
+            # A compiled graph holds for both outcomes.
+            return draw / kept if torch.compiler.is_compiling() else draw.item() / kept
         if self.drop_unit == "sample":
             return bernoulli_of_rows(z, kept) / kept
         shape = [1, z.shape[1], 1]
@@ -244,33 +243,26 @@ def attach(
 
 
 def _follow(linear: nn.Module, sublayer: nn.Module, adapter: Adapter) -> None:
-    """Put the adapter after a sublayer's last linear layer."""
-    if isinstance(sublayer, nn.MultiheadAttention):  # it reads that layer's weight, calls it never
-        sublayer.forward = MethodType(functools.partial(_attention, adapter), sublayer)  # type: ignore[method-assign]
-        return
+    """Put the adapter after `linear`, the last layer of a sublayer."""
 
     def follow(linear: nn.Linear, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
         adapter.training = linear.training
         return adapter.after_linear(linear, inputs[0], z)
 
-    linear.register_forward_hook(follow)
+    def attention(
+        self: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        adapter.training = self.training
+        if torch.is_grad_enabled() and folded.can_attend(self, query, key, value, options):
+            mixed = folded.attend(self, query, options.get("attn_mask"))
+            return adapter.after_linear(self.out_proj, mixed), None
+        output, weights = type(self).forward(self, query, key, value, **options)
+        return adapter(output), weights
 
-
-def _attention(
-    adapter: Adapter,
-    attention: nn.MultiheadAttention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """`nn.MultiheadAttention.forward` with the adapter after it; in training without its copies."""
-    adapter.training = attention.training
-    if torch.is_grad_enabled() and folded.can_attend(attention, query, key, value, options):
-        mixed = folded.attend(attention, query, options.get("attn_mask"))
-        return adapter.after_linear(attention.out_proj, mixed), None
-    output, weights = type(attention).forward(attention, query, key, value, **options)
-    return adapter(output), weights
+    if isinstance(sublayer, nn.MultiheadAttention):  # it reads the layer's weight, calls it never
+        sublayer.forward = MethodType(attention, sublayer)  # type: ignore[method-assign]
+    else:
+        linear.register_forward_hook(follow)
 
 
 def effective_matrices(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

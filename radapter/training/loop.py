@@ -27,6 +27,7 @@ from radapter.training.step import (
 )
 from radapter.training.tracking import tracked
 from radapter.training.validation import Record
+from radapter.training.waiting import Waited
 
 LOG_LINES = 500
 """metrics.jsonl has about so many, whatever the number of steps."""
@@ -185,7 +186,8 @@ def _loop(
 
         validate()
         batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers)
-        for batch in failures.batches(batches):
+        waited = Waited(failures.batches(batches))
+        for batch in waited:
             if validation is not None and validation.exhausted:
                 break
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
@@ -217,14 +219,17 @@ def _loop(
                 "start_share": attached.start_share(),
                 "seconds": round(before + time.monotonic() - start, 3),
                 "pairs_per_second": round(pairs / (time.monotonic() - since), 2),
+                "data_wait_share": round(waited.share(), 4),
                 **memory.peak(parts.device),
             }
             if step % log_every == 0 or step == order.steps:
                 log(step, metrics)
                 recent.clear()
                 since, pairs = time.monotonic(), 0
+                waited.restart()
             scored = validate()
             since += scored.get("validation_seconds", 0.0)
+            waited.start += scored.get("validation_seconds", 0.0)
             on_step({"step": step, **metrics, **scored})
             if step < order.steps:
                 interrupt()

@@ -15,7 +15,7 @@ from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
-from radapter.training import objective, tracking
+from radapter.training import execution, objective, tracking
 from radapter.training.optimisation import adamw
 from radapter.training.validation import HeldOut, Validation, open_held_out
 
@@ -111,6 +111,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
+    execution.set_up(base.model, recipe)
     _check_text_length(recipe.data.text_length, base)
     transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
     mix = recipe.objective.mix_captions

@@ -24,7 +24,7 @@ from radapter.errors import BrokenInput, GateFailed, MissingDependency
 from radapter.training import Interrupted, checkpoints, failures, loop, objective, resume, train
 
 OFTEN = "checkpoints.every_seconds=1e-9"
-TIMES = ("seconds", "pairs_per_second", "peak_memory_bytes")
+TIMES = ("seconds", "pairs_per_second", "data_wait_share", "peak_memory_bytes")
 
 
 @pytest.fixture

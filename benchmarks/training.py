@@ -1,0 +1,228 @@
+"""What a training step costs: ratios of time and peak memory, method against method and lever by
+lever.
+
+    python benchmarks/training.py methods [--model ViT-B-32:random] [--batch 96]
+    python benchmarks/training.py levers [--model ViT-B-32:random] [--batch 32]
+
+Each case is a process of its own, since peak memory is a process's. The cases of a model take
+turns, and the shortest of all their steps counts. Time is the process's own, of one thread, so that
+others on the machine change it little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import torch
+import typer
+
+METHODS: dict[str, dict[str, Any]] = {
+    "full fine-tuning": {"method": "full"},
+    "full fine-tuning, texts of full length": {"method": "full", "off": ["short texts"]},
+    "R-Adapter, full rank": {},
+    "R-Adapter, rank 64": {"settings": {"rank": 64}},
+    "R-Adapter as its authors run it": {"off": ["short texts", "folding", "copy-free attention"]},
+    "LoRA, rank 8": {"method": "lora"},
+    "open_clip's training loop": {"method": "open_clip"},
+}
+LEVERS: dict[str, dict[str, Any]] = {
+    "R-Adapter, full rank": {},
+    "without short texts": {"off": ["short texts"]},
+    "without folding: modules after the layers": {"off": ["folding"]},
+    "without copy-free attention: nn.MultiheadAttention's own": {"off": ["copy-free attention"]},
+    "without scaled_dot_product_attention": {"off": ["copy-free attention", "sdpa"]},
+    "with gradients below the first adapter": {"off": ["frozen below"]},
+    "without the fused optimizer": {"off": ["fused"]},
+    "four pairs a text, each text once": {"pairs_of_a_text": 4},
+    "four pairs a text, a text for each pair": {"pairs_of_a_text": 4, "off": ["distinct texts"]},
+    "channels last": {"on": ["channels last"]},
+    "bf16": {"recipe": ["precision=bf16"]},
+    "activation checkpointing": {"recipe": ["activation_checkpointing=true"]},
+    "torch.compile": {"recipe": ["compile=true"]},
+}
+TEXTS = ["a photo of a cat.", "two dogs on a red sofa", "the sea at night", "a small green bird"]
+app = typer.Typer(add_completion=False)
+Models = Annotated[list[str] | None, typer.Option(help="May be given several times.")]
+
+
+@app.command()
+def one(case: str, model: str, batch: int, steps: int) -> None:
+    """Seconds of the shortest step and peak memory of one case, as JSON."""
+    from radapter import models
+    from radapter.training import memory
+
+    settings = json.loads(case)
+    loaded = models.load(model)
+    size = loaded.config["preprocess_cfg"]["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    each = settings.get("pairs_of_a_text", 1)
+    content = {
+        "images": torch.randn(batch, 3, height, width),
+        "tokens": loaded.tokenizer([f"{TEXTS[i % 4]} {i}" for i in range(batch // each)]),
+        "text_of": torch.arange(batch) // each,
+        "groups": torch.arange(batch) // each,
+        "own": torch.zeros(batch, dtype=torch.bool),
+    }
+    torch.set_num_threads(1)
+    run = _open_clip if settings.get("method") == "open_clip" else _ours
+    with contextlib.redirect_stdout(sys.stderr):
+        seconds = list(run(loaded, content, settings, steps + 1))
+    peak = memory.peak(torch.device("cpu"))["peak_memory_bytes"]
+    print(json.dumps({"seconds": min(seconds[1:]), "peak": peak}))
+
+
+def _ours(
+    loaded: Any, content: dict[str, Any], case: dict[str, Any], steps: int
+) -> Iterator[float]:
+    """Steps of radapter's loop, with levers switched off."""
+    from radapter import recipe as recipes
+    from radapter.methods import METHODS, folded, r_adapter
+    from radapter.training import execution, gradients
+    from radapter.training.optimisation import adamw
+    from radapter.training.preparing import Parts
+    from radapter.training.step import optimizer_step, training_mode
+
+    method, off, on = case.get("method", "r-adapter"), case.get("off", []), case.get("on", [])
+    data = "{source: emoji, task: captions}"
+    text = f"{{name: step, model: x, method: {{name: {method}}}, data: {data}}}"
+    recipe = recipes.parse(text, "recipe", case.get("recipe", []))
+    torch.manual_seed(0)
+    attached = METHODS[method].attach(loaded.model, **case.get("settings", {}))
+    trained = list(attached.parameters())
+    optimizer = adamw(trained, recipe.optimisation)
+    if "short texts" in off:
+        gradients.shorten = lambda model, tokens: tokens
+    if "folding" in off:
+        r_adapter.Adapter.after_linear = lambda self, linear, h, z=None: self(
+            torch.nn.functional.linear(h, linear.weight, linear.bias) if z is None else z
+        )
+    if "copy-free attention" in off:
+        folded.can_attend = lambda *arguments: False
+    if "frozen below" in off:
+        for part in (loaded.model.visual.conv1, loaded.model.token_embedding):
+            part.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    if "fused" in off:
+        optimizer = torch.optim.AdamW(trained, lr=recipe.optimisation.lr, weight_decay=0.0)
+    if "distinct texts" in off:
+        content["tokens"] = content["tokens"][content["text_of"]]
+        content["text_of"] = torch.arange(len(content["tokens"]))
+    if "channels last" in on:
+        loaded.model.visual.conv1.to(memory_format=torch.channels_last)
+        content["images"] = content["images"].contiguous(memory_format=torch.channels_last)
+    execution.set_up(loaded.model, recipe)
+    training_mode(loaded.model)
+    cpu, nothing = torch.device("cpu"), None
+    parts: Any = Parts(
+        recipe, loaded, "", 0, attached, trained, optimizer, nothing, nothing, cpu, nothing
+    )  # type: ignore[arg-type]
+    plain = [torch.nn.attention.SDPBackend.MATH]
+    attention = torch.nn.attention.sdpa_kernel(plain) if "sdpa" in off else contextlib.nullcontext()
+    with attention:
+        for step in range(steps):
+            torch.manual_seed(step)
+            start = time.process_time()
+            optimizer_step(parts, content if step else _few(content))
+            yield time.process_time() - start
+
+
+def _few(content: dict[str, Any]) -> dict[str, Any]:
+    """A small batch for the first step, which makes the optimizer's state."""
+    return {key: value[:8] for key, value in content.items()}
+
+
+def _open_clip(
+    loaded: Any, content: dict[str, Any], case: dict[str, Any], steps: int
+) -> Iterator[float]:
+    """Steps of `open_clip_train.train.train_one_epoch`, with the optimizer that its `main` makes
+    and batches of the same pictures and texts. (`main` needs pandas.)"""
+    import open_clip
+    from open_clip_train.train import train_one_epoch
+
+    class Batches:
+        num_batches, num_samples = steps, steps * len(content["images"])
+        starts: list[float] = []  # noqa: RUF012
+
+        def __iter__(self) -> Iterator[Any]:
+            for step in range(steps):
+                now = content if step else _few(content)
+                self.starts.append(time.process_time())
+                yield now["images"], now["tokens"][now["text_of"]]
+            self.starts.append(time.process_time())
+
+    model = loaded.model.requires_grad_()
+    model.output_dict = True
+    named = list(model.named_parameters())
+    plain = [p for n, p in named if p.ndim < 2 or any(s in n for s in ("bn", "ln", "bias"))]
+    others = {id(p) for p in plain}
+    rest = [p for _, p in named if id(p) not in others]
+    groups = [{"params": plain, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.2}]
+    optimizer = torch.optim.AdamW(groups, lr=5e-6, betas=(0.9, 0.98), eps=1e-6)
+    arguments = argparse.Namespace(
+        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=True,
+        grad_clip_norm=1.0, horovod=False, rank=0, local_rank=0, world_size=1, distributed=False,
+        log_every_n_steps=10**9, batch_size=len(content["images"]), wandb=False, save_logs=False,
+        log_local=False,
+    )  # fmt: skip
+    batches = Batches()
+    data = argparse.Namespace(dataloader=batches, set_epoch=lambda epoch: None)
+    loss = open_clip.ClipLoss()
+    train_one_epoch(model, {"train": data}, loss, 0, optimizer, None, None, None, arguments)
+    yield from (b - a for a, b in zip(batches.starts, batches.starts[1:], strict=False))
+
+
+def measure(
+    cases: dict[str, dict[str, Any]], model: str, batch: int, steps: int, rounds: int
+) -> None:
+    """Run every case in turns and print a table of ratios to the first one."""
+    found: dict[str, dict[str, Any]] = {}
+    loads = []
+    for number in range(rounds):
+        for name, case in cases.items():
+            loads.append(os.getloadavg()[0])
+            command = [sys.executable, __file__, "one", json.dumps(case), model]
+            command += [str(batch), str(steps)]
+            done = subprocess.run(command, text=True, stdout=subprocess.PIPE)
+            if done.returncode:
+                print(f"{name}: failed", file=sys.stderr)
+                continue
+            result = json.loads(done.stdout.splitlines()[-1])
+            known = found.setdefault(name, result)
+            known["seconds"] = min(known["seconds"], result["seconds"])
+            print(f"round {number + 1}, {name}: {result['seconds']:.2f} s", file=sys.stderr)
+    reference = next(iter(found.values()))
+    print(f"\n{model}, batch {batch}; ratios to {next(iter(found))}, and how many times as fast")
+    print(f"one thread, load {min(loads):.1f} to {max(loads):.1f}\n")
+    print("| | step | ratio | times as fast | peak memory | ratio |\n|---|---|---|---|---|---|")
+    for name, result in found.items():
+        time_ratio, peak_ratio = (result[key] / reference[key] for key in ("seconds", "peak"))
+        print(
+            f"| {name} | {1000 * result['seconds']:.0f} ms | {time_ratio:.2f} | "
+            f"{1 / time_ratio:.2f} | {result['peak'] / 1e6:.0f} MB | {peak_ratio:.2f} |",
+            flush=True,
+        )
+
+
+@app.command()
+def methods(model: Models = None, batch: int = 32, steps: int = 3, rounds: int = 2) -> None:
+    """Full fine-tuning, R-Adapter, LoRA and open_clip's own loop."""
+    for name in model or ["emoji-clip", "ViT-B-32:random", "ViT-B-16:random"]:
+        measure(METHODS, name, batch, steps, rounds)
+
+
+@app.command()
+def levers(model: Models = None, batch: int = 32, steps: int = 3, rounds: int = 2) -> None:
+    """R-Adapter at full rank with one thing changed at a time."""
+    for name in model or ["ViT-B-32:random"]:
+        measure(LEVERS, name, batch, steps, rounds)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,33 @@
+"""How the towers are run: compiled, or with their activations computed again for the gradients."""
+
+from __future__ import annotations
+
+import shutil
+
+from torch import nn
+
+from radapter.errors import MissingDependency
+from radapter.models.text import text_tower
+from radapter.recipe import Recipe
+
+
+def set_up(model: nn.Module, recipe: Recipe) -> None:
+    """As the recipe's `compile` and `activation_checkpointing` say; the results stay the same.
+
+    Raises:
+        MissingDependency: no C++ compiler for torch.compile.
+    """
+    if recipe.activation_checkpointing:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    if not recipe.compile:
+        return
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        raise MissingDependency(
+            "compile: true needs a C++ compiler, and none was found. Install one (g++ or clang++), "
+            "or leave `compile` out."
+        )
+    tower = text_tower(model)
+    texts = getattr(tower, "transformer", tower)
+    for module in (model.visual, texts):
+        # With torch's own random numbers, so that the same adapters are dropped.
+        module.compile(options={"fallback_random": True})  # type: ignore[union-attr]
