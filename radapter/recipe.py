@@ -105,7 +105,7 @@ class Optimisation(Section):
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Pairs that one step's loss compares, over all devices."""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
-    """Pictures, and texts, that a device encodes at a time: less memory, about a third more time,
+    """Pictures, and texts, that a device encodes at a time: less memory, up to half more time,
     the gradients of the whole batch (gradient caching, Gao et al. 2021). None: all at once."""
     epochs: Annotated[int, Field(ge=1)] = 10
     warmup_steps: Annotated[int, Field(ge=0)] = 0

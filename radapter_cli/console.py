@@ -60,8 +60,14 @@ def next_command(command: str) -> None:
     err.print(f"[dim]Next:[/] [bold]{escape(command)}[/]", soft_wrap=True)
 
 
+def only_the_first_process() -> None:
+    """Where torchrun started several processes, the first one alone speaks."""
+    out.quiet = err.quiet = os.environ.get("RANK", "0") != "0"
+
+
 def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps({"schema_version": SCHEMA_VERSION, "ok": True} | content, default=str))
+    if not out.quiet:
+        print(json.dumps({"schema_version": SCHEMA_VERSION, "ok": True} | content, default=str))
 
 
 def seconds(duration: float) -> str:

@@ -101,7 +101,8 @@ def run() -> NoReturn:
             _fail("Interrupted.", code, as_json)
         sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit
     except RadapterError as error:
-        code = _fail(str(error), error.exit_code, as_json, error.details)
+        kind = type(error).__name__
+        code = _fail(str(error), error.exit_code, as_json, error.details, kind)
     except KeyboardInterrupt:
         code = _fail("Interrupted.", INTERRUPTED, as_json)
     except (BrokenPipeError, SystemExit) as error:
@@ -135,9 +136,22 @@ def _unexpected(error: Exception, as_json: bool) -> int:
     )
 
 
-def _fail(message: str, code: int, as_json: bool, details: dict[str, Any] | None = None) -> int:
+def _fail(
+    message: str,
+    code: int,
+    as_json: bool,
+    details: dict[str, Any] | None = None,
+    kind: str = "Error",
+) -> int:
     if console.debug:
         traceback.print_exc()
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # one of several processes that train
+        from radapter.training import launching
+
+        if code == INTERRUPTED and console.out.quiet:
+            return 0  # the first process says it: it must not be ended as if this one had failed
+        if code != INTERRUPTED and launching.record(message, kind):
+            return code
     if as_json:
         error = {"code": code, "message": message}
         console.print_json({"ok": False, "error": error, **(details or {})})

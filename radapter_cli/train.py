@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -46,6 +47,14 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would happen, stop.")
     ] = False,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="Processes of this machine that train together, a GPU for each.",
+        ),
+    ] = 1,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -57,12 +66,15 @@ def train(
 
         radapter train my-recipe.yaml optimisation.lr=3e-4 seed=1
 
+        radapter train emoji --devices 8
+
         radapter train --resume
     """
+    console.only_the_first_process()
     if resume:
         if overrides or (recipe and "=" in recipe):
             raise UsageError("--resume takes no overrides: a run goes on with its own recipe.")
-        return _resume(recipe, as_json)
+        return _resume(recipe, devices, as_json)
     if recipe is None:
         raise UsageError("Name a recipe: radapter train RECIPE. `radapter recipes` lists some.")
     from radapter import recipe as recipes
@@ -80,19 +92,33 @@ def train(
         else:
             console.result(describe(plan, loaded))
         return None
+    if devices > 1:
+        return _launch([recipe, *(overrides or [])], devices, as_json)
     with _session() as hooks, console.plain_warnings():
         start = time.monotonic()
         run = training.train(loaded, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
 
 
-def _resume(name: str | None, as_json: bool) -> None:
+def _launch(arguments: list[str], devices: int, as_json: bool) -> None:
+    from radapter.training.launching import launch
+
+    before = ["--debug"] if console.debug else []
+    after = ["--json"] if as_json else []
+    code = launch([*before, "train", *arguments, *after], devices, quiet=not console.debug)
+    if code:  # the first process has said why
+        raise SystemExit(code)
+
+
+def _resume(name: str | None, devices: int, as_json: bool) -> None:
     from radapter.run import find
 
     run = find(Path(name) if name else None)
     if run.adapter.is_file():
         console.note(f"{run.name} has finished training already.")
         return _finish(run, 0.0, as_json)
+    if devices > 1:
+        return _launch(["--resume", str(run.path)], devices, as_json)
     with console.status("loading"):
         from radapter import training
     with _session() as hooks, console.plain_warnings():
@@ -108,12 +134,15 @@ def _session() -> Iterator[dict[str, Any]]:
     The first Ctrl-C or SIGTERM saves the state after the present step, a second one stops at once.
     """
     asked: list[int] = []
+    parent, in_ranks = os.getppid(), "RANK" in os.environ
 
     def ask(number: int, frame: Any) -> None:
         asked.append(number)
         console.err.show_cursor(True)  # a live view hides it, and a second signal kills at once
         signal.signal(number, previous[number])
-        console.note("Stopping after this step; press again to stop at once.")
+        # torchrun sends SIGTERM, too, where another process has failed: then that is the news.
+        if number == signal.SIGINT or not in_ranks:
+            console.note("Stopping after this step; press again to stop at once.")
 
     previous: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
@@ -128,7 +157,11 @@ def _session() -> Iterator[dict[str, Any]]:
                 console.note(f"Run: {run.path}")
                 hooks["on_start"](run, plan)
 
-            yield {**hooks, "on_start": on_start, "should_stop": lambda: bool(asked)}
+            def should_stop() -> bool:
+                # In sessions of their own, they would outlive a torchrun that is killed.
+                return bool(asked) or (in_ranks and os.getppid() != parent)
+
+            yield {**hooks, "on_start": on_start, "should_stop": should_stop}
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -136,13 +169,14 @@ def _session() -> Iterator[dict[str, Any]]:
 
 def describe(plan: Plan, recipe: Recipe) -> str:
     share = 100 * plan.trainable / plan.parameters
+    processes = f"{plan.processes} x " if plan.processes > 1 else ""
     return (
         f"{recipe.method.name} on {recipe.model}: {plan.trainable:,} trained parameters "
         f"({share:.1f} % of the model's {plan.parameters:,}), "
         f"{plan.state_bytes / 1e6:,.0f} MB for weights, gradients, averages and "
         "the optimizer, without activations.\n"
         f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
-        f"{plan.steps:,} steps on {plan.device}."
+        f"{plan.steps:,} steps on {processes}{plan.device}."
     )
 
 

@@ -137,9 +137,7 @@ class Collate:
         read = [place for place, item in enumerate(items) if "image" in item]
         return {
             "images": torch.stack(images) if images else torch.empty(0),
-            "tokens": self.tokenizer(list(number), context_length=self.text_length)
-            if items
-            else torch.empty(0, 1, dtype=torch.int64),
+            "tokens": self.tokenizer(list(number), context_length=self.text_length),
             "text_of": torch.tensor(text_of),
             "groups": torch.tensor([item["group"] for item in items]),
             "own": torch.tensor([item["own"] for item in items]),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radapter import distributed
 from radapter.runtimes import Runtime
 
 
@@ -22,11 +23,9 @@ def encode_texts(
 ) -> Tensor:
     """Unit-norm features [texts, dim]; equal texts are encoded once, short ones together."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    features = torch.cat(
-        [
-            runtime.encode_text(shorten(tokenizer(distinct[i : i + batch_size])))
-            for i in range(0, len(distinct), batch_size)
-        ]
+    features = distributed.in_turns(
+        [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)],
+        lambda some: runtime.encode_text(shorten(tokenizer(some))),
     )
     row = {text: i for i, text in enumerate(distinct)}
     return features[[row[text] for text in texts]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from radapter import distributed
 from radapter.data import Dataset
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
@@ -41,7 +44,8 @@ def encode_batches(
     """Features of the pictures at `indices`, a batch at a time; unreadable ones are left out.
 
     Memory: two batches of pixels, whatever the number of pictures. A batch is what `batch_size`
-    places of `indices` hold, so the same indices give the same batches and the same bits.
+    places of `indices` hold, so the same indices give the same batches and the same bits. Several
+    ranks take batches by turns, and each is given those of all.
 
     Args:
         read: index -> picture; called from several threads.
@@ -55,20 +59,36 @@ def encode_batches(
             return str(error)
 
     places = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    own = places[distributed.rank() :: distributed.ranks()]
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
 
         def begin(place: int) -> list[Future[Tensor | str]]:
-            return [pool.submit(prepare, i) for i in places[place]] if place < len(places) else []
+            return [pool.submit(prepare, i) for i in own[place]] if place < len(own) else []
 
         coming = begin(0)
-        for place, batch in enumerate(places):
+        for place in range(math.ceil(len(places) / distributed.ranks())):
             futures, coming = coming, begin(place + 1)
+            batch = own[place] if futures else []
             found = [future.result() for future in futures]
             good = [i for i, item in zip(batch, found, strict=True) if not isinstance(item, str)]
             pixels = [item for item in found if not isinstance(item, str)]
             failed = {i: e for i, e in zip(batch, found, strict=True) if isinstance(e, str)}
             features = runtime.encode_image(torch.stack(pixels)) if pixels else None
-            yield Encoded(good, torch.empty(0, 0) if features is None else features, failed)
+            encoded = Encoded(good, torch.empty(0, 0) if features is None else features, failed)
+            yield from [encoded] if distributed.ranks() == 1 else _of_all_ranks(encoded)
+
+
+def _of_all_ranks(own: Encoded) -> Iterator[Encoded]:
+    """The batches of one turn, in the order of the ranks; a rank that had none left gives none."""
+    about = [own.indices, list(own.failed.items()), own.features.shape[1]]
+    said = distributed.everyone(about)
+    width = max(columns for *_, columns in said)
+    ends = list(itertools.accumulate((len(indices) for indices, *_ in said), initial=0))
+    rows = own.features.reshape(len(own.indices), width)
+    rows = distributed.gather(rows, ends[distributed.rank()], ends[-1])
+    for start, (indices, failed, _) in zip(ends, said, strict=False):
+        if indices or failed:
+            yield Encoded(indices, rows[start : start + len(indices)], dict(map(tuple, failed)))
 
 
 def encode_set(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radapter import distributed
 from radapter.data import Dataset
 from radapter.data.dataset import check_broken, name_skipped
 from radapter.data.pairs import templates_of
@@ -106,6 +107,8 @@ def evaluate(
             nowhere. The result is the same.
         on_progress: called with pictures done and pictures in all.
 
+    Several ranks (see `radapter.distributed`) share the encoding; each has the whole result.
+
     Pictures that cannot be read are named on stderr and left out, with their labels and texts, up
     to the data set's own `broken_images`.
 
@@ -113,6 +116,8 @@ def evaluate(
         BrokenInput: a data set is missing, or more of its pictures cannot be read (the first few
             are named).
     """
+    if distributed.ranks() > 1:
+        cache = None  # one rank may have there what another has to encode together with the others
     opened = opened or suite.open()
     limits = {dataset.name: dataset.data.broken_images for dataset in suite.datasets}
     # A set may hold more pictures for one task than for another: each is encoded once.
@@ -140,7 +145,7 @@ def evaluate(
             on_progress(done, total)
         if not chunks:
             raise BrokenInput(f"{name}: no picture can be read.")
-        for message in broken.values():
+        for message in broken.values() if distributed.leads() else ():
             name_skipped(message)
         features = torch.cat(chunks)
         row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
+from radapter import distributed
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError
 from radapter.training import checkpoints
@@ -44,7 +45,8 @@ def leave_out(
     """
     bad.append({"step": step + 1, "problem": str(error), "pairs": _pairs(parts, step)})
     path = run.path / BAD_BATCH
-    runs.write_atomic(path, json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n")
+    if distributed.leads():
+        runs.write_atomic(path, json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n")
     message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:

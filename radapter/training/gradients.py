@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radapter import distributed
 from radapter.methods.rows import rows
 from radapter.models import shorten
 from radapter.recipe import Objective
-from radapter.training import distributed, objective
+from radapter.training import objective
 
 Encode = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor]
 

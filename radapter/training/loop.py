@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from radapter import distributed
 from radapter import run as runs
 from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
@@ -41,7 +43,8 @@ class Interrupted(RadapterError):
     def __init__(self, run: runs.Run, step: int):
         super().__init__(
             f"Stopped after step {step}; the state is saved. "
-            f"Next: radapter train --resume {run.path}",
+            f"Next: radapter train --resume {run.path}"
+            + (f" --devices {distributed.ranks()}" if distributed.ranks() > 1 else ""),
             details={"run": str(run.path), "step": step},
         )
         self.run, self.step = run, step
@@ -73,12 +76,15 @@ def train(
         GateFailed: the loss is no longer finite.
         Interrupted: on `should_stop`.
     """
-    parts = prepare(recipe)
-    run = runs.create(rooted(recipe), root)
-    with run.lock():
-        write_environment(run)
-        on_start(run, parts.plan())
-        _loop(run, parts, None, on_step, on_validation, should_stop)
+    with distributed.joined():
+        parts = prepare(recipe)
+        path = str(runs.create(rooted(recipe), root).path) if distributed.leads() else ""
+        run = runs.Run(Path(distributed.everyone(path)[0]))
+        with _locked(run):
+            if distributed.leads():
+                write_environment(run)
+                on_start(run, parts.plan())
+            _loop(run, parts, None, on_step, on_validation, should_stop)
     return run
 
 
@@ -97,12 +103,19 @@ def resume(
     recipe = run.recipe()
     if run.adapter.is_file():
         return run
-    with run.lock():
+    with distributed.joined(), _locked(run):
+        distributed.wait_for_all()  # what was half-done is cleared
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
-        on_start(run, parts.plan())
+        if distributed.leads():
+            on_start(run, parts.plan())
         _loop(run, parts, checkpoint, on_step, on_validation, should_stop)
     return run
+
+
+def _locked(run: runs.Run) -> AbstractContextManager[None]:
+    """The run is the first rank's to write: the others only read."""
+    return run.lock() if distributed.leads() else nullcontext()
 
 
 def _loop(
@@ -123,12 +136,14 @@ def _loop(
         step, before = checkpoint.step, checkpoint.seconds
     order = parts.order(start_step=step)
     log_every = max(1, order.steps // LOG_LINES)
+    leads = distributed.leads()
     broken: set[str] = set()
     session = checkpoint.session if checkpoint else {}
     if validation is not None:
         if checkpoint is not None and session.get("validation"):
             validation.record = Record(**session["validation"], adapter=checkpoint.best)
-        write_best(run, parts, validation)
+        if leads:
+            write_best(run, parts, validation)
     recent: list[float] = session.get("recent_losses", [])
     bad: list[dict[str, Any]] = session.get("bad_steps", [])
     within_step = False
@@ -138,6 +153,8 @@ def _loop(
     training_mode(parts.base.model)
 
     def save_checkpoint() -> None:
+        if not leads:
+            return
         state = checkpoints.Checkpoint(
             step,
             before + time.monotonic() - start,
@@ -161,8 +178,9 @@ def _loop(
         return failures.explained(error, run, parts, step, save)
 
     def interrupt() -> None:
-        if should_stop():
+        if distributed.anyone(should_stop()):  # then all stop at the same step
             save_checkpoint()
+            distributed.wait_for_all()
             raise Interrupted(run, step)
 
     def validate() -> dict[str, Any]:
@@ -170,26 +188,30 @@ def _loop(
             return {}
 
         def on_progress(done: int, total: int) -> None:
-            on_validation(done, total)
+            if leads:
+                on_validation(done, total)
             interrupt()  # what is saved then has not been scored: a resumed run begins with it
 
         found = validation.run(step, attached, on_progress)
         log(step, found)
-        if validation.improved:
+        if validation.improved and leads:
             failures.tried(lambda: write_best(run, parts, validation), "The best adapter was")
         return found
 
-    with failures.explaining(explained), tracked(parts.trackers, run, recipe, step) as track:
+    trackers = parts.trackers if leads else []
+    with failures.explaining(explained), tracked(trackers, run, recipe, step) as track:
 
         def log(step: int, metrics: dict[str, Any]) -> None:
             failures.tried(lambda: track(step, metrics), "The last lines of metrics.jsonl were")
 
         validate()
-        batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers)
+        ranks = (distributed.rank(), distributed.ranks())
+        batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers, *ranks)
         waited = Waited(failures.batches(batches))
-        for batch in waited:
+        for own in waited:
             if validation is not None and validation.exhausted:
                 break
+            batch = distributed.exchange(own)
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
             lr = learning_rate(
                 step,
@@ -230,21 +252,24 @@ def _loop(
             scored = validate()
             since += scored.get("validation_seconds", 0.0)
             waited.start += scored.get("validation_seconds", 0.0)
-            on_step({"step": step, **metrics, **scored})
+            if leads:
+                on_step({"step": step, **metrics, **scored})
             if step < order.steps:
                 interrupt()
                 if time.monotonic() - saved > recipe.checkpoints.every_seconds:
                     failures.tried(save_checkpoint, f"The state after step {step} was")
                     saved = time.monotonic()
-        if validation is not None:
-            write_best(run, parts, validation)  # again, if the disk was full when it was found
-        write_adapter(run, parts, step)
-    runs.remove_folder(run.checkpoints)
+        if leads:
+            if validation is not None:
+                write_best(run, parts, validation)  # again, if the disk was full when it was found
+            write_adapter(run, parts, step)
+    if leads:
+        runs.remove_folder(run.checkpoints)
 
 
 def _count_broken(broken: set[str], found: list[str], limit: int) -> None:
     for message in found:
-        if message not in broken and limit:
+        if message not in broken and limit and distributed.leads():
             print(f"skipped: {message}", file=sys.stderr)
         broken.add(message)
     check_broken(sorted(broken), limit, "data.broken_images")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 
 import torch
 
+from radapter import distributed
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, training_transform
 from radapter.data.shard_order import shard_order
@@ -35,6 +37,8 @@ class Plan:
     state_bytes: int
     """Memory for weights, gradients, averages and the optimizer's two moments, fp32"""
     device: str
+    processes: int = 1
+    """Each on a device of that kind"""
 
 
 @dataclass
@@ -88,7 +92,8 @@ class Parts:
             trainable=trainable,
             parameters=self.parameters,
             state_bytes=4 * (frozen + 5 * trainable),
-            device=str(self.device),
+            device=self.device.type,
+            processes=distributed.ranks(),
         )
 
 
@@ -173,4 +178,12 @@ def _device(wanted: str) -> torch.device:
         raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
+        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= count:
+            raise UsageError(
+                f"More processes than CUDA devices, of which this machine has {count}."
+            )
+        torch.cuda.set_device(number)
+        return torch.device("cuda", number)
     return torch.device(wanted)

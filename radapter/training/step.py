@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from radapter.training import distributed
+from radapter import distributed
 from radapter.training.failures import NotFinite
 from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts

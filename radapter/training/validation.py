@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from radapter import distributed
 from radapter.data import Dataset
 from radapter.evaluation import Suite, evaluate, held_out_suite, trained_metric
 from radapter.evaluation.suite import Task
@@ -55,7 +56,8 @@ class HeldOut:
             kept = [i for i, key in enumerate(dataset.keys) if key in readable]
             if len(kept) < len(dataset):
                 tasks[task] = dataset.select(kept)
-        return {metric: evaluated.value(name, metric) for metric in evaluated.metrics[name]}
+        found = {metric: evaluated.value(name, metric) for metric in evaluated.metrics[name]}
+        return distributed.everyone(found)[0]  # all decide alike, even on unlike machines
 
 
 def open_held_out(recipe: Recipe, base: LoadedModel, device: torch.device) -> HeldOut:

@@ -1,13 +1,19 @@
 """Reading ahead: the order is kept, two batches are in memory, an error ends it."""
 
+import shutil
 import threading
 import time
 
 import pytest
 import torch
+from ranks import in_ranks, results
 
+from radapter import distributed, models
+from radapter.data.dataset import name_skipped
 from radapter.errors import BrokenInput
+from radapter.evaluation import Cache, Suite, evaluate
 from radapter.evaluation.encoding import encode_batches
+from radapter.runtimes.pytorch import PyTorchRuntime
 
 
 class Mean:
@@ -62,3 +68,90 @@ def test_what_is_no_broken_picture_is_raised():
 
     with pytest.raises(MemoryError, match="too large"):
         list(encode(read, 3, batch_size=2))
+
+
+# ------------------------------------------------------------------ several ranks
+
+
+def shared(n, bad, batch_size):
+    own = []
+
+    def read(index):
+        own.append(index)
+        if index in bad:
+            raise BrokenInput(f"picture {index}")
+        return index
+
+    with distributed.joined():
+        batches = list(encode(read, n, batch_size=batch_size, workers=2))
+    return [(b.indices, b.features[:, :1].flatten().tolist(), b.failed) for b in batches], own
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("n", "bad"), [(23, (2, 9)), (3, ()), (8, (0, 1, 2)), (3, (0, 1, 2))])
+def test_ranks_share_the_pictures_and_have_all_features_in_order(count, n, bad):
+    expected, _ = shared(n, bad, 3)
+    found = results(in_ranks(count, shared, n, bad, 3))
+    for batches, _ in found:
+        assert batches == expected
+    read = [index for _, own in found for index in own]
+    assert sorted(read) == list(range(n))  # each by one rank, none twice
+
+
+def scored(folder, suite, cache):
+    loaded = models.load(folder)
+    with distributed.joined():
+        runtime, asked = PyTorchRuntime(loaded), []
+        for kind in ("image", "text"):
+            real = getattr(runtime, f"encode_{kind}")
+
+            def watched(batch, real=real, kind=kind):
+                asked.append((kind, len(batch)))
+                return real(batch)
+
+            setattr(runtime, f"encode_{kind}", watched)
+        found = evaluate(suite, runtime, loaded, batch_size=5, cache=cache)
+    values = {metric: found.value("shapes", metric) for metric in found.metrics["shapes"]}
+    return values, found.image_features["shapes"].numpy(), asked, found.sets["shapes"]["pictures"]
+
+
+def test_a_suite_scored_by_ranks_is_what_one_process_scores(tiny_folder, shapes, tmp_path, capfd):
+    root = shutil.copytree(shapes, tmp_path / "damaged")
+    (root / "red_square" / "05.png").write_bytes(b"no picture")
+    (tmp_path / "pairs.csv").write_text(
+        "filepath,title\n"
+        + "".join(
+            f"{path.relative_to(root)},{path.parent.name} {path.stem}\n"
+            for path in sorted(root.rglob("*.png"))
+        )
+    )
+    suite = Suite.model_validate(
+        {
+            "name": "s",
+            "tasks": ["retrieval"],
+            "datasets": [
+                {
+                    "name": "shapes",
+                    "role": "in-distribution",
+                    "data": {
+                        "source": "table",
+                        "path": str(tmp_path / "pairs.csv"),
+                        "root": str(root),
+                        "task": "captions",
+                        "broken_images": 1,
+                    },
+                }
+            ],
+        }
+    )
+    alone = scored(tiny_folder, suite, None)
+    name_skipped.cache_clear()
+    capfd.readouterr()
+    found = results(in_ranks(2, scored, tiny_folder, suite, Cache(tmp_path / "cache", 10**9)))
+    for values, features, _, pictures in found:
+        assert values == alone[0]
+        assert pictures == 23
+        assert (features == alone[1]).all()
+    asked = [call for _, _, own, _ in found for call in own]
+    assert sorted(asked) == sorted(alone[2])  # no picture and no text twice
+    assert capfd.readouterr().err.count("skipped: ") == 1

@@ -1,4 +1,4 @@
-"""Training in several processes (torchrun's ranks): who does what, and what they tell each other.
+"""Several processes (torchrun's ranks) as one: who does what, and what they tell each other.
 
 With one process every function here gives what it is given. The parts of a batch's gradients are
 added up by hand, where DistributedDataParallel would do it during the backward pass: adapters are
@@ -9,9 +9,10 @@ picture of it. What is trained is small, so there is little to hide behind the b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +40,11 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def leads() -> bool:
+    """Whether this rank is the one that writes."""
+    return rank() == 0
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Join the ranks that torchrun started, if it did, until the end."""
@@ -49,9 +55,10 @@ def joined() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _others():
         dist.init_process_group(backend, timeout=TIMEOUT)
-    yield
-    # Not after an error: the others may never come.
-    dist.destroy_process_group()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -82,6 +89,24 @@ def gather(own: Tensor, first: int, total: int) -> Tensor:
     # Adding zeros is exact, and takes parts of different sizes, which all_gather does not.
     rows = own.new_zeros(total, *own.shape[1:])
     rows[first : first + len(own)] = own
+    return add_up(rows)
+
+
+def in_turns(chunks: Sequence[Sequence[Any]], encode: Callable[[Any], Tensor]) -> Tensor:
+    """`encode` of all chunks under each other, each chunk by one rank.
+
+    Args:
+        chunks: the same in every rank.
+        encode: chunk -> a row for each of its things.
+    """
+    own = {i: encode(chunks[i]) for i in range(rank(), len(chunks), ranks())}
+    if ranks() == 1:
+        return torch.cat(list(own.values()))
+    ends = list(itertools.accumulate(map(len, chunks), initial=0))
+    width = max(everyone(max((rows.shape[1] for rows in own.values()), default=0)))
+    rows = torch.zeros(ends[-1], width)
+    for i, found in own.items():
+        rows[ends[i] : ends[i + 1]] = found
     return add_up(rows)
 
 

@@ -1,0 +1,346 @@
+"""Several processes train as one does on the whole batch: 2 and 4 of them, by gloo on the CPU."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import tiny
+import torch
+from ranks import in_ranks, results
+from safetensors.torch import load_file
+
+from radapter import distributed
+from radapter import run as runs
+from radapter.data.pairs import Pairs, loader
+from radapter.errors import BrokenInput, GateFailed
+from radapter.training import Interrupted, objective, preparing, resume, train
+from radapter.training.gradients import gradients
+from radapter.training.step import training_mode
+
+CASES = {
+    "one draw an adapter": ["method.drop=0.4"],
+    "a draw a sample": ["method.drop=0.4", "method.drop_unit=sample"],
+    "a draw a position": ["method.drop=0.4", "method.drop_unit=position", "method.rank=3"],
+    "in chunks, computed again": [
+        "method.drop=0.4", "optimisation.micro_batch=2", "method.drop_unit=sample",
+        "activation_checkpointing=true",
+    ],
+    "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
+    "lora, retention": [
+        "method={name: lora, rank: 2}", f"objective.retain={{captions: {__file__}}}",
+    ],
+    "pairs alone": ["objective.positives=pair"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tiny_folder, shapes):
+    return lambda *overrides: tiny.recipe(tiny_folder, shapes, *overrides)
+
+
+def first_steps(recipes):
+    """Loss and summed gradients of the first batch of each recipe."""
+    found = []
+    with distributed.joined():
+        for recipe in recipes:
+            parts = preparing.prepare(recipe)
+            with torch.no_grad():  # away from the start, where half the gradients are zero
+                for number, parameter in enumerate(parts.trained):
+                    wave = torch.sin(torch.arange(parameter.numel()) + number)
+                    parameter.add_(0.02 * wave.view_as(parameter))
+            training_mode(parts.base.model)
+            own = next(
+                iter(
+                    loader(
+                        parts.pairs,
+                        parts.order(),
+                        parts.base.tokenizer,
+                        0,
+                        distributed.rank(),
+                        distributed.ranks(),
+                    )
+                )
+            )
+            torch.manual_seed(7)
+            loss = gradients(
+                parts.base.model,
+                distributed.exchange(own),
+                recipe.objective,
+                device=parts.device,
+                micro_batch=recipe.optimisation.micro_batch,
+                retained=parts.retained,
+            )
+            distributed.sum_gradients(parts.trained)
+            found.append((loss, [p.grad.numpy().copy() for p in parts.trained]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "count"),
+    [*((case, 2) for case in CASES), ("full", 4), ("in chunks, computed again", 4)],
+)
+def test_gradients_are_those_of_one_process(recipe, case, count):
+    # In even parts, in uneven ones, and none for one of four.
+    recipes = [recipe(*CASES[case], f"optimisation.batch_size={size}") for size in (8, 7, 3)]
+    expected = first_steps(recipes)
+    for found in results(in_ranks(count, first_steps, recipes)):
+        for (loss, one), (expected_loss, two) in zip(found, expected, strict=True):
+            assert loss == pytest.approx(expected_loss, rel=1e-5)
+            largest = max(abs(gradient).max() for gradient in two)
+            assert largest > 1e-3
+            for ours, theirs in zip(one, two, strict=True):
+                assert abs(ours - theirs).max() < 1e-5 * max(1.0, largest)
+
+
+def losses_of(run):
+    lines = map(json.loads, run.metrics.read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def equal_end(one, two):
+    expected, found = load_file(one.adapter), load_file(two.adapter)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+
+
+def training(recipe, root, **hooks):
+    seen = []
+    run = train(recipe, root, on_step=lambda m: seen.append(m["step"]), **hooks)
+    return run.path, seen
+
+
+@pytest.mark.parametrize(
+    ("case", "count"), [*((case, 2) for case in CASES), ("a draw a sample", 4)]
+)
+def test_a_run_ends_as_in_one_process(recipe, tmp_path, case, count):
+    # A large epsilon: Adam makes steps of full size of gradients that are rounding alone.
+    settings = recipe(*CASES[case], "optimisation.eps=1e-3", "optimisation.batch_size=7")
+    alone = train(settings, tmp_path / "alone")
+    found = results(in_ranks(count, training, settings, tmp_path / "together"))
+    (path,) = {path for path, _ in found}  # all of them know the one run
+    run = runs.find(root=tmp_path / "together")
+    assert run.path == path
+    assert sorted(p.name for p in path.iterdir()) == sorted(p.name for p in alone.path.iterdir())
+    assert [seen for _, seen in found] == [list(range(1, 10)), *[[]] * (count - 1)]
+    equal_end(alone, run)
+
+
+def test_validation_is_shared_and_ends_as_in_one_process(recipe, tmp_path):
+    settings = recipe(
+        "data.hold_out=0.4", "monitor={every_steps: 1, early_stop: {patience: 2}}",
+        "optimisation.eps=1e-3", "optimisation.epochs=9",
+    )  # fmt: skip
+    alone = train(settings, tmp_path / "alone")
+    results(in_ranks(2, training, settings, tmp_path / "together"))
+    run = runs.find(root=tmp_path / "together")
+    assert sorted(p.name for p in run.path.iterdir()) == sorted(
+        p.name for p in alone.path.iterdir()
+    )
+    one, two = (
+        [
+            {key: line[key] for key in ("step", "validation", "best_step") if key in line}
+            for line in map(json.loads, r.metrics.read_text().splitlines())
+        ]
+        for r in (alone, run)
+    )
+    assert two == one
+    assert any("validation" in line for line in one)
+    for name, value in load_file(alone.best).items():
+        torch.testing.assert_close(load_file(run.best)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_workers_read_each_picture_once_an_epoch(recipe, tmp_path, monkeypatch):
+    """By the ranks together, whatever the share of each; the rest of the order is dropped."""
+    real = Pairs.__getitem__
+
+    def watched(pairs, place):
+        item = real(pairs, place)
+        if "image" in item:
+            with open(tmp_path / f"read-{os.environ['RANK']}", "a") as file:
+                file.write(f"{place[0]} {place[1]}\n")
+        return item
+
+    monkeypatch.setattr(Pairs, "__getitem__", watched)
+    settings = recipe("workers=2", "optimisation.batch_size=6", "optimisation.epochs=2")
+    results(in_ranks(4, training, settings, tmp_path / "runs"))
+    read = [(tmp_path / f"read-{rank}").read_text().splitlines() for rank in range(4)]
+    assert [len(lines) for lines in read] == [8, 16, 8, 16]  # of 6: 1, 2, 1, 2
+    everything = [line for lines in read for line in lines]
+    assert sorted(everything) == sorted(f"{e} {i}" for e in range(2) for i in range(24))
+
+
+@pytest.fixture
+def damaged(shapes, tmp_path):
+    """Shapes of which most of one class, and one of another, cannot be read."""
+    root = shutil.copytree(shapes, tmp_path / "damaged")
+    for number in range(7):
+        (root / "blue_circle" / f"0{number}.png").write_bytes(b"no picture")
+    (root / "red_square" / "05.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_broken_pictures_are_left_out_as_in_one_process(
+    tiny_folder, damaged, tmp_path, count, capfd
+):
+    settings = tiny.recipe(
+        tiny_folder, damaged, "data.broken_images=8", "optimisation.batch_size=4",
+        "optimisation.eps=1e-3", "method.drop_unit=sample", "method.drop=0.4",
+    )  # fmt: skip
+    alone = train(settings, tmp_path / "alone")
+    capfd.readouterr()
+    results(in_ranks(count, training, settings, tmp_path / "together"))
+    lines = [line for line in capfd.readouterr().err.splitlines() if "skipped" in line]
+    assert len(lines) == 8
+    equal_end(alone, runs.find(root=tmp_path / "together"))
+
+
+def test_batches_of_broken_pictures_alone_are_no_steps(tiny_folder, shapes, tmp_path):
+    root = shutil.copytree(shapes, tmp_path / "all")
+    for path in root.rglob("*.png"):
+        if path.stem != "00":
+            path.write_bytes(b"")
+    settings = tiny.recipe(
+        tiny_folder, root, "data.broken_images=100", "optimisation.batch_size=2",
+        "optimisation.epochs=1", "optimisation.eps=1e-3",
+    )  # fmt: skip
+    alone = train(settings, tmp_path / "alone")
+    results(in_ranks(2, training, settings, tmp_path / "together"))
+    equal_end(alone, runs.find(root=tmp_path / "together"))
+
+
+def test_broken_pictures_are_counted_over_all_ranks(tiny_folder, damaged, tmp_path):
+    settings = tiny.recipe(tiny_folder, damaged, "data.broken_images=7")
+    for error in in_ranks(2, training, settings, tmp_path):
+        assert error.kind is BrokenInput
+        assert "8 broken, and data.broken_images allows 7" in error.message
+
+
+def spoiled(recipe, root):
+    """Training of which one rank's features are no numbers in the third step."""
+    real, calls = objective.encode_pictures, []
+
+    def encode(model, pictures, precision):
+        calls.append(1)
+        features = real(model, pictures, precision)
+        return features * float("nan") if len(calls) == 3 and distributed.rank() else features
+
+    objective.encode_pictures = encode  # in a forked process: nobody else sees it
+    return training(recipe, root)
+
+
+def test_no_number_in_one_rank_stops_all_at_the_same_step(recipe, tmp_path):
+    for error in in_ranks(2, spoiled, recipe(), tmp_path):
+        assert error.kind is GateFailed
+        assert "became nan" in error.message
+    assert len(losses_of(runs.find(root=tmp_path))) == 2
+
+
+def stopped(recipe, root):
+    """Training that the last rank alone is asked to stop, after four steps."""
+    asked = iter([False] * 3 + [True] * 99)
+    last = distributed.ranks  # known once joined
+    return training(
+        recipe, root, should_stop=lambda: next(asked) and distributed.rank() == last() - 1
+    )
+
+
+def resumed(path):
+    return resume(runs.Run(path)).path
+
+
+@pytest.mark.parametrize("then", [1, 2, 3])
+def test_all_stop_at_the_step_that_one_is_stopped_at(recipe, tmp_path, then):
+    """And go on, with as many ranks or another number of them, to the same end."""
+    settings = recipe("optimisation.eps=1e-3")
+    alone = train(settings, tmp_path / "alone")
+    for error in in_ranks(2, stopped, settings, tmp_path / "together"):
+        assert error.kind is Interrupted
+        assert error.step == 4
+        assert error.message.endswith("--devices 2")
+    run = runs.find(root=tmp_path / "together")
+    assert [p.name for p in run.checkpoints.glob("step-*")] == ["step-00000004"]
+    results(in_ranks(then, resumed, run.path))
+    equal_end(alone, run)
+
+
+def test_resuming_with_as_many_ranks_is_exact(recipe, tmp_path):
+    settings = recipe("method.drop=0.4")
+    results(in_ranks(2, training, settings, tmp_path / "whole"))
+    in_ranks(2, stopped, settings, tmp_path / "stopped")
+    run = runs.find(root=tmp_path / "stopped")
+    results(in_ranks(2, resumed, run.path))
+    whole = runs.find(root=tmp_path / "whole")
+    assert run.adapter.read_bytes() == whole.adapter.read_bytes()
+
+
+def dying(recipe, root):
+    def die():
+        if distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    return training(recipe, root, should_stop=die)
+
+
+def test_the_others_of_a_rank_that_dies_do_not_wait_for_it(recipe, tmp_path):
+    lost, died = in_ranks(2, dying, recipe(), tmp_path)
+    assert lost.kind is distributed.RankLost
+    assert died is None
+
+
+def test_a_run_that_another_process_writes_is_refused(recipe, tmp_path):
+    in_ranks(2, stopped, recipe(), tmp_path)
+    run = runs.find(root=tmp_path)
+    with run.lock():
+        first, second = in_ranks(2, resumed, run.path)
+    assert "being written by another process" in first.message
+    assert second.kind is distributed.RankLost
+
+
+def talk():
+    with distributed.joined():
+        rank, count = distributed.rank(), distributed.ranks()
+        rows = torch.arange(5 * 2.0).view(5, 2)
+        own = distributed.share(5)
+        parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        parameters[0].grad = torch.full((2,), rank + 1.0)
+        if rank == 1:
+            parameters[1].grad = torch.ones(2)
+        distributed.sum_gradients(parameters)
+        return {
+            "shares": distributed.everyone([own.start, own.stop]),
+            "said": distributed.everyone("é" * rank),
+            "gathered": distributed.gather(rows[own], own.start, 5).tolist() == rows.tolist(),
+            "one says so": distributed.anyone(rank == count - 1),
+            "nobody": distributed.anyone(False),
+            "gradients": [p.grad if p.grad is None else p.grad.tolist() for p in parameters],
+        }
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_what_ranks_tell_each_other(count):
+    for found in results(in_ranks(count, talk)):
+        shares = found["shares"]
+        assert [i for a, b in shares for i in range(a, b)] == list(range(5))
+        assert max(b - a for a, b in shares) - min(b - a for a, b in shares) <= 1
+        assert found["said"] == ["é" * rank for rank in range(count)]
+        assert found["gathered"]
+        assert found["one says so"]
+        assert not found["nobody"]
+        total = count * (count + 1) / 2
+        assert found["gradients"] == [[total, total], [1.0, 1.0], None]
+
+
+def test_one_process_says_what_it_is_told():
+    tensor = torch.ones(2, 3)
+    assert (distributed.rank(), distributed.ranks(), distributed.leads()) == (0, 1, True)
+    assert distributed.gather(tensor, 0, 2) is tensor
+    assert distributed.everyone({"a": 1}) == [{"a": 1}]
+    assert distributed.share(7) == slice(0, 7)
+    batch = {"groups": tensor}
+    assert distributed.exchange(batch) is batch
