@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import tiny
@@ -450,10 +452,13 @@ except BrokenInput as error:
 
 
 @pytest.mark.slow
-def test_a_run_folder_that_is_read_only(tmp_path, recipe):
-    run = runs.create(recipe, tmp_path)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+def test_a_run_folder_that_is_read_only(recipe):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are for nobody else's eyes
+        Path(folder).chmod(0o755)
+        read_only(runs.create(recipe, Path(folder)))
+
+
+def read_only(run):
     run.path.chmod(0o555)
     try:
         done = subprocess.run(

@@ -102,11 +102,14 @@ def contents(folder):
     }
 
 
+TIMES = ("seconds", "pairs_per_second", "data_wait_share", "peak_memory_bytes")
+
+
 def metrics(run):
     kept = []
     for line in run.metrics.read_text().splitlines():
         facts = json.loads(line)
-        kept.append({k: v for k, v in facts.items() if k not in ("seconds", "peak_memory_bytes")})
+        kept.append({k: v for k, v in facts.items() if k not in TIMES})
     return kept
 
 

@@ -1,5 +1,6 @@
 """Reading ahead: the order is kept, two batches are in memory, an error ends it."""
 
+import contextlib
 import shutil
 import threading
 import time
@@ -9,7 +10,6 @@ import torch
 from ranks import in_ranks, results
 
 from radapter import distributed, models
-from radapter.data.dataset import name_skipped
 from radapter.errors import BrokenInput
 from radapter.evaluation import Cache, Suite, evaluate
 from radapter.evaluation.encoding import encode_batches
@@ -115,7 +115,12 @@ def scored(folder, suite, cache):
     return values, found.image_features["shapes"].numpy(), asked, found.sets["shapes"]["pictures"]
 
 
-def test_a_suite_scored_by_ranks_is_what_one_process_scores(tiny_folder, shapes, tmp_path, capfd):
+def noted(file, *arguments):
+    with open(file, "a") as said, contextlib.redirect_stderr(said):
+        return scored(*arguments)
+
+
+def test_a_suite_scored_by_ranks_is_what_one_process_scores(tiny_folder, shapes, tmp_path):
     root = shutil.copytree(shapes, tmp_path / "damaged")
     (root / "red_square" / "05.png").write_bytes(b"no picture")
     (tmp_path / "pairs.csv").write_text(
@@ -145,13 +150,12 @@ def test_a_suite_scored_by_ranks_is_what_one_process_scores(tiny_folder, shapes,
         }
     )
     alone = scored(tiny_folder, suite, None)
-    name_skipped.cache_clear()
-    capfd.readouterr()
-    found = results(in_ranks(2, scored, tiny_folder, suite, Cache(tmp_path / "cache", 10**9)))
+    cache = Cache(tmp_path / "cache", 10**9)
+    found = results(in_ranks(2, noted, tmp_path / "said", tiny_folder, suite, cache))
     for values, features, _, pictures in found:
         assert values == alone[0]
         assert pictures == 23
         assert (features == alone[1]).all()
     asked = [call for _, _, own, _ in found for call in own]
     assert sorted(asked) == sorted(alone[2])  # no picture and no text twice
-    assert capfd.readouterr().err.count("skipped: ") == 1
+    assert (tmp_path / "said").read_text().count("skipped: ") == 1

@@ -1,5 +1,6 @@
 """Several processes train as one does on the whole batch: 2 and 4 of them, by gloo on the CPU."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -153,20 +154,25 @@ def test_validation_is_shared_and_ends_as_in_one_process(recipe, tmp_path):
         torch.testing.assert_close(load_file(run.best)[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_workers_read_each_picture_once_an_epoch(recipe, tmp_path, monkeypatch):
-    """By the ranks together, whatever the share of each; the rest of the order is dropped."""
+def watched(recipe, root):
+    """Training of which every rank notes the pictures that its workers read."""
     real = Pairs.__getitem__
 
-    def watched(pairs, place):
+    def noted(pairs, place):
         item = real(pairs, place)
         if "image" in item:
-            with open(tmp_path / f"read-{os.environ['RANK']}", "a") as file:
+            with open(root / f"read-{os.environ['RANK']}", "a") as file:
                 file.write(f"{place[0]} {place[1]}\n")
         return item
 
-    monkeypatch.setattr(Pairs, "__getitem__", watched)
+    Pairs.__getitem__ = noted
+    return training(recipe, root / "runs")
+
+
+def test_workers_read_each_picture_once_an_epoch(recipe, tmp_path):
+    """By the ranks together, whatever the share of each; the rest of the order is dropped."""
     settings = recipe("workers=2", "optimisation.batch_size=6", "optimisation.epochs=2")
-    results(in_ranks(4, training, settings, tmp_path / "runs"))
+    results(in_ranks(4, watched, settings, tmp_path))
     read = [(tmp_path / f"read-{rank}").read_text().splitlines() for rank in range(4)]
     assert [len(lines) for lines in read] == [8, 16, 8, 16]  # of 6: 1, 2, 1, 2
     everything = [line for lines in read for line in lines]
@@ -183,18 +189,20 @@ def damaged(shapes, tmp_path):
     return root
 
 
+def noted(recipe, root, file):
+    with open(file, "a") as said, contextlib.redirect_stderr(said):
+        return training(recipe, root)
+
+
 @pytest.mark.parametrize("count", [2, 3])
-def test_broken_pictures_are_left_out_as_in_one_process(
-    tiny_folder, damaged, tmp_path, count, capfd
-):
+def test_broken_pictures_are_left_out_as_in_one_process(tiny_folder, damaged, tmp_path, count):
     settings = tiny.recipe(
         tiny_folder, damaged, "data.broken_images=8", "optimisation.batch_size=4",
         "optimisation.eps=1e-3", "method.drop_unit=sample", "method.drop=0.4",
     )  # fmt: skip
     alone = train(settings, tmp_path / "alone")
-    capfd.readouterr()
-    results(in_ranks(count, training, settings, tmp_path / "together"))
-    lines = [line for line in capfd.readouterr().err.splitlines() if "skipped" in line]
+    results(in_ranks(count, noted, settings, tmp_path / "together", tmp_path / "said"))
+    lines = [line for line in (tmp_path / "said").read_text().splitlines() if "skipped" in line]
     assert len(lines) == 8
     equal_end(alone, runs.find(root=tmp_path / "together"))
 
