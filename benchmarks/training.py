@@ -119,10 +119,22 @@ def _ours(
         content["images"] = content["images"].contiguous(memory_format=torch.channels_last)
     execution.set_up(loaded.model, recipe)
     training_mode(loaded.model)
-    cpu, nothing = torch.device("cpu"), None
+    # What a step needs, and no data.
     parts: Any = Parts(
-        recipe, loaded, "", 0, attached, trained, optimizer, nothing, nothing, cpu, nothing
-    )  # type: ignore[arg-type]
+        recipe=recipe,
+        base=loaded,
+        base_hash="",
+        parameters=0,
+        attached=attached,
+        trained=trained,
+        optimizer=optimizer,
+        pairs=None,  # type: ignore[arg-type]
+        retained=None,
+        device=torch.device("cpu"),
+        scaler=None,
+        held_out=None,
+        trackers=[],
+    )
     plain = [torch.nn.attention.SDPBackend.MATH]
     attention = torch.nn.attention.sdpa_kernel(plain) if "sdpa" in off else contextlib.nullcontext()
     with attention:
@@ -183,11 +195,7 @@ def measure(
             loads.append(os.getloadavg()[0])
             command = [sys.executable, __file__, "one", json.dumps(case), model]
             command += [str(batch), str(steps)]
-            done = subprocess.run(command, text=True, stdout=subprocess.PIPE)
-            if done.returncode:
-                print(f"{name}: failed", file=sys.stderr)
-                continue
-            result = json.loads(done.stdout.splitlines()[-1])
+            result = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             known = found.setdefault(name, result)
             known["seconds"] = min(known["seconds"], result["seconds"])
             print(f"round {number + 1}, {name}: {json.dumps(result)}", file=sys.stderr)
