@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +86,7 @@ def train(
     for name in loaded.suites:
         load_suite(name)  # better said now than after training
     if dry_run:
-        plan = training.plan(loaded)
+        plan = replace(training.plan(loaded), processes=devices)
         if as_json:
             console.print_json({"plan": asdict(plan)})
         else:
@@ -199,7 +199,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
     console.result(f"Adapter: {run.adapter}")
     if scored:
         v = scored[-1]
-        best = next(line for line in scored if line["step"] == v["best_step"])
+        best = next((line for line in scored if line["step"] == v["best_step"]), v)
         console.result(
             f"Validation: {v['metric'].replace('_', ' ')} {v['validation'][v['metric']]:.1%}, best "
             f"{best['validation'][v['metric']]:.1%} at step {best['step']}: {run.best}"

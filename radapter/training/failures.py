@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import re
 import signal
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
@@ -45,8 +47,9 @@ def leave_out(
     """
     bad.append({"step": step + 1, "problem": str(error), "pairs": _pairs(parts, step)})
     path = run.path / BAD_BATCH
+    content = json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n"
     if distributed.leads():
-        runs.write_atomic(path, json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n")
+        tried(lambda: runs.write_atomic(path, content), f"{path.name} was")
     message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:
@@ -132,7 +135,13 @@ def explaining(explained: Callable[[Exception], Exception]) -> Iterator[None]:
 
 
 def explained(
-    error: Exception, run: runs.Run, parts: Parts, step: int, save: Callable[[], None] | None
+    error: Exception,
+    run: runs.Run,
+    parts: Parts,
+    step: int,
+    save: Callable[[], None] | None,
+    *,
+    scoring: bool = False,
 ) -> Exception:
     """The error to leave training with: what happened, what to try, where a resumed run starts.
 
@@ -140,6 +149,7 @@ def explained(
         step: how many steps are whole.
         save: saves the state after them; None if the error came from within the next step, so that
             weights or averages may be half-way, or be what is wrong.
+        scoring: whether held-out data was being scored.
     """
     if save is not None and step and checkpoints.newest(run.checkpoints) != step:
         tried(save, f"The state after step {step} was")
@@ -147,21 +157,32 @@ def explained(
         kind, problem, details = type(error), str(error), error.details
     elif _is_out_of_memory(error):
         kind, details = MissingDependency, {} if save else _sizes(parts)
-        problem = _memory_of_data(parts) if save else _memory_of_step(parts, step, details)
+        if scoring:
+            problem = _memory_of_validation(parts)
+        else:
+            problem = _memory_of_data(parts) if save else _memory_of_step(parts, step, details)
     elif dead := dead_worker(error):
         kind, problem, details = MissingDependency, _worker_lost(dead, parts), {}
     elif isinstance(error, NOT_WRITTEN) and not isinstance(error, BrokenPipeError):
         steps = parts.order().steps
         kind, details = BrokenInput, {}
         problem = f"{_reason(error)}. Training stopped after step {step} of {steps}."
+    elif isinstance(error, dist.DistError):
+        kind, problem, details = distributed.RankLost, f"Another rank stopped: {error}", {}
     else:
         return error
     last = checkpoints.newest(run.checkpoints)
     whence = f"from step {last}" if last else "from the start"
     return kind(
-        f"{problem}\nradapter train --resume {run.path} goes on {whence}.",
+        f"{problem}\n{resuming(run)} goes on {whence}.",
         {"run": str(run.path), "step": last, **details},
     )
+
+
+def resuming(run: runs.Run) -> str:
+    """The command that goes on with a run, on as many devices."""
+    ranks = distributed.ranks()
+    return f"radapter train --resume {run.path}" + (f" --devices {ranks}" if ranks > 1 else "")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -176,12 +197,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _sizes(parts: Parts) -> dict[str, Any]:
     """The batch, what of it is encoded at a time, and the setting to try next."""
     batch, micro = parts.order().batch_size, parts.recipe.optimisation.micro_batch
-    smaller = (micro or batch) // 2
-    return {
-        "batch_size": batch,
-        "micro_batch": micro,
-        "try": f"optimisation.micro_batch={smaller}" if smaller else "precision=bf16",
-    }
+    own = math.ceil(batch / distributed.ranks())
+    smaller = min(micro or own, own) // 2
+    if smaller:
+        following = f"optimisation.micro_batch={smaller}"
+    elif not parts.recipe.activation_checkpointing:
+        following = "activation_checkpointing=true"
+    else:
+        following = "a smaller model" if parts.recipe.precision != "fp32" else "precision=bf16"
+    return {"batch_size": batch, "micro_batch": micro, "try": following}
 
 
 def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
@@ -194,9 +218,19 @@ def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
 
 
 def _memory_of_data(parts: Parts) -> str:
+    workers = parts.recipe.workers
+    following = f"workers={workers // 2}" if workers else "a machine with more of it"
     return (
-        f"Out of memory while pictures were read by {parts.recipe.workers or 'no'} workers. Next "
-        f"to try: workers={parts.recipe.workers // 2}, for a new run, or in this run's recipe.yaml."
+        f"Out of memory while pictures were read by {workers or 'no'} workers. Next to try: "
+        f"{following}, for a new run, or in this run's recipe.yaml."
+    )
+
+
+def _memory_of_validation(parts: Parts) -> str:
+    return (
+        f"Out of memory on {parts.device} while held-out data was scored, which takes two more "
+        "copies of the model's weights. Next to try: monitor={}, which scores nothing, for a new "
+        "run, or in this run's recipe.yaml."
     )
 
 

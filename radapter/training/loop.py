@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from radapter import distributed
 from radapter import run as runs
 from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
-from radapter.errors import RadapterError
+from radapter.errors import BrokenInput, RadapterError
 from radapter.recipe import Recipe
 from radapter.training import checkpoints, failures, memory
 from radapter.training.files import write_adapter, write_best, write_environment
@@ -42,9 +43,7 @@ class Interrupted(RadapterError):
 
     def __init__(self, run: runs.Run, step: int):
         super().__init__(
-            f"Stopped after step {step}; the state is saved. "
-            f"Next: radapter train --resume {run.path}"
-            + (f" --devices {distributed.ranks()}" if distributed.ranks() > 1 else ""),
+            f"Stopped after step {step}; the state is saved. Next: {failures.resuming(run)}",
             details={"run": str(run.path), "step": step},
         )
         self.run, self.step = run, step
@@ -84,6 +83,7 @@ def train(
             if distributed.leads():
                 write_environment(run)
                 on_start(run, parts.plan())
+            _check_ranks(parts, 0)
             _loop(run, parts, None, on_step, on_validation, should_stop)
     return run
 
@@ -107,10 +107,32 @@ def resume(
         distributed.wait_for_all()  # what was half-done is cleared
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
+        _check_ranks(parts, checkpoint.step if checkpoint else 0)
         if distributed.leads():
             on_start(run, parts.plan())
         _loop(run, parts, checkpoint, on_step, on_validation, should_stop)
     return run
+
+
+def _check_ranks(parts: Parts, step: int) -> None:
+    """BrokenInput if ranks would start from different things: their gradients would be added up."""
+    if distributed.ranks() == 1:
+        return
+    dataset = parts.pairs.dataset
+    facts = {
+        "recipe": parts.recipe.model_dump_json(),
+        "weights of the base model": parts.base_hash,
+        "pictures": [len(parts.pairs), *dataset.keys[:1], *dataset.keys[-1:]],
+        "checkpoint": step,
+    }
+    hashes = {what: hashlib.sha256(repr(of).encode()).hexdigest() for what, of in facts.items()}
+    said = distributed.everyone(hashes)
+    differs = [what for what in facts if len({other[what] for other in said}) > 1]
+    if differs:
+        raise BrokenInput(
+            f"The {len(said)} processes do not start from the same {' and '.join(differs)}: every "
+            "machine has to see the same run folder, data and model."
+        )
 
 
 def _locked(run: runs.Run) -> AbstractContextManager[None]:
@@ -146,7 +168,7 @@ def _loop(
             write_best(run, parts, validation)
     recent: list[float] = session.get("recent_losses", [])
     bad: list[dict[str, Any]] = session.get("bad_steps", [])
-    within_step = False
+    within_step = scoring = False
     start = saved = since = time.monotonic()
     pairs = 0
     """Trained on since then: what the rate is of"""
@@ -171,11 +193,12 @@ def _loop(
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 
     def explained(error: Exception) -> Exception:
-        if failures.dead_worker(error) and not within_step and should_stop():
+        alone = distributed.ranks() == 1  # else all have to stop at one step
+        if failures.dead_worker(error) and not within_step and alone and should_stop():
             save_checkpoint()  # the signal that asks to stop went to the workers, too
             return Interrupted(run, step)
         save = None if within_step else save_checkpoint
-        return failures.explained(error, run, parts, step, save)
+        return failures.explained(error, run, parts, step, save, scoring=scoring)
 
     def interrupt() -> None:
         if distributed.anyone(should_stop()):  # then all stop at the same step
@@ -184,6 +207,7 @@ def _loop(
             raise Interrupted(run, step)
 
     def validate() -> dict[str, Any]:
+        nonlocal scoring
         if validation is None or not validation.is_due(step):
             return {}
 
@@ -192,7 +216,9 @@ def _loop(
                 on_validation(done, total)
             interrupt()  # what is saved then has not been scored: a resumed run begins with it
 
+        scoring = True
         found = validation.run(step, attached, on_progress)
+        scoring = False
         log(step, found)
         if validation.improved and leads:
             failures.tried(lambda: write_best(run, parts, validation), "The best adapter was")

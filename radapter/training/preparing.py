@@ -35,7 +35,8 @@ class Plan:
     parameters: int
     """Parameters of the model"""
     state_bytes: int
-    """Memory for weights, gradients, averages and the optimizer's two moments, fp32"""
+    """Memory for weights and their copies, gradients, averages and the optimizer's two moments,
+    fp32, in each process"""
     device: str
     processes: int = 1
     """Each on a device of that kind"""
@@ -83,7 +84,6 @@ class Parts:
     def plan(self) -> Plan:
         order = self.order()
         trainable = sum(p.numel() for p in self.trained)
-        frozen = sum(p.numel() for p in self.base.model.parameters() if not p.requires_grad)
         return Plan(
             pictures=len(self.pairs.dataset),
             pairs=len(self.pairs),
@@ -91,9 +91,24 @@ class Parts:
             steps=order.steps,
             trainable=trainable,
             parameters=self.parameters,
-            state_bytes=4 * (frozen + 5 * trainable),
+            state_bytes=4 * self._numbers(),
             device=self.device.type,
             processes=distributed.ranks(),
+        )
+
+    def _numbers(self) -> int:
+        """What is kept beside activations: see `Plan.state_bytes`."""
+        weights = {id(p): p.numel() for p in (*self.base.model.parameters(), *self.trained)}
+        average = [t for key, t in self.attached.state().items() if key.startswith("average.")]
+        # Held-out data is scored with a merged copy of the weights, made from another one; what is
+        # retained is that of a frozen copy, where the weights themselves are trained.
+        copies = 2 * (self.held_out is not None)
+        copies += self.retained is not None and self.attached.switched_off is None
+        return (
+            sum(weights.values())
+            + 3 * sum(p.numel() for p in self.trained)  # gradients and two moments
+            + sum(t.numel() for t in average)
+            + copies * self.parameters
         )
 
 

@@ -16,7 +16,7 @@ from radapter import distributed
 from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
-from radapter.training import Interrupted, objective, preparing, resume, train
+from radapter.training import Interrupted, checkpoints, objective, preparing, resume, train
 from radapter.training.gradients import gradients
 from radapter.training.step import training_mode
 
@@ -308,6 +308,20 @@ def test_a_run_that_another_process_writes_is_refused(recipe, tmp_path):
         first, second = in_ranks(2, resumed, run.path)
     assert "being written by another process" in first.message
     assert second.kind is distributed.RankLost
+
+
+def astray(path):
+    """Resuming, of which one rank sees no checkpoint."""
+    real = checkpoints.load
+    checkpoints.load = lambda folder: None if distributed.rank() else real(folder)
+    return resumed(path)
+
+
+def test_ranks_that_start_from_different_things_are_told(recipe, tmp_path):
+    in_ranks(2, stopped, recipe(), tmp_path)
+    for error in in_ranks(2, astray, runs.find(root=tmp_path).path):
+        assert error.kind is BrokenInput
+        assert "do not start from the same checkpoint" in error.message
 
 
 def talk():
