@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from radapter.run import Run
     from radapter.training import Plan
 
+AT_ONCE = "; press again to stop at once"
+
 
 def complete_recipe(incomplete: str) -> list[str]:
     from radapter.recipe import shipped
@@ -132,17 +134,25 @@ def _session() -> Iterator[dict[str, Any]]:
     """Progress and signals for a training session; an interruption ends in exit 130.
 
     The first Ctrl-C or SIGTERM saves the state after the present step, a second one stops at once.
+    A rank leaves the second one to the process that started it (`launching.launch`, torchrun):
+    systemd and batch systems send SIGTERM to all processes, and that one passes it on once more.
     """
+    from radapter.training import launching
+
     asked: list[int] = []
     parent, in_ranks = os.getppid(), "RANK" in os.environ
+    watched = launching.ERROR_FILE in os.environ
+    # torchrun takes a second signal as it takes the first
+    more = "" if watched and launching.STARTED_HERE not in os.environ else AT_ONCE
 
     def ask(number: int, frame: Any) -> None:
         asked.append(number)
         console.err.show_cursor(True)  # a live view hides it, and a second signal kills at once
-        signal.signal(number, previous[number])
+        if not watched:
+            signal.signal(number, previous[number])
         # torchrun sends SIGTERM, too, where another process has failed: then that is the news.
-        if number == signal.SIGINT or not in_ranks:
-            console.note("Stopping after this step; press again to stop at once.")
+        if asked.count(number) == 1 and (number == signal.SIGINT or not in_ranks):
+            console.note(f"Stopping after this step{more}.")
 
     previous: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)

@@ -35,9 +35,10 @@ def launch(arguments: list[str], devices: int, *, quiet: bool = True) -> int:
     """Run `radapter ARGUMENTS` in as many processes as devices; 0, or 130 if it was interrupted.
 
     SIGINT and SIGTERM are passed on to every process, which then has a minute to save its state
-    (TORCH_ELASTIC_SHUTDOWN_TIMEOUT).
+    (TORCH_ELASTIC_SHUTDOWN_TIMEOUT). A second one kills them all.
 
     Raises:
+        KeyboardInterrupt: on that second signal.
         RankFailed: with the error of the rank that failed first.
         UsageError: there are fewer CUDA devices.
     """
@@ -66,8 +67,11 @@ def launch(arguments: list[str], devices: int, *, quiet: bool = True) -> int:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        # Not passed above: torch 2.8 has no such option (a second signal waits that minute there).
+        config.signals_to_handle = "SIGHUP,SIGQUIT"
         try:
-            elastic_launch(config, sys.executable)("-m", "radapter_cli", *arguments)
+            with _signals_handled():
+                elastic_launch(config, sys.executable)("-m", "radapter_cli", *arguments)
         except SignalException:
             return 130
         except ChildFailedError as error:
@@ -77,6 +81,47 @@ def launch(arguments: list[str], devices: int, *, quiet: bool = True) -> int:
                 return code
             raise RankFailed(*_explain(rank, devices, code, message)) from None
     return 0
+
+
+@contextlib.contextmanager
+def _signals_handled() -> Iterator[None]:
+    """The agent would take a second signal for a first one, and wait for the ranks once more."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = False
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            # What the agent waits for, to pass the signal on: ranks are in sessions of their own.
+            raise SignalException("asked to stop", signal.Signals(number))
+        restore()
+        for pid in _ranks():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # with the processes that read its pictures
+        raise KeyboardInterrupt
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _ranks() -> list[int]:
+    """The pids of the ranks that run here. Only Linux says: elsewhere they end after their step."""
+    me = os.getpid()
+    try:
+        return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 @contextlib.contextmanager

@@ -90,14 +90,10 @@ def test_a_killed_process_stops_the_job_and_a_restart_ends_as_one_process_does(
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 121))
 
 
-@pytest.mark.parametrize("to", ["the command", "its group"])
-def test_a_signal_stops_all_with_the_state_saved_once(start, tmp_path, to):
+def test_ctrl_c_stops_all_with_the_state_saved_once(start, tmp_path):
     process = start("tiny.yaml", *LONG, "--devices", "2")
     training(tmp_path, process)
-    if to == "the command":
-        os.kill(process.pid, signal.SIGTERM)
-    else:  # Ctrl-C
-        os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the ranks are in other groups
     code, out, err = end(process)
     assert (code, out) == (130, ""), err
     (said,) = (line for line in err.splitlines() if line.startswith("Stopped after step"))
@@ -107,6 +103,35 @@ def test_a_signal_stops_all_with_the_state_saved_once(start, tmp_path, to):
     assert said.endswith("--devices 2")
     assert "error" not in err
     assert "Traceback" not in err
+
+
+def test_a_second_ctrl_c_stops_all_at_once(start, blocked):
+    process = start("tiny.yaml", "workers=1", "--devices", "2", "--json")
+    ranks = blocked(process, 2)
+    process.send_signal(signal.SIGINT)
+    assert any("press again" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=5)  # until the last process of theirs has closed them
+    assert process.returncode == 130
+    assert json.loads(out)["error"] == {"code": 130, "message": "Interrupted."}
+    assert "Stopped after step" not in err
+    assert "Traceback" not in err
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in ranks)
+
+
+def test_a_signal_to_all_processes_is_not_a_second_one(start, blocked, tmp_path):
+    """As systemd and batch systems send it: a rank gets it again from the command."""
+    process = start("tiny.yaml", "--devices", "2")
+    ranks = blocked(process, 2)
+    for pid in [*ranks, process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.5)  # for the command to pass it on
+    (tmp_path / "go-on").touch()
+    code, out, err = end(process)
+    assert (code, out) == (130, ""), err
+    assert "Stopped after step 1;" in err
+    (newest,) = tmp_path.glob("runs/*/checkpoints/newest")
+    assert newest.read_text().strip() == "step-00000001"
 
 
 def test_processes_do_not_outlive_a_killed_command(start, tmp_path):

@@ -98,10 +98,14 @@ def test_a_signal_that_reaches_the_workers_too(start, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_stops_at_once(start, tmp_path):
-    process = start("tiny.yaml", "optimisation.epochs=20000")
-    wait_for(lambda: steps_logged(tmp_path) > 1, process)
+def test_a_second_ctrl_c_stops_at_once(start, blocked):
+    process = start("tiny.yaml")
+    blocked(process, 1)
     process.send_signal(signal.SIGINT)
+    assert any("press again" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert "Traceback" not in process.communicate()[1]
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "Interrupted." in err
+    assert "Stopped after step" not in err
+    assert "Traceback" not in err
