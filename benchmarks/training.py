@@ -3,6 +3,7 @@ lever.
 
     python benchmarks/training.py methods [--model ViT-B-32:random] [--batch 96]
     python benchmarks/training.py levers [--model ViT-B-32:random] [--batch 32]
+    python benchmarks/training.py saved [--model ViT-B-32:random] [--batch 32]
 
 Each case is a process of its own, since peak memory is a process's. The cases of a model take
 turns, and the shortest of all their steps counts. Time is the process's own, of one thread, so that
@@ -61,22 +62,26 @@ def one(case: str, model: str, batch: int, steps: int) -> None:
 
     settings = json.loads(case)
     loaded = models.load(model)
-    size = loaded.config["preprocess_cfg"]["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    each = settings.get("pairs_of_a_text", 1)
-    content = {
-        "images": torch.randn(batch, 3, height, width),
-        "tokens": loaded.tokenizer([f"{TEXTS[i % 4]} {i}" for i in range(batch // each)]),
-        "text_of": torch.arange(batch) // each,
-        "groups": torch.arange(batch) // each,
-        "own": torch.zeros(batch, dtype=torch.bool),
-    }
+    content = _content(loaded, batch, settings.get("pairs_of_a_text", 1))
     torch.set_num_threads(1)
     run = _open_clip if settings.get("method") == "open_clip" else _ours
     with contextlib.redirect_stdout(sys.stderr):
         seconds = list(run(loaded, content, settings, steps + 1))  # the first one allocates
     peak = memory.peak(torch.device("cpu"))["peak_memory_bytes"]
     print(json.dumps({"seconds": min(seconds[1:]), "peak": peak}))
+
+
+def _content(loaded: Any, batch: int, each: int = 1) -> dict[str, Any]:
+    """A batch of noise and short texts, `each` pairs a text."""
+    size = loaded.config["preprocess_cfg"]["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return {
+        "images": torch.randn(batch, 3, height, width),
+        "tokens": loaded.tokenizer([f"{TEXTS[i % 4]} {i}" for i in range(batch // each)]),
+        "text_of": torch.arange(batch) // each,
+        "groups": torch.arange(batch) // each,
+        "own": torch.zeros(batch, dtype=torch.bool),
+    }
 
 
 def _ours(
@@ -224,6 +229,26 @@ def levers(model: Models = None, batch: int = 32, steps: int = 3, rounds: int = 
     """R-Adapter at full rank with one thing changed at a time."""
     for name in model or ["ViT-B-32:random"]:
         measure(LEVERS, name, batch, steps, rounds)
+
+
+@app.command()
+def saved(model: str = "ViT-B-32:random", batch: int = 32) -> None:
+    """What each method's forward pass keeps for its backward pass, in MB: where memory goes."""
+    from radapter import models
+
+    for name in ("full fine-tuning", "R-Adapter, full rank", "R-Adapter, rank 64", "LoRA, rank 8"):
+        loaded, kept = models.load(model), dict[int, int]()
+        known = {tensor.untyped_storage().data_ptr() for tensor in loaded.model.parameters()}
+
+        def keep(tensor: torch.Tensor, known: Any = known, kept: Any = kept) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            list(_ours(loaded, _content(loaded, batch), METHODS[name], 1))
+        print(f"{name}: {sum(kept.values()) / 1e6:.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import pytest
 import tiny
 import torch
+from ranks import in_ranks, results
+from safetensors.torch import load_file
 from trees import encoded, shard
 
 from radapter import recipe as recipes
@@ -42,6 +44,19 @@ def test_it_goes_on_in_the_middle_of_an_epoch_bit_for_bit(recipe, tmp_path):
     assert resume(caught.value.run).adapter.read_bytes() == whole.adapter.read_bytes()
     others = train(recipe("data.streams=1"), tmp_path / "others")
     assert others.adapter.read_bytes() != whole.adapter.read_bytes()
+
+
+def trained(recipe, root):
+    return train(recipe, root).path
+
+
+def test_two_ranks_with_streams_of_their_own_train_as_one_process(recipe, tmp_path):
+    settings = recipe("optimisation.eps=1e-3")  # Adam makes full steps of rounding, otherwise
+    alone = train(settings, tmp_path / "alone")
+    path = results(in_ranks(2, trained, settings, tmp_path / "together"))[0]
+    found = load_file(path / "adapter.safetensors")
+    for name, value in load_file(alone.adapter).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
