@@ -56,7 +56,7 @@ def test_compiled_towers_are_equal(recipe):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert any(not value.any() for value in expected)  # some are dropped
     for ours, theirs in zip(compiled, expected, strict=True):
-        # A scale's gradient is a sum that nearly cancels; another adapter dropped would be all of it.
+        # A scale's gradient is a sum that nearly cancels; another dropped adapter is all of it.
         assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
