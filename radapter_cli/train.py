@@ -208,13 +208,14 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         )
     console.result(f"Adapter: {run.adapter}")
     if scored:
-        v = scored[-1]
-        best = next((line for line in scored if line["step"] == v["best_step"]), v)
+        from radapter.reporting.run_facts import validation_facts
+
+        found = validation_facts(scored)
         console.result(
-            f"Validation: {v['metric'].replace('_', ' ')} {v['validation'][v['metric']]:.1%}, best "
-            f"{best['validation'][v['metric']]:.1%} at step {best['step']}: {run.best}"
+            f"Validation: {found['metric'].replace('_', ' ')} {found['value']:.1%}, best "
+            f"{found['best']:.1%} at step {found['best_step']}: {run.best}"
         )
-        if best is not v:
+        if found["best_step"] != found["step"]:
             console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
     console.next_command(f"radapter merge --run {run.path}")
     return None

@@ -56,7 +56,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "loss": last.get("loss"),
         "lr": last.get("lr"),
         "start_share": adapter["start_share"] if adapter else last.get("start_share"),
-        "validation": _validation(validations),
+        "validation": validation_facts(validations) if validations else None,
         "adapter": adapter,
         "best": run.best.name if run.best.is_file() else None,
         "merged": _folders(run, "merged"),
@@ -90,10 +90,8 @@ def adapter_facts(run: Run) -> dict[str, Any] | None:
     return {"file": run.adapter.name, "bytes": run.adapter.stat().st_size, **known}
 
 
-def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The last validation and the best, which is of `best_step`."""
-    if not lines:
-        return None
+def validation_facts(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last validation and the best, which is of `best_step`, from all lines of validations."""
     last = lines[-1]
     metric = last["metric"]
     best = next((line for line in lines if line["step"] == last["best_step"]), last)
