@@ -11,9 +11,9 @@ from radapter.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "distributed", "recipe_errors", "recipe_data", "recipe", "run", "data", "starting",
-    "models", "losses", "methods", "bundle", "runtimes", "evaluation", "training", "merging",
-    "inference", "scoring", "export", "benchmarking", "reporting",
+    "errors", "precision", "distributed", "recipe_errors", "recipe_data", "recipe", "run", "data",
+    "starting", "models", "losses", "methods", "bundle", "runtimes", "evaluation", "training",
+    "merging", "inference", "scoring", "export", "benchmarking", "reporting",
 )  # fmt: skip
 LIBRARY = sorted(p for p in (ROOT / "radapter").rglob("*.py"))
 SOURCES = [*LIBRARY, *sorted((ROOT / "radapter_cli").rglob("*.py"))]
