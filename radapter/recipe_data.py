@@ -271,10 +271,11 @@ class ObjectNetData(Data):
     root: str | None = None
     """The folder with `images` and `mappings`; None: the one of the usual names under the data
     root."""
-    protocol: Literal["wise-ft", "clip-benchmark"] = "wise-ft"
-    """`wise-ft`: 2 pixels cut off on each side (the red border), ImageNet's 1000 names, a class
-    scores the maximum over its ImageNet classes. `clip-benchmark`: no crop, ObjectNet's own 113
-    names in lower case. They differ by more than a point; papers on fine-tuning use the first."""
+    protocol: Literal["wise-ft", "wise-ft-cropped", "clip-benchmark"] = "wise-ft"
+    """`wise-ft`: ImageNet's 1000 names, a class scores the maximum over its ImageNet classes, no
+    crop: what the code of WiSE-FT, FLYP and R-Adapter does, so published numbers are of it.
+    `wise-ft-cropped`: the same with 2 pixels (the red border) cut off on each side, which that code
+    means to do. `clip-benchmark`: no crop, ObjectNet's own 113 names in lower case."""
 
 
 CoopSet = Literal[
@@ -314,7 +315,8 @@ class CoopData(Data):
     """CoOp's seeds are 1, 2 and 3. A recipe that does not say it takes its `seed`."""
     protocol: Literal["coop", "radapter-release"] = "coop"
     """`coop`: names and order of classes as in the split file, one template for each set.
-    `radapter-release`: folder names, in alphabetical order, and the 80 templates of ImageNet."""
+    `radapter-release`: folder names with their underscores, in alphabetical order, and the 80
+    templates of ImageNet."""
     root: str | None = None
     """The set's folder; None: the one of the usual name under the data root."""
     task: Literal["classification"] = "classification"

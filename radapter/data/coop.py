@@ -26,10 +26,12 @@ out; then the same of at most 4 from the validation list. Not so for ImageNet, w
 lists in the order of the file system: there it is the draw of the source `imagenet`, by a hash, and
 `validation` is what comes next in it, since CoOp has no validation pictures but the test set.
 
-The protocol `radapter-release` has class names and halves of R-Adapter's released script: folder
-names in alphabetical order. Where the pictures of all classes lie in one folder (Pets, Cars,
-Flowers, Aircraft) it sorts the class names. What is trained and tested on is the split file's here
-too; the script has none of its own.
+The protocol `radapter-release` has class names and halves of R-Adapter's released script: those of
+torchvision's ImageFolder, which are folder names in alphabetical order, `_` and all: "a photo of a
+apple_pie.". The script takes folders train, val and test as given and says nowhere how they are
+made. So where the pictures of all classes lie in one folder (Pets, Cars, Flowers, Aircraft) the
+names are the split file's, sorted, and SUN397's a/apse/indoor, no name of one folder, is
+apse_indoor. What is trained and tested on is the split file's here too; the script has none.
 """
 
 from __future__ import annotations
@@ -125,13 +127,16 @@ def open_coop(settings: CoopData) -> Dataset:
         groups=list(range(len(rows))),
     )
     if settings.protocol == "coop":
-        return _of_classes(every, settings, names, sorted(names), COOP_RULE)
+        spelled = {label: name.replace("_", " ") for label, name in names.items()}
+        return _of_classes(every, settings, spelled, sorted(names), COOP_RULE)
     if layout.in_folders:
         names = _folders([row for split in splits.values() for row in split], settings.dataset)
     order = sorted(names, key=names.__getitem__)
     if settings.dataset == "sun397":  # a/apse/indoor: the first is only a letter
-        names = {k: name.partition("/")[2].replace("/", " ") for k, name in names.items()}
-    rule = "radapter-release: folder names in alphabetical order; pictures of CoOp's split"
+        names = {k: name.partition("/")[2].replace("/", "_") for k, name in names.items()}
+    rule = (
+        "radapter-release: folder names, `_` kept, in alphabetical order; pictures of CoOp's split"
+    )
     return _of_classes(every, settings, names, order, rule)
 
 
@@ -176,7 +181,7 @@ def _of_classes(
         kept,
         source=f"coop {settings.dataset}",
         labels=[number[label] for label in kept.labels],
-        class_names=[names[label].replace("_", " ") for label in chosen],
+        class_names=[names[label] for label in chosen],
         answers=[[i] for i in range(len(chosen))],
         protocol=facts,
     )
@@ -299,7 +304,8 @@ def _open_imagenet(settings: CoopData) -> Dataset:
     # Labels are the order of WordNet ids, which is the alphabetical order of the folders too.
     order = list(range(len(imagenet.synsets())))
     if settings.protocol == "coop":
-        names = _imagenet_names(located(settings, settings.root or LAYOUTS["imagenet"].folder))
+        root = located(settings, settings.root or LAYOUTS["imagenet"].folder)
+        names = {k: name.replace("_", " ") for k, name in _imagenet_names(root).items()}
         rule = COOP_RULE
     else:
         names = dict(enumerate(imagenet.class_names()))

@@ -7,6 +7,11 @@
         imagenet_to_label_2012_v2           a line for each class, in an order of its own
         pytorch_to_imagenet_2012_id.json    {"409": 426}: class 409 is line 426, from 0
 
+The pictures have a red border, one pixel wide. WiSE-FT's code means to cut it off, and FLYP's and
+R-Adapter's, made from it, too: but the base class makes the test set with the preprocessing as it
+is then, and the one with the crop, set afterwards, is used by nothing. So the numbers published by
+them are of whole pictures, and so is the protocol `wise-ft`; `wise-ft-cropped` is what was meant.
+
 The mappings come with the set, and no copy of them is kept here. ImageNet's names in them are
 WordNet's words, so the classes are found by timm's list of those; the last two files, which say
 the same in another way, are compared with that.
@@ -51,12 +56,13 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
     ]
     if not found:
         raise BrokenInput(f"{root / 'images'} has no pictures of the classes that ImageNet has.")
-    lineage = settings.protocol == "wise-ft"
+    lineage = settings.protocol != "clip-benchmark"
+    border = BORDER if settings.protocol == "wise-ft-cropped" else 0
     groups = [overlap[folder][1] for folder in folders]
     return Dataset(
         source="objectnet",
         keys=[f"{folders[number]}/{name}" for number, name in found],
-        read=functools.partial(_read, root / "images", folders, found, BORDER if lineage else 0),
+        read=functools.partial(_read, root / "images", folders, found, border),
         labels=[groups[number][0] if lineage else number for number, _ in found],
         class_names=imagenet.class_names()
         if lineage
@@ -66,7 +72,7 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
         answers=groups if lineage else [[number] for number in range(len(folders))],
         protocol={
             "objectnet": settings.protocol,
-            "crop": f"{BORDER} pixels on each side" if lineage else "none",
+            "crop": f"{border} pixels on each side" if border else "none",
             "classes": f"{len(folders)}, each the maximum over its ImageNet classes, "
             "of ImageNet's 1000 names"
             if lineage

@@ -72,7 +72,7 @@ def test_a_run_by_the_protocol_of_the_release(cli, tiny_folder, coop):
     assert "zero-shot: stanford_cars-novel" in outcome.out
     assert "harmonic mean: stanford_cars" in outcome.out
     assert (
-        "All: protocol: radapter-release: folder names in alphabetical order; pictures "
+        "All: protocol: radapter-release: folder names, `_` kept, in alphabetical order; "
         in outcome.out
     )
     assert "All: template: openai." in outcome.out

@@ -186,7 +186,7 @@ def test_a_model_without_a_run(cli, root, suite_file, tiny_folder, tmp_path):
     assert (facts["pictures"], facts["classes"], facts["partial"]) == (4, 4, None)
     assert len(facts["fingerprint"]) == 64
     assert 0 <= facts["calibration_error"]["value"] <= 1
-    assert facts["protocol"]["crop"] == "2 pixels on each side"
+    assert facts["protocol"]["crop"] == "none"
     other = tmp_path / "here" / "result.json"
     more = ("--out", other, "--protocol", "objectnet=clip-benchmark", "--json")
     outcome = cli(*arguments, *more)

@@ -29,6 +29,12 @@ NAMES = {  # of the prompts: those of the split files, without underscores
 }  # fmt: skip
 RELEASE = {  # names, in their alphabetical order, and the labels of the split file in that order
     "caltech101": (["Faces", "Leopards", "Motorbikes", "accordion", "airplanes"], [0, 1, 2, 3, 4]),
+    "food101": (
+        ["apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "waffles"], [0, 1, 2, 3, 4],
+    ),
+    "oxford_pets": (
+        ["abyssinian", "american_bulldog", "basset_hound", "bengal", "birman"], [0, 1, 2, 3, 4],
+    ),
     "eurosat": (
         ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"],
         [0, 1, 2, 3, 4],
@@ -41,11 +47,11 @@ RELEASE = {  # names, in their alphabetical order, and the labels of the split f
         [0, 4, 2, 1, 3],
     ),
     "sun397": (
-        ["abbey", "airplane cabin", "apse indoor", "bazaar outdoor", "youth hostel"],
+        ["abbey", "airplane_cabin", "apse_indoor", "bazaar_outdoor", "youth_hostel"],
         [0, 1, 2, 3, 4],
     ),
     "ucf101": (
-        ["Apply Eye Makeup", "Archery", "Baby Crawling", "YoYo Other", "Yo Yo"], [0, 1, 2, 4, 3],
+        ["Apply_Eye_Makeup", "Archery", "Baby_Crawling", "YoYo_Other", "Yo_Yo"], [0, 1, 2, 4, 3],
     ),
 }  # fmt: skip
 

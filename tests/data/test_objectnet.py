@@ -36,14 +36,25 @@ def change(root, name, content):
 
 
 def test_wise_ft(mini):
-    """ImageNet's names, an answer for each class of ObjectNet's, two pixels cut off."""
+    """ImageNet's names, an answer for each class of ObjectNet's, and no crop: the code that the
+    protocol is named after makes its test set before it sets the preprocessing that crops."""
     dataset = opened(mini)
     assert dataset.class_names == class_names()
     assert dataset.answers == [numbers for _, _, numbers in CLASSES]
     assert dataset.labels == [numbers[0] for _, _, numbers in CLASSES for _ in range(2)]
     assert [key.split("/")[0] for key in dataset.keys] == [c[0] for c in CLASSES for _ in range(2)]
-    assert dataset.read(0).size == (tree.SIZE - 4, tree.SIZE - 4)
+    assert dataset.read(0).size == (tree.SIZE, tree.SIZE)
     assert dataset.protocol["objectnet"] == "wise-ft"
+    assert dataset.protocol["crop"] == "none"
+
+
+def test_wise_ft_cropped(mini):
+    """The same, with what that code means to cut off."""
+    dataset, whole = opened(mini, protocol="wise-ft-cropped"), opened(mini)
+    assert dataset.class_names == whole.class_names
+    assert (dataset.answers, dataset.labels) == (whole.answers, whole.labels)
+    assert dataset.read(0).size == (tree.SIZE - 4, tree.SIZE - 4)
+    assert dataset.protocol["objectnet"] == "wise-ft-cropped"
     assert dataset.protocol["crop"] == "2 pixels on each side"
 
 
@@ -58,9 +69,11 @@ def test_clip_benchmark(mini):
 
 
 def test_the_border_is_gone(mini):
-    """Every pixel left by `wise-ft` has the colour that is inside of the red frame."""
+    """Every pixel left by `wise-ft-cropped` has the colour that is inside of the red frame."""
     inside = tree.colour(7)
-    assert opened(mini).read(0).getcolors() == [((tree.SIZE - 4) ** 2, inside)]
+    assert opened(mini, protocol="wise-ft-cropped").read(0).getcolors() == [
+        ((tree.SIZE - 4) ** 2, inside)
+    ]
     kept = {c: n for n, c in opened(mini, protocol="clip-benchmark").read(0).getcolors()}
     assert kept == {tree.RED: 4 * (tree.SIZE - 1), inside: (tree.SIZE - 2) ** 2}
 
@@ -68,7 +81,7 @@ def test_the_border_is_gone(mini):
 def test_a_picture_that_is_all_border(mini):
     (path, *_) = (mini / "objectnet-1.0" / "images" / "alarm_clock").iterdir()
     tree.picture(path, tree.RED, size=4)
-    dataset = opened(mini)
+    dataset = opened(mini, protocol="wise-ft-cropped")
     with pytest.raises(BrokenInput, match="too small"):
         dataset.read(dataset.keys.index(f"alarm_clock/{path.name}"))
 

@@ -135,9 +135,11 @@ def test_the_border_of_objectnet_can_decide(tmp_path):
         texts, lambda pixel: [float(pixel == [255, 0, 0]), float(pixel != [255, 0, 0]), 0, 0]
     )
     fill_objectnet(tmp_path / "objectnet-1.0", border=tree.RED)
-    cropped = score(objectnet(tmp_path, "wise-ft"), made)
+    cropped = score(objectnet(tmp_path, "wise-ft-cropped"), made)
+    whole = score(objectnet(tmp_path, "wise-ft"), made)
     framed = score(objectnet(tmp_path, "clip-benchmark"), made)
     assert cropped.metrics["set"]["accuracy"].scores.tolist() == [True, False, False, False]
+    assert whole.metrics["set"]["accuracy"].scores.tolist() == [False, True, False, False]
     assert framed.metrics["set"]["accuracy"].scores.tolist() == [False, True, False, False]
 
 
