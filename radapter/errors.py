@@ -1,6 +1,15 @@
 """Errors a user can act on. Each carries the exit code of the command-line table."""
 
+import errno
 from typing import Any
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Failed to allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 class RadapterError(Exception):
@@ -36,6 +45,17 @@ class MissingDependency(RadapterError):
     """A needed device, its memory, or a package is absent."""
 
     exit_code = 5
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, torch or onnxruntime says that memory ran out, of whatever."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        # onnxruntime's errors have no common base, but a module.
+        (isinstance(error, RuntimeError) or "onnxruntime" in type(error).__module__)
+        and any(words in str(error) for words in OUT_OF_MEMORY)
+    )
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from radapter.errors import RadapterError
+from radapter.errors import RadapterError, ran_out_of_memory
 from radapter_cli import console
 from radapter_cli.bench import bench
 from radapter_cli.compare import compare
@@ -111,15 +111,17 @@ def run() -> NoReturn:
         # The reader of our output went away: `radapter runs | head -1`. rich makes that SystemExit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        code = _fail(f"{error.strerror or error}{where}", 4, as_json)
     except Exception as error:
         code = _unexpected(error, as_json)
     sys.exit(code or 0)
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:
+    if ran_out_of_memory(error):
+        return _fail(_out_of_memory(error), 5, as_json, kind="MissingDependency")
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 4, as_json)
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
         if as_json:
             return _fail(error.format_message(), 2, as_json)
@@ -134,6 +136,24 @@ def _unexpected(error: Exception, as_json: bool) -> int:
         1,
         as_json,
     )
+
+
+def _out_of_memory(error: Exception) -> str:
+    """What ran out, and those of the command's options that need less."""
+    commands = typer.main.get_group(app).commands
+    name = next((word for word in sys.argv[1:] if word in commands), None)
+    options = {text for p in commands[name].params for text in p.opts} if name else set()
+    reason = " ".join(str(error).split())[:200].rstrip(".") or "this machine has no more"
+    advice = [f"a smaller {option}" for option in ("--batch", "--max-batch") if option in options]
+    if "--precision" in options and name not in (
+        "bench",
+        "export",
+    ):
+        advice.append("--precision fp16")
+    if "--device" in options and "CUDA" in reason:
+        advice.append("--device cpu")
+    less = f" What needs less: {', or '.join(advice)}." if advice else ""
+    return f"Out of memory: {reason}.{less}"
 
 
 def _fail(

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter import models
-from radapter.errors import MissingDependency
+from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
 from radapter.models import half
+from radapter.precision import exact_fp32
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @contextlib.contextmanager
@@ -28,7 +31,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.eval()
     try:
         # TF32 in convolutions, the default on CUDA, would be the reference's own rounding.
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), exact_fp32():
             yield
     finally:
         for module in training:
@@ -41,10 +44,12 @@ class PyTorchRuntime:
     Args:
         loaded: the model; used as it is in fp32 where it is on that device already, else a copy.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` for CUDA where there is any.
-        precision: `fp32` or `fp16`.
+        precision: `fp32` (without TF32), `fp16` or `bf16`.
 
     Raises:
+        UsageError: there is no such precision.
         MissingDependency: there is no such device.
+        torch.OutOfMemoryError: the device has no room for the model.
     """
 
     name = "pytorch"
@@ -54,26 +59,32 @@ class PyTorchRuntime:
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if precision not in PRECISIONS:
+            known = list(PRECISIONS)
+            raise UsageError(f"PyTorch has no precision '{precision}'.{nearest(precision, known)}")
         self.device = device
         self.precision = precision
         self._model = loaded.model
-        if precision == "fp16":
-            self._model = half.to_half(copy.deepcopy(loaded.model))
+        if precision != "fp32":
+            self._model = half.to_half(copy.deepcopy(loaded.model), PRECISIONS[precision])
         try:
-            if next(self._model.parameters()).device.type != torch.device(device).type:
+            if not _is_on(self._model, torch.device(device)):
                 self._model = copy.deepcopy(self._model).to(device)
         except (RuntimeError, AssertionError) as error:
+            if ran_out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0]
             raise MissingDependency(
                 f"PyTorch has no device '{device}' here: {reason} Use the device 'cpu'."
             ) from None
+        self._place = next(self._model.parameters()).device
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())  # type: ignore[operator]
         self.provenance: dict[str, Any] = {
             "weights_hash": loaded.weights_hash,
             "torch": torch.__version__,
         }
         if device.startswith("cuda"):
-            self.provenance["device_name"] = torch.cuda.get_device_name(device)
+            self.provenance["device_name"] = torch.cuda.get_device_name(self._place)
         else:
             self.provenance["threads"] = torch.get_num_threads()
         model_cfg = json.dumps(loaded.config.get("model_cfg"), sort_keys=True, default=str)
@@ -85,19 +96,23 @@ class PyTorchRuntime:
             "precision": self.precision,
             "machine": platform.machine(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
-            "matmul": torch.get_float32_matmul_precision(),
-            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+            "fp32": "without TF32",
         }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            pixel_values = pixel_values.to(self.device, half.image_dtype(self._model))
+            pixel_values = pixel_values.to(self._place, half.image_dtype(self._model))
             features = self._model.encode_image(pixel_values)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            features = models.encode_text(self._model, tokens.to(self.device))
+            features = models.encode_text(self._model, tokens.to(self._place))
         return F.normalize(features.float(), dim=-1).cpu()
+
+
+def _is_on(model: nn.Module, device: torch.device) -> bool:
+    present = next(model.parameters()).device
+    return present.type == device.type and device.index in (None, present.index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import re
@@ -13,14 +12,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from radapter import distributed
 from radapter import run as runs
-from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError
+from radapter.errors import (
+    BrokenInput,
+    GateFailed,
+    MissingDependency,
+    RadapterError,
+    ran_out_of_memory,
+)
 from radapter.training import checkpoints
 from radapter.training.preparing import Parts
 
@@ -155,7 +159,7 @@ def explained(
         tried(save, f"The state after step {step} was")
     if isinstance(error, RadapterError):
         kind, problem, details = type(error), str(error), error.details
-    elif _is_out_of_memory(error):
+    elif ran_out_of_memory(error):
         kind, details = MissingDependency, {} if save else _sizes(parts)
         if scoring:
             problem = _memory_of_validation(parts)
@@ -183,15 +187,6 @@ def resuming(run: runs.Run) -> str:
     """The command that goes on with a run, on as many devices."""
     ranks = distributed.ranks()
     return f"radapter train --resume {run.path}" + (f" --devices {ranks}" if ranks > 1 else "")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
 
 
 def _sizes(parts: Parts) -> dict[str, Any]:

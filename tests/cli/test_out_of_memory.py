@@ -1,0 +1,44 @@
+"""Memory that runs out is exit code 5 in every command, with what of its own options needs less."""
+
+import json
+
+import pytest
+import torch
+
+from radapter.runtimes.pytorch import PyTorchRuntime
+
+COMMANDS = {
+    "predict": (["predict", "PICTURES"], "--device cpu"),
+    "embed": (["embed", "PICTURES", "--out", "f.safetensors"], "--device cpu"),
+    "eval": (["eval", "--runtime", "torch"], "--device cpu"),
+    "merge": (["merge", "--alpha", "auto", "--no-cache"], "--device cpu"),
+    "export": (["export"], "a smaller --max-batch"),
+    "bench": (["bench", "--runtime", "torch"], "a smaller --batch"),
+}
+
+
+def full(self, pixels):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_out_of_memory(cli, merged, shapes, monkeypatch, command):
+    monkeypatch.setattr(PyTorchRuntime, "encode_image", full)
+    words, advice = COMMANDS[command]
+    words = [str(shapes) if word == "PICTURES" else word for word in words]
+    outcome = cli(*words)
+    assert outcome.code == 5
+    assert "Out of memory: CUDA out of memory. Tried to allocate 2.00 GiB." in outcome.err
+    assert "What needs less:" in outcome.err
+    assert advice in " ".join(outcome.err.split())
+    assert "bug" not in outcome.err
+
+
+def test_the_machines_own_memory(cli, merged, shapes, monkeypatch):
+    def none(self, pixels):
+        raise MemoryError
+
+    monkeypatch.setattr(PyTorchRuntime, "encode_image", none)
+    outcome = cli("predict", str(shapes), "--json")
+    assert outcome.code == 5
+    assert json.loads(outcome.out)["error"]["message"].startswith("Out of memory: this machine")
