@@ -117,7 +117,10 @@ def _resume(name: str | None, devices: int, as_json: bool) -> None:
 
     run = find(Path(name) if name else None)
     if run.adapter.is_file():
-        console.note(f"{run.name} has finished training already.")
+        console.note(
+            f"{run.name} has finished training already. (A longer training is a new run: "
+            f"radapter train {run.path / 'recipe.yaml'} optimisation.epochs=...)"
+        )
         return _finish(run, 0.0, as_json)
     if devices > 1:
         return _launch(["--resume", str(run.path)], devices, as_json)

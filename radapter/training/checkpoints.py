@@ -30,6 +30,8 @@ class Checkpoint:
     """What the loop itself remembers, for JSON: see `training.loop`"""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The adapter with the best validation so far"""
+    of: dict[str, Any] = field(default_factory=dict)
+    """What it is of, for JSON: see `training.resuming`; empty if an older version wrote it"""
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -50,6 +52,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "step": checkpoint.step,
             "seconds": checkpoint.seconds,
             "session": checkpoint.session,
+            "of": checkpoint.of,
             "sha256": file_hash(path / "state.safetensors"),
         }
         (path / "state.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -90,7 +93,11 @@ def load(folder: Path) -> Checkpoint | None:
             part, _, key = name.partition("/")
             parts[part][key] = tensor
         return Checkpoint(
-            facts["step"], facts["seconds"], **parts, session=facts.get("session", {})
+            facts["step"],
+            facts["seconds"],
+            **parts,
+            session=facts.get("session", {}),
+            of=facts.get("of", {}),
         )
     if found:
         raise BrokenInput(f"Every checkpoint in {folder} is damaged.")

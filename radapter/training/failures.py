@@ -203,12 +203,18 @@ def _sizes(parts: Parts) -> dict[str, Any]:
     return {"batch_size": batch, "micro_batch": micro, "try": following}
 
 
+def _where(following: str) -> str:
+    """Where a setting to try may be set: a run goes on with most of what it began with."""
+    same = following.startswith(("optimisation.micro_batch", "activation_checkpointing"))
+    return "for a new run, or in this run's recipe.yaml" if same else "for a new run"
+
+
 def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
     return (
         f"Out of memory on {parts.device} in step {step + 1}, with optimisation.batch_size "
         f"{sizes['batch_size']} and micro_batch {sizes['micro_batch'] or 'none: all at once'}. "
-        f"Next to try: {sizes['try']}, for a new run, or in this run's recipe.yaml. (micro_batch "
-        "leaves the result as it is; a smaller batch_size is another loss.)"
+        f"Next to try: {sizes['try']}, {_where(sizes['try'])}. (micro_batch leaves "
+        " the result as it is; a smaller batch_size is another loss.)"
     )
 
 

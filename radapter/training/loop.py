@@ -18,7 +18,7 @@ from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError
 from radapter.recipe import Recipe
-from radapter.training import checkpoints, failures, memory
+from radapter.training import checkpoints, failures, memory, resuming
 from radapter.training.files import write_adapter, write_best, write_environment
 from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, Plan, prepare
@@ -99,6 +99,10 @@ def resume(
     """Go on from the run's newest whole checkpoint; a finished run is left as it is. See `train`.
 
     On one machine's CPU the result is bit for bit that of a run that was never stopped.
+
+    Raises:
+        UsageError, BrokenInput: the recipe, weights or data are not what the checkpoint was trained
+            with; see `training.resuming`.
     """
     recipe = run.recipe()
     if run.adapter.is_file():
@@ -107,6 +111,8 @@ def resume(
         distributed.wait_for_all()  # what was half-done is cleared
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
+        if checkpoint is not None:
+            resuming.check(checkpoint, parts, run)
         _check_ranks(parts, checkpoint.step if checkpoint else 0)
         if distributed.leads():
             on_start(run, parts.plan())
@@ -159,6 +165,7 @@ def _loop(
     order = parts.order(start_step=step)
     log_every = max(1, order.steps // LOG_LINES)
     leads = distributed.leads()
+    of = resuming.belonging(parts) if leads else {}
     broken: set[str] = set()
     session = checkpoint.session if checkpoint else {}
     if validation is not None:
@@ -189,6 +196,7 @@ def _loop(
                 "validation": validation.record.facts() if validation else None,
             },
             validation.record.adapter if validation else {},
+            of,
         )
         checkpoints.save(run.checkpoints, state, recipe.checkpoints.keep)
 

@@ -1,0 +1,145 @@
+"""What a checkpoint belongs to: a run goes on with the recipe, weights and data it began with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radapter import run as runs
+from radapter.data.dataset import rooted
+from radapter.errors import BrokenInput, UsageError
+from radapter.recipe import Recipe
+from radapter.training.checkpoints import Checkpoint
+from radapter.training.preparing import Parts
+
+MAY_CHANGE = (
+    "name",
+    "description",
+    "workers",
+    "device",
+    "compile",
+    "activation_checkpointing",
+    "optimisation.micro_batch",
+    "optimisation.stop_after_bad_steps",
+    "checkpoints",
+    "trackers",
+    "monitor.every_epochs",
+    "monitor.every_steps",
+    "monitor.early_stop",
+    "alpha",
+    "suites",
+    "export",
+    "data.data_root",
+    "data.root",
+    "data.path",
+    "data.shards",
+    "data.broken_images",
+    "data.broken_rows",
+    "validation.data_root",
+    "validation.root",
+    "validation.path",
+    "validation.shards",
+    "validation.broken_images",
+    "validation.broken_rows",
+)
+"""Settings, and sections, that may change before a run goes on. They leave the result as it is (but
+for rounding), or say what is done beside and after training. Data may have moved: what it is, its
+names, classes and texts, is compared by itself."""
+
+
+def belonging(parts: Parts) -> dict[str, Any]:
+    """What a checkpoint of this run is of, for JSON."""
+    return {
+        "recipe": _settings(rooted(parts.recipe)),
+        "base_hash": parts.base_hash,
+        "pairs": len(parts.pairs),
+        "data": _data_hash(parts),
+    }
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    tree = recipe.model_dump(mode="json")
+    if recipe.monitor.wanted:  # scores at another alpha are not to be compared
+        tree["monitor"]["alpha"] = recipe.alpha if (a := recipe.monitor.alpha) is None else a
+    else:
+        tree["monitor"].pop("alpha")
+        tree.pop("validation")
+    return tree
+
+
+def _data_hash(parts: Parts) -> str:
+    """Of what is trained on, wherever it lies; a broken picture may have been mended."""
+    dataset = dataclasses.replace(parts.pairs.dataset, stamp=None)
+    digest = hashlib.sha256(dataset.fingerprint().encode())
+    if parts.retained is not None:
+        digest.update(repr(parts.retained.captions).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def check(checkpoint: Checkpoint, parts: Parts, run: runs.Run) -> None:
+    """Refuse to go on from a checkpoint that is of something else.
+
+    Those of older versions do not say what they are of: they have to fit in their tensors.
+
+    Raises:
+        UsageError: the run's recipe was changed in more than `MAY_CHANGE`; each setting is named.
+        BrokenInput: the base model's weights or the training data are not what they were.
+    """
+    file = run.path / "recipe.yaml"
+    new = f"start a new run with `radapter train {file}`"
+    before, now = checkpoint.of, belonging(parts)
+    if not before:
+        if _shapes(checkpoint.method) != _shapes(parts.attached.state()):
+            raise BrokenInput(
+                f"Step {checkpoint.step} of {run.path} is of another model or method than its "
+                f"recipe.yaml asks for: put back what was changed there, or {new}."
+            )
+        return
+    changes = [
+        f"{file}: {key} is {present}, and was {old}"
+        for key, old, present in _changes(before["recipe"], now["recipe"])
+    ]
+    if changes:
+        longer = any(": optimisation.epochs is" in line for line in changes)
+        why = " (The learning rate falls towards the last step, so a longer run is another one.)"
+        raise UsageError(
+            "\n".join(changes) + f"\nStep {checkpoint.step} was trained as it was: put that back "
+            f"to go on, or {new}.{why if longer else ''}"
+        )
+    if before["base_hash"] != now["base_hash"]:
+        raise BrokenInput(
+            f"{parts.recipe.model} has other weights than those that step {checkpoint.step} of "
+            f"{run.path} was trained from: bring those back, or {new}."
+        )
+    if before["data"] != now["data"]:
+        number = (
+            "as many pairs, but other names, classes or texts"
+            if before["pairs"] == now["pairs"]
+            else f"{now['pairs']:,} pairs, and had {before['pairs']:,}"
+        )
+        raise BrokenInput(
+            f"{parts.pairs.dataset.source} is not what step {checkpoint.step} of {run.path} was "
+            f"trained on: it has {number}. Bring that back, or {new}."
+        )
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _changes(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of what differs; a setting that one of both does not know says nothing."""
+    if key in MAY_CHANGE or before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        common = [name for name in before if name in now]
+        return [
+            c
+            for name in common
+            for c in _changes(before[name], now[name], f"{key}.{name}".strip("."))
+        ]
+    return [(key, before, now)]
