@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,13 @@ USUAL_TEMPLATES = ["a photo of a {}."]
 CaptionProtocol = Literal["vse++", "clip-benchmark"]
 """Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
 it. `clip-benchmark`: all of them. Of COCO's test split that is 25,000 captions or 25,010."""
+
+Orientation = Literal["apply", "ignore"]
+"""Whether a photo is turned as its EXIF orientation says."""
+Transparency = Literal["white", "black", "discard"]
+"""What shows through a transparent picture. `discard`: the colours that lie hidden in the file."""
+PUBLISHED: tuple[Orientation, Transparency] = ("ignore", "discard")
+"""How the pictures of published sets are read by the code that published scores come from."""
 
 
 class Section(BaseModel):
@@ -56,6 +63,14 @@ class Data(Section):
     augmentation: Augmentation = Augmentation()
     broken_images: Annotated[int, Field(ge=0)] = 0
     """How many pictures that cannot be read are skipped (and named) before it is an error."""
+    orientation: Orientation | None = None
+    """`apply` turns photos as their EXIF orientation says, `ignore` does not. None: the convention
+    of the source, which is to apply it, but for published sets."""
+    transparency: Transparency | None = None
+    """What shows through transparent pictures: `white`, `black`, or with `discard` the hidden
+    colours. None: the convention of the source, white, but for published sets `discard`."""
+    convention: ClassVar[tuple[Orientation, Transparency]] = ("apply", "white")
+    """What the source does where a recipe does not say it"""
 
     def prompts(self) -> Templates:
         """The templates that class names go into."""
@@ -161,6 +176,7 @@ class ClipBenchmarkData(InShards):
     """clip-benchmark's folders of shards: ROOT/SPLIT/{nshards.txt, 0.tar, 1.tar ...}, and beside
     the splits classnames.txt, or dataset_type.txt with the word `retrieval`."""
 
+    convention = PUBLISHED
     source: Literal["clip-benchmark"]
     root: str
     dataset_split: str = "train"
@@ -197,6 +213,7 @@ class ClipBenchmarkData(InShards):
 class KarpathyData(Data):
     """Karpathy's split files: dataset_flickr30k.json, dataset_coco.json and others of that form."""
 
+    convention = PUBLISHED
     source: Literal["karpathy"]
     path: str
     root: str = ""
@@ -211,6 +228,7 @@ class KarpathyData(Data):
 class CocoCaptionsData(HeldOut):
     """COCO's official annotations: captions_train2014.json and others of that form."""
 
+    convention = PUBLISHED
     source: Literal["coco-captions"]
     path: str
     root: str = ""
@@ -247,6 +265,7 @@ class ImageNetData(HeldOut):
 
     Labels are places in ImageNet's order of 1000 classes, that of their WordNet ids."""
 
+    convention = PUBLISHED
     source: Literal["imagenet"]
     variant: Literal["train", "val", "v2", "r", "a", "sketch"] = "train"
     root: str | None = None
@@ -267,6 +286,7 @@ class ImageNetData(HeldOut):
 class ObjectNetData(Data):
     """The 113 classes of ObjectNet that are ImageNet's too. Its licence is for testing only."""
 
+    convention = PUBLISHED
     source: Literal["objectnet"]
     root: str | None = None
     """The folder with `images` and `mappings`; None: the one of the usual names under the data
@@ -303,6 +323,7 @@ class CoopData(Data):
     """The eleven sets of CoOp, CoCoOp and MaPLe by CoOp's split files, in the folders that its
     DATASETS.md asks for; `radapter/data/coop.py` has the facts."""
 
+    convention = PUBLISHED
     source: Literal["coop"]
     dataset: CoopSet
     split: Literal["train", "validation", "test"] = "train"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
-from radapter.data.dataset import Dataset, name_skipped
+from radapter.data.dataset import Dataset, Files, name_skipped
 from radapter.data.picture_files import (
     KEPT,
     caption_facts,
     find_pictures,
-    read_file,
     read_json,
-    stamp_file,
 )
+from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CocoCaptionsData, located
 
@@ -45,15 +43,16 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
     kept = {number: found for number, found in kept.items() if found}
     keys = [name_of[number] for number in kept]
     root = located(settings, settings.root) if settings.root else pictures_root(path)
-    paths = find_pictures(root, keys, folders(path), settings.broken_images)
+    found = find_pictures(root, keys, folders(path), settings.broken_images)
+    files = Files(root, found, reading_of(settings))
     return Dataset(
         source=f"coco-captions {path.name}",
         keys=keys,
-        read=functools.partial(read_file, paths),
+        read=files.read,
         captions=list(kept.values()),
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
-        stamp=functools.partial(stamp_file, paths),
+        stamp=files.stamp,
     )
 
 

@@ -37,7 +37,6 @@ apse_indoor. What is trained and tested on is the split file's here too; the scr
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -46,17 +45,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from radapter.data import imagenet
 from radapter.data.dataset import (
     Dataset,
+    Files,
     MissingData,
-    Stamp,
-    file_stamp,
     first_folder,
-    read_picture,
 )
+from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import CoopData, ImageNetData, located
 
@@ -118,11 +114,12 @@ def open_coop(settings: CoopData) -> Dataset:
         rows = draw(splits, settings.shots, settings.shots_seed)[settings.split]
     paths = [path for path, _ in rows]
     _check_pictures(pictures, paths, layout)
+    files = Files(pictures, paths, reading_of(settings))
     every = Dataset(
         source="",
         keys=paths,
-        read=functools.partial(_read, pictures, paths),
-        stamp=functools.partial(_stamp, pictures, paths),
+        read=files.read,
+        stamp=files.stamp,
         labels=[label for _, label in rows],
         groups=list(range(len(rows))),
     )
@@ -271,10 +268,6 @@ def _check_pictures(pictures: Path, paths: list[str], layout: Layout) -> None:
         )
 
 
-def _read(pictures: Path, paths: list[str], index: int) -> Image.Image:
-    return read_picture(pictures / paths[index])
-
-
 # ---------------------------------------------------------------- ImageNet
 
 
@@ -326,7 +319,3 @@ def _imagenet_names(root: Path) -> dict[int, str]:
             f"{path} names {len(name_of):,} classes; of the 1000, {absent[0]} is not there."
         )
     return {i: name_of[synset] for i, synset in enumerate(imagenet.synsets())}
-
-
-def _stamp(pictures: Path, paths: list[str], index: int) -> Stamp:
-    return file_stamp(pictures / paths[index])

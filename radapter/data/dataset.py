@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
+from radapter.data.left_out import LeftOut
+from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import Recipe
 from radapter.recipe_data import (
@@ -34,9 +36,6 @@ from radapter.recipe_data import (
     located,
     root_of,
 )
-
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
 
 Stamp = tuple[int, int, int]
 """Size in bytes, and times in ns of the last change of the content and of the file: what is cheap
@@ -76,6 +75,8 @@ class Dataset:
     """The number of the shard that each picture lies in; empty if they are files of their own"""
     stamp: Callable[[int], Stamp] | None = None
     """Of what the picture at an index is read from; None if that cannot be said"""
+    left_out: LeftOut = field(default_factory=dict)
+    """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -105,6 +106,23 @@ class Dataset:
         if self.stamp:
             digest.update(repr([self.stamp(i)[0] for i in range(len(self))]).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pictures that are files of their own: `read` and `stamp` of a `Dataset`, which go to worker
+    processes."""
+
+    root: Path
+    names: Sequence[str]
+    """Relative to the root, or absolute"""
+    reading: Reading
+
+    def read(self, index: int) -> Image.Image:
+        return read_picture(self.root / self.names[index], reading=self.reading)
+
+    def stamp(self, index: int) -> Stamp:
+        return file_stamp(self.root / self.names[index])
 
 
 def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
@@ -209,6 +227,9 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
     if settings.task == "captions" and dataset.keys and not dataset.captions:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
+    if not isinstance(settings, EmojiData):  # its pictures have neither
+        facts = reading_of(settings).facts()
+        dataset = dataclasses.replace(dataset, protocol=dataset.protocol | facts)
     if isinstance(settings, HeldOut):
         dataset = split_of(dataset, settings)
     if isinstance(settings, ImageNetData) and settings.split != "validation":
@@ -231,15 +252,6 @@ def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
     ]
     wanted = settings.split == "validation"
     return dataset.select([i for i, is_held in enumerate(held) if is_held == wanted])
-
-
-def read_picture(file: Path | IO[bytes], name: object = None) -> Image.Image:
-    """The RGB picture in a file; `name` is what errors call one that has no path."""
-    try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenInput(f"Picture cannot be read: {name or file}: {error}") from None
 
 
 @functools.cache

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-
-from radapter.data.dataset import IMAGE_EXTENSIONS, Dataset, MissingData
-from radapter.data.picture_files import read_file, stamp_file
+from radapter.data.dataset import Dataset, Files, MissingData
+from radapter.data.pixels import IMAGE_EXTENSIONS, reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import FolderData, located
 
@@ -25,12 +23,14 @@ def open_folder(settings: FolderData) -> Dataset:
             raise BrokenInput(f"{folder} has no pictures.")
         paths += found
         labels += [label] * len(found)
+    keys = [p.relative_to(root).as_posix() for p in paths]
+    files = Files(root, keys, reading_of(settings))
     return Dataset(
         source=f"folder {root}",
-        keys=[p.relative_to(root).as_posix() for p in paths],
-        read=functools.partial(read_file, paths),
+        keys=keys,
+        read=files.read,
         labels=labels,
         class_names=[p.name.replace("_", " ") for p in classes],
         groups=list(range(len(paths))),
-        stamp=functools.partial(stamp_file, paths),
+        stamp=files.stamp,
     )

@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, Stamp, file_stamp, read_picture
+from radapter.data.dataset import Dataset, Stamp, file_stamp
+from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.recipe_data import HuggingFaceData, located
 
@@ -42,7 +43,9 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
     return Dataset(
         source=f"{source}, {settings.dataset_split or 'its one split'}",
         keys=[f"row {i:0{width}}" for i in range(len(rows))],
-        read=functools.partial(_read, pictures, settings.image_column, source),
+        read=functools.partial(
+            _read, pictures, settings.image_column, source, reading_of(settings)
+        ),
         labels=labels,
         class_names=class_names,
         captions=_captions(rows, settings.text_column, source),
@@ -189,11 +192,11 @@ def _stamp(
     return file_stamp(Path(path)) if path else (-1, -1, -1)
 
 
-def _read(rows: Any, column: str, source: str, index: int) -> Image.Image:
+def _read(rows: Any, column: str, source: str, reading: Reading, index: int) -> Image.Image:
     stored = rows[index][column]
     if stored is None:
         raise BrokenInput(f"Picture cannot be read: {source}: row {index} has none.")
     if stored["bytes"] is None:
-        return read_picture(Path(stored["path"]))
+        return read_picture(Path(stored["path"]), reading=reading)
     name = stored["path"] or "no file name"
-    return read_picture(io.BytesIO(stored["bytes"]), f"{source}: row {index} ({name})")
+    return read_picture(io.BytesIO(stored["bytes"]), f"{source}: row {index} ({name})", reading)

@@ -27,13 +27,12 @@ from pathlib import Path
 from PIL import Image
 
 from radapter.data.dataset import (
-    IMAGE_EXTENSIONS,
     Dataset,
     Stamp,
     file_stamp,
     first_folder,
-    read_picture,
 )
+from radapter.data.pixels import IMAGE_EXTENSIONS, Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency
 from radapter.recipe_data import ImageNetData
 
@@ -153,7 +152,7 @@ def open_imagenet(settings: ImageNetData) -> Dataset:
         source=f"imagenet {variant}",
         # Of the class, not of the folder: one set has one fingerprint in every layout.
         keys=[f"{ids[label]}/{name}" for label, name in found],
-        read=functools.partial(_read, root, folder_of, found),
+        read=functools.partial(_read, reading_of(settings), root, folder_of, found),
         labels=[label for label, _ in found],
         class_names=class_names(),
         groups=list(range(len(found))),
@@ -313,9 +312,13 @@ def _some(names: list[str]) -> str:
 
 
 def _read(
-    root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int
+    reading: Reading,
+    root: Path,
+    folder_of: dict[int, str],
+    found: list[tuple[int, str]],
+    index: int,
 ) -> Image.Image:
-    return read_picture(_path(root, folder_of, found, index))
+    return read_picture(_path(root, folder_of, found, index), reading=reading)
 
 
 def _stamp(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from radapter.data.dataset import Dataset
+from radapter.data.dataset import Dataset, Files
 from radapter.data.picture_files import (
     KEPT,
     caption_facts,
     find_pictures,
-    read_file,
     read_json,
-    stamp_file,
 )
+from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import KarpathyData, located
 
@@ -58,15 +56,16 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
         keys.append(name)
         captions.append(texts)
     root = located(settings, settings.root) if settings.root else path.parent
-    paths = find_pictures(root, keys, FOLDERS, settings.broken_images)
+    found = find_pictures(root, keys, FOLDERS, settings.broken_images)
+    files = Files(root, found, reading_of(settings))
     return Dataset(
         source=f"karpathy {path.name}, {settings.split}",
         keys=keys,
-        read=functools.partial(read_file, paths),
+        read=files.read,
         captions=captions,
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
-        stamp=functools.partial(stamp_file, paths),
+        stamp=files.stamp,
     )
 
 

@@ -27,7 +27,8 @@ from typing import Any
 from PIL import Image
 
 from radapter.data import imagenet
-from radapter.data.dataset import Dataset, Stamp, file_stamp, first_folder, read_picture
+from radapter.data.dataset import Dataset, Stamp, file_stamp, first_folder
+from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import ObjectNetData
 
@@ -62,7 +63,9 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
     return Dataset(
         source="objectnet",
         keys=[f"{folders[number]}/{name}" for number, name in found],
-        read=functools.partial(_read, root / "images", folders, found, border),
+        read=functools.partial(
+            _read, root / "images", folders, found, border, reading_of(settings)
+        ),
         labels=[groups[number][0] if lineage else number for number, _ in found],
         class_names=imagenet.class_names()
         if lineage
@@ -149,10 +152,15 @@ def _read_json(mappings: Path, name: str) -> dict[str, Any]:
 
 
 def _read(
-    images: Path, folders: list[str], found: list[tuple[int, str]], border: int, index: int
+    images: Path,
+    folders: list[str],
+    found: list[tuple[int, str]],
+    border: int,
+    reading: Reading,
+    index: int,
 ) -> Image.Image:
     number, name = found[index]
-    picture = read_picture(images / folders[number] / name)
+    picture = read_picture(images / folders[number] / name, reading=reading)
     width, height = picture.size
     if min(width, height) <= 2 * border:
         raise BrokenInput(f"Picture is too small: {images / folders[number] / name}.")

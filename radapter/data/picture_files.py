@@ -6,12 +6,10 @@ import functools
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
-from radapter.data.dataset import MissingData, Stamp, file_stamp, read_picture
+from radapter.data.dataset import MissingData
 from radapter.errors import BrokenInput
 from radapter.recipe_data import CaptionProtocol
 
@@ -48,8 +46,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def find_pictures(
     root: Path, names: Iterable[str], folders: Iterable[str], allowed: int
-) -> list[Path]:
-    """Where each picture lies: in the first of some folders below `root` that has it.
+) -> list[str]:
+    """Where each picture lies, relative to `root`: in the first of some folders that has it.
 
     Folders are listed once and no picture is opened, so it is quick on a large set.
 
@@ -65,18 +63,18 @@ def find_pictures(
     """
     if not root.is_dir():
         raise MissingData(f"No such folder: {root}.")
-    places = [root / folder for folder in folders]
+    folders = list(dict.fromkeys(folders))
     found, missing = [], []
     for name in names:
-        paths = [place / name for place in places]
-        path = next((p for p in paths if p.name in _listing(p.parent)), None)
-        if path is None:
+        places = [PurePosixPath(folder, name) for folder in folders]
+        place = next((p for p in places if p.name in _listing(root / p.parent)), None)
+        if place is None:
             missing.append(name)
-        found.append(path or paths[0])
+        found.append(str(place or places[0]))
     _listing.cache_clear()
     if len(missing) > allowed:
         first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        where = " or ".join(str(p) for p in dict.fromkeys(places))
+        where = " or ".join(str(root / folder) for folder in folders)
         kind = MissingData if len(missing) == len(found) else BrokenInput
         raise kind(
             f"{len(missing)} of {len(found)} pictures are missing: {first}. Looked in {where}. "
@@ -91,11 +89,3 @@ def _listing(folder: Path) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except OSError:
         return frozenset()
-
-
-def read_file(paths: list[Path], index: int) -> Image.Image:
-    return read_picture(paths[index])
-
-
-def stamp_file(paths: list[Path], index: int) -> Stamp:
-    return file_stamp(paths[index])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import IMAGE_EXTENSIONS, file_stamp, read_picture
+from radapter.data.dataset import file_stamp
+from radapter.data.pixels import IMAGE_EXTENSIONS, is_hidden, is_picture, read_picture
 from radapter.data.tables import open_table
 from radapter.errors import BrokenInput
 from radapter.recipe_data import TableData
@@ -59,8 +60,10 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
     if path.is_dir():
         keys = sorted(_walk(path))
         if not keys:
-            kinds = ", ".join(IMAGE_EXTENSIONS)
-            raise BrokenInput(f"No pictures in {path} or below it ({kinds}).")
+            raise BrokenInput(
+                f"No pictures in {path} or below it. {len(IMAGE_EXTENSIONS)} endings are read, "
+                "such as .jpg, .png and .webp."
+            )
         return Pictures(path, keys)
     if not path.is_file():
         raise BrokenInput(f"No such picture, folder or table: {path}.")
@@ -88,7 +91,7 @@ def _walk(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((facts.st_dev, facts.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in files:
-            if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith("."):
+            if is_picture(name):
                 yield Path(folder, name).relative_to(root).as_posix()

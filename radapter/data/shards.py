@@ -18,14 +18,13 @@ from typing import IO, Any
 from PIL import Image
 
 from radapter.data.dataset import (
-    IMAGE_EXTENSIONS,
     Dataset,
     MissingData,
     Stamp,
     file_stamp,
-    read_picture,
 )
 from radapter.data.picture_files import read_json
+from radapter.data.pixels import IMAGE_EXTENSIONS, USUAL, Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData, located
 
@@ -52,8 +51,8 @@ class Member:
         """Its own size, and when the shard was last changed."""
         return self.size, *file_stamp(self.shard)[1:]
 
-    def picture(self) -> Image.Image:
-        return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}")
+    def picture(self, reading: Reading = USUAL) -> Image.Image:
+        return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}", reading)
 
 
 def index_shard(path: Path) -> dict[str, dict[str, Member]]:
@@ -198,7 +197,7 @@ def _open(
     return Dataset(
         source=source,
         keys=keys,
-        read=functools.partial(_read, pictures),
+        read=functools.partial(_read, pictures, reading_of(settings)),
         labels=labels,
         class_names=names,
         captions=captions,
@@ -216,8 +215,8 @@ def _sizes(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _read(pictures: list[Member], index: int) -> Image.Image:
-    return pictures[index].picture()
+def _read(pictures: list[Member], reading: Reading, index: int) -> Image.Image:
+    return pictures[index].picture(reading)
 
 
 def _stamp(pictures: list[Member], index: int) -> Stamp:

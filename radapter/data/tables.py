@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from radapter.data.dataset import (
     Dataset,
+    Files,
     MissingData,
-    Stamp,
     check_broken,
-    file_stamp,
     name_skipped,
-    read_picture,
 )
+from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput, nearest
 from radapter.recipe_data import TableData, located
 
@@ -50,16 +46,17 @@ def open_table(settings: TableData) -> Dataset:
         class_names = sorted({texts[key][0] for key in keys})
         number = {name: i for i, name in enumerate(class_names)}
         labels = [number[texts[key][0]] for key in keys]
+    files = Files(root, keys, reading_of(settings))
     return Dataset(
         source=f"table {path}",
         keys=keys,
-        read=functools.partial(_read, root, keys),
+        read=files.read,
         labels=labels,
         class_names=class_names,
         captions=[texts[key] for key in keys],
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
-        stamp=functools.partial(_stamp, root, keys),
+        stamp=files.stamp,
     )
 
 
@@ -83,14 +80,6 @@ def gather(
         texts.setdefault(cells[0], []).append(cells[1].strip())
         group_of.setdefault(cells[0], cells[2] if settings.group_column else cells[0])
     return texts, group_of, broken
-
-
-def _read(root: Path, keys: list[str], index: int) -> Image.Image:
-    return read_picture(root / keys[index])
-
-
-def _stamp(root: Path, keys: list[str], index: int) -> Stamp:
-    return file_stamp(root / keys[index])
 
 
 def read_rows(

@@ -3,10 +3,10 @@
 A file FOLDER/<sha256 of the key>.safetensors each, with the features as they were computed, fp32,
 and one entry of metadata, `radapter`: JSON with the `key`, what `more` belongs to the features, and
 `sha256` over all of it. The key says everything that the bits depend on: weights and architecture,
-device, precision, versions, batches; of pictures names, sizes, times of change, preprocessing and a
-sample of pixels; of texts the texts and their token ids. So no entry is taken for other pictures
-but where a file was changed with its size and the time of its content as they were, within one
-tick of the file system's clock or on one that keeps no time of a file's own change.
+device, precision, versions, batches; of pictures names, sizes, times of change, how they are read,
+preprocessing and a sample of pixels; of texts the texts and their token ids. So no entry is taken
+for other pictures but where a file was changed with its size and the time of its content as they
+were, within one tick of the file system's clock or on one that keeps no time of such a change.
 
 Only PyTorch's features are kept. Those of an exported engine never are, as the engine is what an
 evaluation verifies: whether it gives PyTorch's answers is measured each time. Its runtime has no
@@ -236,6 +236,7 @@ def pictures_key(
         "preprocessing": canonical_preprocessing(preprocess_cfg),
         "batch_size": batch_size,
         "pictures": len(pictures),
+        "protocols": sorted({json.dumps(d.protocol, sort_keys=True) for _, d, _ in pictures}),
         "content": digest.hexdigest(),
     }
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.coco import is_coco_captions
-from radapter.data.dataset import IMAGE_EXTENSIONS
 from radapter.data.huggingface import SAVED
 from radapter.data.karpathy import is_karpathy
 from radapter.data.picture_files import read_json
+from radapter.data.pixels import IMAGE_EXTENSIONS
 from radapter.data.tables import gather
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import ClipBenchmarkData, Data, TableData, located

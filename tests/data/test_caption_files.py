@@ -83,7 +83,12 @@ def test_cocos_two_caption_protocols(coco):
     every = [image["sentences"] for image in content if image["split"] == "test"]
     five = karpathy(path, split="test")
     assert [len(texts) for texts in five.captions] == [5] * 5
-    assert five.protocol == {"captions": "vse++", "of each picture": "the first 5 captions"}
+    assert five.protocol == {
+        "captions": "vse++",
+        "of each picture": "the first 5 captions",
+        "orientation": "ignore",
+        "transparency": "discard",
+    }
     everything = karpathy(path, split="test", protocol="clip-benchmark")
     assert everything.protocol["captions"] == "clip-benchmark"
     assert [len(texts) for texts in everything.captions] == [len(s) for s in every]

@@ -1,0 +1,141 @@
+"""The one place where a file becomes an RGB picture, and where it is said which files are pictures.
+
+A file holds more than its 8-bit samples: how the camera was held, what shines through, more than
+8 bits. `Reading` says what is done about it; results name it, as a score depends on it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from radapter.errors import BrokenInput
+from radapter.recipe_data import Data, Orientation, Transparency
+
+# What Pillow tells developers about odd files. A picture is read, or BrokenInput names it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+"""Of what Pillow knows: forms that need another program, hold data, or of which it reads the size
+alone."""
+SIXTEEN_BITS = 65_535
+LONGEST = 200
+"""How many times as long as wide a picture may be. Resizing the shorter side first, as CLIP does,
+would make gigabytes of a line of pixels."""
+
+Image.init()
+IMAGE_EXTENSIONS = tuple(
+    sorted(
+        ending
+        for ending, form in Image.registered_extensions().items()
+        if form in Image.OPEN and form not in NO_PICTURES
+    )
+)
+"""Every ending of pictures that Pillow opens, in lower case, such as ".jpg"."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is done with what a file says beside its colours."""
+
+    orientation: Orientation = "apply"
+    transparency: Transparency = "white"
+
+    def facts(self) -> dict[str, str]:
+        """What a result says of it."""
+        return {"orientation": self.orientation, "transparency": self.transparency}
+
+
+USUAL = Reading()
+"""How one's own pictures are read."""
+
+
+def reading_of(settings: Data) -> Reading:
+    """What a data section states, else the convention of its source."""
+    own = settings.convention
+    return Reading(settings.orientation or own[0], settings.transparency or own[1])
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is a program's and not the user's: hidden ones, and
+    what archives from macOS and network disks bring along."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is a picture of a set."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not is_hidden(Path(name).name)
+
+
+def read_picture(
+    file: Path | IO[bytes], name: object = None, reading: Reading = USUAL
+) -> Image.Image:
+    """The RGB picture in a file: of several frames the first, of 16 bits the upper 8.
+
+    Args:
+        name: what errors call a file that has no path.
+
+    Raises:
+        BrokenInput: it cannot be read, or has no 8-bit form that is sure; the message names it.
+    """
+    try:
+        with Image.open(file) as opened:
+            _check_shape(opened)
+            if reading.orientation == "apply":
+                ImageOps.exif_transpose(opened, in_place=True)
+            return to_rgb(opened, reading.transparency)
+    except Image.UnidentifiedImageError:  # its message names a Python object
+        reason = "it is in no form of pictures that is known here"
+    except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
+        reason = str(error)
+    raise BrokenInput(f"Picture cannot be read: {name or file}: {reason}") from None
+
+
+def to_rgb(picture: Image.Image, transparency: Transparency = "white") -> Image.Image:
+    """A Pillow image of any mode as RGB.
+
+    Args:
+        transparency: what shows through: `white`, `black`, or with `discard` the colours that lie
+            hidden in the file.
+
+    Raises:
+        ValueError: the samples have no known white, as floats and 32-bit integers.
+    """
+    if picture.mode.startswith("I;16") or (
+        picture.mode == "I" and picture.format in ("PNG", "PPM")  # how older Pillows read 16 bits
+    ):
+        picture = _eight_bits(picture)
+    elif picture.mode in ("I", "F"):
+        kind = "floats" if picture.mode == "F" else "32-bit integers"
+        raise ValueError(f"its samples are {kind}, which have no known white: save it with 8 bits")
+    if transparency == "discard" or not picture.has_transparency_data:
+        return picture.convert("RGB")
+    if picture.mode == "La":  # has no direct way to RGBA
+        picture = picture.convert("LA")
+    ground = Image.new("RGBA", picture.size, transparency)
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey, scaled: Pillow's own conversion clips at 255."""
+    samples = np.asarray(picture).astype(np.uint32)
+    grey = Image.fromarray(((samples * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS).astype(np.uint8))
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):  # PNG: the one value that is transparent
+        grey.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _check_shape(picture: Image.Image) -> None:
+    longer, shorter = max(picture.size), min(picture.size)
+    if longer > LONGEST * shorter:
+        raise ValueError(
+            f"it is {picture.width} x {picture.height} pixels, more than {LONGEST} times as long "
+            "as wide"
+        )
