@@ -253,6 +253,7 @@ def _loop(
                 peak=o.lr,
                 warmup_steps=o.warmup_steps,
                 final=o.final_lr,
+                added=o.add_final_lr,
             )
             for group in optimizer.param_groups:
                 group["lr"] = lr

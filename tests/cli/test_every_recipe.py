@@ -38,6 +38,7 @@ TREES = {
     "flickr30k": lambda root, shapes: trees.flickr30k(root / "flickr30k"),
     "imagenet-16shot": imagenet,
     "imagenet-vit-b-16": imagenet,
+    "imagenet-vit-b-16-release": imagenet,
     "imagenet-vit-b-32": imagenet,
     "imagenet-vit-l-14-336": imagenet,
     "own-data": own_data,
