@@ -18,8 +18,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.errors import UsageError
-from radapter.recipe_data import DataSource, HeldOut, ObjectNetData, Section, Unit
+from radapter.recipe_data import HeldOut, Section, Unit
 from radapter.recipe_errors import explain
+from radapter.recipe_sources import DataSource, ObjectNetData
 
 S = typing.TypeVar("S", bound=BaseModel)
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -54,7 +54,8 @@ from radapter.data.dataset import (
 )
 from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import CoopData, ImageNetData, located
+from radapter.recipe_data import located
+from radapter.recipe_sources import CoopData, ImageNetData
 
 WHERE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 VALIDATION_SHOTS = 4

@@ -22,20 +22,18 @@ from radapter.recipe import Recipe
 from radapter.recipe_data import (
     ClipBenchmarkData,
     CocoCaptionsData,
-    CoopData,
     Data,
     EmojiData,
     FolderData,
     HeldOut,
     HuggingFaceData,
-    ImageNetData,
     KarpathyData,
-    ObjectNetData,
     ShardsData,
     TableData,
     located,
     root_of,
 )
+from radapter.recipe_sources import CoopData, ImageNetData, ObjectNetData
 
 Stamp = tuple[int, int, int]
 """Size in bytes, and times in ns of the last change of the content and of the file: what is cheap

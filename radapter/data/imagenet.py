@@ -34,7 +34,7 @@ from radapter.data.dataset import (
 )
 from radapter.data.pixels import IMAGE_EXTENSIONS, Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency
-from radapter.recipe_data import ImageNetData
+from radapter.recipe_sources import ImageNetData
 
 USUAL = {
     "train": (

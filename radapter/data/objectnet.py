@@ -30,7 +30,7 @@ from radapter.data import imagenet
 from radapter.data.dataset import Dataset, Stamp, file_stamp, first_folder
 from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput
-from radapter.recipe_data import ObjectNetData
+from radapter.recipe_sources import ObjectNetData
 
 USUAL = ("objectnet-1.0", "objectnet/objectnet-1.0", "ObjectNet/objectnet-1.0", "objectnet")
 BORDER = 2

@@ -12,7 +12,8 @@ from radapter.data.karpathy import split_sizes
 from radapter.data.objectnet import mapping_sizes
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import KarpathyData, ObjectNetData
+from radapter.recipe_data import KarpathyData
+from radapter.recipe_sources import ObjectNetData
 
 SAMPLE = 100
 """Pictures that are decoded of a set without classes."""

@@ -14,14 +14,13 @@ from radapter.errors import BrokenInput, MissingDependency, RadapterError, Usage
 from radapter.evaluation.published import Anchors, Published
 from radapter.recipe import Name, Recipe, read_yaml, validate
 from radapter.recipe_data import (
-    CoopData,
     Data,
-    DataSource,
     EmojiData,
     KarpathyData,
     Section,
     Templates,
 )
+from radapter.recipe_sources import CoopData, DataSource
 
 Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from radapter.evaluation.intervals import harmonic_mean
-from radapter.recipe_data import CoopData
+from radapter.recipe_sources import CoopData
 from radapter.reporting.comparison import (
     FACTS,
     HARMONIC,

@@ -21,7 +21,13 @@ from typing import Any
 from radapter.errors import BrokenInput
 from radapter.models.loading import check_safetensors
 from radapter.recipe import Recipe
-from radapter.recipe_data import CoopData, EmojiData, FolderData, ShardsData, TableData
+from radapter.recipe_data import (
+    EmojiData,
+    FolderData,
+    ShardsData,
+    TableData,
+)
+from radapter.recipe_sources import CoopData
 from radapter.run import Run
 
 SHARE = re.compile(r"accuracy|.*_r\d+")

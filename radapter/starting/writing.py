@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from radapter.data import Dataset, open_data
 from radapter.data.dataset import split_of
 from radapter.errors import BrokenInput
-from radapter.recipe_data import Data, DataSource, HeldOut
+from radapter.recipe_data import Data, HeldOut
+from radapter.recipe_sources import DataSource
 from radapter.starting.layouts import look
 from radapter.starting.text import Part, recipe_text, size_of
 

@@ -13,7 +13,7 @@ from radapter.data import imagenet, open_data
 from radapter.data.coop import draw
 from radapter.data.imagenet import synsets
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import COOP_TEMPLATES, CoopData, ImageNetData
+from radapter.recipe_sources import COOP_TEMPLATES, CoopData, ImageNetData
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 NAMES = {  # of the prompts: those of the split files, without underscores

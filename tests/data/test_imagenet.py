@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from radapter.data import imagenet, open_data
 from radapter.data.imagenet import class_names, subset, synsets
 from radapter.errors import BrokenInput, MissingDependency
-from radapter.recipe_data import ImageNetData
+from radapter.recipe_sources import ImageNetData
 
 
 def opened(data, variant, **values):

@@ -15,7 +15,7 @@ from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.intervals import harmonic, harmonic_mean, mean_interval
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite
-from radapter.recipe_data import COOP_TEMPLATES
+from radapter.recipe_sources import COOP_TEMPLATES
 
 FEW, HALVES = evaluation.load_suite("few-shot"), evaluation.load_suite("base-to-novel")
 B16 = "ViT-B-16:openai"

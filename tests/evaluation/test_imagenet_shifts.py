@@ -20,7 +20,7 @@ from radapter.evaluation.classification import (
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import ImageNetData, ObjectNetData
+from radapter.recipe_sources import ImageNetData, ObjectNetData
 
 NAMES = class_names()
 
