@@ -14,6 +14,10 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
 """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
 USUAL_TEMPLATES = ["a photo of a {}."]
+IdenticalClasses = Literal["one", "apart"]
+"""`one`: classes of one name are one answer, right for the pictures of each. `apart`: each counts
+for itself, and of equal scores the first is the answer, so that pictures of another are wrong. It
+is the default of published sets, as their published numbers are found so."""
 CaptionProtocol = Literal["vse++", "clip-benchmark"]
 """Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
 it. `clip-benchmark`: all of them. Of COCO's test split that is 25,000 captions or 25,010."""
@@ -71,6 +75,9 @@ class Data(Section):
     colours. None: the convention of the source, white, but for published sets `discard`."""
     convention: ClassVar[tuple[Orientation, Transparency]] = ("apply", "white")
     """What the source does where a recipe does not say it"""
+
+    identical_classes: IdenticalClasses = "one"
+    """How classes of one name are scored; see the type"""
 
     def prompts(self) -> Templates:
         """The templates that class names go into."""
@@ -184,6 +191,7 @@ class ClipBenchmarkData(InShards):
     templates: Templates | None = None  # type: ignore[assignment]
     """None: the set's own, from the file zeroshot_classification_templates.txt in the root, as
     clip-benchmark takes them; where there is none, a suite's, or "a photo of a {}."."""
+    identical_classes: IdenticalClasses = "apart"
 
     def prompts(self) -> Templates:
         return self.own_prompts() or USUAL_TEMPLATES

@@ -15,6 +15,7 @@ from radapter.recipe_data import (
     FolderData,
     HeldOut,
     HuggingFaceData,
+    IdenticalClasses,
     KarpathyData,
     ShardsData,
     TableData,
@@ -37,6 +38,7 @@ class ImageNetData(HeldOut):
     """Of `train`, this many pictures a class: those whose sha256 of "SEED/WNID/FILE NAME" is
     smallest, SEED being `shots_seed`."""
     shots_seed: Annotated[int, Field(ge=0)] = 0
+    identical_classes: IdenticalClasses = "apart"
 
     @model_validator(mode="after")
     def _shots_are_for_training(self) -> ImageNetData:
@@ -58,6 +60,7 @@ class ObjectNetData(Data):
     crop: what the code of WiSE-FT, FLYP and R-Adapter does, so published numbers are of it.
     `wise-ft-cropped`: the same with 2 pixels (the red border) cut off on each side, which that code
     means to do. `clip-benchmark`: no crop, ObjectNet's own 113 names in lower case."""
+    identical_classes: IdenticalClasses = "apart"
 
 
 CoopSet = Literal[
@@ -105,6 +108,7 @@ class CoopData(Data):
     task: Literal["classification"] = "classification"
     templates: Templates | None = None  # type: ignore[assignment]
     """None: those of the protocol."""
+    identical_classes: IdenticalClasses = "apart"
 
     def prompts(self) -> Templates:
         if self.templates is not None:

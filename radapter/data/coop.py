@@ -165,10 +165,7 @@ def _of_classes(
     chosen = {"all": order, "base": order[:half], "novel": order[half:]}[settings.classes]
     number = {label: i for i, label in enumerate(chosen)}
     kept = dataset.select([i for i, label in enumerate(dataset.labels) if label in number])
-    facts = {
-        "protocol": rule,
-        "equal names": "each class counts for itself; of equal scores the first class",
-    }
+    facts = {"protocol": rule}
     if settings.classes != "all":
         facts["classes"] = (
             "base is the first half, rounded up, novel the rest; each against its own names only"

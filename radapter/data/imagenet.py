@@ -162,7 +162,6 @@ def open_imagenet(settings: ImageNetData) -> Dataset:
             "classes": "all 1000"
             if len(only) == len(ids)
             else f"{len(only)} of ImageNet's 1000; the others are never answered",
-            "equal names": "each class counts for itself; of equal scores the first class",
         },
     )
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter import distributed
+from radapter.classes import first_of_name
 from radapter.runtimes import Runtime
 
 
@@ -47,19 +48,22 @@ def classifier_head(
     return F.normalize(means, dim=-1)[[row[name] for name in class_names]]
 
 
-def answer_of(class_names: Sequence[str], answers: Sequence[Sequence[int]] = ()) -> Tensor:
+def answer_of(
+    class_names: Sequence[str], answers: Sequence[Sequence[int]] = (), *, apart: bool = False
+) -> Tensor:
     """Class number -> the answer that it counts as, [classes]; -1 for what is never answered.
 
     Args:
         class_names: a name a class.
-        answers: groups of classes; without them classes of one name are one answer.
+        answers: groups of classes; without them every class is one.
+        apart: groups of the same names are one answer; or, if this is set, each is its own.
     """
-    if not answers:
-        number: dict[str, int] = {}
-        return torch.tensor([number.setdefault(name, len(number)) for name in class_names])
+    first = range(len(class_names)) if apart else first_of_name(class_names)
+    number: dict[tuple[int, ...], int] = {}
     found = torch.full((len(class_names),), -1)
-    for number_of_answer, classes in enumerate(answers):
-        found[list(classes)] = number_of_answer
+    for classes in answers or [[i] for i in range(len(class_names))]:
+        same = tuple(sorted({first[i] for i in classes}))
+        found[list(classes)] = number.setdefault(same, len(number))
     return found
 
 
@@ -110,5 +114,4 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> flo
 
 def merge_equal_names(class_names: Sequence[str]) -> Tensor:
     """Class number -> the first class of the same name, [classes]."""
-    first: dict[str, int] = {}
-    return torch.tensor([first.setdefault(name, i) for i, name in enumerate(class_names)])
+    return torch.tensor(first_of_name(class_names))

@@ -36,6 +36,10 @@ EQUAL_CAPTIONS = {
     "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
     "own picture",
 }
+EQUAL_CLASSES = {
+    "one": "one answer",
+    "apart": "each class counts for itself; of equal scores the first class",
+}
 
 
 class Prepares(Protocol):
@@ -159,7 +163,9 @@ def evaluate(
             if task == "classification":
                 described = next(d for d in suite.datasets if d.name == name)
                 head = texts.head(dataset, templates_of(suite.prompts(described)))
-                _classify(evaluation, name, dataset, own, head, _clusters(suite, name, dataset))
+                apart = described.data.identical_classes == "apart"
+                clusters = _clusters(suite, name, dataset)
+                _classify(evaluation, name, dataset, own, head, clusters, apart)
             else:
                 apart = suite.identical_captions == "apart"
                 groups = _clusters(suite, name, dataset)
@@ -179,6 +185,8 @@ def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
         protocol["template"] = own if isinstance(own, str) else ", ".join(map(repr, own))
     if dataset.class_names:
         protocol["names_hash"] = _hash(dataset.class_names)
+        if dataset.labels:
+            protocol["equal names"] = EQUAL_CLASSES[described.data.identical_classes]
     return {
         "pictures": len(dataset),
         "classes": len(set(dataset.labels)),
@@ -277,8 +285,9 @@ def _classify(
     features: Tensor,
     head: Tensor,
     clusters: np.ndarray,
+    apart: bool,
 ) -> None:
-    answer = answer_of(dataset.class_names, dataset.answers)
+    answer = answer_of(dataset.class_names, dataset.answers, apart=apart)
     predicted, sure = predict(features, head, answer, evaluation.runtime.logit_scale)
     right = predicted == answer[torch.tensor(dataset.labels)]
     evaluation.metrics[name]["accuracy"] = Scored(

@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from radapter import __version__, bundle, models
+from radapter.classes import distinct
 from radapter.errors import UsageError
 from radapter.export import card, checkpoints, golden, graphs
 from radapter.export.gate import Gate
@@ -59,8 +60,9 @@ def export_bundle(
         facts: for the manifest: `base_model`, `base_hash`, `recipe`, `recipe_hash`, `method`,
             `alpha`, whatever else tells where the weights come from. Of an absolute path only its
             last part is kept.
-        classes: `names`, one a class, with their text `features` [classes, dim], or else with
-            `prompts`, one list of texts a class; without both, the names are the texts.
+        classes: `names`, one a class (of one name the first counts), with their text `features`
+            [classes, dim], or else with `prompts`, one list of texts a class; without both, the
+            names are the texts.
         opset: of ONNX, 18 to 25. 20 is what runs everywhere: above 22, an attention operator has
             no fp32 kernel in TensorRT.
         precisions: of `fp32`, `fp16` and `int8`; the first is what runs unless another is asked
@@ -91,6 +93,7 @@ def export_bundle(
     import_onnxruntime()
     model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
     reference = PyTorchRuntime(loaded)
+    classes, classifier = (of if of is None else distinct(of) for of in (classes, classifier))
     context_length = int(loaded.model.context_length)  # type: ignore[arg-type]
     dynamic = models.text.takes_short_texts(loaded.model)
     inputs = Inputs(loaded, max_batch, sample)

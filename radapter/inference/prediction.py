@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radapter.classes import distinct
 from radapter.data.pairs import templates_of
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
@@ -115,9 +116,10 @@ def predict(
 ) -> Iterator[Prediction]:
     """The likeliest classes of every picture, in order, one batch in memory at a time.
 
-    A picture that cannot be read gives a prediction with its `error` and no labels. Features of
-    prompts are kept in `cache`; None: nowhere.
+    A picture that cannot be read gives a prediction with its `error` and no labels. Classes of one
+    name are one. Features of prompts are kept in `cache`; None: nowhere.
     """
+    classes = distinct(classes)
     names, weights = classes["names"], head(model, classes, cache)
     top = min(top, len(names))
     everything = range(len(pictures))

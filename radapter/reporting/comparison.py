@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.errors import BrokenInput
+from radapter.evaluation.evaluate import EQUAL_CLASSES
 from radapter.models.loading import check_safetensors
 from radapter.recipe import Recipe
 from radapter.recipe_data import (
@@ -36,6 +37,8 @@ NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
 OF_THE_SETS = ("dataset_templates", "harmonic_means")
 """What of a protocol names the data sets, so that it differs where they do"""
+BEFORE = {"equal names": EQUAL_CLASSES["one"]}
+"""What a data set's protocol was where an earlier version's result does not say it"""
 HARMONIC = "harmonic mean"
 """Stands in the place of a role for that of two roles, in a result that has one"""
 FACTS = ("run", "method", "base_model", "base_hash", "data", "alpha", "trained_parameters",
@@ -214,6 +217,10 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
             role: {name: model["datasets"][name]["fingerprint"] for name in facts["datasets"]}
             for role, facts in model["roles"].items()
         },
+        "choices": {
+            role: {name: _choices(model["datasets"][name]) for name in facts["datasets"]}
+            for role, facts in model["roles"].items()
+        },
     }
     places = dict(model["roles"])
     # A run that trained on one of a suite's sets has one harmonic mean, of two roles.
@@ -223,8 +230,8 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
     if len(pair) == 2:
         row.halves[suite] = (pair[0], pair[1])
         places[HARMONIC] = means[0]
-        data = row.settings[suite]["data"]
-        data[HARMONIC] = data[pair[0]] | data[pair[1]]
+        for facts_of in (row.settings[suite]["data"], row.settings[suite]["choices"]):
+            facts_of[HARMONIC] = facts_of[pair[0]] | facts_of[pair[1]]
     for role, facts in places.items():
         if any(model["datasets"][name].get("partial") for name in facts.get("datasets", ())):
             row.partial.add((suite, role))
@@ -233,6 +240,13 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
                 low_high = item.get("interval")
                 interval = (float(low_high[0]), float(low_high[1])) if low_high else None
                 row.numbers[suite, role, metric] = Number(float(item["value"]), interval)
+
+
+def _choices(facts: dict[str, Any]) -> dict[str, str]:
+    """What a data set's numbers depend on beside its names, labels, texts and sizes of files."""
+    said = {key: value for key, value in facts.get("protocol", {}).items() if key != "template"}
+    before = BEFORE if "accuracy" in facts else {}
+    return before | {key: value for key, value in said.items() if not key.endswith("hash")}
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -309,7 +323,7 @@ def _group(comparison: Comparison, suite: str, role: str) -> None:
         if not any(key[:2] == (suite, role) for key in row.numbers):
             continue
         own = dict(row.settings[suite])
-        own["data"] = own["data"][role]
+        own["data"], own["choices"] = own["data"][role], own.get("choices", {}).get(role, {})
         if own not in groups:
             groups.append(own)
         letter = _letter(groups.index(own))
@@ -343,6 +357,14 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
         changed = [name for name in data if data[name] != others[name]]
         if changed:
             reasons.append(f"other pictures or texts in {', '.join(changed)}")
+        for name in first["choices"].keys() & other["choices"].keys():
+            own, its = first["choices"][name], other["choices"][name]
+            reasons += [
+                f"another protocol of {name}: {key} {_brief(its.get(key))}, "
+                f"not {_brief(own.get(key))}"
+                for key in {**own, **its}
+                if own.get(key) != its.get(key)
+            ]
     return "; ".join(reasons)
 
 

@@ -184,6 +184,18 @@ def test_a_lead_inside_the_interval_of_the_difference_is_noise():
             lambda r: r["models"]["alpha 0.50"]["datasets"]["other"].update(fingerprint="0"),
             "other pictures or texts in other",
         ),
+        (
+            "mine",
+            lambda r: r["models"]["alpha 0.50"]["datasets"]["other"]["protocol"].update(crop="2"),
+            "another protocol of other: crop 2, not null",
+        ),
+        (
+            "mine",
+            lambda r: r["models"]["alpha 0.50"]["datasets"]["other"]["protocol"].update(
+                {"equal names": "each class counts for itself"}
+            ),
+            "another protocol of other: equal names each class counts for itself, not one answer",
+        ),
     ],
 )
 def test_another_protocol_or_other_data_is_marked_and_not_ranked(
@@ -208,6 +220,18 @@ def test_another_protocol_or_other_data_is_marked_and_not_ranked(
     if "datasets" in reason or "pictures" in reason:
         own = [row.numbers[suite, "in-distribution", "accuracy"] for row in tuned(compared)]
         assert {number.group for number in own} == {"a"}
+
+
+def test_a_result_of_a_version_that_said_nothing_of_equal_names(cli, evaluated):
+    other = copied(evaluated, "b")
+
+    def earlier(result):
+        for model in result["models"].values():
+            for facts in model["datasets"].values():
+                del facts["protocol"]["equal names"]
+
+    change(other, "mine", earlier)
+    assert not compare_runs([evaluated, other]).reasons
 
 
 def test_another_base_model_is_ranked_among_its_own(cli, evaluated):

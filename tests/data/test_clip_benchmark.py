@@ -7,7 +7,7 @@ import trees
 from radapter import evaluation, models, recipe_data
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.evaluate import protocol
+from radapter.evaluation.evaluate import EQUAL_CLASSES, protocol
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import train
@@ -33,6 +33,27 @@ def test_classes(tmp_path):
     one = {"s0000000.webp": trees.encoded(40, "WEBP"), "s0000000.cls": b"0"}
     trees.shard(root / "train" / "0.tar", one)
     assert found.fingerprint() != opened(root).fingerprint()
+
+
+def test_equal_names_count_as_clip_benchmark_counts_them(tiny_folder, tmp_path):
+    """Each class for itself, of equal scores the first: of ImageNet's two missiles, one is never
+    right. As one answer, both always are, if there is no third class."""
+    root = trees.clip_benchmark(tmp_path / "wds_pets")
+    (root / "classnames.txt").write_text("missile\nmissile\nmissile\n")
+    loaded = models.load(tiny_folder)
+    scores, said = {}, {}
+    for how in ("apart", "one"):
+        more = {} if how == "apart" else {"identical_classes": how}
+        data = {"source": "clip-benchmark", "root": str(root), "dataset_split": "test", **more}
+        described = SuiteDataset(name="set", role="shifted", data=data)
+        suite = Suite(name="mine", tasks=["classification"], datasets=[described])
+        found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+        scores[how] = found.result()["datasets"]["set"]["accuracy"]
+        said[how] = found.sets["set"]["protocol"]["equal names"]
+    assert scores["apart"]["value"] == 7 / 20  # those of class 0
+    assert (scores["apart"]["chance"], scores["one"]["chance"]) == (1 / 3, 1)
+    assert scores["one"]["value"] == 1
+    assert said == EQUAL_CLASSES
 
 
 def test_captions(tmp_path):

@@ -158,7 +158,11 @@ def test_answers_are_the_maximum_over_their_classes():
     found, sure = predict(images, head, answer, 20.0, chunk=7)
     assert found.tolist() == by_hand.argmax(dim=1).tolist()
     torch.testing.assert_close(sure, (20 * by_hand).softmax(dim=1).max(dim=1).values)
-    assert answer_of(["crane", "missile", "crane"]).tolist() == [0, 1, 0]
+    names = ["crane", "missile", "crane", "gown"]
+    assert answer_of(names).tolist() == [0, 1, 0, 2]
+    assert answer_of(names, apart=True).tolist() == [0, 1, 2, 3]
+    assert answer_of(names, [[2], [0], [3]]).tolist() == [0, -1, 0, 1]
+    assert answer_of(names, [[2], [0], [3]], apart=True).tolist() == [1, -1, 0, 2]
 
 
 def test_the_calibration_error_is_the_formula():

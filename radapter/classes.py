@@ -1,0 +1,27 @@
+"""Classes of one name are one answer: no text tells them apart, so they would share its chances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def first_of_name(names: Sequence[str]) -> list[int]:
+    """Class number -> the first class of the same name, [classes]."""
+    first: dict[str, int] = {}
+    return [first.setdefault(name, number) for number, name in enumerate(names)]
+
+
+def distinct(classes: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes, of those of one name the first.
+
+    Args:
+        classes: `names`, one a class, and whatever else there is of each: `prompts`, or `features`
+            [classes, dim].
+    """
+    kept = list(dict.fromkeys(first_of_name(classes["names"])))
+    return {
+        key: [of[i] for i in kept] if isinstance(of, list | tuple) else of[kept]
+        for key, of in classes.items()
+        if of is not None
+    }
