@@ -113,7 +113,7 @@ class Optimisation(Section):
     final_lr: Annotated[float, Field(ge=0.0)] = 0.0
     """Learning rate that the cosine ends at."""
     add_final_lr: bool = False
-    """Add `final_lr` to the whole cosine, which then starts at lr + final_lr, as R-Adapter's released
+    """Add `final_lr` to the whole cosine, which then starts at their sum, as R-Adapter's released
     code does."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)

@@ -9,6 +9,7 @@ from torch import nn
 from radapter.errors import MissingDependency
 from radapter.models.text import text_tower
 from radapter.recipe import Recipe
+from radapter.training.kept import keep_less
 
 
 def set_up(model: nn.Module, recipe: Recipe) -> None:
@@ -17,6 +18,7 @@ def set_up(model: nn.Module, recipe: Recipe) -> None:
     Raises:
         MissingDependency: no C++ compiler for torch.compile.
     """
+    keep_less(model)
     if recipe.activation_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     if not recipe.compile:
