@@ -30,7 +30,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ MANIFEST, CARD = "manifest.json", "README.md"
 VISION, TEXT = "onnx/vision_model.onnx", "onnx/text_model.onnx"
 FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
+PLAIN_TEMPLATES = ("a photo of a {}.",)
 REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")
 PRECISIONS = ("fp32", "fp16", "int8")
 QDQ = "int8-qdq"
@@ -113,6 +114,23 @@ def read_classes(folder: Path | str) -> tuple[list[str], np.ndarray, float] | No
             f"{features.shape}. Export it again."
         )
     return names, features, logit_scale
+
+
+def read_templates(
+    folder: Path | str, manifest: Mapping[str, Any]
+) -> list[str] | Literal["openai"]:
+    """The prompts for class names that the bundle was made with; the plainest, where it was made
+    before they were kept.
+
+    Raises:
+        BrokenInput: it states something else.
+    """
+    found = manifest.get("templates", list(PLAIN_TEMPLATES))
+    if found == "openai":
+        return "openai"
+    if isinstance(found, list) and found and all(isinstance(t, str) for t in found):
+        return found
+    raise BrokenInput(f"{Path(folder) / MANIFEST} is damaged: its templates are no list of texts.")
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

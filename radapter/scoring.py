@@ -136,10 +136,15 @@ def verdicts(
         | compare(
             done[reference],
             done[label],
-            tolerance_of(done[label].runtime.precision, tolerances),
+            tolerance_of(_judged_as(done[label].runtime), tolerances),
         )
         for label in labels[labels.index(reference) + 1 :]
     ]
+
+
+def _judged_as(runtime: Runtime) -> str:
+    """The precision whose tolerance counts. TF32 has fp16's digits."""
+    return "fp16" if runtime.provenance.get("arithmetic") == "TF32" else runtime.precision
 
 
 def evaluate_alphas(

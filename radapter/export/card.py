@@ -159,7 +159,8 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     return text + (
         "`tokenizer.json` agrees with open_clip's tokenizer on ordinary text. It does not where "
         "open_clip repairs text first: curly quotes, ligatures, full-width forms, HTML entities, "
-        "mis-decoded text, control characters, and a capital sigma at the end of a word.\n\n"
+        "mis-decoded text, control characters, and a capital sigma at the end of a word. radapter "
+        "repairs texts before it uses the file; other programs do not.\n\n"
     )
 
 

@@ -27,7 +27,7 @@ FIGURES = ("value", "interval", "items", "chance")
 
 def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, Any]:
     """Facts for `export_bundle`: base model, recipe, method, alpha, and whatever the run has of
-    curves over alpha and of suite results of these very weights.
+    curves over alpha and of suite results of these very weights, and the prompts of class names.
 
     Args:
         run: it is only read.
@@ -49,6 +49,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
         **({"alpha_curves": curves} if curves else {}),
         **({"results": results} if results else {}),
         "data": [data_licence(recipe)],
+        "templates": recipe.data.prompts(),
         **({"license": "apache-2.0"} if built_in else {}),
     }
 
@@ -69,7 +70,7 @@ def refresh(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     manifest = bundle.read_manifest(folder)
     portable = json.loads(json.dumps(card.portable(facts)))  # as it comes back from the file
-    optional = ("alpha_curves", "results", "data", "base_model_hub", "license")
+    optional = ("alpha_curves", "results", "data", "templates", "base_model_hub", "license")
     if all(manifest.get(key) == portable.get(key) for key in optional):
         return None
     kept = {k: v for k, v in manifest.items() if k not in ("schema_version", "files", *optional)}

@@ -129,6 +129,7 @@ def export_bundle(
             "image_size": list(image_size(loaded)),
             "context_length": context_length,
             "text_length": "dynamic" if dynamic else "fixed",
+            "text_cleaning": _cleaning(loaded.tokenizer),
             "embed_dim": model_cfg["embed_dim"],
             "logit_scale": reference.logit_scale,
             "checkpoints": list(checkpoint),
@@ -337,6 +338,12 @@ def _write_further(
 
 
 # ---------------------------------------------------------------- facts
+
+
+def _cleaning(tokenizer: Any) -> str:
+    """open_clip's name for what it does to texts before it takes them apart."""
+    name: str = getattr(getattr(tokenizer, "clean_fn", None), "__name__", "_clean_whitespace")
+    return name.removeprefix("_clean_")
 
 
 def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:

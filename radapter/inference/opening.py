@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from open_clip.tokenizer import get_clean_fn
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.merging import read_merged
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.run import Run
 from radapter.runtimes import Runtime
-from radapter.runtimes.onnx import OnnxRuntime, import_onnxruntime
+from radapter.runtimes.onnx import CPU, CUDA, OnnxRuntime, import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.runtimes.tensorrt import TensorRTRuntime
 
 Engine = Literal["torch", "onnx", "tensorrt"]
-CUDA = "CUDAExecutionProvider"
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 
 
@@ -45,8 +46,10 @@ class OpenModel:
     classes: Mapping[str, Any] | None = None
     """Trained classes: `names` with their `prompts`, or with their text `features`
     [classes, dim]; None if no classes were trained"""
-    templates: list[str] | Literal["openai"] = field(default_factory=lambda: ["a photo of a {}."])
-    """Prompts for class names of one's own: the run's, else CLIP's plainest"""
+    templates: list[str] | Literal["openai"] = field(
+        default_factory=lambda: list(bundle.PLAIN_TEMPLATES)
+    )
+    """Prompts for class names of one's own: the run's or the bundle's, else CLIP's plainest"""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -160,10 +163,11 @@ def open_bundle(
     manifest = bundle.read_manifest(folder)
     preprocessing = read_preprocessing(folder)
     classes = bundle.read_classes(folder)
+    more.setdefault("templates", bundle.read_templates(folder, manifest))
     return OpenModel(
         name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",
         runtime,
-        BundleTokenizer(folder, manifest),
+        BundleTokenizer(folder, manifest, clean=text_cleaning(folder, manifest)),
         _transform(preprocessing),
         preprocessing,
         classes={"names": classes[0], "features": torch.from_numpy(classes[1])}
@@ -200,15 +204,60 @@ def _bundle_runtime(folder: Path, device: str, engine: Engine, weights_hash: str
         )
     if device == "auto":
         listed = CUDA in import_onnxruntime().get_available_providers()
-        device = "cuda" if listed and torch.cuda.is_available() else "cpu"
-    provider = CUDA if device.startswith("cuda") else "CPUExecutionProvider"
-    return OnnxRuntime(folder, provider, weights_hash=weights_hash)
+        if listed and torch.cuda.is_available():
+            try:
+                return OnnxRuntime(folder, CUDA, weights_hash=weights_hash)
+            except MissingDependency as error:
+                warnings.warn(f"The CPU is used, since CUDA is not: {error}", stacklevel=2)
+        device = "cpu"
+    place = torch.device(device)
+    provider = CPU if place.type == "cpu" else CUDA
+    return OnnxRuntime(folder, provider, weights_hash=weights_hash, index=place.index or 0)
+
+
+def text_cleaning(folder: Path, manifest: Mapping[str, Any]) -> Callable[[str], str]:
+    """What open_clip does to texts before it takes them apart: ftfy's repairs, entities, white
+    space and, by model, case and punctuation. No tokenizer.json can: other programs go without."""
+    kind = manifest.get("text_cleaning")
+    try:
+        if kind is None:  # a bundle made before it was stated
+            kind = _usual_cleaning(folder)
+        clean: Callable[[str], str] = get_clean_fn(kind)
+        return clean
+    except (AssertionError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenInput(
+            f"Bundle {folder} does not say how texts are cleaned: {error!r}. Export it again."
+        ) from None
+
+
+def _usual_cleaning(folder: Path) -> str:
+    """That of a converted tokenizer, which lowers texts or not; of others open_clip's default or
+    what the model's configuration says."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    if tokenizer["model"].get("end_of_word_suffix") == "</w>":
+        return "lower" if "Lowercase" in json.dumps(tokenizer["normalizer"]) else "whitespace"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    options = config.get("open_clip", {}).get("text_cfg", {}).get("tokenizer_kwargs") or {}
+    return str(options.get("clean", "whitespace"))
 
 
 class BundleTokenizer:
-    """The bundle's tokenizer.json: texts -> token ids [n, length], int64."""
+    """The bundle's tokenizer.json: texts -> token ids [n, length], int64.
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+    Args:
+        folder: the bundle.
+        manifest: its manifest.
+        clean: done to each text first; None: nothing, as other programs use the file. With it, the
+            ids are open_clip's, except of texts that spell out a special token.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Mapping[str, Any],
+        clean: Callable[[str], str] | None = None,
+    ) -> None:
+        self._clean = clean
         path = folder / "tokenizer.json"
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -234,6 +283,8 @@ class BundleTokenizer:
             return {"pad_id": 0, "pad_token": "!"}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
+        if self._clean is not None:
+            texts = [self._clean(text) for text in texts]
         rows = self._tokenizer.encode_batch(list(texts))
         return torch.tensor([row.ids for row in rows], dtype=torch.int64)
 

@@ -3,6 +3,11 @@ TensorRT. The provider that was asked for serves, or it is an error."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
@@ -14,7 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter import bundle
-from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.errors import (
+    BrokenInput,
+    GateFailed,
+    MissingDependency,
+    UsageError,
+    ran_out_of_memory,
+)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
@@ -72,6 +83,7 @@ class OnnxRuntime:
         precision: of those that the bundle has. Default: its first.
         threads: for one operator, on the CPU. Default: as many as torch uses.
         weights_hash: of the merged model that the bundle has to be made from, if that matters.
+        index: of the GPU, as torch counts them.
 
     Raises:
         BrokenInput: the bundle is damaged, incomplete or stale.
@@ -90,6 +102,7 @@ class OnnxRuntime:
         precision: str | None = None,
         threads: int | None = None,
         weights_hash: str | None = None,
+        index: int = 0,
     ) -> None:
         ort = import_onnxruntime()
         folder = Path(folder)
@@ -101,9 +114,12 @@ class OnnxRuntime:
                 f"pip uninstall -y onnxruntime, then {GPU_LINE}"
             )
         self.name = NAMES[provider]
-        self.device = "cpu" if provider == CPU else "cuda"
-        if self.device == "cuda" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds the CUDA libraries that torch brought along
+        self.device = "cpu" if provider == CPU else "cuda" if index == 0 else f"cuda:{index}"
+        if provider != CPU and hasattr(ort, "preload_dlls"):
+            # It finds the CUDA libraries that pip or torch brought along. What it misses it prints;
+            # `missing_library` says it better.
+            with contextlib.redirect_stdout(io.StringIO()):
+                ort.preload_dlls()
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, with a message of ours
         options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -121,12 +137,13 @@ class OnnxRuntime:
             bundle.external_data(folder, manifest, file)
         try:
             self._vision, self._text = (
-                _session(ort, folder / file, options, _providers(provider, manifest, file))
+                _session(ort, folder / file, options, _providers(provider, manifest, file, index))
                 for file in files
             )
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
             self._pads = manifest["text_length"] == "fixed"
+            self._largest = largest_batch(manifest) if provider == TENSORRT else None
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenInput(
                 f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
@@ -141,20 +158,37 @@ class OnnxRuntime:
             },
             "threads": options.intra_op_num_threads,
             "files": {name: manifest["files"][name] for name in files},
+            **({"arithmetic": "TF32"} if provider == TENSORRT and _may_use_tf32() else {}),
         }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
-        inputs = {"pixel_values": pixel_values.detach().cpu().float().contiguous().numpy()}
-        return torch.from_numpy(self._vision.run(["image_embeds"], inputs)[0])
+        return self._run(self._vision, pixel_values.detach().cpu().float())
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         tokens = tokens.detach().cpu().long()
         if self._pads:
             tokens = F.pad(tokens, (0, self._context_length - tokens.shape[1]))
-        inputs = {"input_ids": tokens.contiguous().numpy()}
-        return torch.from_numpy(self._text.run(["text_embeds"], inputs)[0])
+        return self._run(self._text, tokens)
+
+    def _run(self, session: Any, values: Tensor) -> Tensor:
+        """In parts where the provider was made for batches up to a size."""
+        taken, given = session.get_inputs()[0].name, session.get_outputs()[0].name
+        found = []
+        for part in values.split(self._largest or max(1, len(values))):
+            try:
+                (features,) = session.run([given], {taken: part.contiguous().numpy()})
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:300]
+                raise GateFailed(
+                    f"onnxruntime ({self.name}) fails on {taken} of shape {list(part.shape)}: "
+                    f"{reason}"
+                ) from error
+            found.append(torch.from_numpy(features))
+        return torch.cat(found)
 
 
 def open_file(folder: Path, file: str) -> Any:
@@ -172,12 +206,30 @@ def open_file(folder: Path, file: str) -> Any:
     return _session(ort, folder / file, options, [CPU])
 
 
-def _providers(provider: str, manifest: Mapping[str, Any], path: str) -> list[Any]:
+def _providers(provider: str, manifest: Mapping[str, Any], path: str, index: int) -> list[Any]:
     """What a session is opened with: the provider with its options, the best first."""
-    if provider != TENSORRT:
-        return [provider]
+    if provider == CPU:
+        return [CPU]
+    cuda = {
+        "device_id": str(index),
+        "use_tf32": "0",  # on by default: fp32 would have fp16's digits
+        "cudnn_conv_algo_search": "HEURISTIC",  # not every algorithm, for every new batch size
+    }
+    if provider == CUDA:
+        return [(CUDA, cuda)]
     # CUDA is for the nodes that TensorRT leaves; `served` sees that they are no work.
-    return [(TENSORRT, tensorrt_options(manifest, path)), CUDA]
+    tensorrt = {"device_id": str(index)} | tensorrt_options(manifest, path)
+    return [(TENSORRT, tensorrt), (CUDA, cuda)]
+
+
+def _may_use_tf32() -> bool:
+    """onnxruntime's TensorRT provider has no option for it; NVIDIA's own variable forbids it."""
+    return os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+
+def largest_batch(manifest: Mapping[str, Any]) -> int:
+    """That onnxruntime's TensorRT provider is told to build for."""
+    return max(int(manifest["max_batch"]), EVALUATION_BATCH)
 
 
 def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
@@ -189,7 +241,7 @@ def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
     """
     height, width = (int(size) for size in manifest["image_size"])
     context = int(manifest["context_length"])
-    largest = max(int(manifest["max_batch"]), EVALUATION_BATCH)
+    largest = largest_batch(manifest)
     shortest = context if manifest["text_length"] == "fixed" else 2
 
     def shapes(batch: int, length: int) -> str:
@@ -216,18 +268,41 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
             providers=providers,
             # On fp16 files, that optimizer crashes the process (onnxruntime 1.26 to 1.32).
             disabled_optimizers=["NchwcTransformer"] if "_fp16" in path.name else [],
+            enable_fallback=0,  # it would print, and go on with another provider, while it runs too
         )
     except Exception as error:  # its exceptions have no common base of their own
+        if ran_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
-        raise BrokenInput(f"onnxruntime cannot load {path}: {reason}") from None
+        if provider == CPU:
+            raise BrokenInput(f"onnxruntime cannot load {path}: {reason}") from None
+        library = missing_library(ort, provider) or "its libraries load"
+        raise MissingDependency(
+            f"onnxruntime cannot load {path} with {provider}: {reason} ({library})"
+        ) from None
     found = session.get_providers()[0]
     if found != provider:
         hint = " This provider links TensorRT 10, not 11." if provider == TENSORRT else ""
+        library = missing_library(ort, provider)
         raise MissingDependency(
             f"onnxruntime was asked for {provider} but serves {path.name} with {found}: the "
-            f"device or its libraries are missing.{hint} `radapter info` says what loads."
+            f"device or its libraries are missing{f' ({library})' if library else ''}.{hint} "
+            f"Type: {GPU_LINE}, which brings CUDA's libraries; `radapter info` says what loads."
         )
     return session
+
+
+def missing_library(ort: Any, provider: str) -> str:
+    """What the system's loader says about a provider's library, such as "libcurand.so.10: cannot
+    open shared object file"; empty if it loads."""
+    kind = provider.removesuffix("ExecutionProvider").lower()
+    windows = sys.platform == "win32"
+    name = f"onnxruntime_providers_{kind}.dll" if windows else f"libonnxruntime_providers_{kind}.so"
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / name))
+    except OSError as error:
+        return " ".join(str(error).split())[:200]
+    return ""
 
 
 def served(session: Any, provider: str, name: str) -> dict[str, int]:

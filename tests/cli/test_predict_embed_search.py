@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from radapter import merging, models
 from radapter.data.pixels import IMAGE_EXTENSIONS
-from radapter.export import export_bundle
+from radapter.export import export_bundle, run_facts
 from radapter.run import Run
 
 
@@ -22,8 +22,8 @@ def _exported(_trained, tmp_path_factory):
     run = Run(shutil.copytree(_trained.path, tmp_path_factory.mktemp("runs") / _trained.name))
     merging.write_merged(run, 0.5)
     loaded, facts = merging.read_merged(run)
-    named = {"base_model": "tiny", "recipe": "tiny", "method": "r-adapter", "alpha": 0.5}
-    export_bundle(loaded, run.bundle_for(facts["weights_hash"]), facts=named, classes=run.classes())
+    known = run_facts(run, run.recipe(), facts)
+    export_bundle(loaded, run.bundle_for(facts["weights_hash"]), facts=known, classes=run.classes())
     return run
 
 
@@ -119,8 +119,11 @@ def test_classes_and_templates_of_ones_own(cli, merged, photos, tmp_path):
 def test_a_bundle_alone_predicts_what_the_run_does(
     cli, exported, bundle_alone, photos, tmp_path, monkeypatch
 ):
-    (tmp_path / "names.txt").write_text("cat\nsomething else, entirely\n")
-    for more in ([], ["--classes", "names.txt", "--templates", "a {}, or so"]):
+    # Without --templates the run's prompts count; open_clip repairs all but the first name.
+    names = "cat\nbaker’s “dozen”\nﬁsh &amp; chips\nsomething else, entirely\n"
+    (tmp_path / "names.txt").write_text(names, encoding="utf-8")
+    chosen = ["--classes", "names.txt"]
+    for more in ([], chosen, [*chosen, "--templates", "a {}, or so"]):
         from_run = json.loads(cli("predict", photos, *more, "--json").out)
         with_onnx = json.loads(cli("predict", photos, *more, "--runtime", "onnx", "--json").out)
         with monkeypatch.context() as alone:

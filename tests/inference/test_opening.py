@@ -12,6 +12,7 @@ from tiny_bundle import NAMES, PROMPTS, make
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.export.golden import DIFFERENT, EQUAL
 from radapter.export.huggingface import write_preprocessor, write_tokenizer
 from radapter.inference import open_model
 from radapter.inference.opening import (
@@ -19,6 +20,7 @@ from radapter.inference.opening import (
     from_loaded,
     open_bundle,
     read_preprocessing,
+    text_cleaning,
 )
 from radapter.models import canonical_preprocessing
 
@@ -50,6 +52,69 @@ def test_a_bundle_alone_is_the_model(exported, tiny, monkeypatch):
     means = torch.stack([(r / r.norm(dim=1, keepdim=True)).mean(0) for r in rows])
     expected = means / means.norm(dim=1, keepdim=True)
     torch.testing.assert_close(opened.classes["features"], expected, atol=2e-6, rtol=0)
+
+
+SPECIAL = ("<|endoftext|>", "<start_of_text>")
+REPAIRED = [text for text in (*EQUAL, *DIFFERENT) if text not in SPECIAL]
+
+
+def test_a_bundle_repairs_texts_as_open_clip_does(exported, tiny, bundle_copy):
+    """Curly quotes, ligatures, entities: no tokenizer.json does. Bundles made before say no way."""
+    manifest = bundle.read_manifest(exported)
+    assert manifest["text_cleaning"] == "lower"
+    without = {key: value for key, value in manifest.items() if key != "text_cleaning"}
+    (bundle_copy / bundle.MANIFEST).write_text(json.dumps(without))
+    for opened in (open_bundle(exported), open_bundle(bundle_copy)):
+        for text in REPAIRED:
+            ours, theirs = opened.tokenizer([text])[0], from_loaded(tiny).tokenizer([text])[0]
+            assert torch.equal(ours, theirs), text
+    plain = BundleTokenizer(exported, manifest)
+    assert plain(["it’s"]).shape != from_loaded(tiny).tokenizer(["it’s"]).shape
+
+
+@pytest.mark.parametrize(("clean", "text"), [("whitespace", "A  CAT"), ("canonicalize", "a_Cat!?")])
+def test_other_kinds_of_cleaning(tmp_path, clean, text):
+    saved = {"normalizer": None, "model": {"type": "WordPiece"}}
+    config = {"open_clip": {"text_cfg": {"tokenizer_kwargs": {"clean": clean}}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected = {"whitespace": "A CAT", "canonicalize": "a cat"}[clean]
+    assert text_cleaning(tmp_path, {})(text) == expected
+    assert text_cleaning(tmp_path, {"text_cleaning": "lower"})("A  CAT") == "a cat"
+    with pytest.raises(BrokenInput, match="how texts are cleaned"):
+        text_cleaning(tmp_path, {"text_cleaning": "thoroughly"})
+
+
+def test_a_bundle_carries_the_prompts_of_its_run(bundle_copy):
+    assert open_bundle(bundle_copy).templates == ["a photo of a {}."]  # made without any
+    manifest = bundle.read_manifest(bundle_copy)
+    for templates in (["a drawn {}.", "{}!"], "openai"):
+        (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest | {"templates": templates}))
+        assert open_bundle(bundle_copy).templates == templates
+        assert open_bundle(bundle_copy, templates=["{}"]).templates == ["{}"]
+    (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest | {"templates": [1]}))
+    with pytest.raises(BrokenInput, match="its templates are no list of texts"):
+        open_bundle(bundle_copy)
+
+
+def test_auto_takes_the_processor_where_cuda_is_listed_but_does_not_load(exported, monkeypatch):
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers, **more: real(path, options, providers=listed[1:]),
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="The CPU is used, since CUDA is not: .*serves vision_mod"):
+        opened = open_bundle(exported, "auto")
+    assert (opened.runtime.name, opened.runtime.device) == ("onnx", "cpu")
+    with pytest.raises(MissingDependency):
+        open_bundle(exported, "cuda")
 
 
 @pytest.mark.parametrize("size", [32, (32, 48)])

@@ -2,7 +2,9 @@
 
 import builtins
 import json
+import tomllib
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +14,8 @@ import torch
 from onnx import numpy_helper
 from tiny_bundle import make
 
-from radapter import bundle, models
-from radapter.errors import BrokenInput, MissingDependency
+from radapter import bundle, models, scoring
+from radapter.errors import BrokenInput, GateFailed, MissingDependency
 from radapter.run import file_hash
 from radapter.runtimes.onnx import CPU, CUDA, TENSORRT, OnnxRuntime, served, tensorrt_options
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -199,8 +201,154 @@ def test_tensorrt_without_its_libraries_is_refused(exported, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
     with pytest.raises(MissingDependency, match=r"links TensorRT 10, not 11"):
         OnnxRuntime(exported, TENSORRT)
-    (((provider, _), second),) = asked
+    (((provider, _), (second, options)),) = asked
     assert (provider, second) == (TENSORRT, CUDA)
+    assert options["use_tf32"] == "0"
+
+
+class Recorded:
+    """A FAKE session of a GPU's provider: it serves, and keeps what it was asked."""
+
+    def __init__(self, real, provider, asked, fails=None):
+        self.real, self.provider, self.asked, self.fails = real, provider, asked, fails
+
+    def get_providers(self):
+        return [self.provider]
+
+    def get_inputs(self):
+        return self.real.get_inputs()
+
+    def get_outputs(self):
+        return self.real.get_outputs()
+
+    def run(self, names, inputs):
+        (values,) = inputs.values()
+        self.asked.append(values.shape)
+        if self.fails:
+            raise self.fails
+        return self.real.run(names, inputs)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """`on_a_gpu(provider)`: sessions seem to run there. Returns what they were opened with, and the
+    shapes that they were run on."""
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    def make_it_seem(provider, fails=None):
+        opened, shapes = [], []
+
+        def session(path, options, providers, **more):
+            opened.append((providers, more))
+            return Recorded(real(path, options, providers=[CPU]), provider, shapes, fails)
+
+        def preload():
+            print("Failed to load libcurand.so.10")
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        return opened, shapes
+
+    return make_it_seem
+
+
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_fp32_is_no_tf32_and_nothing_falls_back(exported, on_a_gpu, provider, capsys):
+    opened, _ = on_a_gpu(provider)
+    engine = OnnxRuntime(exported, provider, index=1)
+    for providers, more in opened:
+        assert more["enable_fallback"] == 0
+        for name, options in providers:
+            assert options["device_id"] == "1"
+            if name == CUDA:
+                assert options["use_tf32"] == "0"
+                assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert engine.device == "cuda:1"
+    assert capsys.readouterr().out == ""  # else --json is no JSON
+
+
+@pytest.mark.parametrize(("forbidden", "said"), [(None, "TF32"), ("1", "TF32"), ("0", None)])
+def test_tensorrt_in_onnxruntime_says_that_it_may_use_tf32(
+    exported, on_a_gpu, monkeypatch, forbidden, said
+):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    if forbidden:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", forbidden)
+    on_a_gpu(TENSORRT)
+    engine = OnnxRuntime(exported, TENSORRT)
+    assert engine.provenance.get("arithmetic") == said
+    assert scoring._judged_as(engine) == ("fp16" if said else "fp32")
+    on_a_gpu(CUDA)
+    assert "arithmetic" not in OnnxRuntime(exported, CUDA).provenance
+
+
+def test_no_batch_is_larger_than_tensorrt_was_told(exported, tiny, on_a_gpu):
+    """Evaluation encodes 256 texts at a time; the engine was built for 64."""
+    _, shapes = on_a_gpu(TENSORRT)
+    tokens = tiny.tokenizer([f"{number} cats" for number in range(150)])[:, :8]
+    features = OnnxRuntime(exported, TENSORRT).encode_text(tokens)
+    assert shapes == [(64, 8), (64, 8), (22, 8)]
+    torch.testing.assert_close(
+        features, PyTorchRuntime(tiny).encode_text(tokens), atol=2e-6, rtol=0
+    )
+    shapes.clear()
+    pixels = torch.zeros(65, 3, 32, 32)
+    assert len(OnnxRuntime(exported, TENSORRT).encode_image(pixels)) == 65
+    assert [shape[0] for shape in shapes] == [64, 1]
+    shapes.clear()
+    on_a_gpu(CUDA)[1].clear()
+    assert len(OnnxRuntime(exported, CUDA).encode_image(pixels)) == 65
+
+
+def test_a_session_that_fails_says_on_what(exported, on_a_gpu):
+    on_a_gpu(CUDA, RuntimeError("EP_FAIL: bad\n shape"))
+    engine = OnnxRuntime(exported, CUDA)
+    with pytest.raises(
+        GateFailed, match=r"fails on pixel_values of shape \[2, 3, 32, 32\]: EP_FAIL"
+    ):
+        engine.encode_image(torch.zeros(2, 3, 32, 32))
+    on_a_gpu(CUDA, RuntimeError("CUDA failure 2: out of memory"))
+    engine = OnnxRuntime(exported, CUDA)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.encode_image(torch.zeros(2, 3, 32, 32))
+
+
+def test_the_library_that_is_missing_is_named(exported, monkeypatch):
+    import ctypes
+
+    import onnxruntime
+
+    def absent(path, *_):
+        assert path.endswith(("providers_cuda.so", "providers_cuda.dll"))
+        raise OSError("libcurand.so.10: cannot open shared object file: No such file or directory")
+
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers, **more: real(path, options, providers=[CPU]),
+    )
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    with pytest.raises(MissingDependency, match=r"libcurand.so.10: cannot open.*radapter\[gpu\]"):
+        OnnxRuntime(exported, CUDA)
+
+    def refused(path, options, providers, **more):
+        raise ValueError("CUDA_PATH is set but CUDA wasn't able to be loaded")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refused)
+    with pytest.raises(MissingDependency, match=r"CUDA_PATH is set.*\(libcurand.so.10"):
+        OnnxRuntime(exported, CUDA)
+
+
+def test_the_extra_for_gpus_brings_what_onnxruntime_needs_to_load():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    (gpu,) = project["project"]["optional-dependencies"]["gpu"]
+    assert gpu.startswith("onnxruntime-gpu[cuda,cudnn]>=")
 
 
 @pytest.mark.gpu
