@@ -139,6 +139,7 @@ def _ours(
         scaler=None,
         held_out=None,
         trackers=[],
+        pixels=lambda pictures: pictures,
     )
     plain = [torch.nn.attention.SDPBackend.MATH]
     attention = torch.nn.attention.sdpa_kernel(plain) if "sdpa" in off else contextlib.nullcontext()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from radapter.errors import RadapterError
 
+CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
 """A rank that is silent for longer is lost: a validation or a checkpoint may take its time."""
 
@@ -46,15 +47,19 @@ def leads() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Join the ranks that torchrun started, if it did, until the end."""
+def joined(device: torch.device = CPU) -> Iterator[None]:
+    """Join the ranks that torchrun started, if it did, until the end; `device` is this one's."""
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # What is on the CPU is told by gloo, what is on a GPU by NCCL.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _others():
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        if device.type == "cuda":
+            # What is on the CPU is told by gloo, what is on a GPU by NCCL, which has to know whose
+            # GPU is which before they talk.
+            torch.cuda.set_device(device)
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield
     finally:

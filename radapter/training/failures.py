@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch.distributed as dist
@@ -101,24 +101,34 @@ def _reason(error: BaseException) -> str:
 # ---------------------------------------------------------------- workers
 
 
-def batches(loader: DataLoader[Any]) -> Iterator[Any]:
+def batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     """The loader's batches; that a worker died is noticed between two steps, never within one.
 
     torch's handler of SIGCHLD raises wherever the process is: half-way through an update of the
     weights there would be no state to save.
+
+    To be closed. The workers end with it: they take no SIGTERM, so a process that ends with an
+    error, which keeps the iterator, would wait for them for ever.
     """
-    iterator = iter(loader)  # sets the handler
-    if not loader.num_workers or threading.current_thread() is not threading.main_thread():
+    iterator: Any = iter(loader)  # sets the handler
+    if not loader.num_workers:
         yield from iterator
         return
+    main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD)
     try:
         for batch in iterator:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if main:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield batch
-            signal.signal(signal.SIGCHLD, handler)
+            if main:
+                signal.signal(signal.SIGCHLD, handler)
     finally:
-        signal.signal(signal.SIGCHLD, handler)
+        if main:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        iterator._shutdown_workers()  # what its __del__ does
+        if main:
+            signal.signal(signal.SIGCHLD, handler)
 
 
 # ---------------------------------------------------------------- the last words

@@ -11,7 +11,6 @@ the same adapter dropping both times, and what the batch in one piece would draw
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from radapter.methods.rows import rows
 from radapter.models import shorten
 from radapter.recipe import Objective
 from radapter.training import objective
+from radapter.training.feeding import ON_DEVICE, moved
 
 Encode = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor]
 
@@ -93,11 +93,13 @@ def gradients(
     micro_batch: int | None = None,
     retained: objective.Retention | None = None,
     scaler: torch.amp.GradScaler | None = None,
-) -> float:
-    """Add this process's part of the gradients of a batch's loss to `.grad`; the loss.
+    pixels: Callable[[Tensor], Tensor] = lambda pictures: pictures,
+) -> Tensor:
+    """Add this process's part of the gradients of a batch's loss to `.grad`; the loss, a scalar on
+    the device, which nothing here waits for.
 
-    The parts of all processes add up to the gradients of the whole batch. Nothing is added if the
-    loss is not finite; it is the same in every process.
+    The parts of all processes add up to the gradients of the whole batch. The loss is the same in
+    every process.
 
     Args:
         model: the model as it is trained.
@@ -108,16 +110,21 @@ def gradients(
         micro_batch: rows that are encoded at a time.
         retained: what similarities are held to, if the objective asks for it.
         scaler: what the gradients are multiplied by.
+        pixels: from the batch's pictures to what the image tower takes.
     """
     pool = retained.draw() if retained else batch["tokens"][:0]
-    tokens = shorten(model, torch.cat([batch["tokens"], pool])).to(device)
-    images = batch["images"].to(device)
+    tokens = moved(shorten(model, torch.cat([batch["tokens"], pool])), device)
+    batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
+    images = batch["images"]
     if not len(images):  # this process has none of the batch's pictures
         images = images.new_empty(0, 3, *_size(model))
 
+    def encode(model: nn.Module, part: Tensor, precision: torch.dtype | None) -> Tensor:
+        return objective.encode_pictures(model, pixels(part), precision)
+
     def pictures() -> Inputs:
         first, total = batch.get("first", 0), len(batch["groups"])
-        return Inputs(objective.encode_pictures, images, first, total, micro_batch)
+        return Inputs(encode, images, first, total, micro_batch)
 
     def texts(tokens: Tensor) -> Inputs:  # each process encodes its share of the distinct ones
         share = distributed.share(len(tokens))
@@ -138,15 +145,12 @@ def gradients(
         logit_scale=model.logit_scale.exp(),  # type: ignore[operator]
         before=before,
     )
-    value = loss.item()
-    if not math.isfinite(value):
-        return value
     (scaler.scale(loss) if scaler else loss).backward()
     if distributed.rank():  # every process has the whole gradient of the temperature
         model.logit_scale.grad = None
     for part in found:
         part.backward()
-    return value
+    return loss.detach()
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from radapter import run as runs
 from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError
+from radapter.precision import exact_fp32
 from radapter.recipe import Recipe
 from radapter.training import checkpoints, failures, memory, resuming
+from radapter.training.feeding import ahead
 from radapter.training.files import write_adapter, write_best, write_environment
 from radapter.training.optimisation import learning_rate
-from radapter.training.preparing import Parts, Plan, prepare
+from radapter.training.preparing import Parts, Plan, device_of, prepare
 from radapter.training.step import (
     load_scaler,
     optimizer_step,
@@ -75,7 +77,7 @@ def train(
         GateFailed: the loss is no longer finite.
         Interrupted: on `should_stop`.
     """
-    with distributed.joined():
+    with exact_fp32(), distributed.joined(device_of(recipe)):
         parts = prepare(recipe)
         path = str(runs.create(rooted(recipe), root).path) if distributed.leads() else ""
         run = runs.Run(Path(distributed.everyone(path)[0]))
@@ -107,7 +109,7 @@ def resume(
     recipe = run.recipe()
     if run.adapter.is_file():
         return run
-    with distributed.joined(), _locked(run):
+    with exact_fp32(), distributed.joined(device_of(recipe)), _locked(run):
         distributed.wait_for_all()  # what was half-done is cleared
         parts = prepare(recipe)
         checkpoint = checkpoints.load(run.checkpoints)
@@ -233,19 +235,22 @@ def _loop(
         return found
 
     trackers = parts.trackers if leads else []
-    with failures.explaining(explained), tracked(trackers, run, recipe, step) as track:
+    ranks, pinned = (distributed.rank(), distributed.ranks()), parts.device.type == "cuda"
+    read = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers, *ranks, pinned=pinned)
+    with (
+        failures.explaining(explained),
+        closing(failures.batches(read)) as batches,
+        tracked(trackers, run, recipe, step) as track,
+    ):
 
         def log(step: int, metrics: dict[str, Any]) -> None:
             failures.tried(lambda: track(step, metrics), "The last lines of metrics.jsonl were")
 
         validate()
-        ranks = (distributed.rank(), distributed.ranks())
-        batches = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers, *ranks)
-        waited = Waited(failures.batches(batches))
-        for own in waited:
+        waited = Waited(batches)
+        for batch in ahead(map(distributed.exchange, waited), parts.device):
             if validation is not None and validation.exhausted:
                 break
-            batch = distributed.exchange(own)
             _count_broken(broken, batch["broken"], recipe.data.broken_images)
             lr = learning_rate(
                 step,

@@ -100,7 +100,7 @@ def positives(batch: dict[str, Any], settings: Objective) -> Tensor:
     (`batch["own"]`) is right only for that picture, and for those that drew the same caption.
     """
     groups, own, text_of = batch["groups"], batch["own"], batch["text_of"]
-    alone = torch.eye(len(groups), dtype=torch.bool)
+    alone = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
     if settings.positives == "pair":
         return alone
     of_group = groups[:, None] == groups[None, :]
@@ -143,7 +143,7 @@ def loss_of_features(
     Args:
         images: features of the batch's pictures, [batch, dim].
         texts: features of its distinct texts, and under them those of the retained captions.
-        batch: what `radapter.data.pairs.Collate` makes.
+        batch: what `radapter.data.pairs.Collate` makes, on the features' device.
         settings: the recipe's objective.
         logit_scale: exponentiated.
         before: the zero-shot model's features of the pictures and of the retained captions, if the
@@ -151,8 +151,8 @@ def loss_of_features(
     """
     total = multi_positive(
         images,
-        texts[batch["text_of"].to(images.device)],
-        positives(batch, settings).to(images.device),
+        texts[batch["text_of"]],
+        positives(batch, settings),
         logit_scale=logit_scale,
         smoothing=settings.smoothing,
         margin=settings.margin,

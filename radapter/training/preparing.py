@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from radapter import distributed
 from radapter.data import open_data
@@ -18,6 +20,7 @@ from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
 from radapter.training import execution, objective, tracking
+from radapter.training.feeding import Pixels
 from radapter.training.optimisation import adamw
 from radapter.training.validation import HeldOut, Validation, open_held_out
 
@@ -60,6 +63,8 @@ class Parts:
     held_out: HeldOut | None
     """None if the recipe monitors nothing"""
     trackers: list[tracking.Tracker]
+    pixels: Callable[[Tensor], Tensor]
+    """From the bytes of pictures to what the image tower takes"""
 
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
@@ -119,7 +124,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def prepare(recipe: Recipe) -> Parts:
     """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
-    device = _device(recipe.device)
+    device = device_of(recipe)
     trackers = tracking.trackers(recipe)
     dataset = open_data(recipe.data)
     base = load(recipe.model, seed=recipe.seed)
@@ -127,13 +132,14 @@ def prepare(recipe: Recipe) -> Parts:
     parameters = sum(p.numel() for p in base.model.parameters())
     base.model.to(device)
     held_out = open_held_out(recipe, base, device) if recipe.monitor.wanted else None
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
     execution.set_up(base.model, recipe)
     _check_text_length(recipe.data.text_length, base)
-    transform = training_transform(recipe.data.augmentation, base.config["preprocess_cfg"])
+    preprocess = base.config["preprocess_cfg"]
+    transform = training_transform(recipe.data.augmentation, preprocess)
     mix = recipe.objective.mix_captions
     if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
         raise UsageError(
@@ -173,6 +179,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
         held_out,
         trackers,
+        Pixels(preprocess["mean"], preprocess["std"], device),
     )
 
 
@@ -188,7 +195,13 @@ def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
         )
 
 
-def _device(wanted: str) -> torch.device:
+def device_of(recipe: Recipe) -> torch.device:
+    """Where this process trains.
+
+    Raises:
+        MissingDependency, UsageError: there is no such device, or none left for this process.
+    """
+    wanted = recipe.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
     if wanted == "auto":

@@ -31,6 +31,10 @@ def training_mode(model: torch.nn.Module) -> None:
 def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     """One optimizer step; the loss.
 
+    The device is waited for once, for the loss and the norm of the gradients together (in fp16
+    twice, and more where gradients overflow), and after the processes met on the CPU: one that is
+    gone is noticed there, where a wait for a GPU would go on.
+
     Raises:
         NotFinite: the loss or the gradients are not; neither weights nor average have changed.
     """
@@ -46,33 +50,41 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         micro_batch=recipe.optimisation.micro_batch,
         retained=parts.retained,
         scaler=scaler,
+        pixels=parts.pixels,
     )
-    if not math.isfinite(loss):
-        why = " (fp16 ends at 65,504; precision: bf16 does not)" if scaler else ""
-        raise NotFinite(f"The loss became {loss}{why}")
     distributed.sum_gradients(parts.trained)
     if scaler is not None:
+        _check_loss(loss.item(), scaler)  # it cannot be told afterwards that there was no step
         scaler.unscale_(optimizer)
     limit = recipe.optimisation.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(parts.trained, math.inf if limit is None else limit)
+    value, size = torch.stack([loss, norm]).tolist()
+    _check_loss(value, scaler)
     if scaler is None:
-        if not math.isfinite(norm.item()):
-            raise NotFinite(f"The norm of the gradients became {norm.item()}")
+        if not math.isfinite(size):
+            raise NotFinite(f"The norm of the gradients became {size}")
         optimizer.step()
     else:
-        scale = scaler.get_scale()
+        scale = None if math.isfinite(size) else scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
-        if scaler.get_scale() < scale:  # the gradients overflowed: there was no step
+        # The gradients overflowed: there was no step.
+        if scale is not None and scaler.get_scale() < scale:
             if scale < SMALLEST_SCALE:
                 raise NotFinite(f"The gradients are not finite in fp16, even times {scale:g},")
-            return loss
+            return value
     logit_scale: torch.Tensor = model.logit_scale  # type: ignore[assignment]
     if logit_scale.requires_grad:
         with torch.no_grad():
             logit_scale.clamp_(0.0, LARGEST_LOGIT_SCALE)
     parts.attached.update_average()
-    return loss
+    return value
+
+
+def _check_loss(loss: float, scaler: torch.amp.GradScaler | None) -> None:
+    if not math.isfinite(loss):
+        why = " (fp16 ends at 65,504; precision: bf16 does not)" if scaler else ""
+        raise NotFinite(f"The loss became {loss}{why}")
 
 
 def scaler_tensors(scaler: torch.amp.GradScaler | None) -> dict[str, torch.Tensor]:

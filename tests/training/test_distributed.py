@@ -72,9 +72,10 @@ def first_steps(recipes):
                 device=parts.device,
                 micro_batch=recipe.optimisation.micro_batch,
                 retained=parts.retained,
+                pixels=parts.pixels,
             )
             distributed.sum_gradients(parts.trained)
-            found.append((loss, [p.grad.numpy().copy() for p in parts.trained]))
+            found.append((loss.item(), [p.grad.numpy().copy() for p in parts.trained]))
     return found
 
 

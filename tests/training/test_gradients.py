@@ -19,7 +19,6 @@ from radapter.methods.rows import bernoulli_of_rows, rows
 from radapter.models import encode_text, shorten
 from radapter.recipe import Objective, Retain
 from radapter.training import Interrupted, checkpoints, objective, resume, step, train
-from radapter.training import gradients as gradients_module
 from radapter.training.gradients import gradients
 from radapter.training.step import load_scaler, scaler_tensors, training_mode
 
@@ -108,7 +107,7 @@ def test_chunks_have_the_gradients_of_the_whole_batch(case, retain):
         found = gradients(
             loaded.model, batch, settings, device=CPU, micro_batch=micro_batch, retained=retained
         )
-        assert found == pytest.approx(loss, rel=1e-5)
+        assert found.item() == pytest.approx(loss, rel=1e-5)
         for parameter, gradient in zip(attached.parameters(), expected, strict=True):
             worst = (parameter.grad - gradient).abs().max()
             assert worst < 1e-5 * max(1.0, largest), micro_batch
@@ -214,8 +213,8 @@ def test_lower_precision_is_near(case, precision):
         loaded.model, batch, Objective(), device=CPU, precision=step.PRECISIONS[precision],
         micro_batch=4, scaler=scaler,
     )  # fmt: skip
-    assert found == pytest.approx(loss, rel=0.05 if precision == "bf16" else 0.01)
-    assert found != loss
+    assert found.item() == pytest.approx(loss, rel=0.05 if precision == "bf16" else 0.01)
+    assert found.item() != loss
     scale = scaler.get_scale() if scaler else 1.0
     one = torch.cat([p.grad.flatten() / scale for p in attached.parameters()])
     two = torch.cat([g.flatten() for g in expected])
@@ -311,15 +310,3 @@ def test_features_that_overflow_are_said_with_what_to_do(tiny_folder, shapes, tm
     models.save(tmp_path / "large", loaded, loaded.model.state_dict())
     with pytest.raises(GateFailed, match=r"became nan.*precision: bf16"):
         train(fp16(tmp_path / "large", shapes), tmp_path / "runs")
-
-
-def test_nothing_is_added_if_the_loss_is_not_finite(monkeypatch):
-    loaded, attached = moved("r-adapter", {})
-    monkeypatch.setattr(
-        gradients_module.objective,
-        "loss_of_features",
-        lambda images, *args, **settings: images.sum() * float("inf"),
-    )
-    value = gradients(loaded.model, batch_of(loaded), Objective(), device=CPU)
-    assert value in (float("inf"), float("-inf"))
-    assert all(p.grad is None for p in attached.parameters())

@@ -15,6 +15,7 @@ from radapter.methods import METHODS
 from radapter.recipe import Objective, Retain
 from radapter.recipe_data import Augmentation, EmojiData
 from radapter.training import objective, plan
+from radapter.training.feeding import Pixels
 from radapter.training.gradients import gradients
 
 
@@ -92,9 +93,11 @@ def loaded(tiny_folder):
 def emoji_batch(loaded, mix=0.0, size=8):
     settings = EmojiData(source="emoji", task="classification")
     dataset = open_data(settings)
-    transform = training_transform(Augmentation(), loaded.config["preprocess_cfg"])
-    pairs = Pairs(dataset, settings, transform, 0, mix)
-    return dataset, Collate(loaded.tokenizer)([pairs[0, i] for i in range(size)])
+    cfg = loaded.config["preprocess_cfg"]
+    pairs = Pairs(dataset, settings, training_transform(Augmentation(), cfg), 0, mix)
+    batch = Collate(loaded.tokenizer)([pairs[0, i] for i in range(size)])
+    pixels = Pixels(cfg["mean"], cfg["std"], torch.device("cpu"))
+    return dataset, {**batch, "images": pixels(batch["images"])}
 
 
 def test_without_additions_it_is_mpm_nce(loaded):
@@ -107,7 +110,7 @@ def test_without_additions_it_is_mpm_nce(loaded):
     expected = mpm_nce(
         images, texts, batch["groups"], logit_scale=kappa, smoothing=0.02, margin=0.05
     )
-    assert value == pytest.approx(expected.item(), rel=1e-5)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_captions_among_class_prompts(loaded):
@@ -163,7 +166,7 @@ def test_the_loss_with_retention(loaded, name):
     def both():
         torch.manual_seed(4)
         with_it = gradients(loaded.model, batch, settings, device=cpu, retained=retained)
-        return with_it, gradients(loaded.model, batch, settings, device=cpu)
+        return with_it.item(), gradients(loaded.model, batch, settings, device=cpu).item()
 
     with_it, without = both()
     assert with_it == pytest.approx(without, abs=1e-4)  # nothing has moved yet
