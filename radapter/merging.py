@@ -21,8 +21,8 @@ from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
 from radapter.methods import METHODS
-from radapter.models import LoadedModel, load, save, weights_hash
-from radapter.models.loading import check_safetensors
+from radapter.models import LoadedModel, conventions, load, save, weights_hash
+from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
 from radapter.run import Run, Which, new_folder, write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -69,19 +69,26 @@ def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
     path = run.trained(which)
     try:
         facts = json.loads(check_safetensors(path)["radapter"])
-        name, expected, seed = facts["base_model"], facts["base_hash"], facts["base_seed"]
+        name, expected = facts["base_model"], facts["base_hash"]
         if facts["method"]["name"] not in METHODS:
             raise BrokenInput(f"{path} was made by an unknown method: {facts['method']['name']}.")
     except (KeyError, TypeError, ValueError):
         raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
     tensors = load_file(path)
-    base = load(name, seed=seed)
+    base = load_base(facts)
     if base.weights_hash != expected:
         raise BrokenInput(
             f"{path} was trained on weights with hash {expected[:16]}, but {name} has "
             f"{base.weights_hash[:16]}: another base model. Merge with the one it was trained on."
         )
     return Trained(base, facts, tensors, which)
+
+
+def load_base(facts: Mapping[str, Any]) -> LoadedModel:
+    """The model that an adapter was trained on, used as it was then."""
+    name = facts["base_model"]
+    before = conventions.before(name.partition(":")[0])
+    return load(name, seed=facts["base_seed"], of_file=facts.get("base_used_with", before))
 
 
 def merge(run: Run | Path | str, alpha: float, which: Which = "last") -> dict[str, Tensor]:
@@ -174,7 +181,7 @@ def alpha_curve(
         cache: where features are kept; None: nowhere.
     """
     opened = opened or suite.open()
-    model = load(trained.facts["base_model"], seed=trained.facts["base_seed"])
+    model = load_base(trained.facts)
     for alpha in alphas:
         model.model.load_state_dict(trained.at(alpha))
         own = dataclasses.replace(model)  # one that has not computed its hash yet

@@ -120,7 +120,7 @@ def test_another_base_is_refused(own_run, tiny_folder, tmp_path):
 
 
 def adapter_facts(run):
-    return json.loads(models.loading.check_safetensors(run.adapter)["radapter"])
+    return json.loads(models.checkpoints.check_safetensors(run.adapter)["radapter"])
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "no metadata"])

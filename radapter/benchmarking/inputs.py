@@ -34,7 +34,8 @@ class Inputs:
         if subject.loaded is not None:
             model: Any = subject.loaded.model
             self.image_size = image_size(subject.loaded)
-            context, dynamic = int(model.context_length), models.text.takes_short_texts(model)
+            context = subject.loaded.context_length
+            dynamic = models.text.takes_short_texts(model)
             self._tokenize = subject.loaded.tokenizer
         else:
             height, width = manifest["image_size"]

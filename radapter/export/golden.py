@@ -153,7 +153,7 @@ def token_ids(
             others those that open_clip's own cleaning, which no tokenizer.json has, leaves alone.
     """
     facts = {
-        "context_length": loaded.model.context_length,
+        "context_length": loaded.context_length,
         "text_length": "dynamic" if dynamic else "fixed",
     }
     theirs = BundleTokenizer(folder, facts)

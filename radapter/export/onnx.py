@@ -94,7 +94,7 @@ def export_bundle(
     model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
     reference = PyTorchRuntime(loaded)
     classes, classifier = (of if of is None else distinct(of) for of in (classes, classifier))
-    context_length = int(loaded.model.context_length)  # type: ignore[arg-type]
+    context_length = loaded.context_length
     dynamic = models.text.takes_short_texts(loaded.model)
     inputs = Inputs(loaded, max_batch, sample)
     head = None if classifier is None else class_features(loaded, classifier)

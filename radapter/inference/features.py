@@ -35,7 +35,7 @@ from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
 from radapter.inference.encoding import encode_pictures
 from radapter.inference.opening import OpenModel
-from radapter.models.loading import check_safetensors
+from radapter.models.checkpoints import check_safetensors
 from radapter.run import clear_temporary, write_atomic
 
 SCHEMA_VERSION = 1

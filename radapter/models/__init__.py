@@ -1,13 +1,7 @@
 """open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
 
-from radapter.models.loading import (
-    LoadedModel,
-    canonical_preprocessing,
-    load,
-    names,
-    save,
-    weights_hash,
-)
+from radapter.models.loaded import LoadedModel, canonical_preprocessing, save, weights_hash
+from radapter.models.loading import load, names
 from radapter.models.text import encode_text, shorten, takes_short_texts
 
 __all__ = [

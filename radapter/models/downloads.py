@@ -1,88 +1,149 @@
-"""Fetch the weights of an open_clip tag; without a network, say at once how to bring them."""
+"""Fetch weights, configurations and tokenizers; without a network, say at once how to bring them.
+
+The cache is asked first, without any call to a server. Only for what is not in it is a server
+asked, and only once it has answered at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import constants
-from open_clip import list_models, pretrained
-from open_clip.transform import PreprocessCfg
+from open_clip import pretrained
 
 from radapter.errors import BrokenInput
 
+T = TypeVar("T")
 ANSWERS_WITHIN = 3.0
 """Seconds for a server to answer at all; open_clip itself would wait for minutes."""
+CONFIG = "open_clip_config.json"
+TOKENIZER = "tokenizer.json, tokenizer_config.json, special_tokens_map.json and, if any, *.model"
+OF_TEXT = ("*.json", "*.model", "*.txt")
+"""What is fetched of a repository that a tokenizer or the form of a text tower is taken from"""
 
 
-def fetch(name: str, architecture: str, known: Mapping[str, Any]) -> None:
-    """Have the weights of a tag in open_clip's cache, from which it then loads them.
+def weights(name: str, architecture: str, tag: str, known: Mapping[str, Any]) -> Path:
+    """The file of a tag's weights, in open_clip's cache.
 
     Args:
-        name: `NAME:TAG` as the user gave it.
-        architecture: its NAME.
+        name: what the user gave.
+        architecture: of the tag.
+        tag: its name.
         known: what open_clip says of the tag: `hf_hub` or `url`.
+
+    Raises:
+        BrokenInput: it is not in the cache and cannot be fetched.
+    """
+    instead = f"or bring that file here and name it, as {architecture}:FILE,like={tag}"
+    if not known.get("hf_hub"):
+        url = str(known.get("url"))
+        path = Path.home() / ".cache" / "clip" / os.path.basename(url)
+        if path.is_file():
+            return path
+        try:
+            _check_answers(url)
+            return Path(pretrained.download_pretrained_from_url(url))
+        except Exception as error:
+            raise BrokenInput(
+                f"The weights of {name} are not on this machine and cannot be fetched "
+                f"({_reason(error)}). Fetch {url} where there is a network, and bring it to "
+                f"{path}, {instead}."
+            ) from error
+    repository, file = os.path.split(known["hf_hub"])
+    return _file(name, repository, file or pretrained.HF_WEIGHTS_NAME, instead)
+
+
+def repository(name: str, owner_and_name: str) -> tuple[Path, Path]:
+    """open_clip_config.json and the weights of a repository in open_clip's form.
 
     Raises:
         BrokenInput: they are not in the cache and cannot be fetched.
     """
-    if known.get("hf_hub"):
-        repository, files = _files(known["hf_hub"])
-        cached = [huggingface_hub.try_to_load_from_cache(repository, file) for file in files]
-        if any(isinstance(path, str) for path in cached):
-            return
-        what = f"{files[0]} (or {files[-1]}) of {repository} on huggingface.co"
-        server = f"{constants.ENDPOINT}/{repository}"
-    elif known.get("url"):
-        what = server = str(known["url"])
-        if (Path.home() / ".cache" / "clip" / os.path.basename(server)).is_file():
-            return
-    else:
-        return
+    config = _file(name, owner_and_name, CONFIG, "")
+    return config, _file(name, owner_and_name, pretrained.HF_WEIGHTS_NAME, "")
+
+
+def _file(name: str, repository: str, file: str, instead: str) -> Path:
+    files = [*pretrained._get_safe_alternatives(file), file]
+
+    def fetch() -> Path:
+        for each in files[:-1]:
+            with contextlib.suppress(Exception):
+                return Path(huggingface_hub.hf_hub_download(repository, each))
+        return Path(huggingface_hub.hf_hub_download(repository, files[-1]))
+
+    what = f"{' (or '.join(files)}{')' * (len(files) > 1)} of {repository}"
+    return cached_or_fetched(fetch, name, what, {repository: files[:1]}, instead)
+
+
+def cached_or_fetched(
+    fetch: Callable[[], T],
+    name: str,
+    what: str,
+    repositories: Mapping[str, list[str]],
+    instead: str = "",
+) -> T:
+    """What comes of files in repositories of huggingface.co: from the cache, else fetched.
+
+    Args:
+        fetch: asks the hub for them; it may be called twice.
+        name: of the model, for messages.
+        what: the files, for messages.
+        repositories: OWNER/NAME with the files of it, or patterns of them.
+        instead: another way for the user than the cache.
+
+    Raises:
+        BrokenInput: it cannot be fetched; says what to type, and where.
+        ImportError: a package is not installed that it needs.
+    """
+    with contextlib.suppress(OSError, ValueError, RuntimeError), offline():
+        return fetch()
     try:
-        if known.get("hf_hub") and constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        _check_answers(server)
-        pretrained.download_pretrained(dict(known))
+        for repository in repositories:
+            _check_answers(f"{constants.ENDPOINT}/{repository}")
+        return fetch()
+    except ImportError:
+        raise
     except Exception as error:
-        reason = " ".join(str(getattr(error, "reason", "") or error).split())[:200]
+        types = [
+            f"hf download {repository} {' '.join(_option(file) for file in files)}"
+            for repository, files in repositories.items()
+        ]
+        folders = [f"models--{repository.replace('/', '--')}" for repository in repositories]
         raise BrokenInput(
-            f"The weights of {name} are not on this machine and cannot be fetched ({reason}). "
-            f"They are {what}: {_by_hand(architecture, known)}"
+            f"{name} needs {what} on huggingface.co. That is not on this machine and cannot be "
+            f"fetched ({_reason(error)}). Where there is a network, type: {' && '.join(types)}; "
+            f"then bring {' and '.join(folders)} of its ~/.cache/huggingface/hub to "
+            f"{constants.HF_HUB_CACHE}{', ' * bool(instead)}{instead}."
         ) from error
 
 
-def _by_hand(architecture: str, known: Mapping[str, Any]) -> str:
-    """What to type once the file is here. The activation and the preprocessing belong to the tag,
-    and a bare file says nothing of either."""
-    default = PreprocessCfg()
-    own = (
-        any(list(known.get(key) or value) != list(value) for key, value in (
-            ("mean", default.mean), ("std", default.std)))
-        or known.get("interpolation", default.interpolation) != default.interpolation
-        or known.get("resize_mode", default.resize_mode) != default.resize_mode
-    )  # fmt: skip
-    if own:
-        return (
-            "as these weights have their own preprocessing, bring open_clip_model.safetensors and "
-            "open_clip_config.json of that place into one folder and name the folder."
-        )
-    quick = f"{architecture}-quickgelu"
-    if known.get("quick_gelu") and quick in list_models():
-        architecture = quick
-    return f"bring that file here and name it, as {architecture}:FILE."
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """The hub's libraries take what is in their cache, and wait for nobody."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
-def _files(hf_hub: str) -> tuple[str, list[str]]:
-    """Repository and the files that open_clip tries in it, in its order."""
-    repository, file = os.path.split(hf_hub)
-    file = file or pretrained.HF_WEIGHTS_NAME
-    return repository, [*pretrained._get_safe_alternatives(file), file]
+def _option(file: str) -> str:
+    return f"--include '{file}'" if "*" in file else file
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "reason", "") or error).split())[:200]
 
 
 def _check_answers(server: str) -> None:

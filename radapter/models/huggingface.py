@@ -19,6 +19,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, UsageError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
 
 # What transformers assumes where a configuration says nothing: ViT-B/32.
 TEXT = {
@@ -62,7 +63,7 @@ TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
 
 def is_folder(folder: Path) -> bool:
     """Whether a folder has Hugging Face's form: config.json beside weights of its naming."""
-    names = (WEIGHTS, INDEX, "pytorch_model.bin")
+    names = (WEIGHTS, INDEX, PICKLED)
     return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in names)
 
 
@@ -157,13 +158,11 @@ def _ratio(hidden: int, width: int) -> float:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors file or files that hold a folder's weights."""
+    """The file or files that hold a folder's weights, safetensors before others."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
-        raise BrokenInput(
-            f"{folder} has no {WEIGHTS}, and other weights are not taken: only safetensors."
-        )
+        return [folder / PICKLED]
     names = _read(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise BrokenInput(f"{folder / INDEX} is damaged: no weight_map.")
@@ -304,9 +303,10 @@ def tokenizer(folder: Path, context_length: int) -> SimpleTokenizer:
     """open_clip's own tokenizer, once the folder's vocabulary is known to be the same.
 
     Raises:
-        UsageError: another vocabulary or other merges.
+        UsageError: another vocabulary, other merges, or tokens added to it.
         BrokenInput: the files are missing or damaged.
     """
+    _check_added_tokens(folder)
     ours = SimpleTokenizer(context_length=context_length)
     names = {ours.sot_token_id: "<|startoftext|>", ours.eot_token_id: "<|endoftext|>"}
     expected = {names.get(number, token): number for token, number in ours.encoder.items()}
@@ -331,3 +331,29 @@ def tokenizer(folder: Path, context_length: int) -> SimpleTokenizer:
             f"{path} is not CLIP's own vocabulary with lower-cased texts; no other is known."
         )
     return ours
+
+
+def _check_added_tokens(folder: Path) -> None:
+    """Texts with them would be cut otherwise than the model has learned, without a word."""
+    added: set[str] = set()
+    try:
+        for file, key in (
+            ("tokenizer.json", "added_tokens"),
+            ("added_tokens.json", None),
+            ("tokenizer_config.json", "added_tokens_decoder"),
+            ("special_tokens_map.json", "additional_special_tokens"),
+        ):
+            if not (folder / file).is_file():
+                continue
+            found = _read(folder / file)
+            tokens = found.get(key) or [] if key else list(found)
+            tokens = list(tokens.values()) if isinstance(tokens, dict) else tokens
+            added |= {token["content"] if isinstance(token, dict) else token for token in tokens}
+    except (KeyError, TypeError) as error:
+        raise BrokenInput(f"The tokenizer of {folder} is damaged: {error!r}") from None
+    # "!" is id 0, with which open_clip pads; transformers lists it where it pads so, too.
+    if others := sorted(added - {"<|startoftext|>", "<|endoftext|>", "!"}):
+        raise UsageError(
+            f"{folder}: tokens were added to the vocabulary of its tokenizer: "
+            f"{', '.join(others[:5])}. Only CLIP's own is known, which reads them as other words."
+        )

@@ -1,55 +1,32 @@
-"""Load open_clip models by name, from a folder or a checkpoint file; save and hash them."""
+"""Load open_clip models by name, from a folder, a repository or a file of weights."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import logging
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
-from radapter.models import downloads, huggingface
-from radapter.models.text import shorten
+from radapter.models import checkpoints, conventions, downloads, fitting, huggingface
+from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-
-
-@dataclass
-class LoadedModel:
-    """A model with everything needed to use it: fp32, on the CPU, in evaluation mode."""
-
-    name: str
-    model: nn.Module
-    tokenizer: Any
-    """list of texts -> token ids [n, context length], int64"""
-    preprocess: Any
-    """PIL picture -> float tensor [3, height, width], as at evaluation"""
-    config: dict[str, Any] = field(repr=False)
-    """`model_cfg` and `preprocess_cfg`, the content of open_clip_config.json"""
-
-    @cached_property
-    def weights_hash(self) -> str:
-        """Hash of the weights as they were loaded; see `weights_hash`."""
-        return weights_hash(self.model.state_dict())
-
-    def shorten(self, tokens: Tensor) -> Tensor:
-        """Token ids [batch, length] cut to the longest text, where that changes nothing."""
-        return shorten(self.model, tokens)
+OTHERS = (
+    "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
+)  # fmt: skip
+"""Names of weights in folders of others, in open_clip's order"""
+TOKENIZERS = ("tokenizer*.json", "*.model", "vocab.*")
 
 
 def names() -> list[str]:
@@ -57,33 +34,48 @@ def names() -> list[str]:
     return ["emoji-clip", *(f"{name}:{tag}" for name, tag in open_clip.list_pretrained())]
 
 
-def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
+def load(
+    path_or_name: str | Path, *, seed: int = 0, of_file: Mapping[str, Any] | None = None
+) -> LoadedModel:
     """A model by name, from a folder or from a checkpoint file.
 
     Args:
         path_or_name: `emoji-clip` (built in), `NAME:TAG` as open_clip knows them, `NAME:FILE` for
-            a checkpoint of a known architecture, `NAME:random` for random weights, or a folder in
-            open_clip's format (`local-dir:FOLDER` too) or of Hugging Face's CLIP.
+            weights of a known architecture, `NAME:random` for random weights, a folder in
+            open_clip's format (`local-dir:FOLDER` too) or of Hugging Face's CLIP, or
+            `hf-hub:OWNER/NAME`. A file does not say its preprocessing and its activation; where
+            published weights of the architecture do not agree, they are stated behind it, as
+            `NAME:FILE,like=TAG` or `NAME:FILE,mean=0.5,std=0.5` (see `conventions.py`).
         seed: draws the weights of `NAME:random`.
+        of_file: what a `NAME:FILE` is used with, whatever else says it: see `conventions.of_file`.
 
     Raises:
-        UsageError: no such model or tag.
+        UsageError: no such model or tag, or a file of which it is not clear how it is used.
         BrokenInput: a file is missing, damaged or holds what is not safe to load.
     """
     name = str(path_or_name)
+    if Path(name).is_dir():
+        return _from_folder(Path(name), name)
+    stated = conventions.read(name)
+    source = stated.source
+    architecture, separator, tag = source.partition(":")
+    known = ["emoji-clip", *open_clip.list_models()]
+    if source != name and not (architecture in known and _is_file_name(tag)):
+        raise UsageError(
+            f"{name}: only a bare file of weights, NAME:FILE, is told how it is used. {source} "
+            "says it itself."
+        )
     if name == "emoji-clip":
         return _from_folder(EMOJI_CLIP, name)
     if name.startswith("local-dir:"):
         return _from_folder(Path(name.removeprefix("local-dir:")), name)
-    if Path(name).is_dir():
-        return _from_folder(Path(name), name)
-    architecture, separator, tag = name.partition(":")
+    if name.startswith("hf-hub:"):
+        return _from_repository(name)
     if not separator and (os.sep in name or Path(name).suffix):
         raise BrokenInput(f"No model folder at {name}.")
     if architecture == "emoji-clip" and tag == "random":
         config = json.loads((EMOJI_CLIP / CONFIG).read_text())
-        return _random(f"local-dir:{EMOJI_CLIP}", name, config, seed)
-    known = ["emoji-clip", *open_clip.list_models()]
+        return _random(f"local-dir:{EMOJI_CLIP}", name, config["model_cfg"], seed)
     if architecture not in known:
         raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -93,32 +85,80 @@ def load(path_or_name: str | Path, *, seed: int = 0) -> LoadedModel:
             f"{', '.join([*tags, 'random'])}."
         )
     if tag == "random":
-        config = {"model_cfg": open_clip.get_model_config(architecture)}
-        return _random(architecture, name, config, seed)
-    if tag not in tags and not Path(tag).is_file():
-        raise UsageError(
-            f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
-        )
-    return _pretrained(architecture, tag, name)
+        return _random(architecture, name, _model_cfg(architecture), seed)
+    if tag in tags:
+        path = downloads.weights(name, architecture, tag, _pretrained_cfg(architecture, tag))
+        return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
+    if Path(tag).is_dir():
+        raise UsageError(f"{tag} is a folder, which says its architecture itself: name it alone.")
+    if Path(tag).is_file() or _is_file_name(tag):
+        return _from_file(architecture, Path(tag), name, of_file, stated)
+    raise UsageError(
+        f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
+    )
+
+
+def _is_file_name(tag: str) -> bool:
+    return os.sep in tag or Path(tag).suffix in checkpoints.ENDINGS or Path(tag).is_file()
+
+
+def _model_cfg(architecture: str) -> dict[str, Any]:
+    return dict(open_clip.get_model_config(architecture) or {})
+
+
+def _pretrained_cfg(architecture: str, tag: str) -> dict[str, Any]:
+    return dict(open_clip.get_pretrained_cfg(architecture, tag) or {})
+
+
+# ---------------------------------------------------------------- where models come from
 
 
 def _from_folder(folder: Path, name: str) -> LoadedModel:
     if not (folder / CONFIG).is_file() and huggingface.is_folder(folder):
         return _from_huggingface(folder, name)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]
-    except FileNotFoundError:
+    if not (folder / CONFIG).is_file():
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        lies = f" There are {', '.join(there[:8])}." if there else ""
         raise BrokenInput(
             f"{folder} is no model folder: it has no {CONFIG}, nor Hugging Face's config.json "
-            "with model.safetensors."
-        ) from None
-    except (ValueError, KeyError, TypeError):
+            f"with model.safetensors.{lies}"
+        )
+    model_cfg, preprocess_cfg = _read_config(folder / CONFIG)
+    weights = next(
+        (folder / file for file in (WEIGHTS, *OTHERS) if (folder / file).is_file()), None
+    )
+    loaded = _create(f"local-dir:{folder}", name, model_cfg, preprocess_cfg)
+    _fill(loaded, weights or folder / WEIGHTS)
+    return _checked(loaded)
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`model_cfg` and `preprocess_cfg` of an open_clip_config.json.
+
+    Raises:
+        BrokenInput: it is damaged, or does not say the mean and the standard deviation.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg") or {}
+        model_cfg["vision_cfg"], model_cfg["text_cfg"], preprocess_cfg.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BrokenInput(f"{path} is damaged: not an open_clip configuration.") from None
+    if missing := [key for key in ("mean", "std") if preprocess_cfg.get(key) is None]:
         raise BrokenInput(
-            f"{folder / CONFIG} is damaged: not an open_clip configuration."
-        ) from None
-    check_safetensors(folder / WEIGHTS)
-    return _create(f"local-dir:{folder}", None, name, config, source=str(folder / WEIGHTS))
+            f"{path} does not say the {' and '.join(missing)} of pictures. Add to it, with the "
+            'values that these weights were trained with: "preprocess_cfg": {"mean": [...], '
+            '"std": [...], "interpolation": "bicubic", "resize_mode": "shortest"}.'
+        )
+    return dict(model_cfg), dict(preprocess_cfg)
+
+
+def _from_repository(name: str) -> LoadedModel:
+    config, weights = downloads.repository(name, name.removeprefix("hf-hub:"))
+    model_cfg, preprocess_cfg = _read_config(config)
+    loaded = _create(name, name, model_cfg, preprocess_cfg)
+    _fill(loaded, weights)
+    return _checked(loaded)
 
 
 def _from_huggingface(folder: Path, name: str) -> LoadedModel:
@@ -127,72 +167,133 @@ def _from_huggingface(folder: Path, name: str) -> LoadedModel:
     tokenizer = huggingface.tokenizer(folder, model_cfg["text_cfg"]["context_length"])
     state: dict[str, Tensor] = {}
     for file in huggingface.weight_files(folder):
-        check_safetensors(file)
-        state |= load_file(file)
+        state |= checkpoints.read(file)
     try:
         model = open_clip.CLIP(**copy.deepcopy(model_cfg))
-        model.load_state_dict(huggingface.convert_weights(state))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BrokenInput(f"{name} cannot be loaded as a CLIP model: {reason}") from error
+        raise BrokenInput(f"{name} cannot be loaded as a CLIP model: {error}") from error
+    ours = huggingface.convert_weights(state)
+    checkpoints.strictly(name, lambda: model.load_state_dict(ours, strict=False))
     open_clip.model.set_model_preprocess_cfg(model, preprocess_cfg)
-    return _loaded(name, model, tokenizer, model_cfg)
+    return _checked(_loaded(name, model, tokenizer, model_cfg))
 
 
-def _pretrained(architecture: str, tag: str, name: str) -> LoadedModel:
-    known = open_clip.get_pretrained_cfg(architecture, tag) or {}
-    if Path(tag).is_file() and tag.endswith(".safetensors"):
-        check_safetensors(Path(tag))
-    elif not Path(tag).is_file():
-        downloads.fetch(name, architecture, known)
-    # A tag's activation is part of the weights' identity: open_clip 3 only warns about it.
-    quick = bool(known.get("quick_gelu")) or architecture.endswith("quickgelu")
-    config = {"model_cfg": open_clip.get_model_config(architecture)}
-    return _create(architecture, tag, name, config, source=tag, force_quick_gelu=quick)
+def _from_file(
+    architecture: str,
+    path: Path,
+    name: str,
+    used_with: Mapping[str, Any] | None,
+    stated: conventions.Stated | None = None,
+) -> LoadedModel:
+    """`used_with`: the preprocessing and the activation; None: see `conventions.of_file`."""
+    if not path.is_file():
+        raise BrokenInput(f"No file of weights at {path}, which {name} names.")
+    if used_with is None:
+        openai = checkpoints.is_torchscript(path)
+        openai &= "openai" in open_clip.list_pretrained_tags_by_model(architecture)
+        stated = stated or conventions.Stated(name)
+        used_with = conventions.of_file(architecture, stated, "openai" if openai else None)
+    preprocess_cfg = {key: used_with[key] for key in conventions.PREPROCESSING}
+    loaded = _create(
+        architecture, name, _model_cfg(architecture), preprocess_cfg, used_with["quick_gelu"]
+    )
+    _fill(loaded, path)
+    return _checked(loaded)
 
 
-def _random(open_clip_name: str, name: str, config: dict[str, Any], seed: int) -> LoadedModel:
+def _random(open_clip_name: str, name: str, model_cfg: dict[str, Any], seed: int) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _create(open_clip_name, None, name, config, source="random", load_weights=False)
+        return _checked(_create(open_clip_name, name, model_cfg))
+
+
+# ---------------------------------------------------------------- making and filling
 
 
 def _create(
     open_clip_name: str,
-    pretrained: str | None,
     name: str,
-    config: dict[str, Any],
-    *,
-    source: str,
-    force_quick_gelu: bool = False,
-    load_weights: bool = True,
+    model_cfg: dict[str, Any],
+    preprocess_cfg: Mapping[str, Any] | None = None,
+    quick_gelu: bool | None = None,
 ) -> LoadedModel:
+    """A model without its weights, as open_clip makes it; None: as its configuration says."""
+    text_cfg = model_cfg["text_cfg"]
+    more: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
+    hub = _of_the_hub(open_clip_name, text_cfg)
+    own = Path(open_clip_name.removeprefix("local-dir:")) / TEXT_TOWER
+    if own.is_dir():
+        hub.pop(text_cfg.get("hf_model_name"), None)
+        more["text_cfg"] = {
+            **text_cfg, "hf_model_name": str(own), "hf_model_pretrained": False
+        }  # fmt: skip
+    random_state = torch.get_rng_state()
+
+    def create() -> tuple[Any, Any]:
+        torch.set_rng_state(random_state)  # the same weights, however often it is tried
+        tokenizer = open_clip.get_tokenizer(open_clip_name)
+        model = open_clip.create_model(
+            open_clip_name,
+            load_weights=False,
+            pretrained_text=False,
+            force_preprocess_cfg=dict(preprocess_cfg or {}),
+            **more,
+        )
+        return tokenizer, model
+
     try:
         with _quiet():
-            tokenizer = open_clip.get_tokenizer(open_clip_name)
-            model = open_clip.create_model(
-                open_clip_name,
-                pretrained,
-                load_weights=load_weights,
-                pretrained_text=load_weights,
-                force_quick_gelu=force_quick_gelu,
-                weights_only=True,
-            )
-    except ModuleNotFoundError as error:
+            if hub:
+                what = " and ".join(f"{files} of {where}" for where, files in hub.items())
+                patterns = {where: list(downloads.OF_TEXT) for where in hub}
+                tokenizer, model = downloads.cached_or_fetched(create, name, what, patterns)
+            else:
+                with downloads.offline():
+                    tokenizer, model = create()
+    except ImportError as error:
         raise MissingDependency(
-            f"{name} needs the package {error.name}, which is not installed. "
+            f"{name} needs the package {error.name or 'transformers'}, which is not installed. "
             'Type first: pip install "radapter[hf]"'
         ) from error
+    except BrokenInput:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BrokenInput(f"{name} (weights: {source}) cannot be loaded: {reason}") from error
-    return _loaded(name, model, tokenizer, config["model_cfg"])
+        raise BrokenInput(f"{name} cannot be loaded: {checkpoints.plain(error)}") from error
+    config = model_cfg if quick_gelu is None else {**model_cfg, "quick_gelu": quick_gelu}
+    return _loaded(name, model, tokenizer, config)
+
+
+def _of_the_hub(open_clip_name: str, text_cfg: Mapping[str, Any]) -> dict[str, str]:
+    """What a text tower of Hugging Face's takes from which repository, beside the weights.
+
+    Raises:
+        BrokenInput: a folder has no tokenizer that should have one.
+    """
+    needs: dict[str, str] = {}
+    tokenizer, tower = text_cfg.get("hf_tokenizer_name"), text_cfg.get("hf_model_name")
+    if tokenizer and open_clip_name.startswith("local-dir:"):
+        folder = Path(open_clip_name.removeprefix("local-dir:"))
+        if not any(path for form in TOKENIZERS for path in folder.glob(form)):
+            raise BrokenInput(
+                f"{folder} has no tokenizer: bring {downloads.TOKENIZER} of {tokenizer} on "
+                "huggingface.co into it."
+            )
+    elif tokenizer and not Path(tokenizer).is_dir():
+        needs[tokenizer] = f"the tokenizer ({downloads.TOKENIZER})"
+    if tower and not Path(tower).is_dir():
+        needs[tower] = f"{needs[tower]} and config.json" if tower in needs else "config.json"
+    return needs
+
+
+def _fill(loaded: LoadedModel, path: Path) -> None:
+    arrays = path.suffix in (".npz", ".npy")  # of big_vision, which open_clip reads itself
+    state = None if arrays else checkpoints.read(path)
+    checkpoints.put_into(loaded.model, path, loaded.name, state)
 
 
 def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any]) -> LoadedModel:
-    model_cfg = dict(model_cfg)
     if any(isinstance(m, open_clip.transformer.QuickGELU) for m in model.modules()):
-        model_cfg["quick_gelu"] = True
+        model_cfg = {**model_cfg, "quick_gelu": True}
     preprocess_cfg = dict(model.visual.preprocess_cfg)
     preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**preprocess_cfg), is_train=False
@@ -201,71 +302,9 @@ def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any])
     return LoadedModel(name, model.eval(), tokenizer, preprocess, config)
 
 
-def save(
-    folder: Path,
-    loaded: LoadedModel,
-    state: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write open_clip's folder format, which `open_clip.create_model("local-dir:...")` loads."""
-    config = json.dumps(loaded.config, indent=2, default=list) + "\n"
-    (folder / CONFIG).write_text(config, encoding="utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
-    if isinstance(loaded.tokenizer, open_clip.tokenizer.HFTokenizer):
-        # open_clip reads a folder's Hugging Face tokenizer from the folder itself.
-        loaded.tokenizer.tokenizer.save_pretrained(folder)
-
-
-def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and values of the weights, the values as little-endian fp32.
-
-    It covers the weights as they are used, not the bytes of the file: a checkpoint kept as fp16
-    has the same hash as its fp32 copy.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().float().contiguous()
-        digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def canonical_preprocessing(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's preprocessing settings in one spelling, as they are after JSON."""
-    size = preprocess_cfg["size"]
-    mean, std = (
-        [value] * 3 if isinstance(value, float) else list(value)
-        for value in (preprocess_cfg["mean"], preprocess_cfg["std"])
-    )
-    bilinear = preprocess_cfg.get("interpolation") == "bilinear"
-    return {
-        "size": [size, size] if isinstance(size, int) else list(size),
-        "mean": mean,
-        "std": std,
-        "interpolation": "bilinear" if bilinear else "bicubic",  # also what `random` is here
-        "resize_mode": preprocess_cfg.get("resize_mode") or "shortest",
-        "fill_color": preprocess_cfg.get("fill_color") or 0,
-    }
-
-
-def check_safetensors(path: Path) -> dict[str, str]:
-    """The metadata of a whole safetensors file; BrokenInput if it is anything else."""
-    if not path.is_file():
-        raise BrokenInput(f"Weights not found: {path}.")
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            return tensors.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        # A damaged safetensors file can start like a pickle: eight bytes of a length, then JSON.
-        with open(path, "rb") as file:
-            start = file.read(9)
-        if (start[:2] == b"PK" or start[:1] == b"\x80") and start[8:] != b"{":
-            raise BrokenInput(
-                f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
-                "Only safetensors are taken."
-            ) from None
-        raise BrokenInput(f"{path} is damaged or truncated: {error}") from None
+def _checked(loaded: LoadedModel) -> LoadedModel:
+    fitting.check(loaded.name, loaded.model, loaded.tokenizer, loaded.config["preprocess_cfg"])
+    return loaded
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 from radapter.errors import BrokenInput
 from radapter.evaluation.evaluate import EQUAL_CLASSES
-from radapter.models.loading import check_safetensors
+from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
 from radapter.recipe_data import (
     EmojiData,

@@ -7,7 +7,7 @@ import statistics
 from typing import Any
 
 from radapter.errors import BrokenInput
-from radapter.models.loading import check_safetensors
+from radapter.models.checkpoints import check_safetensors
 from radapter.reporting.comparison import data_in_words, method_in_words
 from radapter.run import Run
 

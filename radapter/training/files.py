@@ -46,6 +46,7 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
         "base_model": parts.recipe.model,
         "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
         "base_hash": parts.base_hash,
+        "base_used_with": parts.base.used_with,
         "trained_parameters": sum(p.numel() for p in parts.trained),
         **facts,
     }

@@ -188,10 +188,10 @@ def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
         return
     if not takes_short_texts(base.model):
         raise UsageError(f"data.text_length: the text tower of {base.name} takes full length only.")
-    if wanted > base.tokenizer.context_length:
+    if wanted > base.context_length:
         raise UsageError(
             f"data.text_length is {wanted}, and the context length of {base.name} is "
-            f"{base.tokenizer.context_length}."
+            f"{base.context_length}."
         )
 
 

@@ -170,6 +170,28 @@ def test_a_vocabulary_in_two_files(original, folder):
         models.load(folder)
 
 
+def test_weights_that_torch_wrote(original, folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert models.load(folder).weights_hash == original.weights_hash
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "added_tokens.json", "tokenizer_config.json"])
+def test_tokens_added_to_the_vocabulary_are_named(folder, form):
+    if form == "added_tokens.json":
+        (folder / form).write_text('{"<mydog>": 49408}')
+    else:
+        content = json.loads((folder / form).read_text())
+        token = {"id": 49408, "content": "<mydog>", "special": False}
+        if form == "tokenizer.json":
+            content["added_tokens"].append(token)
+        else:
+            content["added_tokens_decoder"] = {"49408": token}
+        (folder / form).write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"tokens were added .*<mydog>"):
+        models.load(folder)
+
+
 def test_another_vocabulary(folder):
     content = json.loads((folder / "tokenizer.json").read_text())
     vocab = content["model"]["vocab"]
@@ -230,13 +252,16 @@ def test_damaged_and_incomplete_folders(folder):
         models.load(folder)
     del state["text_model.final_layer_norm.bias"]
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(BrokenInput, match=r"Missing key.*ln_final.bias"):
+    with pytest.raises(BrokenInput, match=r"1 tensor missing \(ln_final.bias\)"):
         models.load(folder)
     save_file(state | {"lora.weight": torch.ones(2)}, folder / "model.safetensors")
-    with pytest.raises(BrokenInput, match=r"Unexpected key.*lora.weight"):
+    with pytest.raises(BrokenInput, match=r"1 tensor unknown to the model \(lora.weight\)"):
         models.load(folder)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BrokenInput, match="only safetensors"):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BrokenInput, match="no model folder.*There are .*config.json"):
+        models.load(folder)
+    (folder / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(BrokenInput, match="pytorch_model.bin is no file of weights"):
         models.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(BrokenInput, match=r"config.json is damaged"):

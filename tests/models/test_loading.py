@@ -16,6 +16,7 @@ from radapter import models
 from radapter.errors import BrokenInput, UsageError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+LIKE = "like=ViT-B-32:laion2b_s34b_b79k"
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_the_activation_survives_a_second_round(quick_folder, tmp_path):
         first, second = (tiny.features(m.model, images, tokens) for m in (loaded, again))
     assert torch.equal(first, second)
     assert again.weights_hash == loaded.weights_hash
-    assert models.loading.check_safetensors(tmp_path / "again" / WEIGHTS)["made"] == "here"
+    assert models.checkpoints.check_safetensors(tmp_path / "again" / WEIGHTS)["made"] == "here"
     without = json.loads((tmp_path / "again" / CONFIG).read_text())
     del without["model_cfg"]["quick_gelu"]
     (tmp_path / "again" / CONFIG).write_text(json.dumps(without))
@@ -122,15 +123,15 @@ def test_a_checkpoint_file_of_a_known_architecture(architecture, tmp_path):
     torch.save({"state_dict": state}, tmp_path / "weights.pt")
     save_file(state, tmp_path / "weights.safetensors")
     for file in ("weights.pt", "weights.safetensors"):
-        loaded = models.load(f"{architecture}:{tmp_path / file}")
+        loaded = models.load(f"{architecture}:{tmp_path / file},{LIKE}")
         assert loaded.weights_hash == models.weights_hash(state)
 
 
 def test_an_activation_that_belongs_to_the_weights_is_written_down(architecture, tmp_path):
     """As with ViT-B-32:openai, whose architecture says nothing of it."""
     save_file(tiny.build().model.state_dict(), tmp_path / "weights.safetensors")
-    plain = models.load(f"{architecture}:{tmp_path / 'weights.safetensors'}")
-    quick = models.load(f"{architecture}-quickgelu:{tmp_path / 'weights.safetensors'}")
+    plain = models.load(f"{architecture}:{tmp_path / 'weights.safetensors'},{LIKE}")
+    quick = models.load(f"{architecture}-quickgelu:{tmp_path / 'weights.safetensors'},{LIKE}")
     images, tokens = tiny.batch(plain)
     (tmp_path / "saved").mkdir()
     models.save(tmp_path / "saved", quick, quick.model.state_dict())
@@ -279,8 +280,8 @@ def test_a_pickle_in_place_of_weights_is_refused_and_not_run(folder, architectur
     for name in (
         folder,
         f"local-dir:{folder}",
-        f"{architecture}:{tmp_path / 'weights.safetensors'}",
-        f"{architecture}:{tmp_path / 'weights.pt'}",
+        f"{architecture}:{tmp_path / 'weights.safetensors'},{LIKE}",
+        f"{architecture}:{tmp_path / 'weights.pt'},{LIKE}",
     ):
         with pytest.raises(BrokenInput):
             models.load(name)
@@ -301,8 +302,8 @@ def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
             break
     else:
         pytest.fail("no such length")
-    assert models.loading.check_safetensors(tmp_path / "a.safetensors") == metadata
+    assert models.checkpoints.check_safetensors(tmp_path / "a.safetensors") == metadata
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(whole[:-1])
     with pytest.raises(BrokenInput, match="is damaged or truncated"):
-        models.loading.check_safetensors(tmp_path / "a.safetensors")
+        models.checkpoints.check_safetensors(tmp_path / "a.safetensors")

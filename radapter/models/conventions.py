@@ -1,0 +1,157 @@
+"""What belongs to weights and is not in a file of them: preprocessing and activation.
+
+A tag of open_clip, a folder and a repository say it. A bare file says nothing: then the published
+weights of its architecture do, where all agree, and else whoever names the file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.transform import PreprocessCfg
+
+from radapter.errors import UsageError, nearest
+
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+CHOICES = {
+    "interpolation": ("bicubic", "bilinear"),
+    "resize_mode": ("shortest", "longest", "squash"),
+    "quick_gelu": ("true", "false"),
+}
+KEYS = ("like", *PREPROCESSING, "quick_gelu")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A model's name, and what was written behind it: `NAME:FILE,like=TAG,mean=0.5`."""
+
+    source: str
+    like: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    """Some of `mean`, `std`, `interpolation`, `resize_mode`, `quick_gelu`"""
+
+
+def read(name: str) -> Stated:
+    """Take apart what was given as a model.
+
+    Raises:
+        UsageError: an unknown key, or a value that it cannot have.
+    """
+    if Path(name.partition(":")[2]).exists():  # a file may have such a name
+        return Stated(name)
+    source, *pieces = re.split(r",(?=\w+=)", name)
+    values: dict[str, Any] = {}
+    for piece in pieces:
+        key, _, value = piece.partition("=")
+        if key not in KEYS:
+            raise UsageError(
+                f"{name}: nothing of weights is called '{key}'.{nearest(key, list(KEYS))}"
+            )
+        values[key] = value if key == "like" else _value(name, key, value)
+    return Stated(source, values.pop("like", None), values)
+
+
+def _value(name: str, key: str, text: str) -> Any:
+    if key in CHOICES:
+        if text not in CHOICES[key]:
+            raise UsageError(f"{name}: {key} is one of {', '.join(CHOICES[key])}, not '{text}'.")
+        return text == "true" if key == "quick_gelu" else text
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise UsageError(
+            f"{name}: {key} is one number or three, such as 0.5 or 0.48/0.46/0.41, not '{text}'."
+        )
+    return tuple(numbers * 3 if len(numbers) == 1 else numbers)
+
+
+def of_tag(architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip uses the published weights of a tag with."""
+    known = open_clip.get_pretrained_cfg(architecture, tag)
+    default = PreprocessCfg()
+    found = {key: known.get(key) or getattr(default, key) for key in PREPROCESSING}
+    found["mean"], found["std"] = tuple(found["mean"]), tuple(found["std"])
+    # A tag's activation is part of the weights' identity: open_clip 3 only warns about it.
+    return {**found, "quick_gelu": bool(known.get("quick_gelu")) or _named_quick(architecture)}
+
+
+def _named_quick(architecture: str) -> bool:
+    config = open_clip.get_model_config(architecture) or {}
+    return bool(config.get("quick_gelu")) or architecture.endswith("quickgelu")
+
+
+def of_file(architecture: str, stated: Stated, like: str | None = None) -> dict[str, Any]:
+    """What a bare file of weights is used with.
+
+    Args:
+        architecture: of the weights.
+        stated: goes before all else.
+        like: the tag that the file is known to be.
+
+    Raises:
+        UsageError: it is not stated and the published weights do not agree, or there are none.
+    """
+    if stated.like is not None:
+        found = _like(architecture, stated)
+    elif like is not None:
+        found = of_tag(architecture, like)
+    else:
+        found = agreed(architecture)
+    found |= stated.values
+    if missing := [key for key in (*PREPROCESSING, "quick_gelu") if key not in found]:
+        raise UsageError(_how_to_state(architecture, stated.source, missing))
+    return found
+
+
+def agreed(architecture: str) -> dict[str, Any]:
+    """What all published weights of an architecture are used with, as far as they agree."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    rows = [of_tag(architecture, tag) for tag in tags]
+    found = {key: rows[0][key] for key in (rows or [{}])[0] if len({r[key] for r in rows}) == 1}
+    return found | ({"quick_gelu": True} if _named_quick(architecture) else {})
+
+
+def before(architecture: str) -> dict[str, Any]:
+    """CLIP's preprocessing, and the activation that the architecture is named with: what every bare
+    file was used with when adapters did not yet say what theirs was."""
+    default = PreprocessCfg()
+    found = {key: getattr(default, key) for key in PREPROCESSING}
+    return {**found, "quick_gelu": _named_quick(architecture)}
+
+
+def _like(architecture: str, stated: Stated) -> dict[str, Any]:
+    other, separator, tag = str(stated.like).rpartition(":")
+    other = other if separator else architecture
+    tags = open_clip.list_pretrained_tags_by_model(other)
+    if tag not in tags:
+        known = f" Known: {', '.join(tags)}." if tags else ""
+        raise UsageError(
+            f"{stated.source}: 'like={stated.like}' names no published weights of {other}.{known} "
+            "Those of another architecture are named with it: like=ViT-B-32:openai."
+        )
+    found = of_tag(other, tag)
+    return {**found, "quick_gelu": found["quick_gelu"] or _named_quick(architecture)}
+
+
+def _how_to_state(architecture: str, source: str, missing: list[str]) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    why, which = (
+        (f"the published weights of {architecture} differ in it", f"one of {', '.join(tags)}")
+        if tags
+        else (
+            f"no weights of {architecture} are published",
+            "a tag, or NAME:TAG as ViT-B-32:openai",
+        )
+    )
+    each = "".join(f",{key}={'|'.join(CHOICES.get(key, ['RED/GREEN/BLUE']))}" for key in missing)
+    return (
+        f"{source} is a bare file of weights, which does not say its {', '.join(missing)}, and "
+        f"{why}. Say which weights yours are used like: {source},like=TAG with TAG {which}. "
+        f"Or state it: NAME:FILE{each}."
+    )
