@@ -88,9 +88,10 @@ def _read_torch(path: Path) -> Any:
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    while isinstance(content, Mapping) and (
+        inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    ):
+        content = inner[0]
     held = content if isinstance(content, Mapping) else {}
     state = {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
     if not state:

@@ -41,7 +41,7 @@ def read(name: str) -> Stated:
     Raises:
         UsageError: an unknown key, or a value that it cannot have.
     """
-    if Path(name.partition(":")[2]).exists():  # a file may have such a name
+    if Path(name.partition(":")[2]).is_file():  # a file may have such a name
         return Stated(name)
     source, *pieces = re.split(r",(?=\w+=)", name)
     values: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import huggingface_hub
+import open_clip
 from huggingface_hub import constants
 from open_clip import pretrained
 
@@ -136,6 +137,27 @@ def offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def tokenizer(open_clip_name: str, text_cfg: Mapping[str, Any]) -> Any:
+    """The tokenizer of a model that open_clip knows by this name or finds in this place.
+
+    Transformers looks for a config.json beside a tokenizer, too, and a copied cache does not say
+    that there is none. A folder may lack it, so the copy is then opened as a folder.
+    """
+    try:
+        return open_clip.get_tokenizer(open_clip_name)
+    except OSError:
+        repository = str(text_cfg.get("hf_tokenizer_name"))
+        path = huggingface_hub.try_to_load_from_cache(repository, "tokenizer_config.json")
+        if not isinstance(path, str):
+            raise
+    return open_clip.tokenizer.HFTokenizer(
+        os.path.dirname(path),
+        context_length=text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=text_cfg.get("tokenizer_mode"),
+        **text_cfg.get("tokenizer_kwargs", {}),
+    )
 
 
 def _option(file: str) -> str:

@@ -123,17 +123,17 @@ def _from_folder(folder: Path, name: str) -> LoadedModel:
             f"{folder} is no model folder: it has no {CONFIG}, nor Hugging Face's config.json "
             f"with model.safetensors.{lies}"
         )
-    model_cfg, preprocess_cfg = _read_config(folder / CONFIG)
+    model_cfg = _read_config(folder / CONFIG)
     weights = next(
         (folder / file for file in (WEIGHTS, *OTHERS) if (folder / file).is_file()), None
     )
-    loaded = _create(f"local-dir:{folder}", name, model_cfg, preprocess_cfg)
+    loaded = _create(f"local-dir:{folder}", name, model_cfg)
     _fill(loaded, weights or folder / WEIGHTS)
     return _checked(loaded)
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`model_cfg` and `preprocess_cfg` of an open_clip_config.json.
+def _read_config(path: Path) -> dict[str, Any]:
+    """`model_cfg` of an open_clip_config.json, which has to have its `preprocess_cfg`, too.
 
     Raises:
         BrokenInput: it is damaged, or does not say the mean and the standard deviation.
@@ -150,13 +150,12 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             'values that these weights were trained with: "preprocess_cfg": {"mean": [...], '
             '"std": [...], "interpolation": "bicubic", "resize_mode": "shortest"}.'
         )
-    return dict(model_cfg), dict(preprocess_cfg)
+    return dict(model_cfg)
 
 
 def _from_repository(name: str) -> LoadedModel:
     config, weights = downloads.repository(name, name.removeprefix("hf-hub:"))
-    model_cfg, preprocess_cfg = _read_config(config)
-    loaded = _create(name, name, model_cfg, preprocess_cfg)
+    loaded = _create(name, name, _read_config(config))
     _fill(loaded, weights)
     return _checked(loaded)
 
@@ -198,13 +197,13 @@ def _from_file(
         architecture, name, _model_cfg(architecture), preprocess_cfg, used_with["quick_gelu"]
     )
     _fill(loaded, path)
-    return _checked(loaded)
+    return loaded
 
 
 def _random(open_clip_name: str, name: str, model_cfg: dict[str, Any], seed: int) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _checked(_create(open_clip_name, name, model_cfg))
+        return _create(open_clip_name, name, model_cfg)
 
 
 # ---------------------------------------------------------------- making and filling
@@ -231,7 +230,7 @@ def _create(
 
     def create() -> tuple[Any, Any]:
         torch.set_rng_state(random_state)  # the same weights, however often it is tried
-        tokenizer = open_clip.get_tokenizer(open_clip_name)
+        tokenizer = downloads.tokenizer(open_clip_name, text_cfg)
         model = open_clip.create_model(
             open_clip_name,
             load_weights=False,
@@ -303,6 +302,7 @@ def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any])
 
 
 def _checked(loaded: LoadedModel) -> LoadedModel:
+    """For what others have put together; an architecture that open_clip knows by name fits."""
     fitting.check(loaded.name, loaded.model, loaded.tokenizer, loaded.config["preprocess_cfg"])
     return loaded
 
