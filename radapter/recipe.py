@@ -181,7 +181,8 @@ class Recipe(Section):
     name: Name
     description: str = ""
     model: str
-    """`NAME:TAG` as open_clip knows them, a local folder, or the built-in `emoji-clip`."""
+    """`NAME:TAG` as open_clip knows them, `hf-hub:OWNER/NAME`, a local folder, `emoji-clip`, or
+    `NAME:FILE` for a file of weights (`NAME:FILE,like=TAG` where their use has to be said)."""
     method: Method
     data: DataSource
     validation: DataSource | None = None

@@ -31,7 +31,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        metavar="NAME:TAG|FOLDER|BUNDLE",
+        metavar="NAME:TAG|NAME:FILE|FOLDER|BUNDLE",
         help="Instead of a run: an open_clip model, a model folder, or an exported bundle.",
     ),
 ]
