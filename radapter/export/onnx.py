@@ -268,6 +268,7 @@ def _write_towers(
                 inputs.images["noise"][0][:3],
                 inputs.texts["short"][0][:3],
                 precision=precision,
+                context_length=loaded.context_length,
                 dynamic=models.text.takes_short_texts(loaded.model),
                 opset=opset,
             )

@@ -52,6 +52,7 @@ def export_towers(
     tokens: Tensor,
     *,
     precision: str,
+    context_length: int,
     dynamic: bool,
     opset: int,
 ) -> None:
@@ -63,6 +64,7 @@ def export_towers(
         pixels: examples [3, 3, height, width]; a batch of one would be taken for a constant.
         tokens: examples [3, length], int64.
         precision: `fp32` or `fp16`.
+        context_length: tokens of the longest text.
         dynamic: whether texts may be short.
         opset: of ONNX.
     """
@@ -71,8 +73,8 @@ def export_towers(
     if precision == "fp16":
         half.to_half(model)
     batch = Dim("batch", min=1, max=2**16)
-    length = Dim("length", min=2, max=int(model.context_length))  # type: ignore[arg-type]
-    text_axes = {0: batch, 1: length} if dynamic else {0: batch}
+    lengths = {1: Dim("length", min=2, max=context_length)} if dynamic else {}
+    text_axes = {0: batch, **lengths}
     for kind, tower, name, example, axes, output in (
         (bundle.VISION, ImageTower(model), "pixel_values", pixels, {0: batch}, "image_embeds"),
         (bundle.TEXT, TextTower(model), "input_ids", tokens, text_axes, "text_embeds"),
