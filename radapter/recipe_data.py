@@ -149,6 +149,9 @@ class TableData(HeldOut):
 
 
 class InShards(HeldOut):
+    captions_in: Annotated[str, Field(pattern=r"^\.[a-z0-9]+(:.+)?$")] | None = None
+    """Where a sample's captions are: an extension, or a key of a JSON file, as `.json:caption` of
+    img2dataset's shards. None: `.txt`, one a line."""
     shuffle_buffer: Annotated[int, Field(ge=1)] | None = None
     """Shuffle the shards, and samples within a buffer of so many, so that each shard is read nearly
     from start to end, as network disks like it. None: all samples are shuffled, read at random."""

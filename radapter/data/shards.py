@@ -1,90 +1,29 @@
-"""WebDataset shards on local disks, read at random through an index of their members.
-
-Only listed extensions are read and nothing is decoded but pictures, text and numbers: a shard that
-holds a pickle, and a source that would run a program (`pipe:`), are refused.
-"""
+"""WebDataset shards on local disks. A source that would run a program (`pipe:`) is refused."""
 
 from __future__ import annotations
 
 import functools
-import io
+import json
 import os
-import tarfile
-import threading
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
-from radapter.data.dataset import (
-    Dataset,
-    MissingData,
-    Stamp,
-    file_stamp,
-)
+from radapter.data.dataset import Dataset, MissingData, Stamp, check_broken
+from radapter.data.left_out import LeftOut, Reason, count, merged
 from radapter.data.picture_files import read_json
-from radapter.data.pixels import IMAGE_EXTENSIONS, USUAL, Reading, read_picture, reading_of
+from radapter.data.pixels import IMAGE_EXTENSIONS, Reading, reading_of
+from radapter.data.tar_index import Member, Sample, index_shard
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData, Data, ShardsData, located
+from radapter.recipe_data import ClipBenchmarkData, InShards, ShardsData, located
 
 SIZES = "sizes.json"
 """WebDataset's name for the numbers of samples in the shards of a folder"""
-PICKLES = (".pickle", ".pkl", ".pth", ".pt", ".pyd")
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where one file of a sample lies: `size` bytes at `offset` of the shard."""
-
-    shard: Path
-    name: str
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        file = _opened(self.shard)
-        file.seek(self.offset)
-        return file.read(self.size)
-
-    def stamp(self) -> Stamp:
-        """Its own size, and when the shard was last changed."""
-        return self.size, *file_stamp(self.shard)[1:]
-
-    def picture(self, reading: Reading = USUAL) -> Image.Image:
-        return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}", reading)
-
-
-def index_shard(path: Path) -> dict[str, dict[str, Member]]:
-    """{sample key: {extension: member}} of a shard, in its order.
-
-    Raises:
-        BrokenInput: the file is missing, no tar, cut short, or holds a pickle.
-    """
-    samples: dict[str, dict[str, Member]] = {}
-    try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as shard:
-            for info in shard:
-                if not info.isfile():
-                    continue
-                stem, dot, extension = Path(info.name).name.partition(".")
-                extension = (dot + extension).lower()
-                if extension.endswith(PICKLES):
-                    raise BrokenInput(
-                        f"{path} holds a pickle ({info.name}), which can run code when read. "
-                        "Only pictures, .txt, .cls and .json are taken."
-                    )
-                if info.offset_data + info.size > size:
-                    raise BrokenInput(f"{path} is cut short in {info.name}.")
-                key = (Path(info.name).parent / stem).as_posix()
-                member = Member(path, info.name, info.offset_data, info.size)
-                samples.setdefault(key, {})[extension] = member
-    except FileNotFoundError:
-        raise BrokenInput(f"No such shard: {path}.") from None
-    except (OSError, tarfile.TarError) as error:
-        raise BrokenInput(f"{path} is no whole tar file: {error}") from None
-    return samples
+LACKING: tuple[Reason, ...] = ("without picture", "without caption", "in no class")
+"""Why samples are left out"""
 
 
 def open_shards(settings: ShardsData) -> Dataset:
@@ -100,9 +39,11 @@ def open_shards(settings: ShardsData) -> Dataset:
         raise UsageError(f"shards: only local tar files are read, found '{settings.shards}'")
     paths = [located(settings, url) for url in expand_urls(settings.shards)]
     dataset = _open(settings, f"shards {settings.shards}", paths, settings.class_names or [])
-    if settings.samples not in (None, len(dataset)):
+    passed = {reason: names for reason, names in dataset.left_out.items() if reason in LACKING}
+    samples = len(dataset) + count(passed)
+    if settings.samples not in (None, samples):
         raise BrokenInput(
-            f"{dataset.source} have {len(dataset):,} samples, and data.samples says "
+            f"{dataset.source} have {samples:,} samples, and data.samples says "
             f"{settings.samples:,}: fetch what is cut short or missing, or mend that number."
         )
     return dataset
@@ -141,74 +82,182 @@ def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
     return _open(settings, f"clip-benchmark {split}", paths, class_names, str(names))
 
 
+class Row(NamedTuple):
+    """What is known of a sample when its shard has been gone through."""
+
+    key: str
+    shard: int
+    picture: Member | None
+    have: str
+    """Names of its members, where it has no picture or several"""
+    texts: list[str]
+    label: int | None
+
+
 def _open(
-    settings: Data, source: str, paths: list[Path], names: list[str], where: str = "class_names"
+    settings: InShards, source: str, paths: list[Path], names: list[str], where: str = "class_names"
 ) -> Dataset:
-    pictures: list[Member] = []
-    keys: list[str] = []
-    captions: list[list[str]] = []
-    labels: list[int] = []
-    numbers: list[int] = []
-    # Shards of one name may lie in several folders; where they do not, the name alone is enough.
-    top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
-    sizes: dict[Path, dict[str, Any]] = {}
-    wrong: list[str] = []
-    for number, path in enumerate(paths):
-        shard = path.absolute().relative_to(top).as_posix()
-        samples = index_shard(path)
-        if path.parent not in sizes:
-            sizes[path.parent] = _sizes(path.parent / SIZES)
-        size = sizes[path.parent].get(path.name, len(samples))
-        if str(size) != str(len(samples)):  # some write the numbers as texts
-            wrong.append(f"{path} has {len(samples):,} samples, not {size}")
-        for key, members in samples.items():
-            found = [e for e in members if e in IMAGE_EXTENSIONS]
-            if len(found) != 1:
-                raise BrokenInput(f"{path}: sample {key} has {len(found)} pictures, expected one.")
-            pictures.append(members[found[0]])
-            keys.append(f"{shard}/{key}")
-            numbers.append(number)
-            if ".txt" in members:
-                lines = members[".txt"].read().decode("utf-8", "replace").splitlines()
-                captions.append([line.strip() for line in lines if line.strip()])
-            if ".cls" in members:
-                text = members[".cls"].read().decode("ascii", "replace").strip()
-                if not text.isdigit():
-                    raise BrokenInput(
-                        f"{path}: {members['.cls'].name} is no class number: {text!r}"
-                    )
-                labels.append(int(text))
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise BrokenInput(
-            f"{'; '.join(wrong[:5])}{more}, by the {SIZES} beside: fetch what is cut short again, "
-            "or mend that file."
-        )
-    for kind, values in (("captions (.txt)", captions), ("a class (.cls)", labels)):
-        if values and len(values) != len(keys):
-            raise BrokenInput(f"{source}: only {len(values)} of {len(keys)} have {kind}.")
-    if settings.task == "classification" and labels:
+    """The samples that have what the task needs. What lacks it is skipped and named, as many as
+    `broken_images` allows."""
+    rows, hidden, first = _rows(paths, settings.captions_in or ".txt")
+    classify = settings.task == "classification"
+    has_texts = any(row.texts for row in rows)
+    has_labels = any(row.label is not None for row in rows)
+    if not has_texts and not classify and ".json" in first.members:
+        raise UsageError(_where_captions_may_be(source, first.members[".json"]))
+    left_out: LeftOut = {"hidden": hidden, "missing": _gaps(paths)}
+    kept: list[Row] = []
+    broken: list[str] = []
+    for row in rows:
+        reason: Reason | None = None
+        if row.picture is None:
+            reason, lacks = "without picture", f"one picture: its members are {row.have}"
+        elif classify and has_labels and row.label is None:
+            reason, lacks = "in no class", "a class (.cls)"
+        elif not classify and has_texts and not row.texts:
+            reason, lacks = "without caption", f"a caption ({settings.captions_in or '.txt'})"
+        if reason is None:
+            kept.append(row)
+            continue
+        left_out.setdefault(reason, []).append(row.key)
+        broken.append(f"{source}: {row.key} has not {lacks}.")
+    check_broken(broken, settings.broken_images, "data.broken_images")
+    labels = [row.label for row in kept if row.label is not None]
+    if classify and labels:
         if not names and isinstance(settings, ClipBenchmarkData):
             raise BrokenInput(f"No such file: {where}. It names the numbers in .cls, one a line.")
         if not names:
             raise UsageError("data.class_names is missing: it names the numbers in .cls")
         if max(labels) >= len(names):
             raise BrokenInput(f"Class {max(labels)} has no name: {where} has {len(names)}.")
+    pictures = [row.picture for row in kept if row.picture is not None]
+    captions = [row.texts for row in kept]
+    without = len(left_out.get("without caption", []))
     return Dataset(
         source=source,
-        keys=keys,
+        keys=[row.key for row in kept],
         read=functools.partial(_read, pictures, reading_of(settings)),
-        labels=labels,
+        labels=labels if len(labels) == len(kept) else [],
         class_names=names,
-        captions=captions,
-        groups=list(range(len(keys))),
-        shards=numbers,
+        captions=captions if all(captions) else [],
+        groups=list(range(len(kept))),
+        protocol={"pictures without a caption": f"{without}, left out"} if without else {},
+        shards=[row.shard for row in kept],
         stamp=functools.partial(_stamp, pictures),
+        left_out=merged(left_out),
     )
 
 
-def _sizes(path: Path) -> dict[str, Any]:
-    """Samples by the name of a shard; of none if there is no such file."""
+def _rows(paths: list[Path], texts_in: str) -> tuple[list[Row], list[str], Sample]:
+    """All samples of all shards, names of hidden members, and the first sample.
+
+    Raises:
+        BrokenInput: a shard is damaged, or a file beside it says another number of samples.
+    """
+    # Shards of one name may lie in several folders; where they do not, the name alone is enough.
+    top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
+    rows: list[Row] = []
+    hidden: list[str] = []
+    wrong: list[str] = []
+    first = Sample("")
+    facts = functools.cache(_facts)
+    for number, path in enumerate(paths):
+        index = index_shard(path)
+        shard = path.absolute().relative_to(top).as_posix()
+        hidden += [f"{shard}/{name}" for name in index.hidden]
+        wrong += _counts(path, len(index.samples), facts)
+        for sample in index.samples:
+            first = first if first.members else sample
+            found = [e for e in sample.members if e in IMAGE_EXTENSIONS]
+            one = len(found) == 1
+            rows.append(
+                Row(
+                    f"{shard}/{sample.key}",
+                    number,
+                    sample.members[found[0]] if one else None,
+                    "" if one else ", ".join(m.name for m in sample.members.values()),
+                    _texts(sample.members, texts_in),
+                    _label(sample.members.get(".cls")),
+                )
+            )
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise BrokenInput(
+            f"{'; '.join(wrong[:5])}{more}: fetch what is cut short again, or mend that file."
+        )
+    return rows, hidden, first
+
+
+def _gaps(paths: list[Path]) -> list[str]:
+    """Names of shards that are not there between those that are: with 0.tar and 2.tar, 1.tar."""
+    found = [re.fullmatch(r"(\D*)(\d+)(\D*)", path.name) for path in paths]
+    parts = [match.groups() for match in found if match]
+    folders = {path.parent for path in paths}
+    if len(parts) < len(paths) or len({(a, c) for a, _, c in parts}) != 1 or len(folders) > 1:
+        return []
+    begin, digits, end = parts[0]
+    there = {int(number) for _, number, _ in parts}
+    absent = sorted(set(range(min(there), max(there))) - there)
+    return [f"{begin}{number:0{len(digits)}}{end}" for number in absent]
+
+
+def _texts(members: dict[str, Member], texts_in: str) -> list[str]:
+    """Captions that are no blank lines: the lines of a text, or what a key of a `.json` holds.
+
+    Raises:
+        BrokenInput: a `.json` is none.
+    """
+    extension, _, key = texts_in.partition(":")
+    member = members.get(extension)
+    if member is None:
+        return []
+    text = member.read().decode("utf-8", "replace")
+    if not key:
+        lines = text.splitlines()
+    else:
+        try:
+            found = json.loads(text).get(key) or []
+        except (ValueError, AttributeError) as error:
+            raise BrokenInput(f"{member.shard}: {member.name} is no JSON object: {error}") from None
+        lines = [str(line) for line in found] if isinstance(found, list) else [str(found)]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _label(member: Member | None) -> int | None:
+    if member is None:
+        return None
+    text = member.read().decode("ascii", "replace").strip()
+    if not text.isdigit():
+        raise BrokenInput(f"{member.shard}: {member.name} is no class number: {text!r}")
+    return int(text)
+
+
+def _where_captions_may_be(source: str, member: Member) -> str:
+    """That there are no captions in `.txt`, and which keys a `.json` has."""
+    try:
+        keys = ", ".join(json.loads(member.read()))
+    except (ValueError, TypeError):
+        return f"{source} has no captions (.txt), and {member.name} is no JSON object."
+    return (
+        f"{source} has no captions (.txt). {member.name} has {keys}: data.captions_in takes one, "
+        "such as .json:caption."
+    )
+
+
+def _counts(path: Path, samples: int, facts: Callable[[Path], dict[str, Any]]) -> list[str]:
+    """What files beside a shard say of its number of samples, if that is another number."""
+    said = {SIZES: facts(path.parent / SIZES).get(path.name)}
+    name = f"{path.stem}_stats.json"  # img2dataset's
+    said[name] = facts(path.parent / name).get("successes")
+    return [
+        f"{path} has {samples:,} samples, not {number}, by the {file} beside"
+        for file, number in said.items()
+        if number is not None and str(number) != str(samples)  # some write the numbers as texts
+    ]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """A JSON file beside a shard; nothing if there is none."""
     try:
         return read_json(path)
     except MissingData:
@@ -221,17 +270,3 @@ def _read(pictures: list[Member], reading: Reading, index: int) -> Image.Image:
 
 def _stamp(pictures: list[Member], index: int) -> Stamp:
     return pictures[index].stamp()
-
-
-_files = threading.local()
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """One open file a shard and thread; a forked worker must not share its parent's position."""
-    opened = getattr(_files, "opened", {})
-    if getattr(_files, "process", None) != os.getpid():
-        opened = {}
-    if path not in opened:
-        opened[path] = open(path, "rb")  # noqa: SIM115 (kept open: reads go back and forth)
-    _files.opened, _files.process = opened, os.getpid()
-    return opened[path]

@@ -215,14 +215,15 @@ def _inner(feature: Any) -> list[Any]:
 
 def _shards(written: str, shards: list[Path]) -> Found:
     """One pattern for all of them: a range of numbers where they are one."""
-    from radapter.data.shards import index_shard
+    from radapter.data.tar_index import index_shard
 
     names = [p.name for p in shards]
     if Path(written).name == names[0]:
         pattern = written
     else:
         pattern = f"{written}/{_brace(names)}"
-    first = next(iter(index_shard(shards[0]).values()), {})
+    samples = index_shard(shards[0]).samples
+    first = samples[0].members if samples else {}
     data: dict[str, Any] = {"source": "shards", "shards": pattern}
     if ".cls" in first:
         data["task"] = "classification"

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from radapter.data.dataset import Dataset, Stamp
-from radapter.data.shards import index_shard
+from radapter.data.tar_index import index_shard
 from radapter.errors import UsageError, nearest
 from radapter.recipe_data import EmojiData
 
@@ -68,7 +68,7 @@ def _picture(style: str, hexcode: str) -> Image.Image:
 
 @functools.cache
 def _index(style: str) -> Any:
-    return index_shard(HERE / f"{style}.tar")
+    return {s.key: s.members for s in index_shard(HERE / f"{style}.tar").samples}
 
 
 def open_emoji(settings: EmojiData) -> Dataset:
