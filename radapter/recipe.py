@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.errors import UsageError
-from radapter.recipe_data import HeldOut, Section, Unit
+from radapter.recipe_data import BEFORE, HeldOut, Section, Unit
 from radapter.recipe_errors import explain
 from radapter.recipe_sources import DataSource, ObjectNetData
 
@@ -289,6 +289,19 @@ def read_yaml(path: str | Path) -> Any:
         return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot be read: {path}: {error}") from None
+
+
+def as_trained(recipe: Recipe) -> Recipe:
+    """The recipe in a run's folder, with what it does not say, being of an older version, as that
+    version did it: the same pictures are held out, and read alike."""
+    update = {}
+    for name in ("data", "validation"):
+        data = getattr(recipe, name)
+        before = {key: how for key, how in BEFORE.items() if data and hasattr(data, key)}
+        unsaid = {key: how for key, how in before.items() if key not in data.model_fields_set}
+        if unsaid:
+            update[name] = data.model_copy(update=unsaid)
+    return recipe.model_copy(update=update) if update else recipe
 
 
 def dump(recipe: Recipe) -> str:

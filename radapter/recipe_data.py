@@ -30,6 +30,10 @@ PUBLISHED: tuple[Orientation, Transparency] = ("ignore", "discard")
 """How the pictures of published sets are read by the code that published scores come from."""
 
 
+BEFORE = {"hold_out_by": "hash", "orientation": "ignore", "transparency": "discard"}
+"""What was done before there were settings for it"""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -120,6 +124,10 @@ class HeldOut(Data):
     """Sources without splits of their own: a share of the pictures is held out, by name."""
 
     hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    hold_out_by: Literal["class", "hash"] = "class"
+    """`class`: by a hash of the name, but that every class of two pictures or more is on both
+    sides; pictures with captions have no classes. `hash`: by that alone, as it was in the first
+    versions, whose runs keep it."""
     split: Literal["train", "validation", "all"] = "train"
 
 

@@ -113,7 +113,7 @@ class Run:
         if not path.is_file():
             raise BrokenInput(f"Not a run folder: {self.path} has no recipe.yaml.")
         try:
-            return recipes.load(path)
+            return recipes.as_trained(recipes.load(path))
         except UsageError as error:
             raise BrokenInput(f"The run's recipe is damaged: {error}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from radapter.data.dataset import Dataset, Files, name_skipped
+from radapter.data.dataset import Dataset, Files
 from radapter.data.picture_files import (
     KEPT,
     caption_facts,
@@ -20,7 +20,7 @@ from radapter.recipe_data import CocoCaptionsData, located
 def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
     """The pictures in the file's order, each with its captions in theirs; a group is a picture.
 
-    Pictures without a caption are left out, and their number is said on stderr.
+    Pictures without a caption are left out.
 
     Raises:
         BrokenInput: the file is missing or of another form, or pictures are missing.
@@ -37,9 +37,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
     except (KeyError, TypeError, AttributeError) as error:
         raise BrokenInput(f"{path} lacks or misshapes {error}.") from None
     kept = {n: [t for t in texts[n] if t][: KEPT[settings.protocol]] for n in name_of}
-    without = sum(not found for found in kept.values())
-    if without:
-        name_skipped(f"{without} of {len(kept)} pictures of {path}, which have no caption")
+    without = [name_of[number] for number, found in kept.items() if not found]
     kept = {number: found for number, found in kept.items() if found}
     keys = [name_of[number] for number in kept]
     root = located(settings, settings.root) if settings.root else pictures_root(path)
@@ -53,6 +51,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
         stamp=files.stamp,
+        left_out={"without caption": without} if without else {},
     )
 
 

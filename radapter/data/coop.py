@@ -46,6 +46,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from radapter.data import imagenet
+from radapter.data.class_names import class_name
 from radapter.data.dataset import (
     Dataset,
     Files,
@@ -125,7 +126,7 @@ def open_coop(settings: CoopData) -> Dataset:
         groups=list(range(len(rows))),
     )
     if settings.protocol == "coop":
-        spelled = {label: name.replace("_", " ") for label, name in names.items()}
+        spelled = {label: class_name(name) for label, name in names.items()}
         return _of_classes(every, settings, spelled, sorted(names), COOP_RULE)
     if layout.in_folders:
         names = _folders([row for split in splits.values() for row in split], settings.dataset)
@@ -296,7 +297,7 @@ def _open_imagenet(settings: CoopData) -> Dataset:
     order = list(range(len(imagenet.synsets())))
     if settings.protocol == "coop":
         root = located(settings, settings.root or LAYOUTS["imagenet"].folder)
-        names = {k: name.replace("_", " ") for k, name in _imagenet_names(root).items()}
+        names = {k: class_name(name) for k, name in _imagenet_names(root).items()}
         rule = COOP_RULE
     else:
         names = dict(enumerate(imagenet.class_names()))

@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from radapter.data.left_out import LeftOut
+from radapter.data import holding_out
+from radapter.data.left_out import FIRST, LeftOut
 from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, UsageError
+from radapter.names import to_bytes
 from radapter.recipe import Recipe
 from radapter.recipe_data import (
     ClipBenchmarkData,
@@ -75,6 +77,8 @@ class Dataset:
     """Of what the picture at an index is read from; None if that cannot be said"""
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
+    notes: list[str] = field(default_factory=list)
+    """What else should not go unsaid: a line each"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -98,7 +102,7 @@ class Dataset:
         two sets with one fingerprint are the same task. No picture is opened."""
         digest = hashlib.sha256()
         for part in (self.keys, self.labels, self.class_names, self.captions, self.groups):
-            digest.update(repr(part).encode("utf-8", "surrogateescape"))
+            digest.update(to_bytes(repr(part)))
         if self.answers:
             digest.update(repr(self.answers).encode())
         if self.stamp:
@@ -238,18 +242,28 @@ def open_data(settings: Data) -> Dataset:
 
 
 def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
-    """Hold out a share by a hash of the name, so that adding pictures moves no other one.
+    """Hold out a share, by class where there are classes: see `holding_out`.
 
     Pictures of one group stay together: a thing that was trained on is not held out.
     """
     if settings.split == "all" or (settings.split == "train" and not settings.hold_out):
         return dataset
-    held = [
-        int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < settings.hold_out
-        for key in dataset.group_names or dataset.keys
-    ]
+    units = dataset.group_names or dataset.keys
+    notes = list(dataset.notes)
+    if settings.task == "classification" and settings.hold_out_by == "class":
+        held = holding_out.by_class(units, dataset.labels, settings.hold_out)
+        small = [dataset.class_names[i] for i in holding_out.too_small(units, dataset.labels)]
+        if small:
+            what = "classes have" if len(small) > 1 else "class has"
+            notes.append(
+                f"{len(small):,} {what} a single picture, which is trained on; nothing of them is "
+                f"held out: {', '.join(small[:FIRST])}" + (", ..." if len(small) > FIRST else "")
+            )
+    else:
+        held = holding_out.by_hash(units, settings.hold_out)
     wanted = settings.split == "validation"
-    return dataset.select([i for i, is_held in enumerate(held) if is_held == wanted])
+    chosen = dataset.select([i for i, unit in enumerate(units) if (unit in held) == wanted])
+    return dataclasses.replace(chosen, notes=notes)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from radapter.data.class_names import class_name, gathered
 from radapter.data.dataset import Dataset, Stamp, file_stamp
 from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
@@ -139,14 +140,15 @@ def _labels(
     if isinstance(feature, datasets.ClassLabel):
         if any(value is None or value < 0 for value in values):
             raise BrokenInput(f"{source}: column '{column}' has rows without a class.")
-        return list(values), [name.replace("_", " ") for name in feature.names]
+        return list(values), [class_name(name) for name in feature.names]
     if not all(isinstance(value, str) and value.strip() for value in values):
         raise BrokenInput(
             f"{source}: column '{column}' has no class names: {feature}. It must be a ClassLabel, "
             "or texts."
         )
-    names = sorted({value.strip() for value in values})
-    number = {name: i for i, name in enumerate(names)}
+    spelled = sorted({value.strip() for value in values})
+    names, numbers = gathered(spelled)
+    number = dict(zip(spelled, numbers, strict=True))
     return [number[value.strip()] for value in values], names
 
 

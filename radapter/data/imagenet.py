@@ -20,7 +20,6 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,8 +31,11 @@ from radapter.data.dataset import (
     file_stamp,
     first_folder,
 )
-from radapter.data.pixels import IMAGE_EXTENSIONS, Reading, read_picture, reading_of
+from radapter.data.left_out import LeftOut, merged
+from radapter.data.listing import class_folders, list_pictures
+from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency
+from radapter.names import to_bytes
 from radapter.recipe_sources import ImageNetData
 
 USUAL = {
@@ -131,16 +133,21 @@ def open_imagenet(settings: ImageNetData) -> Dataset:
     """
     variant = settings.variant
     root = first_folder(settings, settings.root, USUAL[variant], TITLES[variant])
-    folders = sorted(p.name for p in os.scandir(root) if p.is_dir() and p.name[0] != ".")
-    files = [] if folders else pictures(root)
+    folders = class_folders(root)
+    beside = list_pictures(root, below=False)
+    files = [] if folders else beside.pictures
     if not folders and not (variant == "val" and files):
         flat = " or the flat pictures ILSVRC2012_val_*.JPEG" if variant == "val" else ""
         raise BrokenInput(f"{root} has no class folders such as {synsets()[0]}{flat}.")
     found: list[tuple[int, str]] = []
+    left_out: list[LeftOut] = [beside.left_out]
     if folders:
         numbers = _class_of_folders(root, folders, variant)
+        left_out = [{"in no class": beside.pictures}]
         for folder in sorted(folders, key=numbers.__getitem__):
-            found += [(numbers[folder], name) for name in pictures(root / folder)]
+            inside = list_pictures(root / folder, below=False)
+            found += [(numbers[folder], name) for name in inside.pictures]
+            left_out.append(inside.under(folder))
         folder_of = {number: folder for folder, number in numbers.items()}
     else:
         known = _flat_labels(root, files)
@@ -163,6 +170,7 @@ def open_imagenet(settings: ImageNetData) -> Dataset:
             if len(only) == len(ids)
             else f"{len(only)} of ImageNet's 1000; the others are never answered",
         },
+        left_out=merged(*left_out),
     )
 
 
@@ -172,7 +180,7 @@ def draw_shots(dataset: Dataset, settings: ImageNetData) -> Dataset:
         return dataset
     of_class: dict[int, list[tuple[str, int]]] = {}
     for i, (label, key) in enumerate(zip(dataset.labels, dataset.keys, strict=True)):
-        digest = hashlib.sha256(f"{settings.shots_seed}/{key}".encode()).hexdigest()
+        digest = hashlib.sha256(to_bytes(f"{settings.shots_seed}/{key}")).hexdigest()
         of_class.setdefault(label, []).append((digest, i))
     few = [synsets()[label] for label, items in of_class.items() if len(items) < settings.shots]
     if few:
@@ -183,15 +191,6 @@ def draw_shots(dataset: Dataset, settings: ImageNetData) -> Dataset:
     drawn = dataset.select(sorted(chosen))
     rule = f"{settings.shots} a class, seed {settings.shots_seed}"
     return dataclasses.replace(drawn, protocol={**drawn.protocol, "shots": rule})
-
-
-def pictures(folder: Path) -> list[str]:
-    """Names of the pictures right in a folder, sorted; hidden files left out."""
-    return sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(IMAGE_EXTENSIONS) and name[0] != "."
-    )
 
 
 def _class_of_folders(root: Path, folders: list[str], variant: str) -> dict[str, int]:

@@ -28,6 +28,8 @@ from PIL import Image
 
 from radapter.data import imagenet
 from radapter.data.dataset import Dataset, Stamp, file_stamp, first_folder
+from radapter.data.left_out import merged
+from radapter.data.listing import list_pictures
 from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_sources import ObjectNetData
@@ -49,12 +51,12 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
             raise BrokenInput(f"{root} has no folder {name}: it is not ObjectNet as published.")
     overlap = read_overlap(root / "mappings")
     folders = sorted(overlap)
-    found = [
-        (number, name)
+    there = {
+        number: list_pictures(root / "images" / folder, below=False)
         for number, folder in enumerate(folders)
         if (root / "images" / folder).is_dir()
-        for name in imagenet.pictures(root / "images" / folder)
-    ]
+    }
+    found = [(number, name) for number, inside in there.items() for name in inside.pictures]
     if not found:
         raise BrokenInput(f"{root / 'images'} has no pictures of the classes that ImageNet has.")
     lineage = settings.protocol != "clip-benchmark"
@@ -72,6 +74,7 @@ def open_objectnet(settings: ObjectNetData) -> Dataset:
         else [overlap[folder][0].lower() for folder in folders],
         groups=list(range(len(found))),
         stamp=functools.partial(_stamp, root / "images", folders, found),
+        left_out=merged(*(inside.under(folders[number]) for number, inside in there.items())),
         answers=groups if lineage else [[number] for number in range(len(folders))],
         protocol={
             "objectnet": settings.protocol,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from radapter.data.dataset import file_stamp
-from radapter.data.pixels import IMAGE_EXTENSIONS, is_hidden, is_picture, read_picture
+from radapter.data.left_out import LeftOut, lines_of
+from radapter.data.listing import list_pictures
+from radapter.data.pixels import IMAGE_EXTENSIONS, read_picture
 from radapter.data.tables import open_table
 from radapter.errors import BrokenInput
+from radapter.names import to_bytes
 from radapter.recipe_data import TableData
 
 TABLES = (".csv", ".tab", ".tsv")
@@ -27,6 +28,8 @@ class Pictures:
     root: Path
     keys: list[str]
     """Paths relative to `root`, with `/`; in a table, as they stand there"""
+    left_out: LeftOut = field(default_factory=dict)
+    """What was passed over, by reason: see `radapter.data.left_out`"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -41,7 +44,7 @@ class Pictures:
         digest = hashlib.sha256()
         for key in self.keys:
             size, changed, _ = file_stamp(self.root / key)
-            digest.update(f"{key}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
+            digest.update(to_bytes(f"{key}\0{size}\0{changed}\0"))
         return digest.hexdigest()
 
 
@@ -58,13 +61,14 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
     """
     path = Path(path)
     if path.is_dir():
-        keys = sorted(_walk(path))
-        if not keys:
+        found = list_pictures(path)
+        if not found.pictures:
+            why = "".join(f" ({line})" for line in lines_of(found.left_out))
             raise BrokenInput(
-                f"No pictures in {path} or below it. {len(IMAGE_EXTENSIONS)} endings are read, "
-                "such as .jpg, .png and .webp."
+                f"No pictures in {path} or below it{why}. {len(IMAGE_EXTENSIONS)} endings are "
+                "read, such as .jpg, .png and .webp."
             )
-        return Pictures(path, keys)
+        return Pictures(path, found.pictures, found.left_out)
     if not path.is_file():
         raise BrokenInput(f"No such picture, folder or table: {path}.")
     if path.suffix.lower() not in TABLES:
@@ -76,22 +80,7 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
         image_column=image_column,
         text_column=image_column,
     )
-    keys = open_table(settings).keys
-    if not keys:
+    table = open_table(settings)
+    if not table.keys:
         raise BrokenInput(f"{path} has no rows.")
-    return Pictures(path.parent, keys)
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Pictures below a folder, relative to it. A folder that is reached twice is read once."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        facts = os.stat(folder)
-        if (facts.st_dev, facts.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((facts.st_dev, facts.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in files:
-            if is_picture(name):
-                yield Path(folder, name).relative_to(root).as_posix()
+    return Pictures(path.parent, table.keys, table.left_out)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from radapter.data.class_names import gathered, joined_notes
 from radapter.data.dataset import (
     Dataset,
     Files,
     MissingData,
     check_broken,
-    name_skipped,
 )
 from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput, nearest
@@ -31,21 +31,22 @@ def open_table(settings: TableData) -> Dataset:
     root = located(settings, settings.root) if settings.root else path.parent
     texts, group_of, broken = gather(path, settings)
     check_broken(broken, settings.broken_rows, "data.broken_rows")
-    for message in broken:
-        name_skipped(message)
     keys = list(texts)
     groups = {name: number for number, name in enumerate(dict.fromkeys(group_of.values()))}
     labels: list[int] = []
     class_names: list[str] = []
+    notes: list[str] = []
     if settings.task == "classification":
         ambiguous = next((key for key in keys if len(set(texts[key])) > 1), None)
         if ambiguous:
             raise BrokenInput(
                 f"{path}: {ambiguous} has several classes. Classification takes one a picture."
             )
-        class_names = sorted({texts[key][0] for key in keys})
-        number = {name: i for i, name in enumerate(class_names)}
+        spelled = sorted({texts[key][0] for key in keys})
+        class_names, numbers = gathered(spelled)
+        number = dict(zip(spelled, numbers, strict=True))
         labels = [number[texts[key][0]] for key in keys]
+        notes = joined_notes(spelled, numbers)
     files = Files(root, keys, reading_of(settings))
     return Dataset(
         source=f"table {path}",
@@ -57,6 +58,8 @@ def open_table(settings: TableData) -> Dataset:
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
         stamp=files.stamp,
+        left_out={"broken row": broken} if broken else {},
+        notes=notes,
     )
 
 

@@ -42,6 +42,7 @@ from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.versions import versions
 from radapter.models import canonical_preprocessing
+from radapter.names import to_bytes
 from radapter.run import write_atomic
 from radapter.runtimes import Runtime
 
@@ -173,7 +174,7 @@ def _digest(features: Tensor, key: Any, more: Any) -> str:
 def _sha256(*texts: str) -> str:
     digest = hashlib.sha256()
     for text in texts:
-        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(to_bytes(f"{text}\0"))
     return digest.hexdigest()
 
 
@@ -223,11 +224,11 @@ def pictures_key(
         if dataset.stamp is None:
             return None
         size, *changed = dataset.stamp(index)
-        digest.update(f"{name}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
+        digest.update(to_bytes(f"{name}\0{size}\0{changed}\0"))
     for name, dataset, index in pictures[:: max(1, len(pictures) // SAMPLE)]:
         try:
             picture = dataset.read(index)
-            digest.update(f"{name}\0{picture.size}\0".encode("utf-8", "surrogateescape"))
+            digest.update(to_bytes(f"{name}\0{picture.size}\0"))
             digest.update(picture.tobytes())
         except BrokenInput:
             digest.update(b"broken\0")

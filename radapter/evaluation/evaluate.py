@@ -28,6 +28,7 @@ from radapter.evaluation.classification import (
 from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.result import BINS, Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
+from radapter.names import to_bytes
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
@@ -86,7 +87,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
 
 
 def _hash(texts: list[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return hashlib.sha256(to_bytes("\n".join(texts))).hexdigest()
 
 
 def evaluate(

@@ -36,6 +36,7 @@ from radapter.errors import BrokenInput
 from radapter.inference.encoding import encode_pictures
 from radapter.inference.opening import OpenModel
 from radapter.models.checkpoints import check_safetensors
+from radapter.names import from_bytes, to_bytes
 from radapter.run import clear_temporary, write_atomic
 
 SCHEMA_VERSION = 1
@@ -176,7 +177,7 @@ def _read_plan(parts: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(features: Tensor, names: list[str], messages: list[str]) -> bytes:
-    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    encoded = [to_bytes(name) for name in names]
     ends = list(itertools.accumulate(map(len, encoded)))
     tensors = {
         "features": features.float().contiguous(),
@@ -298,5 +299,5 @@ def names_of(path: Path | str, rows: list[int]) -> list[str]:
         for row in rows:
             first = int(ends[row - 1 : row][0]) if row else 0
             name = names[first : int(ends[row : row + 1][0])].numpy().tobytes()
-            found.append(name.decode("utf-8", "surrogateescape"))
+            found.append(from_bytes(name))
         return found

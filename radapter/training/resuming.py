@@ -12,6 +12,7 @@ from torch import Tensor
 from radapter import run as runs
 from radapter.data.dataset import rooted
 from radapter.errors import BrokenInput, UsageError
+from radapter.names import to_bytes
 from radapter.recipe import Recipe
 from radapter.training.checkpoints import Checkpoint
 from radapter.training.preparing import Parts
@@ -76,7 +77,7 @@ def _data_hash(parts: Parts) -> str:
     dataset = dataclasses.replace(parts.pairs.dataset, stamp=None)
     digest = hashlib.sha256(dataset.fingerprint().encode())
     if parts.retained is not None:
-        digest.update(repr(parts.retained.captions).encode("utf-8", "surrogateescape"))
+        digest.update(to_bytes(repr(parts.retained.captions)))
     return digest.hexdigest()
 
 
