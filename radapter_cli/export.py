@@ -13,9 +13,10 @@ import typer
 
 from radapter.errors import GateFailed, UsageError
 from radapter_cli import console
+from radapter_cli.model_options import DeviceChoice, DeviceOption
 
 if TYPE_CHECKING:
-    from radapter.recipe import Recipe
+    pass
 
 
 ENGINES = "TensorRT"
@@ -152,6 +153,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write the bundle anew, even if it is up to date.")
     ] = False,
+    device: DeviceOption = DeviceChoice.auto,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would happen, stop.")
     ] = False,
@@ -203,7 +205,7 @@ def export(
         present = {}
     precisions = [choice.value for choice in precision or ()] or present.get("precisions", ["fp32"])
     opset = present.get("opset", 20) if opset is None else opset
-    head = None if classifier is None else classes_of(classifier, recipe)
+    head = None if classifier is None else exporting.classes_of(classifier, recipe)
     had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
     from_bytes = had_bytes if pictures is None else pictures is InputChoice.uint8
     exporting.check(opset, precisions, loaded, from_bytes=from_bytes)
@@ -268,9 +270,16 @@ def export(
         if not no_verify and (written or trt):
             with console.status("reading the suites"):
                 if head is not None:
-                    head = {**head, "features": exporting.class_features(loaded, head)}
+                    head = {
+                        **head,
+                        "features": exporting.class_features(loaded, head, device.value),
+                    }
                 gate, missing = exporting.parity_gate(
-                    recipe, loaded, tolerance or [], head["features"] if head else None
+                    recipe,
+                    loaded,
+                    tolerance or [],
+                    head["features"] if head else None,
+                    device.value,
                 )
         for name, why in missing.items():
             console.note(f"not compared on {name}: {why}")
@@ -295,6 +304,7 @@ def export(
                     pictures=exporting.golden_pictures(recipe),
                     gate=gate,
                     tolerances=tolerance or [],
+                    device=device.value,
                 )
         else:
             manifest = exporting.refresh(folder, known) or manifest
@@ -342,7 +352,8 @@ def show_parity(compared: list[dict[str, Any]]) -> None:
     from radapter.reporting.parity_tables import parity_tables
 
     for found in compared:
-        console.result(f"\n{found['suite']}, a sample of {found['pictures']:,} pictures")
+        on = f", {found['reference']}" if found.get("reference", "").endswith("cuda") else ""
+        console.result(f"\n{found['suite']}, a sample of {found['pictures']:,} pictures{on}")
         for part in parity_tables(found["verdicts"], found.get("files", [])):
             console.out.print(part)
         tokens = found.get("tokens") or {"different": 0}
@@ -362,31 +373,3 @@ def shown_if_failed(printing: bool) -> Iterator[None]:
         if printing:
             show_parity(error.details.get("parity", []))
         raise
-
-
-def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:
-    """The classes of a suite, or of a file with one name a line, with their prompts.
-
-    Raises:
-        UsageError: the suite classifies nothing, or not always the same classes.
-        BrokenInput: the file or the suite's data is not there.
-    """
-    from radapter.data.pairs import templates_of
-    from radapter.evaluation import load_suite
-    from radapter.inference.prediction import read_class_names
-
-    if name.endswith(".txt"):
-        names, templates = read_class_names(name), templates_of(recipe.data.prompts())
-    else:
-        suite = load_suite(name).for_recipe(recipe)
-        opened = [tasks.get("classification") for tasks in suite.open().values()]
-        lists = {tuple(dict.fromkeys(data.class_names)) for data in opened if data}
-        if len(lists) != 1:
-            what = "classes that differ between its data sets" if lists else "no classes"
-            raise UsageError(
-                f"Suite {suite.name} has {what}: name those to choose from, one a line in a file, "
-                "by --classifier names.txt"
-            )
-        names, templates = list(lists.pop()), templates_of(suite.prompts(suite.datasets[0]))
-    prompts = [[template.replace("{}", name) for template in templates] for name in names]
-    return {"names": names, "prompts": prompts}

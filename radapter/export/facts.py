@@ -11,9 +11,12 @@ import open_clip
 from PIL.Image import Image
 
 from radapter import bundle
+from radapter.data.pairs import templates_of
+from radapter.errors import UsageError
 from radapter.evaluation import load_suite, shipped_suites
 from radapter.export import card, golden
 from radapter.export.sample import training_sample
+from radapter.inference.prediction import read_class_names
 from radapter.recipe import Recipe
 from radapter.run import Run, file_hash
 
@@ -83,6 +86,30 @@ def hub_name(model: str) -> str | None:
     architecture, _, tag = model.partition(":")
     known = (open_clip.get_pretrained_cfg(architecture, tag) or {}) if tag else {}
     return str(known.get("hf_hub") or "").strip("/") or None
+
+
+def classes_of(name: str, recipe: Recipe) -> dict[str, Any]:
+    """The classes of a suite, or of a file with one name a line, with their prompts.
+
+    Raises:
+        UsageError: the suite classifies nothing, or not always the same classes.
+        BrokenInput: the file or the suite's data is not there.
+    """
+    if name.endswith(".txt"):
+        names, templates = read_class_names(name), templates_of(recipe.data.prompts())
+    else:
+        suite = load_suite(name).for_recipe(recipe)
+        opened = [tasks.get("classification") for tasks in suite.open().values()]
+        lists = {tuple(dict.fromkeys(data.class_names)) for data in opened if data}
+        if len(lists) != 1:
+            what = "classes that differ between its data sets" if lists else "no classes"
+            raise UsageError(
+                f"Suite {suite.name} has {what}: name those to choose from, one a line in a file, "
+                "by --classifier names.txt"
+            )
+        names, templates = list(lists.pop()), templates_of(suite.prompts(suite.datasets[0]))
+    prompts = [[template.replace("{}", name) for template in templates] for name in names]
+    return {"names": names, "prompts": prompts}
 
 
 # ---------------------------------------------------------------- what was measured

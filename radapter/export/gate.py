@@ -38,6 +38,7 @@ def parity_gate(
     merged: LoadedModel,
     tolerances: Sequence[str] = (),
     class_features: Tensor | None = None,
+    device: str = "cpu",
 ) -> tuple[Gate, dict[str, str]]:
     """A gate on the recipe's suites: `export.verify` pictures of each data set, a few prompts.
 
@@ -49,6 +50,7 @@ def parity_gate(
         merged: the model that is exported.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
         class_features: of the classes that a classifier file tells apart, [classes, dim].
+        device: of PyTorch, `cpu`, `cuda` or `auto`; what is compared says which it was.
 
     Returns:
         The gate, and the suites that were left out, with the reason.
@@ -57,7 +59,8 @@ def parity_gate(
         BrokenInput: there is no data at all.
     """
     samples, left_out = _samples(recipe)
-    return functools.partial(run_gate, merged, samples, tolerances, class_features), left_out
+    gate = functools.partial(run_gate, merged, samples, tolerances, class_features, device=device)
+    return gate, left_out
 
 
 def run_gate(
@@ -66,6 +69,7 @@ def run_gate(
     tolerances: Sequence[str],
     class_features: Tensor | None,
     folder: Path,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """PyTorch in fp32, in fp16 where the bundle has that, every engine that runs here, and files
     from bytes and classifiers.
@@ -80,9 +84,10 @@ def run_gate(
     if bundle.in_precision(bundle.VISION, bundle.QDQ) in bundle.read_manifest(folder)["files"]:
         # What TensorRT's int8 engines are built from; onnxruntime runs it too.
         deployed += engines(folder, ["onnx"], merged, precisions=[bundle.QDQ])
-    candidates = [("torch fp32", PyTorchRuntime(merged), merged)]
+    reference = PyTorchRuntime(merged, device)
+    candidates = [("torch fp32", reference, merged)]
     if any(runtime.precision == "fp16" for _, runtime, _ in deployed):
-        candidates.append(("torch fp16", PyTorchRuntime(merged, precision="fp16"), merged))
+        candidates.append(("torch fp16", PyTorchRuntime(merged, device, "fp16"), merged))
     for suite, opened in samples:
         done = {
             label: evaluate(suite, runtime, inputs, opened=opened)
@@ -94,9 +99,12 @@ def run_gate(
                 "suite": suite.name,
                 "pictures": sum(len(dataset) for _, dataset in scored),
                 "prompts_per_class": PROMPTS,
+                "reference": f"PyTorch on {reference.device}",
                 "tokens": compare_tokens(folder, merged, done["torch fp32"].text_features),
                 "verdicts": verdicts(done, "torch fp32", tolerances),
-                "files": compare_files(folder, merged, scored, class_features, tolerances),
+                "files": compare_files(
+                    folder, merged, scored, class_features, tolerances, reference
+                ),
             }
         )
     failures = [

@@ -18,6 +18,7 @@ from torch import Tensor
 from radapter import __version__, bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
+from radapter.evaluation.classification import encode_texts
 from radapter.export import card, checkpoints, golden, graphs
 from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
@@ -48,11 +49,12 @@ def export_bundle(
     pictures: Sequence[Image] | None = None,
     gate: Gate | None = None,
     tolerances: Sequence[str] = (),
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
     The caller's model is not touched. The same weights, facts, sample and package versions give
-    the same bytes.
+    the same bytes, on one kind of device.
 
     Args:
         loaded: a plain (merged) model.
@@ -77,6 +79,7 @@ def export_bundle(
         gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
             manifest. Without one, the manifest says that the bundle is not verified.
         tolerances: changes, see `evaluation.parity.tolerance_of`; recorded.
+        device: where the texts of classes are encoded. Files are verified on the CPU anyway.
 
     Returns:
         The manifest.
@@ -97,7 +100,7 @@ def export_bundle(
     context_length = loaded.context_length
     dynamic = models.text.takes_short_texts(loaded.model)
     inputs = Inputs(loaded, max_batch, sample)
-    head = None if classifier is None else class_features(loaded, classifier)
+    head = None if classifier is None else class_features(loaded, classifier, device)
     with new_folder(folder) as temporary:
         written = _write_towers(loaded, temporary, inputs, precisions, opset)
         if head is not None or from_bytes:
@@ -117,7 +120,7 @@ def export_bundle(
             check_agreement(file, precision, figures[file], tolerances)
         checkpoints.write(temporary, loaded, checkpoint, shown)
         if classes is not None:
-            features = class_features(loaded, classes)
+            features = class_features(loaded, classes, device)
             bundle.write_classes(
                 temporary, classes["names"], features.numpy(), reference.logit_scale
             )
@@ -199,22 +202,24 @@ def plan(
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
 
 
-def class_features(loaded: models.LoadedModel, classes: Mapping[str, Any]) -> Tensor:
+def class_features(
+    loaded: models.LoadedModel, classes: Mapping[str, Any], device: str = "cpu"
+) -> Tensor:
     """Text features [classes, dim], unit norm: a class is the mean of its prompts' unit features.
 
     Args:
         loaded: the model.
         classes: as for `export_bundle`.
+        device: `cpu`, `cuda`, `auto`: where texts are encoded, many at a time.
     """
     if "features" in classes:
         return F.normalize(torch.as_tensor(classes["features"]).detach().float().cpu(), dim=-1)
-    runtime = PyTorchRuntime(loaded)
     prompts: Sequence[Sequence[str]] = classes.get("prompts") or [[n] for n in classes["names"]]
-    rows = []
-    for texts in prompts:
-        tokens = models.shorten(loaded.model, loaded.tokenizer(list(texts)))
-        rows.append(runtime.encode_text(tokens).mean(0))
-    return F.normalize(torch.stack(rows), dim=-1)
+    texts = [text for row in prompts for text in row]
+    runtime = PyTorchRuntime(loaded, device)
+    features = encode_texts(runtime, loaded.tokenizer, texts, shorten=loaded.shorten)
+    means = [rows.mean(0) for rows in features.split([len(row) for row in prompts])]
+    return F.normalize(torch.stack(means), dim=-1)
 
 
 def classes_hash(classes: Mapping[str, Any]) -> str:

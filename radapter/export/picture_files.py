@@ -30,6 +30,7 @@ def compare_files(
     pictures: Sequence[tuple[str, Dataset]],
     class_features: Tensor | None,
     tolerances: Sequence[str] = (),
+    reference: PyTorchRuntime | None = None,
 ) -> list[dict[str, Any]]:
     """Every file from bytes, and every classifier, of a bundle against PyTorch in fp32.
 
@@ -40,6 +41,7 @@ def compare_files(
         class_features: what the classifier tells apart, [classes, dim], unit norm; None: the
             classifier is left out.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
+        reference: the model in fp32; None: on the CPU.
 
     Returns:
         For each file: `file`, `precision`, `cosine` (the worst one of features; of probabilities,
@@ -58,7 +60,7 @@ def compare_files(
         return []
     from radapter.export import verify  # it needs onnxruntime
 
-    runtime = PyTorchRuntime(merged)
+    runtime = reference or PyTorchRuntime(merged)
     names, expected = [], []
     for batch in _batches(pictures):
         names += [name for name, _ in batch]

@@ -221,3 +221,39 @@ def test_given_features_are_used(tiny):
     features = np.array([[3.0, 4.0] + [0.0] * 14])
     result = exporter.class_features(tiny, {"names": ["a"], "features": features})
     np.testing.assert_allclose(result[0, :2], [0.6, 0.8], rtol=1e-6)
+
+
+def test_classes_are_encoded_many_prompts_at_a_time(tiny, monkeypatch):
+    """A thousand classes with eighty prompts each would be as many calls otherwise."""
+    sizes = []
+    encode = PyTorchRuntime.encode_text
+
+    def counted(self, tokens):
+        sizes.append(len(tokens))
+        return encode(self, tokens)
+
+    monkeypatch.setattr(PyTorchRuntime, "encode_text", counted)
+    names = [f"thing {number}" for number in range(150)]
+    prompts = [
+        [f"a photo of {name}", f"a drawing of {name}"][: 1 + i % 2] for i, name in enumerate(names)
+    ]
+    found = exporter.class_features(tiny, {"names": names, "prompts": prompts})
+    assert sizes == [225]
+    with torch.no_grad():
+        for row, texts in zip(found[::37], prompts[::37], strict=True):
+            features = tiny.model.encode_text(tiny.tokenizer(texts))
+            mean = (features / features.norm(dim=1, keepdim=True)).mean(0)
+            torch.testing.assert_close(row, mean / mean.norm(), atol=2e-6, rtol=0)
+
+
+def test_classes_and_the_reference_are_computed_on_the_device_asked_for(tiny, monkeypatch):
+    asked = []
+    init = PyTorchRuntime.__init__
+
+    def recorded(self, loaded, device="cpu", precision="fp32"):
+        asked.append(device)
+        init(self, loaded, "cpu", precision)
+
+    monkeypatch.setattr(PyTorchRuntime, "__init__", recorded)
+    exporter.class_features(tiny, {"names": ["a"]}, "cuda")
+    assert asked == ["cuda"]
