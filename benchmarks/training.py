@@ -3,11 +3,14 @@ lever.
 
     python benchmarks/training.py methods [--model ViT-B-32:random] [--batch 96]
     python benchmarks/training.py levers [--model ViT-B-32:random] [--batch 32]
+    python benchmarks/training.py methods --device cuda --precision bf16 --model ViT-B-16:random
     python benchmarks/training.py saved [--model ViT-B-32:random] [--batch 32]
 
 Each case is a process of its own, since peak memory is a process's. The cases of a model take
-turns, and the shortest of all their steps counts. Time is the process's own, of one thread, so that
-others on the machine change it little.
+turns, and the shortest of all their steps counts. On a CPU time is the process's own, of one
+thread, so that others on the machine change it little. On a GPU it is the clock's, from when the
+device has nothing to do until it has nothing to do again, with the batch on the host before; memory
+is what torch has allocated.
 """
 
 from __future__ import annotations
@@ -55,28 +58,40 @@ Models = Annotated[list[str] | None, typer.Option(help="May be given several tim
 
 
 @app.command()
-def one(case: str, model: str, batch: int, steps: int) -> None:
+def one(
+    case: str, model: str, batch: int, steps: int, device: str = "cpu", precision: str = "fp32"
+) -> None:
     """Seconds of the shortest step and peak memory of one case, as JSON."""
     from radapter import models
     from radapter.training import memory
 
-    settings = json.loads(case)
+    settings = {"device": device, "precision": precision, **json.loads(case)}
     loaded = models.load(model)
-    content = _content(loaded, batch, settings.get("pairs_of_a_text", 1))
-    torch.set_num_threads(1)
+    content = content_of(loaded, batch, settings.get("pairs_of_a_text", 1))
+    if device == "cpu":
+        torch.set_num_threads(1)
+    loaded.model.to(device)
     run = _open_clip if settings.get("method") == "open_clip" else _ours
     with contextlib.redirect_stdout(sys.stderr):
         seconds = list(run(loaded, content, settings, steps + 1))  # the first one allocates
-    peak = memory.peak(torch.device("cpu"))["peak_memory_bytes"]
+    peak = memory.peak(torch.device(device))["peak_memory_bytes"]
     print(json.dumps({"seconds": min(seconds[1:]), "peak": peak}))
 
 
-def _content(loaded: Any, batch: int, each: int = 1) -> dict[str, Any]:
-    """A batch of noise and short texts, `each` pairs a text."""
+def _now(device: str) -> float:
+    """Seconds, once the device has done all that it was given."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def content_of(loaded: Any, batch: int, each: int = 1) -> dict[str, Any]:
+    """A batch as loaders give it: bytes of noise and short texts, `each` pairs a text."""
     size = loaded.config["preprocess_cfg"]["size"]
     height, width = (size, size) if isinstance(size, int) else size
     return {
-        "images": torch.randn(batch, 3, height, width),
+        "images": torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8),
         "tokens": loaded.tokenizer([f"{TEXTS[i % 4]} {i}" for i in range(batch // each)]),
         "text_of": torch.arange(batch) // each,
         "groups": torch.arange(batch) // each,
@@ -84,21 +99,28 @@ def _content(loaded: Any, batch: int, each: int = 1) -> dict[str, Any]:
     }
 
 
-def _ours(
-    loaded: Any, content: dict[str, Any], case: dict[str, Any], steps: int
-) -> Iterator[float]:
-    """Steps of radapter's loop, with levers switched off."""
+def _pixels(loaded: Any, device: str) -> Any:
+    from radapter.training.feeding import Pixels
+
+    cfg = loaded.config["preprocess_cfg"]
+    return Pixels(cfg["mean"], cfg["std"], torch.device(device))
+
+
+def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
+    """What a step of radapter's loop needs (and no data), with levers switched off."""
     from radapter import recipe as recipes
     from radapter.methods import METHODS, folded, r_adapter
     from radapter.training import execution, gradients
     from radapter.training.optimisation import adamw
     from radapter.training.preparing import Parts
-    from radapter.training.step import optimizer_step, training_mode
+    from radapter.training.step import training_mode
 
     method, off, on = case.get("method", "r-adapter"), case.get("off", []), case.get("on", [])
     data = "{source: emoji, task: captions}"
     text = f"{{name: step, model: x, method: {{name: {method}}}, data: {data}}}"
-    recipe = recipes.parse(text, "recipe", case.get("recipe", []))
+    changes = [f"precision={case['precision']}", *case.get("recipe", [])]
+    recipe = recipes.parse(text, "recipe", changes)
+    device = case["device"]
     torch.manual_seed(0)
     attached = METHODS[method].attach(loaded.model, **case.get("settings", {}))
     trained = list(attached.parameters())
@@ -124,8 +146,7 @@ def _ours(
         content["images"] = content["images"].contiguous(memory_format=torch.channels_last)
     execution.set_up(loaded.model, recipe)
     training_mode(loaded.model)
-    # What a step needs, and no data.
-    parts: Any = Parts(
+    return Parts(
         recipe=recipe,
         base=loaded,
         base_hash="",
@@ -135,20 +156,29 @@ def _ours(
         optimizer=optimizer,
         pairs=None,  # type: ignore[arg-type]
         retained=None,
-        device=torch.device("cpu"),
-        scaler=None,
+        device=torch.device(device),
+        scaler=torch.amp.GradScaler(device) if recipe.precision == "fp16" else None,
         held_out=None,
         trackers=[],
-        pixels=lambda pictures: pictures,
+        pixels=_pixels(loaded, device),
     )
+
+
+def _ours(
+    loaded: Any, content: dict[str, Any], case: dict[str, Any], steps: int
+) -> Iterator[float]:
+    from radapter.precision import exact_fp32
+    from radapter.training.step import optimizer_step
+
+    parts, device, off = prepared(loaded, content, case), case["device"], case.get("off", [])
     plain = [torch.nn.attention.SDPBackend.MATH]
     attention = torch.nn.attention.sdpa_kernel(plain) if "sdpa" in off else contextlib.nullcontext()
-    with attention:
+    with attention, exact_fp32():  # as training is
         for step in range(steps):
             torch.manual_seed(step)
-            start = time.process_time()
+            start = _now(device)
             optimizer_step(parts, content)
-            yield time.process_time() - start
+            yield _now(device) - start
 
 
 def _open_clip(
@@ -165,10 +195,12 @@ def _open_clip(
 
         def __iter__(self) -> Iterator[Any]:
             for _ in range(steps):
-                self.starts.append(time.process_time())
+                self.starts.append(_now(case["device"]))
                 yield content["images"], content["tokens"][content["text_of"]]
-            self.starts.append(time.process_time())
+            self.starts.append(_now(case["device"]))
 
+    precision = {"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp"}[case["precision"]]
+    scaler = torch.amp.GradScaler(case["device"]) if precision == "amp" else None
     model = loaded.model.requires_grad_()
     model.output_dict = True
     named = list(model.named_parameters())
@@ -178,36 +210,58 @@ def _open_clip(
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.2}]
     optimizer = torch.optim.AdamW(groups, lr=5e-6, betas=(0.9, 0.98), eps=1e-6)
     arguments = argparse.Namespace(
-        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=True,
-        grad_clip_norm=1.0, horovod=False, rank=0, local_rank=0, world_size=1, distributed=False,
-        log_every_n_steps=10**9, batch_size=len(content["images"]), wandb=False, save_logs=False,
-        log_local=False,
+        device=case["device"], precision=precision, distill=False, accum_freq=1,
+        skip_scheduler=True, grad_clip_norm=1.0, horovod=False, rank=0, local_rank=0,
+        world_size=1, distributed=False, log_every_n_steps=10**9,
+        batch_size=len(content["images"]), wandb=False, save_logs=False, log_local=False,
     )  # fmt: skip
+    # Its loader gives floats.
+    content["images"] = _pixels(loaded, "cpu")(content["images"])
     batches = Batches()
     data = argparse.Namespace(dataloader=batches, set_epoch=lambda epoch: None)
     loss = open_clip.ClipLoss()
-    train_one_epoch(model, {"train": data}, loss, 0, optimizer, None, None, None, arguments)
+    train_one_epoch(model, {"train": data}, loss, 0, optimizer, scaler, None, None, arguments)
     yield from (b - a for a, b in zip(batches.starts, batches.starts[1:], strict=False))
 
 
 def measure(
-    cases: dict[str, dict[str, Any]], model: str, batch: int, steps: int, rounds: int
+    cases: dict[str, dict[str, Any]],
+    model: str,
+    batch: int,
+    steps: int,
+    rounds: int,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> None:
-    """Run every case in turns and print a table of ratios to the first one."""
+    """Run every case in turns and print a table of ratios to the first one.
+
+    A case that fails (it may not fit into the device's memory) is named in the table."""
     found: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     loads = []
     for number in range(rounds):
         for name, case in cases.items():
+            if name in failed:
+                continue
             loads.append(os.getloadavg()[0])
             command = [sys.executable, __file__, "one", json.dumps(case), model]
-            command += [str(batch), str(steps)]
-            result = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+            command += [str(batch), str(steps), "--device", device, "--precision", precision]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                failed[name] = f"exit code {done.returncode}"
+                continue
+            result = json.loads(done.stdout.splitlines()[-1])
             known = found.setdefault(name, result)
             known["seconds"] = min(known["seconds"], result["seconds"])
             print(f"round {number + 1}, {name}: {json.dumps(result)}", file=sys.stderr)
+    if not found:
+        raise SystemExit(f"No case could be measured: {failed}")
     reference = next(iter(found.values()))
     print(f"\n{model}, batch {batch}; ratios to {next(iter(found))}, and how many times as fast")
-    print(f"one thread, load {min(loads):.1f} to {max(loads):.1f}\n")
+    if device == "cpu":
+        print(f"{precision}, one thread, load {min(loads):.1f} to {max(loads):.1f}\n")
+    else:
+        print(f"{precision}, {torch.cuda.get_device_name(device)}, torch {torch.__version__}\n")
     print("| | step | ratio | times as fast | peak memory | ratio |\n|---|---|---|---|---|---|")
     for name, result in found.items():
         time_ratio, peak_ratio = (result[key] / reference[key] for key in ("seconds", "peak"))
@@ -216,20 +270,42 @@ def measure(
             f"{1 / time_ratio:.2f} | {result['peak'] / 1e6:.0f} MB | {peak_ratio:.2f} |",
             flush=True,
         )
+    for name, why in failed.items():
+        print(f"| {name} | {why} | | | | |", flush=True)
+    if failed:
+        raise SystemExit(1)
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16 or fp16, but where a case says its own.")]
 
 
 @app.command()
-def methods(model: Models = None, batch: int = 32, steps: int = 3, rounds: int = 2) -> None:
+def methods(
+    model: Models = None,
+    batch: int = 32,
+    steps: int = 3,
+    rounds: int = 2,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+) -> None:
     """Full fine-tuning, R-Adapter, LoRA and open_clip's own loop."""
     for name in model or ["emoji-clip", "ViT-B-32:random", "ViT-B-16:random"]:
-        measure(METHODS, name, batch, steps, rounds)
+        measure(METHODS, name, batch, steps, rounds, device, precision)
 
 
 @app.command()
-def levers(model: Models = None, batch: int = 32, steps: int = 3, rounds: int = 2) -> None:
+def levers(
+    model: Models = None,
+    batch: int = 32,
+    steps: int = 3,
+    rounds: int = 2,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+) -> None:
     """R-Adapter at full rank with one thing changed at a time."""
     for name in model or ["ViT-B-32:random"]:
-        measure(LEVERS, name, batch, steps, rounds)
+        measure(LEVERS, name, batch, steps, rounds, device, precision)
 
 
 @app.command()
@@ -248,7 +324,8 @@ def saved(model: str = "ViT-B-32:random", batch: int = 32) -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            list(_ours(loaded, _content(loaded, batch), METHODS[name], 1))
+            case = {"device": "cpu", "precision": "fp32", **METHODS[name]}
+            list(_ours(loaded, content_of(loaded, batch), case, 1))
         print(f"{name}: {sum(kept.values()) / 1e6:.0f} MB", flush=True)
 
 

@@ -12,7 +12,7 @@ CASES = {
     "ours": {},
     "as its authors run it": {"off": ["short texts", "folding", "copy-free attention"]},
     "full": {"method": "full"},
-    "open_clip": {"method": "open_clip"},
+    "open_clip in bf16": {"method": "open_clip", "precision": "bf16"},
 }
 
 
@@ -25,3 +25,16 @@ def test_a_case_is_measured(case):
     found = json.loads(done.stdout)
     assert found["seconds"] > 0
     assert found["peak"] > 10**8
+
+
+@pytest.mark.slow
+def test_a_case_that_fails_is_named_and_the_others_are_measured(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import training
+
+    cases = {"ours": {}, "none": {"method": "absent"}}
+    with pytest.raises(SystemExit):
+        training.measure(cases, "emoji-clip", 2, 1, 1)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert table[1].startswith("| ours | ")
+    assert table[2] == "| none | exit code 1 | | | | |"
