@@ -1,6 +1,7 @@
 # make demo    set up, then the whole promise in one command
 # make check   lint, types and the quick tests
 # make test    lint, types and every test; what CI runs
+# make gpu     where there is an NVIDIA GPU: the tests that need one, then benchmarks/gpu.py
 #
 # The first call makes .venv: about 6 GB on Linux, where PyPI's torch brings CUDA. With
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu it is about 1 GB.
@@ -11,7 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
-.PHONY: demo check lint test clean
+.PHONY: demo check lint test gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/radapter demo
@@ -21,6 +22,9 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n 0 -m gpu; tests=$$?; $(BIN)/python benchmarks/gpu.py && exit $$tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
