@@ -28,9 +28,13 @@ CONFIG = "open_clip_config.json"
 TOKENIZER = "tokenizer.json, tokenizer_config.json, special_tokens_map.json and, if any, *.model"
 OF_TEXT = ("*.json", "*.model", "*.txt")
 """What is fetched of a repository that a tokenizer or the form of a text tower is taken from"""
+Wanted = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Of a repository OWNER/NAME: its files, in words, and as patterns for `hf download`"""
 
 
-def weights(name: str, architecture: str, tag: str, known: Mapping[str, Any]) -> Path:
+def weights(
+    name: str, architecture: str, tag: str, known: Mapping[str, Any], besides: Wanted | None = None
+) -> Path:
     """The file of a tag's weights, in open_clip's cache.
 
     Args:
@@ -38,6 +42,7 @@ def weights(name: str, architecture: str, tag: str, known: Mapping[str, Any]) ->
         architecture: of the tag.
         tag: its name.
         known: what open_clip says of the tag: `hf_hub` or `url`.
+        besides: what the model needs, too, so that the user is told all at once.
 
     Raises:
         BrokenInput: it is not in the cache and cannot be fetched.
@@ -58,7 +63,8 @@ def weights(name: str, architecture: str, tag: str, known: Mapping[str, Any]) ->
                 f"{path}, {instead}."
             ) from error
     repository, file = os.path.split(known["hf_hub"])
-    return _file(name, repository, file or pretrained.HF_WEIGHTS_NAME, instead)
+    file = file or pretrained.HF_WEIGHTS_NAME
+    return _file(name, repository, file, "" if besides else instead, besides)
 
 
 def repository(name: str, owner_and_name: str) -> tuple[Path, Path]:
@@ -67,11 +73,15 @@ def repository(name: str, owner_and_name: str) -> tuple[Path, Path]:
     Raises:
         BrokenInput: they are not in the cache and cannot be fetched.
     """
-    config = _file(name, owner_and_name, CONFIG, "")
-    return config, _file(name, owner_and_name, pretrained.HF_WEIGHTS_NAME, "")
+    safe, other = pretrained.HF_SAFE_WEIGHTS_NAME, pretrained.HF_WEIGHTS_NAME
+    besides = {owner_and_name: (f"{safe} (or {other}), with its tokenizer,", (safe, *OF_TEXT))}
+    config = _file(name, owner_and_name, CONFIG, besides=besides)
+    return config, _file(name, owner_and_name, other)
 
 
-def _file(name: str, repository: str, file: str, instead: str) -> Path:
+def _file(
+    name: str, repository: str, file: str, instead: str = "", besides: Wanted | None = None
+) -> Path:
     files = [*pretrained._get_safe_alternatives(file), file]
 
     def fetch() -> Path:
@@ -80,24 +90,22 @@ def _file(name: str, repository: str, file: str, instead: str) -> Path:
                 return Path(huggingface_hub.hf_hub_download(repository, each))
         return Path(huggingface_hub.hf_hub_download(repository, files[-1]))
 
-    what = f"{' (or '.join(files)}{')' * (len(files) > 1)} of {repository}"
-    return cached_or_fetched(fetch, name, what, {repository: files[:1]}, instead)
+    words = f"{' (or '.join(files)}{')' * (len(files) > 1)}"
+    wanted = {repository: (words, tuple(files[:1]))}
+    for other, (more, patterns) in (besides or {}).items():
+        if other == repository:
+            more, patterns = f"{words} and {more}", (*files[:1], *patterns)
+        wanted[other] = more, patterns
+    return cached_or_fetched(fetch, name, wanted, instead)
 
 
-def cached_or_fetched(
-    fetch: Callable[[], T],
-    name: str,
-    what: str,
-    repositories: Mapping[str, list[str]],
-    instead: str = "",
-) -> T:
+def cached_or_fetched(fetch: Callable[[], T], name: str, wanted: Wanted, instead: str = "") -> T:
     """What comes of files in repositories of huggingface.co: from the cache, else fetched.
 
     Args:
         fetch: asks the hub for them; it may be called twice.
         name: of the model, for messages.
-        what: the files, for messages.
-        repositories: OWNER/NAME with the files of it, or patterns of them.
+        wanted: the files.
         instead: another way for the user than the cache.
 
     Raises:
@@ -109,21 +117,22 @@ def cached_or_fetched(
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        for repository in repositories:
+        for repository in wanted:
             _check_answers(f"{constants.ENDPOINT}/{repository}")
         return fetch()
     except ImportError:
         raise
     except Exception as error:
-        types = [
-            f"hf download {repository} {' '.join(_option(file) for file in files)}"
-            for repository, files in repositories.items()
-        ]
-        folders = [f"models--{repository.replace('/', '--')}" for repository in repositories]
+        what = " and ".join(f"{words} of {repository}" for repository, (words, _) in wanted.items())
+        types = " && ".join(
+            " ".join([f"hf download {repository}", *(f"--include '{each}'" for each in patterns)])
+            for repository, (_, patterns) in wanted.items()
+        )
+        folders = " and ".join(f"models--{name.replace('/', '--')}" for name in wanted)
         raise BrokenInput(
             f"{name} needs {what} on huggingface.co. That is not on this machine and cannot be "
-            f"fetched ({_reason(error)}). Where there is a network, type: {' && '.join(types)}; "
-            f"then bring {' and '.join(folders)} of its ~/.cache/huggingface/hub to "
+            f"fetched ({_reason(error)}). Where there is a network, type: {types}; "
+            f"then bring {folders} of its ~/.cache/huggingface/hub to "
             f"{constants.HF_HUB_CACHE}{', ' * bool(instead)}{instead}."
         ) from error
 
@@ -158,10 +167,6 @@ def tokenizer(open_clip_name: str, text_cfg: Mapping[str, Any]) -> Any:
         tokenizer_mode=text_cfg.get("tokenizer_mode"),
         **text_cfg.get("tokenizer_kwargs", {}),
     )
-
-
-def _option(file: str) -> str:
-    return f"--include '{file}'" if "*" in file else file
 
 
 def _reason(error: BaseException) -> str:

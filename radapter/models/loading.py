@@ -87,7 +87,9 @@ def load(
     if tag == "random":
         return _random(architecture, name, _model_cfg(architecture), seed)
     if tag in tags:
-        path = downloads.weights(name, architecture, tag, _pretrained_cfg(architecture, tag))
+        besides = _of_the_hub(architecture, _model_cfg(architecture)["text_cfg"])
+        known_of = dict(open_clip.get_pretrained_cfg(architecture, tag))
+        path = downloads.weights(name, architecture, tag, known_of, besides)
         return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
     if Path(tag).is_dir():
         raise UsageError(f"{tag} is a folder, which says its architecture itself: name it alone.")
@@ -104,10 +106,6 @@ def _is_file_name(tag: str) -> bool:
 
 def _model_cfg(architecture: str) -> dict[str, Any]:
     return dict(open_clip.get_model_config(architecture) or {})
-
-
-def _pretrained_cfg(architecture: str, tag: str) -> dict[str, Any]:
-    return dict(open_clip.get_pretrained_cfg(architecture, tag) or {})
 
 
 # ---------------------------------------------------------------- where models come from
@@ -243,9 +241,7 @@ def _create(
     try:
         with _quiet():
             if hub:
-                what = " and ".join(f"{files} of {where}" for where, files in hub.items())
-                patterns = {where: list(downloads.OF_TEXT) for where in hub}
-                tokenizer, model = downloads.cached_or_fetched(create, name, what, patterns)
+                tokenizer, model = downloads.cached_or_fetched(create, name, hub)
             else:
                 with downloads.offline():
                     tokenizer, model = create()
@@ -262,13 +258,15 @@ def _create(
     return _loaded(name, model, tokenizer, config)
 
 
-def _of_the_hub(open_clip_name: str, text_cfg: Mapping[str, Any]) -> dict[str, str]:
+def _of_the_hub(
+    open_clip_name: str, text_cfg: Mapping[str, Any]
+) -> dict[str, tuple[str, tuple[str, ...]]]:
     """What a text tower of Hugging Face's takes from which repository, beside the weights.
 
     Raises:
         BrokenInput: a folder has no tokenizer that should have one.
     """
-    needs: dict[str, str] = {}
+    words: dict[str, str] = {}
     tokenizer, tower = text_cfg.get("hf_tokenizer_name"), text_cfg.get("hf_model_name")
     if tokenizer and open_clip_name.startswith("local-dir:"):
         folder = Path(open_clip_name.removeprefix("local-dir:"))
@@ -278,10 +276,10 @@ def _of_the_hub(open_clip_name: str, text_cfg: Mapping[str, Any]) -> dict[str, s
                 "huggingface.co into it."
             )
     elif tokenizer and not Path(tokenizer).is_dir():
-        needs[tokenizer] = f"the tokenizer ({downloads.TOKENIZER})"
+        words[tokenizer] = f"the tokenizer ({downloads.TOKENIZER})"
     if tower and not Path(tower).is_dir():
-        needs[tower] = f"{needs[tower]} and config.json" if tower in needs else "config.json"
-    return needs
+        words[tower] = f"{words[tower]} and config.json" if tower in words else "config.json"
+    return {repository: (each, downloads.OF_TEXT) for repository, each in words.items()}
 
 
 def _fill(loaded: LoadedModel, path: Path) -> None:

@@ -60,10 +60,12 @@ def test_the_message_says_what_is_missing_and_how_to_bring_it(name, repository, 
         name,
         "open_clip_model.safetensors",
         "no route to host",
-        f"type: hf download {repository} open_clip_model.safetensors",
+        f"type: hf download {repository} --include 'open_clip_model.safetensors'",
         f"models--{repository.replace('/', '--')}",
         str(tmp_path / "hub"),
-        f"{architecture}:FILE,like={tag}",
+        "the tokenizer (tokenizer.json, tokenizer_config.json"
+        if "SigLIP" in name
+        else f"{architecture}:FILE,like={tag}",
     ):
         assert part in message
     assert caught.value.exit_code == 4
@@ -114,7 +116,7 @@ def test_what_is_in_the_cache_needs_no_network(tmp_path, file):
 
 def test_a_repository_as_open_clip_has_it(tmp_path):
     name = "hf-hub:someone/tiny-clip"
-    with pytest.raises(BrokenInput, match="open_clip_config.json of someone/tiny-clip"):
+    with pytest.raises(BrokenInput, match="open_clip_config.json and .* of someone/tiny-clip"):
         models.load(name)
     folder = tiny.write(tmp_path / "model")
     config = {"open_clip_config.json": folder / "open_clip_config.json"}
@@ -166,18 +168,45 @@ def siglip(tmp_path, monkeypatch):
     return "tiny-siglip"
 
 
+def do_as_it_says(message, hub, tmp_path):
+    """What a message tells to type, done by hand; `hub`: repositories and their folders."""
+    typed = re.findall(r"hf download (\S+)((?: --include '\S+')+)", message)
+    assert {repository for repository, _ in typed} == set(hub)
+    for repository, patterns in typed:
+        found = [path for p in re.findall(r"'(\S+)'", patterns) for path in hub[repository].glob(p)]
+        cache(tmp_path, repository, {path.name: path for path in found})
+
+
+@pytest.mark.parametrize("weights", ["someone/words", "someone/weights"])
+def test_all_that_a_tag_needs_is_told_at_once(siglip, tokenizer, tmp_path, monkeypatch, weights):
+    published = {
+        **open_clip.get_pretrained_cfg("ViT-B-16-SigLIP", "webli"),
+        "hf_hub": f"{weights}/",
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, siglip, {"own": published})
+    text = open_clip.get_model_config(siglip)["text_cfg"]
+    hub = {"someone/words": shutil.copytree(tokenizer, tmp_path / "words")}
+    hub[weights] = hub.get(weights, tmp_path)
+    model = tiny.build(
+        custom=True, text={key: text[key] for key in ("vocab_size", "context_length")}
+    )
+    save_file(model.model.state_dict(), hub[weights] / "open_clip_model.safetensors")
+    with pytest.raises(BrokenInput) as caught:
+        models.load(f"{siglip}:own")
+    do_as_it_says(str(caught.value), hub, tmp_path)
+    loaded = models.load(f"{siglip}:own")
+    assert loaded.weights_hash == model.weights_hash
+    assert loaded.used_with["mean"] == [0.5] * 3
+    assert loaded.tokenizer(["a cat"])[0, :3].tolist() == [3, 4, 0]
+
+
 def test_a_tokenizer_that_is_not_here_is_named_and_the_advice_holds(siglip, tokenizer, tmp_path):
     start = time.perf_counter()
     with pytest.raises(BrokenInput) as caught:
         models.load(f"{siglip}:random")
     assert time.perf_counter() - start < 5
-    message = str(caught.value)
-    assert "tokenizer.json, tokenizer_config.json" in message
-    # what it says to type, done by hand
-    (typed,) = re.findall(r"hf download (\S+)((?: --include '\S+')+)", message)
-    patterns = re.findall(r"'(\S+)'", typed[1])
-    files = {path.name: path for pattern in patterns for path in tokenizer.glob(pattern)}
-    cache(tmp_path, typed[0], files)
+    assert "tokenizer.json, tokenizer_config.json" in str(caught.value)
+    do_as_it_says(str(caught.value), {"someone/words": tokenizer}, tmp_path)
     loaded = models.load(f"{siglip}:random", seed=3)
     assert loaded.context_length == 8
     assert loaded.tokenizer(["a cat"])[0].tolist() == [3, 4, 0, 1, 1, 1, 1, 1]
