@@ -160,6 +160,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         scaler=torch.amp.GradScaler(device) if recipe.precision == "fp16" else None,
         held_out=None,
         trackers=[],
+        workers=0,
         pixels=_pixels(loaded, device),
     )
 

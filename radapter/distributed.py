@@ -41,6 +41,11 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def alone() -> bool:
+    """Whether there is no other process to tell anything."""
+    return ranks() == 1
+
+
 def leads() -> bool:
     """Whether this rank is the one that writes."""
     return rank() == 0
@@ -81,7 +86,7 @@ def share(total: int) -> slice:
 
 def add_up(tensor: Tensor) -> Tensor:
     """The sum over ranks, in place."""
-    if ranks() > 1:
+    if not alone():
         with _others():
             dist.all_reduce(tensor)
     return tensor
@@ -89,7 +94,7 @@ def add_up(tensor: Tensor) -> Tensor:
 
 def gather(own: Tensor, first: int, total: int) -> Tensor:
     """Rows of all ranks, [total, ...]; `own` are those from `first` on. Any rank may have none."""
-    if ranks() == 1:
+    if alone():
         return own
     # Adding zeros is exact, and takes parts of different sizes, which all_gather does not.
     rows = own.new_zeros(total, *own.shape[1:])
@@ -105,7 +110,7 @@ def in_turns(chunks: Sequence[Sequence[Any]], encode: Callable[[Any], Tensor]) -
         encode: chunk -> a row for each of its things.
     """
     own = {i: encode(chunks[i]) for i in range(rank(), len(chunks), ranks())}
-    if ranks() == 1:
+    if alone():
         return torch.cat(list(own.values()))
     ends = list(itertools.accumulate(map(len, chunks), initial=0))
     width = max(everyone(max((rows.shape[1] for rows in own.values()), default=0)))
@@ -117,7 +122,7 @@ def in_turns(chunks: Sequence[Sequence[Any]], encode: Callable[[Any], Tensor]) -
 
 def everyone(value: Any) -> list[Any]:
     """What each rank says, in their order; anything that JSON takes."""
-    if ranks() == 1:
+    if alone():
         return [value]
     said = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = torch.zeros(ranks(), dtype=torch.int64)
@@ -138,11 +143,12 @@ def wait_for_all() -> None:
 
 def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Add up the gradients that the ranks have of their parts of a batch."""
-    if ranks() == 1:
+    if alone():
         return
     # One that no rank has stays None, as in one process: the optimizer leaves it alone.
     given = add_up(torch.tensor([int(p.grad is not None) for p in parameters]))
     gradients = []
+    # Each by itself: parts of one long row would be added up in another order, to other last bits.
     for parameter, n in zip(parameters, given.tolist(), strict=True):
         if n:
             if parameter.grad is None:
@@ -163,7 +169,7 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The batch with `broken` of all ranks, and `first`, the row of the rank's first picture.
     """
-    if ranks() == 1:
+    if alone():
         return batch
     places, size = batch["places"], batch["size"]
     missing = torch.ones(size, dtype=torch.int64)

@@ -191,8 +191,8 @@ class Recipe(Section):
     optimisation: Optimisation = Optimisation()
     checkpoints: Checkpoints = Checkpoints()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the towers compute in; the loss and the normalisation are in fp32 always. `fp16` scales
-    gradients, and leaves out a step in which they overflow."""
+    """What the towers compute in; the loss and the normalisation are in fp32 always, and that is
+    without TF32. `fp16` scales gradients, and leaves out a step in which they overflow."""
     monitor: Monitor = Monitor()
     trackers: list[Literal["tensorboard"]] = Field(default=[])
     """What metrics go to beside metrics.jsonl."""
@@ -203,8 +203,9 @@ class Recipe(Section):
     """Keep the input of each block alone and compute the rest again for the gradients: much less
     memory, about a third more time, the same result."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read pictures; 0 reads them in the training process."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Processes that read pictures; 0 reads them in the training process; `auto` is by the
+    processors at hand. The result is the same."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     alpha: float = Field(default=0.5, strict=True)
     suites: list[str] = Field(default=[])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from radapter import precision
 from radapter.data import Dataset
 from radapter.recipe_data import Data, HeldOut
 
@@ -19,7 +19,6 @@ SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 STEPS = 3_000  # R-Adapter's published 16-shot run has 3,100, in 50 epochs
 EPOCHS = (10, 50)  # published for ImageNet and COCO, and for 16 pictures a class
 WARMUP = 500  # published for runs of 10,000 steps and more
-FEW = 500  # pictures: starting workers takes longer than reading fewer
 COLUMN = 22  # where comments stand
 
 
@@ -108,7 +107,6 @@ def recipe_text(
     texts = settings.task == "captions"
     what = f"R-Adapter on {path}: {summary['pictures']:,} pictures, {_of(summary)}"
     warmup = min(WARMUP, size.steps // 20)
-    workers = 0 if size.pictures < FEW else min(4, os.cpu_count() or 1)
     notes = [f"# Note: {note}" for note in summary["notes"]]
     lines = [
         f"# Made by `radapter init {shlex.quote(path)}`:",
@@ -146,7 +144,8 @@ def recipe_text(
         _line(f"  epochs: {size.epochs}", _why_epochs(size)),
         _line(f"  warmup_steps: {warmup}", _why_warmup(size, warmup)),
         f"objective: {{name: mpm-nce, smoothing: {0 if texts else 0.02}, margin: 0.05}}",
-        _line(f"workers: {workers}", "processes that read pictures; 0 reads them while training"),
+        _precision(),
+        _line("workers: auto", "processes that read pictures, by the processors at hand"),
         "seed: 0",
         _line(
             f"alpha: {0.8 if texts else 0.5}",
@@ -159,6 +158,12 @@ def recipe_text(
     else:
         lines.append(_line("suites: []", "nothing is held out: name a suite for `radapter eval`"))
     return "\n".join(lines) + "\n"
+
+
+def _precision() -> str:
+    if precision.cuda_has_bf16():
+        return _line("precision: bf16", "this GPU is several times as fast in it as in fp32")
+    return _line("# precision: bf16", "on a GPU that has it, several times as fast as fp32")
 
 
 def _why_batch(size: Size) -> str:

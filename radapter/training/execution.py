@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 
 from torch import nn
@@ -12,11 +13,11 @@ from radapter.recipe import Recipe
 from radapter.training.kept import keep_less
 
 
-def set_up(model: nn.Module, recipe: Recipe) -> None:
+def set_up(model: nn.Module, recipe: Recipe, device: str = "cpu") -> None:
     """As the recipe's `compile` and `activation_checkpointing` say; the results stay the same.
 
     Raises:
-        MissingDependency: no C++ compiler for torch.compile.
+        MissingDependency: no C++ compiler for torch.compile, or no triton for it on `cuda`.
     """
     keep_less(model)
     if recipe.activation_checkpointing:
@@ -27,6 +28,11 @@ def set_up(model: nn.Module, recipe: Recipe) -> None:
         raise MissingDependency(
             "compile: true needs a C++ compiler, and none was found. Install one (g++ or clang++), "
             "or leave `compile` out."
+        )
+    if device == "cuda" and not importlib.util.find_spec("triton"):
+        raise MissingDependency(
+            "compile: true needs triton on a GPU, and it is not installed. Type: pip install "
+            "triton (on Windows triton-windows), or leave `compile` out."
         )
     tower = text_tower(model)
     texts = getattr(tower, "transformer", tower)

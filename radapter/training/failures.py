@@ -229,7 +229,7 @@ def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
 
 
 def _memory_of_data(parts: Parts) -> str:
-    workers = parts.recipe.workers
+    workers = parts.workers
     following = f"workers={workers // 2}" if workers else "a machine with more of it"
     return (
         f"Out of memory while pictures were read by {workers or 'no'} workers. Next to try: "
@@ -257,6 +257,6 @@ def _worker_lost(dead: str, parts: Parts) -> str:
     return (
         f"A worker that reads pictures, {dead}. Most often memory ran out (the system's log says "
         "so), or shared memory did: /dev/shm, which containers keep small (docker run --shm-size). "
-        f"Next to try: workers={parts.recipe.workers // 2}, for a new run, or in this run's "
+        f"Next to try: workers={parts.workers // 2}, for a new run, or in this run's "
         "recipe.yaml."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from radapter import run as runs
 from radapter.data.dataset import check_broken, rooted
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError
+from radapter.models import weights_hash
 from radapter.precision import exact_fp32
 from radapter.recipe import Recipe
 from radapter.training import checkpoints, failures, memory, resuming
@@ -85,7 +87,7 @@ def train(
             if distributed.leads():
                 write_environment(run)
                 on_start(run, parts.plan())
-            _check_ranks(parts, 0)
+            _check_ranks(parts, None)
             _loop(run, parts, None, on_step, on_validation, should_stop)
     return run
 
@@ -115,14 +117,14 @@ def resume(
         checkpoint = checkpoints.load(run.checkpoints)
         if checkpoint is not None:
             resuming.check(checkpoint, parts, run)
-        _check_ranks(parts, checkpoint.step if checkpoint else 0)
+        _check_ranks(parts, checkpoint)
         if distributed.leads():
             on_start(run, parts.plan())
         _loop(run, parts, checkpoint, on_step, on_validation, should_stop)
     return run
 
 
-def _check_ranks(parts: Parts, step: int) -> None:
+def _check_ranks(parts: Parts, checkpoint: checkpoints.Checkpoint | None) -> None:
     """BrokenInput if ranks would start from different things: their gradients would be added up."""
     if distributed.ranks() == 1:
         return
@@ -131,7 +133,10 @@ def _check_ranks(parts: Parts, step: int) -> None:
         "recipe": parts.recipe.model_dump_json(),
         "weights of the base model": parts.base_hash,
         "pictures": [len(parts.pairs), *dataset.keys[:1], *dataset.keys[-1:]],
-        "checkpoint": step,
+        "checkpoint": checkpoint.step if checkpoint else 0,
+        "trained weights": weights_hash(
+            checkpoint.method if checkpoint else parts.attached.state()
+        ),
     }
     hashes = {what: hashlib.sha256(repr(of).encode()).hexdigest() for what, of in facts.items()}
     said = distributed.everyone(hashes)
@@ -179,6 +184,7 @@ def _loop(
     bad: list[dict[str, Any]] = session.get("bad_steps", [])
     within_step = scoring = False
     start = saved = since = time.monotonic()
+    used: dict[str, Any] = {}
     pairs = 0
     """Trained on since then: what the rate is of"""
     training_mode(parts.base.model)
@@ -236,7 +242,7 @@ def _loop(
 
     trackers = parts.trackers if leads else []
     ranks, pinned = (distributed.rank(), distributed.ranks()), parts.device.type == "cuda"
-    read = loader(parts.pairs, order, parts.base.tokenizer, recipe.workers, *ranks, pinned=pinned)
+    read = loader(parts.pairs, order, parts.base.tokenizer, parts.workers, *ranks, pinned=pinned)
     with (
         failures.explaining(explained),
         closing(failures.batches(read)) as batches,
@@ -274,6 +280,9 @@ def _loop(
             step += 1
             within_step = False
             pairs += len(batch["groups"])
+            logs = step % log_every == 0 or step == order.steps
+            if logs or not used:
+                used = memory.peak(parts.device)
             metrics = {
                 "steps": order.steps,
                 "loss": sum(recent) / max(1, len(recent)),
@@ -282,16 +291,18 @@ def _loop(
                 "seconds": round(before + time.monotonic() - start, 3),
                 "pairs_per_second": round(pairs / (time.monotonic() - since), 2),
                 "data_wait_share": round(waited.share(), 4),
-                **memory.peak(parts.device),
+                **used,
             }
-            if step % log_every == 0 or step == order.steps:
+            if logs:
                 log(step, metrics)
                 recent.clear()
                 since, pairs = time.monotonic(), 0
                 waited.restart()
             scored = validate()
             since += scored.get("validation_seconds", 0.0)
-            waited.start += scored.get("validation_seconds", 0.0)
+            waited.exclude(scored.get("validation_seconds", 0.0))
+            if leads and (advice := waited.advice(parts.workers)):
+                warnings.warn(advice, stacklevel=2)
             if leads:
                 on_step({"step": step, **metrics, **scored})
             if step < order.steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from radapter.data.shard_order import shard_order
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
+from radapter.precision import cuda_has_bf16
+from radapter.processors import readers
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
 from radapter.training import execution, objective, tracking
@@ -63,6 +66,8 @@ class Parts:
     held_out: HeldOut | None
     """None if the recipe monitors nothing"""
     trackers: list[tracking.Tracker]
+    workers: int
+    """Processes that read pictures for this one"""
     pixels: Callable[[Tensor], Tensor]
     """From the bytes of pictures to what the image tower takes"""
 
@@ -125,6 +130,7 @@ def plan(recipe: Recipe) -> Plan:
 def prepare(recipe: Recipe) -> Parts:
     """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
     device = device_of(recipe)
+    _warn_of_emulation(recipe, device)
     trackers = tracking.trackers(recipe)
     dataset = open_data(recipe.data)
     base = load(recipe.model, seed=recipe.seed)
@@ -136,7 +142,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
         attached = METHODS[recipe.method.name].attach(base.model, **settings)
-    execution.set_up(base.model, recipe)
+    execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
     transform = training_transform(recipe.data.augmentation, preprocess)
@@ -179,6 +185,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
         held_out,
         trackers,
+        readers(len(pairs), device.type) if recipe.workers == "auto" else recipe.workers,
         Pixels(preprocess["mean"], preprocess["std"], device),
     )
 
@@ -192,6 +199,14 @@ def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
         raise UsageError(
             f"data.text_length is {wanted}, and the context length of {base.name} is "
             f"{base.context_length}."
+        )
+
+
+def _warn_of_emulation(recipe: Recipe, device: torch.device) -> None:
+    if recipe.precision == "bf16" and device.type == "cuda" and not cuda_has_bf16():
+        warnings.warn(
+            "This GPU has no bf16 and emulates it slowly. Next to try: precision=fp16.",
+            stacklevel=2,
         )
 
 

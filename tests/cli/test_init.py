@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import tiny
+import torch
 import trees
 
 from radapter import recipe as recipes
@@ -306,3 +307,19 @@ def test_enough_is_held_out(pictures, least):
         assert held == 0 or least <= held <= pictures - 2
         assert settings.hold_out <= (0.5 if pictures < 1000 else 0.1)
         assert held or pictures < 40
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_precision_and_workers_fit_the_machine(cli, tmp_path, monkeypatch, has):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: not including_emulation
+    )
+    tiny.draw_shapes(tmp_path / "shapes")
+    assert cli("init", "shapes").code == 0
+    recipe = recipes.load(tmp_path / "shapes.yaml")
+    assert recipe.precision == ("bf16" if has else "fp32")
+    assert recipe.workers == "auto"
+    text = (tmp_path / "shapes.yaml").read_text()
+    assert "precision: bf16" in text
+    assert "times as fast" in text

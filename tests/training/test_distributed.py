@@ -9,6 +9,7 @@ import signal
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 from ranks import in_ranks, results
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ from radapter import distributed
 from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
+from radapter.methods import METHODS
 from radapter.training import Interrupted, checkpoints, objective, preparing, resume, train
 from radapter.training.gradients import gradients
 from radapter.training.step import training_mode
@@ -323,6 +325,87 @@ def test_ranks_that_start_from_different_things_are_told(recipe, tmp_path):
     for error in in_ranks(2, astray, runs.find(root=tmp_path).path):
         assert error.kind is BrokenInput
         assert "do not start from the same checkpoint" in error.message
+
+
+def unlike(recipe, root):
+    """Training of which one rank's adapters were drawn on another kind of device, so to say."""
+    real = METHODS["lora"].attach
+
+    def attach(model, **settings):
+        attached = real(model, **settings)
+        if distributed.rank():
+            with torch.no_grad():
+                next(attached.parameters()).view(-1)[0] += 1e-6
+        return attached
+
+    METHODS["lora"].attach = attach  # in a process of its own
+    return training(recipe, root)
+
+
+def test_ranks_that_drew_other_adapters_are_told(recipe, tmp_path):
+    for error in in_ranks(2, unlike, recipe("method={name: lora, rank: 2}"), tmp_path):
+        assert error.kind is BrokenInput
+        assert "do not start from the same trained weights" in error.message
+
+
+CUDA = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    ],
+)
+
+
+def told_by_itself(recipe, root, backend):
+    """Training in a group of one that tells itself everything."""
+    device = {"device_id": torch.device("cuda", 0)} if "nccl" in backend else {}
+    dist.init_process_group(backend, **device)
+    calls, real = [], dist.all_reduce
+
+    def counted(tensor, **settings):
+        calls.append(tensor.device.type)
+        return real(tensor, **settings)
+
+    dist.all_reduce, distributed.alone = counted, lambda: False  # in a process of its own
+    path, seen = training(recipe, root)
+    dist.destroy_process_group()
+    return path, len(seen), set(calls)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_a_group_of_one_changes_nothing(recipe, tmp_path, device):
+    """Every collective is called: what one GPU can show of NCCL."""
+    settings = recipe(f"device={device}", "method.drop=0.4", "optimisation.batch_size=7")
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    arguments = settings, tmp_path / "group", backend
+    ((path, steps, devices),) = results(in_ranks(1, told_by_itself, *arguments))
+    assert steps == 9
+    assert devices == {"cpu", device}
+    alone = train(settings, tmp_path / "alone")
+    if device == "cpu":
+        assert runs.Run(path).adapter.read_bytes() == alone.adapter.read_bytes()
+    else:
+        equal_end(alone, runs.Run(path))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_nccl_knows_whose_gpu_is_which_before_it_talks(monkeypatch, device):
+    said = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.append(str(device)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: said.append("left"))
+    monkeypatch.setattr(
+        dist, "init_process_group",
+        lambda backend, timeout, device_id=None: said.append((backend, str(device_id))),
+    )  # fmt: skip
+    with distributed.joined(torch.device(device)):
+        pass
+    expected = {
+        "cpu": [("gloo", "None"), "left"],
+        "cuda:1": ["cuda:1", ("cpu:gloo,cuda:nccl", "cuda:1"), "left"],
+    }
+    assert said == expected[device]
 
 
 def talk():

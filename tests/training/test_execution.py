@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import warnings
 
 import pytest
 import tiny
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 from radapter import models
 from radapter.errors import MissingDependency
 from radapter.methods import METHODS
-from radapter.training import execution, plan, train
+from radapter.precision import exact_fp32
+from radapter.training import execution, plan, preparing, train, waiting
 from radapter.training.waiting import Waited
 
 compiler = pytest.mark.skipif(
@@ -25,16 +27,17 @@ def recipe(tiny_folder, shapes):
     return lambda *overrides: tiny.recipe(tiny_folder, shapes, *overrides)
 
 
-def features_and_gradients(recipe, settings):
+def features_and_gradients(recipe, settings, device="cpu"):
     loaded = models.load(recipe.model)
+    loaded.model.to(device)
     torch.manual_seed(1)
     attached = METHODS[recipe.method.name].attach(loaded.model, **settings)
     with torch.no_grad():
         for parameter in attached.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
+            parameter.add_(0.1 * torch.randn(parameter.shape).to(device))
     loaded.model.train()
-    execution.set_up(loaded.model, recipe)
-    images, tokens = tiny.batch(loaded)
+    execution.set_up(loaded.model, recipe, device)
+    images, tokens = (tensor.to(device) for tensor in tiny.batch(loaded))
     found = []
     for seed, length in ((3, 14), (4, 12)):  # short texts: lengths differ from step to step
         torch.manual_seed(seed)
@@ -48,11 +51,25 @@ def features_and_gradients(recipe, settings):
 
 @compiler
 @pytest.mark.slow
-def test_compiled_towers_are_equal(recipe):
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_compiled_towers_are_equal(recipe, device):
     """Outputs, gradients, and which adapters are dropped."""
     settings = {"drop": 0.5, "learn_scale": True}
-    expected = features_and_gradients(recipe(), settings)
-    compiled = features_and_gradients(recipe("compile=true"), settings)
+    with exact_fp32():
+        expected = features_and_gradients(recipe(), settings, device)
+        compiled = features_and_gradients(recipe("compile=true"), settings, device)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert any(not value.any() for value in expected)  # some are dropped
     for ours, theirs in zip(compiled, expected, strict=True):
@@ -65,6 +82,15 @@ def test_without_a_compiler_it_is_said(recipe, monkeypatch):
     plan(recipe())
     with pytest.raises(MissingDependency, match="C\\+\\+ compiler"):
         plan(recipe("compile=true"))
+
+
+def test_without_triton_it_is_said_on_a_gpu(recipe, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    model = models.load(recipe().model).model
+    monkeypatch.setattr(execution.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="pip install triton"):
+        execution.set_up(model, recipe("compile=true"), "cuda")
+    execution.set_up(model, recipe(), "cuda")
 
 
 @pytest.mark.parametrize("method", ["r-adapter", "full", "lora"])
@@ -93,3 +119,89 @@ def test_the_share_of_waiting(recipe, tmp_path, monkeypatch):
     shares = [json.loads(line)["data_wait_share"] for line in run.metrics.read_text().splitlines()]
     assert len(shares) == 9
     assert all(0 < share < 1 for share in shares)
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+def fed(clock, waited, items, seconds, share):
+    """Lets `items` pass, over `seconds`, of which the waiting takes `share`."""
+    heard, iterator = [], iter(waited)
+    for _ in range(items):
+        clock.wait = seconds / items * share
+        next(iterator)
+        clock.now += seconds / items * (1 - share)
+        heard.append(waited.advice(workers=2))
+    return [text for text in heard if text]
+
+
+@pytest.mark.parametrize(
+    ("share", "seconds", "items", "expected"),
+    [
+        (0.5, 100, 300, "50%"),
+        (0.35, 100, 300, "35%"),
+        (0.25, 100, 300, None),
+        (0.5, 10, 300, None),  # too short to be worth it
+        (0.5, 100, 40, None),  # too few to know
+    ],
+)
+def test_much_waiting_is_said_once(monkeypatch, share, seconds, items, expected):
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr(waiting.processors, "at_hand", lambda: 16)
+
+    def slow():
+        while True:
+            clock.now += clock.wait
+            yield 0
+
+    waited = Waited(slow())
+    clock.wait = 50.0  # the workers begin
+    next(iter(waited))
+    said = fed(clock, waited, items, seconds, share)
+    assert len(said) == (expected is not None)
+    if expected:
+        assert f"{expected} of the time" in said[0]
+        assert "2 processes read on 16 processors" in said[0]
+        assert "workers=15" in said[0]
+
+
+def test_where_all_processors_read_something_else_is_advised(monkeypatch):
+    waited = Waited([])
+    waited.number, waited.all = 1000, 1e9
+    waited.since -= 1e9
+    monkeypatch.setattr(waiting.processors, "at_hand", lambda: 3)
+    assert "more processors, or pictures" in waited.advice(workers=2)
+    assert waited.advice(workers=2) is None
+
+
+def test_validation_is_no_waiting(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    waited = Waited([])
+    clock.now += 40
+    waited.seconds = waited.all = 20
+    waited.exclude(30)
+    assert waited.share() == 2.0
+    assert clock.now - waited.since == 10
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "has", "said"),
+    [("bf16", "cuda", False, 1), ("bf16", "cuda", True, 0), ("bf16", "cpu", False, 0),
+     ("fp16", "cuda", False, 0)],
+)  # fmt: skip
+def test_a_gpu_that_emulates_bf16_is_told(recipe, monkeypatch, precision, device, has, said):
+    monkeypatch.setattr(preparing, "cuda_has_bf16", lambda: has)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        preparing._warn_of_emulation(recipe(f"precision={precision}"), torch.device(device))
+    assert len(caught) == said
+    assert all("precision=fp16" in str(warning.message) for warning in caught)
