@@ -1,6 +1,7 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -117,6 +118,25 @@ def test_another_base_is_refused(own_run, tiny_folder, tmp_path):
     save_file(load_file(own_run.adapter), own_run.adapter, metadata={"radapter": json.dumps(facts)})
     with pytest.raises(BrokenInput, match="another base model"):
         merging.merge(own_run, 0.5)
+
+
+def test_the_base_is_used_as_it_was_in_training(own_run, tmp_path):
+    """Of a bare file nothing else says how; adapters from before do not say it either."""
+    config = {"embed_dim": 16, "vision_cfg": tiny.VISION, "text_cfg": tiny.TEXT}
+    (tmp_path / "tiny-merging.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    facts = adapter_facts(own_run)
+    assert facts["base_used_with"] == models.load(facts["base_model"]).used_with
+    file = Path(facts["base_model"]) / "open_clip_model.safetensors"
+    facts |= {"base_model": f"tiny-merging:{file}"}
+    tensors = load_file(own_run.adapter)
+    save_file(tensors, own_run.adapter, metadata={"radapter": json.dumps(facts)})
+    assert merging.open_trained(own_run).base.used_with == facts["base_used_with"]
+    del facts["base_used_with"]
+    save_file(tensors, own_run.adapter, metadata={"radapter": json.dumps(facts)})
+    before = merging.open_trained(own_run).base.used_with
+    assert before["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
+    assert before["quick_gelu"] is False
 
 
 def adapter_facts(run):

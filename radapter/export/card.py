@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from radapter import bundle
 from radapter.export import golden
+from radapter.models import conventions
 
 TASK = "zero-shot-image-classification"
 METRICS = {
@@ -43,9 +44,10 @@ def portable(value: Any) -> Any:
         return [portable(part) for part in value]
     if not isinstance(value, str):
         return value
-    prefix, separator, rest = value.rpartition(":")
+    source, *stated = conventions.pieces(value)
+    prefix, separator, rest = source.rpartition(":")
     path = Path(rest)
-    return f"{prefix}{separator}{path.name}" if path.is_absolute() else value
+    return ",".join([f"{prefix}{separator}{path.name}" if path.is_absolute() else source, *stated])
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> str:

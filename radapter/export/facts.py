@@ -83,6 +83,8 @@ def refresh(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def hub_name(model: str) -> str | None:
     """The Hugging Face repository of open_clip's NAME:TAG, such as `timm/vit_...`; None if none."""
+    if model.startswith("hf-hub:"):
+        return model.removeprefix("hf-hub:")
     architecture, _, tag = model.partition(":")
     known = (open_clip.get_pretrained_cfg(architecture, tag) or {}) if tag else {}
     return str(known.get("hf_hub") or "").strip("/") or None

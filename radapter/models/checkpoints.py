@@ -6,7 +6,6 @@ import argparse
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,19 +42,11 @@ def read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         check_safetensors(path)
         content: Any = load_file(path)
-    elif is_torchscript(path):
+    elif torchscript.is_one(path):
         content = torchscript.read(path)
     else:
         content = _read_torch(path)
     return _unwrapped(path, content)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI's own files are."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _read_torch(path: Path) -> Any:

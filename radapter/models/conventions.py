@@ -35,6 +35,11 @@ class Stated:
     """Some of `mean`, `std`, `interpolation`, `resize_mode`, `quick_gelu`"""
 
 
+def pieces(name: str) -> list[str]:
+    """A model's name, and each `key=value` that is written behind it."""
+    return re.split(r",(?=\w+=)", name)
+
+
 def read(name: str) -> Stated:
     """Take apart what was given as a model.
 
@@ -43,9 +48,9 @@ def read(name: str) -> Stated:
     """
     if Path(name.partition(":")[2]).is_file():  # a file may have such a name
         return Stated(name)
-    source, *pieces = re.split(r",(?=\w+=)", name)
+    source, *stated = pieces(name)
     values: dict[str, Any] = {}
-    for piece in pieces:
+    for piece in stated:
         key, _, value = piece.partition("=")
         if key not in KEYS:
             raise UsageError(

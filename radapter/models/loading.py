@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
-from radapter.models import checkpoints, conventions, downloads, fitting, huggingface
+from radapter.models import checkpoints, conventions, downloads, fitting, huggingface, torchscript
 from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
@@ -186,7 +186,7 @@ def _from_file(
     if not path.is_file():
         raise BrokenInput(f"No file of weights at {path}, which {name} names.")
     if used_with is None:
-        openai = checkpoints.is_torchscript(path)
+        openai = torchscript.is_openais(path)
         openai &= "openai" in open_clip.list_pretrained_tags_by_model(architecture)
         stated = stated or conventions.Stated(name)
         used_with = conventions.of_file(architecture, stated, "openai" if openai else None)
@@ -218,8 +218,9 @@ def _create(
     text_cfg = model_cfg["text_cfg"]
     more: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
     hub = _of_the_hub(open_clip_name, text_cfg)
-    own = Path(open_clip_name.removeprefix("local-dir:")) / TEXT_TOWER
-    if own.is_dir():
+    folder = open_clip_name.removeprefix("local-dir:")
+    own = Path(folder) / TEXT_TOWER
+    if folder != open_clip_name and own.is_dir():
         hub.pop(text_cfg.get("hf_model_name"), None)
         more["text_cfg"] = {
             **text_cfg, "hf_model_name": str(own), "hf_model_pretrained": False

@@ -74,6 +74,27 @@ class _Reader(pickle.Unpickler):
         return self._storages[key]
 
 
+def is_one(path: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
+    return _pickled(path) is not None
+
+
+def is_openais(path: Path) -> bool:
+    """Whether it is one of OpenAI's own, whose modules keep what no one else's do."""
+    pickled = _pickled(path) or b""
+    return all(name.encode() in pickled for name in NO_WEIGHTS[:3])
+
+
+def _pickled(path: Path) -> bytes | None:
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if not any(name.endswith("/constants.pkl") for name in names):
+            return None
+        return next((archive.read(name) for name in names if name.endswith("/data.pkl")), b"")
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of an archive by name, as its `state_dict` would give them.
 

@@ -112,7 +112,7 @@ def archive(loaded, tmp_path_factory):
 
 def test_a_torchscript_archive_is_read_without_its_program(loaded, archive, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", None)
-    assert checkpoints.is_torchscript(archive)
+    assert torchscript.is_openais(archive)
     found = checkpoints.read(archive)
     assert models.weights_hash(found) == loaded.weights_hash
     # the program may be anything

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from radapter import models
 from radapter.errors import BrokenInput, UsageError
+from radapter.export.card import portable
 from radapter.models import conventions
 from radapter.models.conventions import PREPROCESSING, Stated, of_file, of_tag
 
@@ -137,3 +138,11 @@ def test_a_folder_has_to_say_its_mean(tmp_path):
     path.write_text(json.dumps(config))
     with pytest.raises(BrokenInput, match="does not say the std of pictures"):
         models.load(folder)
+
+
+def test_no_path_of_this_machine_is_in_a_bundle():
+    name = "ViT-L-14:/home/someone/weights.pt,like=ViT-B-32:openai,mean=0.5/0.4/0.3"
+    expected = "ViT-L-14:weights.pt,like=ViT-B-32:openai,mean=0.5/0.4/0.3"
+    assert portable({"base_model": name}) == {"base_model": expected}
+    assert portable("/home/someone/model") == "model"
+    assert portable("a, b=c") == "a, b=c"
