@@ -44,7 +44,7 @@ STEPS = {
     "levers": (600, "R-Adapter with one thing changed at a time"),
 }
 """By name: seconds at most, and what it shows; the most telling first"""
-TINY_LIMIT = 300
+TINY_LIMIT = 600
 
 
 def main(

@@ -328,8 +328,9 @@ def fake_cuda(monkeypatch, trt: Fake) -> None:
                 step()
 
     @contextlib.contextmanager
-    def capture(graph, stream):
+    def capture(graph, stream, capture_error_mode):
         assert isinstance(stream, Stream)
+        assert capture_error_mode == "thread_local"  # others may go on using CUDA
         trt.__dict__["recording"] = graph.steps = []
         yield
         trt.__dict__["recording"] = None

@@ -163,6 +163,34 @@ def test_the_first_of_several_calls_does_not_count(monkeypatch):
     assert measuring._turn(case, seconds=0) == [1.0]
 
 
+def test_engines_of_half_precision_are_compared_with_pytorch_in_half_precision():
+    """A GPU multiplies fp16 many times as fast as fp32, whoever asks it to."""
+    cases = []
+    for name, precision, seconds in (
+        ("torch-cuda", "fp32", 1.0), ("torch-cuda", "fp16", 0.1), ("tensorrt", "fp32", 0.5),
+        ("tensorrt", "fp16", 0.05), ("tensorrt", "int8", 0.04),
+    ):  # fmt: skip
+        case = case_of(name, [], precision=precision, device="cuda", threads=None)
+        case.reference = name == "torch-cuda"
+        case.rounds, case.features = [[seconds]], torch.eye(2)
+        cases.append(case)
+    found = [figures(case, cases) for case in cases]
+    assert [row["speedup"] for row in found] == pytest.approx([1, 10, 2, 2, 2.5])
+    assert [row["speedup_over"] for row in found] == ["fp32", "fp32", "fp32", "fp16", "fp16"]
+    rest = [figures(case, [cases[0], *cases[2:]])["speedup"] for case in cases[3:]]
+    assert rest == pytest.approx([20, 25])
+
+
+def test_pytorch_on_cuda_is_opened_in_the_precisions_of_the_engines(tiny, monkeypatch):
+    opened = []
+    monkeypatch.setattr(subjects, "PyTorchRuntime", lambda loaded, *where: opened.append(where))
+    open_runtimes(Subject("a", tiny, None), ["torch-cuda"], ["fp16", "int8"], [1])
+    assert opened == [("cuda", "fp32"), ("cuda", "fp16")]
+    opened.clear()
+    open_runtimes(Subject("a", tiny, None), ["torch", "torch-cuda"], ["fp32", "int8"], [1])
+    assert opened == [(), ("cuda", "fp32")]
+
+
 def test_the_figures_are_those_of_the_times():
     rng = np.random.default_rng(0)
     reference = case_of("torch", [], reference=True)
@@ -182,6 +210,7 @@ def test_the_figures_are_those_of_the_times():
     assert found["speedup"] == pytest.approx(statistics.mean(ratios))
     assert found["speedup_range"] == pytest.approx(sorted(ratios))
     assert found["worst_cosine"] == pytest.approx(0.8)
+    assert found["speedup_over"] == "fp32"
     # PyTorch with another number of threads is nothing to compare with; its features are.
     alone = figures(other, [reference, engine, other])
     assert (alone["speedup"], alone["speedup_range"]) == (None, None)

@@ -83,7 +83,9 @@ def bench(
         `cases`: each with `tower`, `runtime`, `precision`, `device`, `batch`, `threads`, `calls`,
         `median_ms` and `p95_ms` of a call, `per_second` (pictures or texts), `speedup` over
         PyTorch eager of the same tower, device, batch and threads (the median over rounds, with
-        `speedup_range`; None if that was not measured), and the `worst_cosine` to its features.
+        `speedup_range`; None if that was not measured) in the precision `speedup_over`: fp16 for
+        engines of less than fp32, where PyTorch was measured in it, else fp32; and the
+        `worst_cosine` to its features in fp32.
         `left_out`: `runtime`, `precision` and `reason` of what could not be measured.
         Besides: `model`, `weights_hash`, `text_length`, `image_size`, `machine`, `versions`,
         `runtimes` (what really served) and the settings.

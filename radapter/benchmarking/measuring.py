@@ -98,7 +98,11 @@ def figures(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
     """The figures of a case, as `bench` returns them, beside PyTorch's among `cases`."""
     calls = [seconds for turn in case.rounds for seconds in turn]
     same = [c for c in cases if c.reference and (c.tower, c.batch) == (case.tower, case.batch)]
-    equal = [c for c in same if (c.device, c.threads) == (case.device, case.threads)]
+    full = [c for c in same if c.precision == "fp32"]
+    on = [c for c in same if (c.device, c.threads) == (case.device, case.threads)]
+    # Half precision is many times as fast as fp32 on a GPU, without any engine's merit.
+    half = [c for c in on if c.precision == "fp16" and case.precision != "fp32"]
+    equal = half if half and not case.reference else [c for c in on if c.precision == "fp32"]
     speedups = [
         statistics.median(theirs) / statistics.median(own)
         for c in equal
@@ -117,7 +121,8 @@ def figures(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
         "per_second": case.batch * len(calls) / sum(calls),
         "speedup": statistics.median(speedups) if speedups else None,
         "speedup_range": [min(speedups), max(speedups)] if speedups else None,
-        "worst_cosine": _worst_cosine(case, same[0]) if same else None,
+        "speedup_over": equal[0].precision if equal else None,
+        "worst_cosine": _worst_cosine(case, full[0]) if full else None,
     }
 
 

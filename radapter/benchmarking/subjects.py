@@ -55,13 +55,17 @@ class Kind:
     precisions: Sequence[str] = bundle.PRECISIONS
     device: str = "cpu"
     reference: bool = False
-    """PyTorch eager: what the others on its device are compared with, always in fp32"""
+    """PyTorch eager: what the others on its device are compared with, in fp32 and, where engines of
+    half precision are measured and it has that, in fp16 too"""
 
 
 RUNTIMES: dict[str, Kind] = {
     "torch": Kind(lambda s, *_: PyTorchRuntime(s.weights()), ["fp32"], reference=True),
     "torch-cuda": Kind(
-        lambda s, *_: PyTorchRuntime(s.weights(), "cuda"), ["fp32"], "cuda", reference=True
+        lambda s, precision, _: PyTorchRuntime(s.weights(), "cuda", precision),
+        ["fp32", "fp16"],
+        "cuda",
+        reference=True,
     ),
     "onnx": Kind(lambda s, precision, n: OnnxRuntime(s.bundle(), precision=precision, threads=n)),
     # The operators of dynamic int8 are the CPU's.
@@ -149,7 +153,7 @@ def open_runtimes(
     Args:
         subject: the model.
         names: of `RUNTIMES`.
-        precisions: of engines; PyTorch is opened in fp32 whatever they are.
+        precisions: of engines; PyTorch is opened in fp32 in any case.
         threads: on the CPU.
 
     Returns:
@@ -164,7 +168,8 @@ def open_runtimes(
     first: RadapterError | None = None
     for name in dict.fromkeys(names):
         kind = RUNTIMES[name]
-        for precision in ["fp32"] if kind.reference else dict.fromkeys(precisions):
+        own = [p for p in precisions if p in kind.precisions]
+        for precision in dict.fromkeys(["fp32", *own] if kind.reference else precisions):
             try:
                 if precision not in kind.precisions:
                     known = " and ".join(kind.precisions)

@@ -34,10 +34,12 @@ def bench_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         for case in cases:
             table.add_row(*map(Text, _row(case)))
     yield table
+    halves = any(case.get("speedup_over") == "fp16" for case in result["cases"])
+    over = " (in fp16 for engines of less than fp32)" if halves else ""
     yield Text(
         "median and p95 in ms of a call; per second: pictures or texts; speed: times PyTorch eager "
-        "of the same batch, device and threads; cosine: the worst to PyTorch's features of these "
-        f"inputs. {result['rounds']} rounds, in turns.",
+        f"of the same batch, device and threads{over}; cosine: the worst to PyTorch's features of "
+        f"these inputs. {result['rounds']} rounds, in turns.",
         style="dim",
     )
     machine = result["machine"]

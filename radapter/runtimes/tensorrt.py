@@ -25,6 +25,7 @@ from radapter.runtimes import cuda, flavours
 from radapter.runtimes.engines import TOWERS, check_engine, choose_engines
 from radapter.runtimes.flavours import RTX, Flavour
 
+LENGTHS = 8  # tokens
 SLOTS = 4  # input shapes that buffers (and a CUDA graph) are kept for
 
 
@@ -175,8 +176,8 @@ class Tower:
             GateFailed: the library fails.
         """
         values = values.detach().cpu().to(self._input_type)
-        if values.dim() == 2:  # token ids: a shorter text than it takes is padded
-            values = F.pad(values, (0, max(0, self._smallest[1] - values.shape[1])))
+        if values.dim() == 2:  # token ids
+            values = F.pad(values, (0, self._padding(values.shape[1])))
         fits = all(
             low <= size <= high
             for low, size, high in zip(
@@ -191,6 +192,13 @@ class Tower:
         with torch.cuda.device(self._device), flavours.listening(self._flavour):
             parts = [self._run(part) for part in values.split(self._largest[0])]
         return torch.cat(parts).float()
+
+    def _padding(self, length: int) -> int:
+        """What a text lacks: to the shortest that the engine takes, and to a multiple of `LENGTHS`,
+        so that texts of many lengths do not each need buffers and a graph."""
+        shortest, longest = self._smallest[1], self._largest[1]
+        wanted = min(-(-length // LENGTHS) * LENGTHS, longest)
+        return max(0, max(wanted, shortest) - length)
 
     def _run(self, values: Tensor) -> Tensor:
         slot = self._slot(tuple(values.shape))
@@ -253,7 +261,8 @@ class Tower:
             self._execute(slot.context)  # once outside: what it prepares must not be recorded
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        # Other threads, that copy pictures ahead, say, may go on using CUDA.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._execute(slot.context)
         slot.graph = graph
 

@@ -8,7 +8,7 @@ from tiny_bundle import make
 from torch import nn
 
 from radapter.errors import UsageError, ran_out_of_memory
-from radapter.runtimes.pytorch import PyTorchRuntime, evaluation_mode
+from radapter.runtimes.pytorch import PyTorchRuntime, evaluation_mode, moved
 
 
 def test_cudnn_stays_on_while_features_are_computed(monkeypatch):
@@ -106,6 +106,11 @@ def test_no_room_for_the_model_is_no_missing_device(tiny, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError) as error:
         PyTorchRuntime(tiny, "cuda")
     assert ran_out_of_memory(error.value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="The CPU is used, since cuda is not: CUDA out of memory"):
+        runtime = PyTorchRuntime(tiny, "auto")
+    assert runtime.device == "cpu"
+    assert len(runtime.encode_text(tiny.tokenizer(["a cat"]))) == 1
 
 
 def test_what_counts_as_running_out_of_memory():
@@ -120,3 +125,25 @@ def test_what_counts_as_running_out_of_memory():
         assert ran_out_of_memory(error)
     for error in (ValueError("out of memory"), OSError(28, "No space left"), Fail("bad node")):
         assert not ran_out_of_memory(error)
+
+
+class Copied:
+    """A FAKE tensor that says how it goes to a device."""
+
+    is_cuda = False
+
+    def __init__(self):
+        self.calls = []
+
+    def pin_memory(self):
+        self.calls.append("pin")
+        return self
+
+    def to(self, device, non_blocking=False):
+        self.calls.append((str(device), non_blocking))
+        return self
+
+
+def test_what_goes_to_a_gpu_goes_from_pinned_memory():
+    assert moved(Copied(), torch.device("cuda:0")).calls == ["pin", ("cuda:0", True)]
+    assert moved(Copied(), torch.device("cpu")).calls == [("cpu", False)]

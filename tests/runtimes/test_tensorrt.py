@@ -120,6 +120,19 @@ def test_buffers_of_few_shapes_are_kept(folder, tiny):
     assert len(engine._towers["text_model"]._slots) == runtime.SLOTS
 
 
+def test_texts_of_about_one_length_share_buffers(folder, tiny):
+    """Or else each batch of texts would need buffers, and a graph, of its own."""
+    engine, reference = TensorRTRuntime(folder), PyTorchRuntime(tiny)
+    for length in range(3, 9):
+        tokens = tiny.tokenizer(["a"])[:, :length]
+        torch.testing.assert_close(
+            engine.encode_text(tokens), reference.encode_text(tokens), atol=2e-6, rtol=0
+        )
+    assert list(engine._towers["text_model"]._slots) == [(1, 8)]
+    engine.encode_text(tiny.tokenizer(["word " * 100]))  # 77, which is no multiple, is the longest
+    assert list(engine._towers["text_model"]._slots)[-1] == (1, 77)
+
+
 def test_what_it_says_of_itself(folder, fake, tiny, version):
     engine = TensorRTRuntime(folder)
     assert (engine.name, engine.device, engine.precision) == ("tensorrt", "cuda", "fp32")
