@@ -87,12 +87,17 @@ def runtimes() -> dict[str, str]:
     """Each runtime and whether it really loads here."""
     from radapter.errors import MissingDependency
     from radapter.runtimes import cuda, flavours
-    from radapter.runtimes.onnx import import_onnxruntime
+    from radapter.runtimes.onnx import CPU, NAMES, import_onnxruntime, missing_library, preload
 
     found = {"torch": "loads"}
     try:
-        providers = import_onnxruntime().get_available_providers()
+        ort = import_onnxruntime()
+        providers = ort.get_available_providers()
         found["onnx"] = f"loads; built with {', '.join(providers)}"
+        for provider in [p for p in NAMES if p != CPU and p in providers]:
+            preload(ort)
+            missing = missing_library(ort, provider)
+            found[NAMES[provider]] = f"does not load: {missing}" if missing else "loads"
     except MissingDependency as error:
         found["onnx"] = str(error)
     try:

@@ -115,11 +115,8 @@ class OnnxRuntime:
             )
         self.name = NAMES[provider]
         self.device = "cpu" if provider == CPU else "cuda" if index == 0 else f"cuda:{index}"
-        if provider != CPU and hasattr(ort, "preload_dlls"):
-            # It finds the CUDA libraries that pip or torch brought along. What it misses it prints;
-            # `missing_library` says it better.
-            with contextlib.redirect_stdout(io.StringIO()):
-                ort.preload_dlls()
+        if provider != CPU:
+            preload(ort)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, with a message of ours
         options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -290,6 +287,14 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
             f"Type: {GPU_LINE}, which brings CUDA's libraries; `radapter info` says what loads."
         )
     return session
+
+
+def preload(ort: Any) -> None:
+    """Load the CUDA libraries that pip or torch brought along. What onnxruntime misses it prints;
+    `missing_library` says it better, and --json stays JSON."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def missing_library(ort: Any, provider: str) -> str:

@@ -294,6 +294,20 @@ def test_info_says_what_really_loads(cli):
     assert cli("info").code == 0
 
 
+def test_info_names_the_library_that_cuda_lacks(cli, monkeypatch):
+    import onnxruntime
+
+    from radapter.runtimes import onnx
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed"), raising=False)
+    for missing, said in (("libcurand.so.10: none", "does not load: libcurand"), ("", "loads")):
+        monkeypatch.setattr(onnx, "missing_library", lambda *_, missing=missing: missing)
+        found = json.loads(cli("info", "--json").out)["runtimes"]["onnx-cuda"]
+        assert found.startswith(said)
+
+
 def test_version(cli):
     import radapter
 
