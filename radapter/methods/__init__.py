@@ -15,6 +15,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from radapter.errors import UsageError
 from radapter.methods import full, lora, r_adapter
 
 METHODS: dict[str, ModuleType] = {"r-adapter": r_adapter, "full": full, "lora": lora}
@@ -23,8 +24,11 @@ METHODS: dict[str, ModuleType] = {"r-adapter": r_adapter, "full": full, "lora": 
 class Attached(Protocol):
     """What `attach` returns: the trained part of a model."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimizer updates."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The same without names."""
 
     def update_average(self) -> None:
         """Take the present values into the moving average; call it after each optimizer step."""
@@ -45,4 +49,19 @@ class Attached(Protocol):
         """The averaged tensors, by name, that `merge` takes."""
 
 
-__all__ = ["METHODS", "Attached", "full", "lora", "r_adapter"]
+def check_gradients(attached: Attached) -> None:
+    """After the gradients of a step: an optimizer passes over a parameter that has none.
+
+    Raises:
+        UsageError: names the first such parameter.
+    """
+    without = [name for name, p in attached.named_parameters() if p.grad is None]
+    if without:
+        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+        raise UsageError(
+            f"The loss does not reach {without[0]}{more}: it gets no gradient and would stay as it "
+            "is. Leave its tower out with method.towers."
+        )
+
+
+__all__ = ["METHODS", "Attached", "check_gradients", "full", "lora", "r_adapter"]

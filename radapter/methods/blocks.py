@@ -1,16 +1,107 @@
-"""Where adapters go: the residual attention blocks of open_clip's transformers."""
+"""Where adapters go: the residual attention blocks of a tower, whoever wrote its code."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from radapter.errors import UsageError
+from radapter.models.text import text_tower
+
+Form = tuple[tuple[str, ...], str]
+"""(the weights that read a sublayer's input, the linear layer that writes its output)"""
+
+ATTENTION: tuple[Form, ...] = (
+    # open_clip: query, key and value on top of each other in one weight
+    (("attn.in_proj_weight",), "attn.out_proj"),
+    # timm: the same; EVA02 in three
+    (("attn.qkv.weight",), "attn.proj"),
+    (("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"), "attn.proj"),
+    # transformers: RoBERTa, NLLB, mT5
+    (
+        (
+            "attention.self.query.weight",
+            "attention.self.key.weight",
+            "attention.self.value.weight",
+        ),
+        "attention.output.dense",
+    ),
+    (
+        ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+        "self_attn.out_proj",
+    ),
+    (
+        (
+            "layer.0.SelfAttention.q.weight",
+            "layer.0.SelfAttention.k.weight",
+            "layer.0.SelfAttention.v.weight",
+        ),
+        "layer.0.SelfAttention.o",
+    ),
+)
+MLP: tuple[Form, ...] = (
+    # open_clip
+    (("mlp.c_fc.weight",), "mlp.c_proj"),
+    # timm; with a gate EVA02 and ViTamin
+    (("mlp.fc1.weight",), "mlp.fc2"),
+    (("mlp.fc1_g.weight", "mlp.fc1_x.weight"), "mlp.fc2"),
+    (("mlp.w0.weight", "mlp.w1.weight"), "mlp.w2"),
+    # transformers: RoBERTa, NLLB, mT5
+    (("intermediate.dense.weight",), "output.dense"),
+    (("fc1.weight",), "fc2"),
+    (
+        ("layer.1.DenseReluDense.wi_0.weight", "layer.1.DenseReluDense.wi_1.weight"),
+        "layer.1.DenseReluDense.wo",
+    ),
+)
+FUSED = ("attn.in_proj_weight", "attn.qkv.weight")
+"""Three matrices on top of each other"""
+
+PARTS_OF_PICTURES = ("window_size", "partition_size")
+"""Attributes of blocks that attend within windows: what they call a batch is windows of pictures"""
 
 
-def residual_blocks(model: nn.Module, towers: str, method: str) -> Iterator[tuple[str, nn.Module]]:
-    """(name, block) of the residual attention blocks, the image tower's first, each in its order.
+@dataclass(frozen=True)
+class Block:
+    """A residual attention block; the names of layers and weights are those inside `module`."""
+
+    name: str
+    """In the model"""
+    module: nn.Module
+    attention: Form
+    mlp: Form
+
+    def outputs(self) -> tuple[str, str]:
+        """The linear layers [..., in] -> [batch, tokens, d] that end the two residual branches."""
+        return self.attention[1], self.mlp[1]
+
+    def weights(self) -> dict[str, int]:
+        """All weights, and how many matrices lie on top of each other in them."""
+        names = (
+            *self.attention[0],
+            f"{self.attention[1]}.weight",
+            *self.mlp[0],
+            f"{self.mlp[1]}.weight",
+        )
+        return {name: 3 if name in FUSED else 1 for name in names}
+
+
+def tower_of(model: Any, name: str) -> str | None:
+    """ "image" or "text", the tower that a parameter or module is in; None for what neither
+    `encode_image` nor `encode_text` runs: a temperature, CoCa's decoder."""
+    if name.startswith("visual."):
+        return "image"
+    if name in ("logit_scale", "logit_bias"):
+        return None
+    return "text" if text_tower(model) is model or name.startswith("text.") else None
+
+
+def residual_blocks(model: nn.Module, towers: str, method: str) -> list[Block]:
+    """The residual attention blocks, the image tower's first, each in its order.
 
     Args:
         model: an open_clip model.
@@ -20,19 +111,46 @@ def residual_blocks(model: nn.Module, towers: str, method: str) -> Iterator[tupl
     Raises:
         UsageError: a tower that has none.
     """
-    for tower in ("image", "text"):
-        if towers not in ("both", tower):
-            continue
-        found = False
-        for name, module in model.named_modules():
-            if name.startswith("visual.") != (tower == "image"):
-                continue
-            names = {child for child, _ in module.named_modules()}
-            if {"attn.out_proj", "mlp.c_proj", "ln_1", "ln_2"} <= names:
-                found = True
-                yield name, module
-        if not found:
+    found = {tower: list(_blocks(model, tower)) for tower in ("image", "text")}
+    for tower, other in (("image", "text"), ("text", "image")):
+        if towers in ("both", tower) and not found[tower]:
+            instead = f"method.towers={other} or " if found[other] else ""
             raise UsageError(
-                f"The {tower} tower of this model has no residual attention blocks, which "
-                f"{method} needs. Use method 'full', or restrict `method.towers`."
+                f"{method} needs plain transformer blocks, and the {tower} tower of this model, "
+                f"a {_kind(model, tower)}, has none: use {instead}method.name=full."
             )
+    return [b for tower in found if towers in ("both", tower) for b in found[tower]]
+
+
+def _blocks(model: nn.Module, tower: str) -> Iterator[Block]:
+    for name, module in model.named_modules():
+        if tower_of(model, name) != tower:
+            continue
+        for attention, mlp in itertools.product(_forms(module, ATTENTION), _forms(module, MLP)):
+            if any(getattr(module, attribute, None) for attribute in PARTS_OF_PICTURES):
+                return  # adapters take tokens of whole pictures
+            yield Block(name, module, attention, mlp)
+
+
+def _forms(module: nn.Module, forms: tuple[Form, ...]) -> list[Form]:
+    """The one that a module has, if any."""
+    return [
+        (weights, linear)
+        for weights, linear in forms
+        if isinstance(_inside(module, linear), nn.Linear)
+        and all(_inside(module, weight) is not None for weight in weights)
+    ]
+
+
+def _inside(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part, None)
+    return module
+
+
+def _kind(model: Any, tower: str) -> str:
+    """The class of a tower, without open_clip's wrapper around it."""
+    if tower == "image":
+        return type(getattr(model.visual, "trunk", model.visual)).__name__
+    text = text_tower(model)
+    return type(text if text is model else getattr(text, "transformer", text)).__name__

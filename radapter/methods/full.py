@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
 from radapter.methods.average import MovingAverage
+from radapter.methods.blocks import tower_of
 
 
 class FullFineTuning:
@@ -23,6 +24,9 @@ class FullFineTuning:
         # Without momentum the average is the weights themselves: no copy is kept.
         self.averages: bool = average.get("momentum", 0.0) > 0
         self.average = MovingAverage(self._averaged_values(), dict(average))
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.trained.items()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         yield from self.trained.values()
@@ -58,21 +62,22 @@ def attach(
     train_temperature: bool = False,
     average: Mapping[str, Any] | None = None,
 ) -> FullFineTuning:
-    """Train the parameters of one or both towers.
+    """Train the parameters of one or both towers; CoCa's decoder is in neither.
 
     Args:
         model: an open_clip model.
         towers: "both", "image" or "text".
-        train_temperature: train `logit_scale` too (and `logit_bias`, where there is one).
+        train_temperature: train `logit_scale` too; a SigLIP's `logit_bias` is in no objective.
         average: `momentum` and `warmup` of a moving average of the weights; off by default.
     """
     model.requires_grad_(False)
     names = []
     for name, parameter in model.named_parameters():
-        if name in ("logit_scale", "logit_bias"):
+        if name == "logit_scale":
             chosen = train_temperature
         else:
-            chosen = towers in ("both", "image" if name.startswith("visual.") else "text")
+            tower = tower_of(model, name)
+            chosen = tower is not None and towers in ("both", tower)
         if chosen:
             parameter.requires_grad_(True)
             names.append(name)

@@ -3,7 +3,7 @@
     W = W_org + scale * U D,    U [out, r] zero at first, D [r, in] random
 
 for the attention's query, key and value (each with factors of its own), its output projection and
-both layers of the MLP. The weight itself is parametrized, since `nn.MultiheadAttention` reads its
+all layers of the MLP. The weight itself is parametrized, since `nn.MultiheadAttention` reads its
 weights without calling its linear layer. The peft package (0.21) wraps that class, with one factor
 for query, key and value together, and refuses open_clip's own attention class, which this takes
 too; and it would bring transformers and accelerate as required packages.
@@ -14,23 +14,17 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import register_parametrization
 
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput
 from radapter.methods.average import MovingAverage
 from radapter.methods.blocks import residual_blocks
-
-WEIGHTS = {
-    "attn.in_proj_weight": 3,
-    "attn.out_proj.weight": 1,
-    "mlp.c_fc.weight": 1,
-    "mlp.c_proj.weight": 1,
-}
-"""Weights of a block, and how many matrices lie on top of each other in them"""
 
 
 class LowRank(nn.Module):
@@ -40,9 +34,11 @@ class LowRank(nn.Module):
         super().__init__()
         rows, columns = weight.shape
         self.up = nn.Parameter(weight.new_zeros(parts, rows // parts, rank))
-        self.down = nn.Parameter(weight.new_empty(parts, rank, columns))
-        for part in self.down:
+        # Drawn on the CPU, so that the start is the same on any device.
+        down = torch.empty(parts, rank, columns, dtype=weight.dtype, device="cpu")
+        for part in down:
             nn.init.kaiming_uniform_(part, a=math.sqrt(5))
+        self.down = nn.Parameter(down.to(weight.device))
         self.scale = scale
         self.off = False
         self.fixed: Tensor | None = None
@@ -65,16 +61,15 @@ class LoRA:
         self.averages: bool = average.get("momentum", 0.0) > 0
         self.average = MovingAverage(self._averaged_values(), dict(average))
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        for change in self.changes.values():
-            yield from change.parameters()
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, change in self.changes.items():
+            yield from change.named_parameters(name)
 
-    def _factors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": value
-            for name, change in self.changes.items()
-            for key, value in change.named_parameters()
-        }
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def _factors(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters())
 
     def _averaged_values(self) -> Iterable[tuple[str, Tensor]]:
         return self._factors().items() if self.averages else ()
@@ -149,22 +144,28 @@ def attach(
             mean of products is not the product of means.
 
     Raises:
-        UsageError: a tower without residual attention blocks.
+        UsageError: a tower without such blocks.
     """
     model.requires_grad_(False)
     changes: dict[str, LowRank] = {}
-    # A list first: a parametrized weight is a new module, which the search would come across.
-    for name, block in list(residual_blocks(model, towers, "lora")):
-        for place, parts in WEIGHTS.items():
+    for block in residual_blocks(model, towers, "lora"):
+        for place, parts in block.weights().items():
             owner, _, own = place.rpartition(".")
-            module = block.get_submodule(owner)
-            weight = getattr(module, own, None)
-            if weight is None:
-                raise UsageError(f"lora needs {place} in every block, and {name} has none.")
-            change = LowRank(weight, parts, rank, scale)
+            module = block.module.get_submodule(owner)
+            change = LowRank(getattr(module, own), parts, rank, scale)
             register_parametrization(module, own, change)
-            changes[f"{name}.{place}"] = change
+            if isinstance(module, nn.MultiheadAttention):
+                module.forward = MethodType(_formed_once, module)  # type: ignore[method-assign]
+            changes[f"{block.name}.{place}"] = change
     return LoRA(model, changes, average or {})
+
+
+def _formed_once(self: nn.MultiheadAttention, *inputs: Any, **options: Any) -> Any:
+    """Its forward pass, which reads the weights three times."""
+    if torch.compiler.is_compiling():  # the compiler sees that they are the same
+        return type(self).forward(self, *inputs, **options)
+    with parametrize.cached():
+        return type(self).forward(self, *inputs, **options)
 
 
 def merge(

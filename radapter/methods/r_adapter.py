@@ -131,9 +131,12 @@ class RAdapter:
         self.of: str = average.get("of", "effective")
         self.average = MovingAverage(self._averaged_values(), {"momentum": 0.999, **average})
 
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, adapter in self.adapters.items():
+            yield from adapter.named_parameters(name)
+
     def parameters(self) -> Iterator[nn.Parameter]:
-        for adapter in self.adapters.values():
-            yield from adapter.parameters()
+        return (parameter for _, parameter in self.named_parameters())
 
     def _averaged_values(self) -> Iterator[tuple[str, Tensor]]:
         for name, adapter in self.adapters.items():
@@ -207,8 +210,7 @@ def attach(
     """Freeze an open_clip model and put adapters into the residual branches of its blocks.
 
     Args:
-        model: an open_clip model; both `nn.MultiheadAttention` and open_clip's own attention work,
-            since the adapter follows the whole attention module.
+        model: an open_clip model; whose blocks they are does not matter, see `blocks`.
         rank: "full" for a d x d matrix, or r for W = U D with U [d, r] and D [r, d].
         towers: "both", "image" or "text".
         drop: the probability p that an adapter is dropped in a training step.
@@ -218,17 +220,17 @@ def attach(
         average: `momentum`, `warmup` and `of`, see `radapter.recipe.AdapterAverage`.
 
     Raises:
-        UsageError: a tower without residual attention blocks.
+        UsageError: a tower without such blocks.
     """
     model.requires_grad_(False)
     adapters: dict[str, Adapter] = {}
     device = next(model.parameters()).device
     full = None if rank == "full" else int(rank)
-    for name, block in residual_blocks(model, towers, "r-adapter"):
-        for place, linear in (("attn", "attn.out_proj"), ("mlp", "mlp.c_proj")):
-            width = int(block.get_parameter(f"{linear}.weight").shape[0])
+    for block in residual_blocks(model, towers, "r-adapter"):
+        for place in block.outputs():
+            linear = block.module.get_submodule(place)
             adapter = Adapter(
-                width,
+                linear.out_features,  # type: ignore[arg-type]
                 full,
                 drop=drop,
                 drop_unit=drop_unit,
@@ -237,8 +239,9 @@ def attach(
             ).to(device)
             # Follow the mode of the model without being in its state dict.
             adapter.training = model.training
-            adapters[f"{name}.{linear}"] = adapter
-            _follow(block.get_submodule(linear), block.get_submodule(place), adapter)
+            adapters[f"{block.name}.{place}"] = adapter
+            sublayer = block.module.get_submodule(place.rpartition(".")[0])
+            _follow(linear, sublayer, adapter)
     return RAdapter(model, adapters, average or {})
 
 

@@ -1,3 +1,4 @@
+import collections
 import copy
 
 import open_clip
@@ -10,6 +11,9 @@ from radapter.errors import BrokenInput
 from radapter.methods import lora
 
 BLOCKS = [f"{t}transformer.resblocks.{i}" for t in ("visual.", "") for i in (0, 1)]
+WEIGHTS = [
+    "attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -48,9 +52,7 @@ def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
     torch.manual_seed(0)
     text = "text." if custom else ""
     blocks = [name if name.startswith("visual.") else text + name for name in BLOCKS]
-    assert list(attached.changes) == [
-        f"{block}.{place}" for block in blocks for place in lora.WEIGHTS
-    ]
+    assert list(attached.changes) == [f"{block}.{place}" for block in blocks for place in WEIGHTS]
     for name, change in attached.changes.items():
         for part in range(len(change.up)):
             for training in (False, True):
@@ -71,6 +73,7 @@ def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 1.5])
 def test_merged_is_the_unmerged_model_with_changes_scaled(loaded, alpha, scale, momentum):
+    torch.manual_seed(0)
     base = copy.deepcopy(loaded.model)
     state = {name: value.clone() for name, value in base.state_dict().items()}
     attached = lora.attach(loaded.model, rank=3, scale=scale, average={"momentum": momentum})
@@ -103,6 +106,31 @@ def test_merged_weights_are_the_sum_by_hand(loaded):
     assert changed == set(attached.changes)
     at_zero = lora.merge(base, attached.stored(), 0.0)
     assert all(torch.equal(at_zero[n], base[n]) for n in base)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_each_weight_is_formed_once_in_a_forward_pass(loaded, training):
+    """nn.MultiheadAttention reads its weight three times."""
+    attached = lora.attach(loaded.model, rank=2)
+    loaded.model.train(training)
+    formed = collections.Counter()
+    for name, change in attached.changes.items():
+        change.register_forward_hook(lambda m, i, o, name=name: formed.update([name]))
+    tiny.features(loaded.model, *tiny.batch(loaded)).sum().backward()
+    formed["transformer.resblocks.0.mlp.c_fc.weight"] -= 1  # open_clip asks it for its dtype
+    assert formed == dict.fromkeys(attached.changes, 1)
+
+
+def test_the_start_is_drawn_on_the_cpu_whatever_the_device(loaded):
+    """The meta device stands for one with random numbers of its own: the CPU's go on the same."""
+    ends = []
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        lora.attach(copy.deepcopy(loaded.model).to(device), rank=2)
+        ends.append(torch.get_rng_state())
+    torch.manual_seed(0)
+    assert torch.equal(*ends)
+    assert not torch.equal(ends[0], torch.get_rng_state())
 
 
 def test_only_factors_train(loaded):

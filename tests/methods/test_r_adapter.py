@@ -154,7 +154,7 @@ def resnet():
 
 @pytest.mark.parametrize("towers", ["image", "both"])
 def test_a_tower_without_blocks_is_named(towers):
-    with pytest.raises(UsageError, match=r"image tower .* no residual attention blocks"):
+    with pytest.raises(UsageError, match=r"image tower .* ModifiedResNet, has none.*towers=text"):
         r_adapter.attach(resnet(), towers=towers)
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from radapter import models
 from radapter import recipe as recipes
 from radapter import run as runs
-from radapter.errors import BrokenInput, GateFailed, MissingDependency
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
+from radapter.methods import full
 from radapter.training import Interrupted, files, objective, plan, preparing, resume, train
 from radapter.training.step import training_mode
 
@@ -477,3 +478,18 @@ def test_batchnorm_statistics_stay_those_of_the_base(shapes, tmp_path, method):
         attached.base.model.encode_image(images)
     for name, value in attached.base.model.state_dict().items():
         assert torch.equal(value, base[name])
+
+
+def test_a_parameter_that_the_loss_does_not_reach_stops_training(recipe, tmp_path, monkeypatch):
+    attach = full.attach
+
+    def attach_one_more(model, **settings):
+        attached = attach(model, **settings)
+        attached.trained["text_decoder.weight"] = torch.nn.Parameter(torch.zeros(2))
+        return attached
+
+    monkeypatch.setattr(full, "attach", attach_one_more)
+    with pytest.raises(
+        UsageError, match=r"does not reach text_decoder\.weight: it gets no gradient"
+    ):
+        train(recipe("method={name: full}"), tmp_path)

@@ -1,0 +1,209 @@
+"""docs/models.md, row by row, on every architecture of open_clip in small."""
+
+import copy
+import re
+import socket
+from pathlib import Path
+
+import architectures
+import numpy as np
+import onnxruntime
+import open_clip
+import pytest
+import torch
+
+from radapter import bundle, models
+from radapter.errors import UsageError
+from radapter.export.towers import export_towers
+from radapter.losses import multi_positive
+from radapter.methods import METHODS, check_gradients
+from radapter.methods.blocks import residual_blocks, tower_of
+from radapter.training.step import training_mode
+
+TABLE = Path(__file__).parents[2] / "docs" / "models.md"
+COLUMNS = ("family", "names", "tried", "image", "text", "tokenizer")
+
+
+def rows():
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in cells[2:]]
+
+
+def quoted(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def row_of(name):
+    fitting = [
+        (len(start), number)
+        for number, row in enumerate(rows())
+        for start in quoted(row["names"])
+        if name.startswith(start)
+    ]
+    return rows()[max(fitting)[1]] if fitting else None
+
+
+TRIED = [name for row in rows() for name in quoted(row["tried"])]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """No connection is made: neither timm nor open_clip nor transformers looks anything up."""
+
+    def refuse(*_):
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return architectures.Small(tmp_path, monkeypatch)
+
+
+def inputs(loaded, seed=1):
+    size = loaded.model.visual.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    pictures = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return pictures, loaded.tokenizer(architectures.TEXTS)
+
+
+def features(model, pictures, tokens):
+    found = (model.encode_image(pictures), models.encode_text(model, tokens))
+    return [torch.nn.functional.normalize(f, dim=-1) for f in found]
+
+
+def gradients(model, attached, pictures, tokens):
+    images, texts = features(model, pictures, tokens)
+    positives = torch.eye(len(images), dtype=torch.bool)
+    multi_positive(images, texts, positives, logit_scale=model.logit_scale.exp()).backward()
+    check_gradients(attached)
+
+
+def towers_of(name):
+    """(what can be adapted, the class that is refused)"""
+    row = row_of(name)
+    assert row["text"] == "adapted", row
+    if row["image"].startswith("adapted"):
+        return "both", None
+    return "text", row["image"].removeprefix("refused: ").split(",")[0]
+
+
+def test_every_architecture_is_in_the_table_and_attached_or_refused_as_it_says(small):
+    """Both methods, the adapters in what a forward pass of their tower runs and nowhere else."""
+    rows_met = set()
+    for name in open_clip.list_models():
+        assert row_of(name), name
+        rows_met.add(row_of(name)["family"])
+        towers, refused = towers_of(name)
+        loaded = small.load(name)
+        tokenizer = (
+            "on a hub"
+            if "hf_tokenizer_name" in loaded.config["model_cfg"]["text_cfg"]
+            else "open_clip's own"
+        )
+        assert row_of(name)["tokenizer"] == tokenizer, name
+        if refused:
+            for method in ("r-adapter", "lora"):
+                with pytest.raises(UsageError, match=f"{method}.*image.*{refused}.*towers=text"):
+                    METHODS[method].attach(loaded.model)
+        blocks = residual_blocks(loaded.model, towers, "lora")
+        of_towers = [tower_of(loaded.model, block.name) for block in blocks]
+        assert of_towers == (["image"] * 2 if not refused else []) + ["text"] * 2, name
+    assert rows_met == {row["family"] for row in rows()}
+
+
+@pytest.mark.parametrize("method", ["r-adapter", "lora", "full"])
+@pytest.mark.parametrize("name", TRIED)
+def test_a_step_and_a_merge(small, name, method):
+    loaded = small.load(name)
+    towers = "both" if method == "full" else towers_of(name)[0]
+    batch = inputs(loaded)
+    base = copy.deepcopy(loaded.model)
+    settings = {"average": {"momentum": 0.0}} | ({} if method == "full" else {"rank": 2})
+    attached = METHODS[method].attach(loaded.model, towers=towers, **settings)
+    training_mode(loaded.model)
+    gradients(loaded.model, attached, *batch)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.sub_(0.3 * parameter.grad / parameter.grad.norm().clamp(min=1e-12))
+            # After one step an adapter is small: a change that merging cannot hide is wanted.
+            parameter.add_(0.1 * torch.randn_like(parameter) * (method != "full"))
+    for _ in range(3):
+        attached.update_average()
+    stored, state = attached.stored(), base.state_dict()
+    at_zero = METHODS[method].merge(state, stored, 0.0)
+    assert all(at_zero[n].numpy().tobytes() == state[n].numpy().tobytes() for n in state)
+    if method == "full":
+        return
+    merged = copy.deepcopy(base)
+    merged.load_state_dict(METHODS[method].merge(state, stored, 0.7))
+    with torch.no_grad(), attached.scaled(0.7) as scaled:
+        found = features(scaled, *batch)
+        expected = features(merged, *batch)
+        plain = features(base, *batch)
+    for tower, ours, theirs, before in zip(("image", "text"), found, expected, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        if towers in ("both", tower):
+            assert (theirs - before).abs().max() > 1e-3, tower
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_decoder_of_coca_is_in_no_tower(small, method):
+    attached = METHODS[method].attach(small.load("coca_ViT-B-32").model)
+    names = [name for name, _ in attached.named_parameters()]
+    assert {name.split(".")[0] for name in names} == {"visual", "text"}
+    assert METHODS[method].attach(small.load("coca_ViT-B-32").model, towers="text").stored()
+
+
+def test_a_bias_that_no_objective_has_is_not_trained(small):
+    loaded = small.load("ViT-B-16-SigLIP")
+    attached = METHODS["full"].attach(loaded.model, train_temperature=True)
+    assert "logit_bias" in loaded.model.state_dict()
+    assert "logit_scale" in attached.stored()
+    assert "logit_bias" not in attached.stored()
+
+
+@pytest.mark.parametrize("method", ["r-adapter", "lora"])
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16-SigLIP", "EVA02-B-16", "roberta-ViT-B-32"])
+def test_activations_computed_again_give_the_same_gradients(small, name, method):
+    found = []
+    for again in (False, True):
+        loaded = small.load(name)
+        torch.manual_seed(0)
+        attached = METHODS[method].attach(loaded.model)
+        with torch.no_grad():
+            for parameter in attached.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        if again:
+            loaded.model.set_grad_checkpointing(True)
+        training_mode(loaded.model)
+        gradients(loaded.model, attached, *inputs(loaded))
+        found.append([p.grad for p in attached.parameters()])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
+def test_both_towers_are_exported(small, tmp_path, name):
+    """A merged model is one of the same architecture, so any weights will do."""
+    loaded = small.load(name)
+    pictures, tokens = inputs(loaded)
+    (tmp_path / "onnx").mkdir()
+    dynamic = models.text.takes_short_texts(loaded.model)
+    export_towers(
+        loaded.model,
+        tmp_path,
+        pictures,
+        tokens,
+        precision="fp32",
+        dynamic=dynamic,
+        context_length=loaded.context_length,
+        opset=18,
+    )
+    pictures, tokens = (torch.cat([batch, batch.flip(-1)]) for batch in inputs(loaded, seed=2))
+    with torch.no_grad():
+        expected = features(loaded.model, pictures, tokens)
+    files = (bundle.VISION, pictures), (bundle.TEXT, tokens)
+    for (file, batch), theirs in zip(files, expected, strict=True):
+        session = onnxruntime.InferenceSession(tmp_path / file)
+        (ours,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
