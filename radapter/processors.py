@@ -24,6 +24,15 @@ def at_hand() -> int:
         return count
 
 
+def _share() -> int:
+    return at_hand() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+
+
+def decoders() -> int:
+    """How many threads decode pictures for a model that is not trained: more share too much."""
+    return max(1, min(16, _share()))
+
+
 def readers(pairs: int, device: str) -> int:
     """How many processes read for one that trains: its share of the processors but one, which it
     uses itself.
@@ -34,6 +43,6 @@ def readers(pairs: int, device: str) -> int:
     """
     if device == "cpu" and pairs < FEW:
         return 0
-    own = at_hand() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+    own = _share()
     least = 1 if device == "cuda" else 0  # a GPU's process mostly waits
     return max(least, min(MOST[device], own - 1))

@@ -63,3 +63,12 @@ def test_where_there_is_no_affinity_all_count(machine, monkeypatch):
 def test_who_reads(machine, cores, ranks, pairs, device, expected):
     machine(cores, ranks=ranks)
     assert processors.readers(pairs, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "expected"),
+    [(1, None, 1), (6, None, 6), (64, None, 16), (64, 8, 8), (4, 8, 1)],
+)
+def test_who_decodes(machine, cores, ranks, expected):
+    machine(cores, ranks=ranks)
+    assert processors.decoders() == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radapter import distributed
+from radapter import distributed, processors
 from radapter.data import Dataset
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
@@ -49,7 +48,7 @@ def encode_batches(
 
     Args:
         read: index -> picture; called from several threads.
-        workers: threads that decode and resize; None: one a processor, at most 8.
+        workers: threads that decode and resize; None: as many as `processors.decoders` says.
     """
 
     def prepare(index: int) -> Tensor | str:
@@ -60,7 +59,7 @@ def encode_batches(
 
     places = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
     own = places[distributed.rank() :: distributed.ranks()]
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or processors.decoders()) as pool:
 
         def begin(place: int) -> list[Future[Tensor | str]]:
             return [pool.submit(prepare, i) for i in own[place]] if place < len(own) else []
