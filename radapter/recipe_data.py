@@ -136,24 +136,73 @@ class FolderData(HeldOut):
 
     source: Literal["folder"]
     root: str
+    dataset_split: str | None = None
+    """Only the pictures in the folder of this name in each class: ROOT/CLASS NAME/train/1.jpg"""
+    listed_in: str | None = None
+    """Only the pictures that this text file names, one a line, from the root on; without an ending
+    it is CLASS NAME/1 for CLASS NAME/1.jpg, and a class number behind it is not read."""
+    class_names_in: str | None = None
+    """A file with the names of classes whose folders are called by numbers or ids: classes.txt with
+    a name a line, the first of class 0, or an id and a name; class_index.json."""
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> FolderData:
+        if self.dataset_split is not None and self.listed_in is not None:
+            raise ValueError("choose by dataset_split or by listed_in, not by both")
+        return self
 
 
 class TableData(HeldOut):
-    """A CSV or TSV table with a picture and a text (a caption or a class name) in each row."""
+    """A table with a picture and a text (a caption or a class name) in each row: CSV, TSV, JSON
+    lines, a JSON list of records, or Parquet (extra `hf`)."""
 
     source: Literal["table"]
     path: str
     root: str = ""
     """The folder that picture paths are relative to; the table's own folder if empty."""
     image_column: str = "filepath"
-    text_column: str = "title"
+    image_ending: str = ""
+    """What is added to each cell for the name of a file, as ".jpg" to the ids of Kaggle's tables"""
+    text_column: str | Annotated[list[str], Field(min_length=1)] = "title"
+    """Several columns: each has a caption of the picture."""
+    text_lists: bool = False
+    """A cell of text is a JSON list of captions: ["a dog", "a brown dog"]"""
     group_column: str | None = None
     """Rows with the same value here are positives of each other; else rows of one picture are."""
+    split_column: str | None = None
+    """The column of a table of several splits that says which a row is of"""
+    dataset_split: str | None = None
+    """With `split_column`: only the rows with this value are taken"""
+    columns: list[str] | None = None
+    """The names of the columns, if the first line is a row like others"""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """None: a tab for `.tsv` and `.tab`, else a comma. With `|` quotes are letters like others and
-    spaces around a cell do not count, as in Kaggle's results.csv of Flickr30K."""
+    """None: a tab for `.tsv` and `.tab`, else a comma. With `|` spaces around a cell do not count,
+    as in Kaggle's results.csv of Flickr30K."""
+    quoting: Literal["usual", "none"] | None = None
+    """`usual`: a cell in quotes may hold separators and line breaks. `none`: quotes are letters
+    like others. None: usual, but none where the delimiter is `|`."""
+    class_names_in: str | None = None
+    """A file with names for class numbers or ids; see the source `folder`"""
     broken_rows: Annotated[int, Field(ge=0)] = 0
     """How many rows without a picture or text are skipped (and named) before it is an error."""
+
+    @model_validator(mode="after")
+    def _splits_and_columns(self) -> TableData:
+        if (self.split_column is None) != (self.dataset_split is None):
+            raise ValueError("split_column and dataset_split go together")
+        if self.task == "classification" and not isinstance(self.text_column, str):
+            raise ValueError("several text columns are captions: classification takes one")
+        return self
+
+
+class CaptionFilesData(HeldOut):
+    """Pictures with a text file of captions beside each (1.jpg and 1.txt), in any folders below the
+    root, as img2dataset writes them. Every line is a caption."""
+
+    source: Literal["caption-files"]
+    root: str
+    caption_ending: Literal[".txt", ".caption"] = ".txt"
+    task: Literal["captions"] = "captions"
 
 
 class InShards(HeldOut):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from radapter.recipe_data import (
     PUBLISHED,
+    CaptionFilesData,
     ClipBenchmarkData,
     CocoCaptionsData,
     Data,
@@ -129,6 +130,7 @@ DataSource = Annotated[
     EmojiData
     | FolderData
     | TableData
+    | CaptionFilesData
     | ShardsData
     | ClipBenchmarkData
     | KarpathyData

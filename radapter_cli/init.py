@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,8 @@ def init(
     path: Annotated[
         str,
         typer.Argument(
-            help="Class folders, shards, a table (CSV, TSV), or a caption file (Karpathy, COCO)."
+            help="Class folders, pictures with .txt captions, shards, a table (CSV, TSV, JSON, "
+            "Parquet), or a caption file (Karpathy, COCO)."
         ),
     ],
     name: Annotated[
@@ -25,6 +26,16 @@ def init(
     pictures: Annotated[
         str | None,
         typer.Option(help="The folder of the pictures that a table or caption file names."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="The split to train on, such as train; none: what looks like splits is none.",
+        ),
+    ] = None,
+    task: Annotated[
+        Literal["classification", "captions"] | None,
+        typer.Option(help="What to train on, where there are both classes and captions."),
     ] = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -40,12 +51,13 @@ def init(
         radapter init coco/dataset_coco.json --name my-coco
     """
     from radapter import recipe as recipes
+    from radapter.data.left_out import lines_of
     from radapter.run import write_atomic
     from radapter.starting import start
     from radapter.starting.text import described, looked_at
 
     with console.status("looking"):
-        made = start(path, name=name, pictures=pictures)
+        made = start(path, name=name, pictures=pictures, split=split, task=task)
     recipes.parse(made.text, f"{made.name}.yaml")  # it is right before it is written
     target = Path(f"{made.name}.yaml")
     if target.exists():
@@ -58,6 +70,8 @@ def init(
     console.result(f"{looked_at(made.summary)}.")
     for message in made.summary["broken"][:5]:
         console.result(f"  {message}")
+    for line in lines_of(made.left_out):
+        console.result(f"{line[0].upper()}{line[1:]}.")
     for note in made.summary["notes"]:
         console.result(f"Note: {note}")
     console.result(f"Recipe: {target}")

@@ -22,6 +22,7 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.names import to_bytes
 from radapter.recipe import Recipe
 from radapter.recipe_data import (
+    CaptionFilesData,
     ClipBenchmarkData,
     CocoCaptionsData,
     Data,
@@ -184,6 +185,7 @@ def open_data(settings: Data) -> Dataset:
         MissingDependency: the source needs a package that is not installed.
     """
     from radapter.data import (
+        caption_files,
         coco,
         coop,
         emoji,
@@ -202,6 +204,8 @@ def open_data(settings: Data) -> Dataset:
         dataset = folders.open_folder(settings)
     elif isinstance(settings, TableData):
         dataset = tables.open_table(settings)
+    elif isinstance(settings, CaptionFilesData):
+        dataset = caption_files.open_caption_files(settings)
     elif isinstance(settings, ShardsData):
         dataset = shards.open_shards(settings)
     elif isinstance(settings, ClipBenchmarkData):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 from radapter.data.class_names import class_name, gathered, joined_notes
-from radapter.data.dataset import Dataset, Files, MissingData
+from radapter.data.dataset import Dataset, Files, MissingData, check_broken
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import class_folders, list_pictures
+from radapter.data.names_file import called, read_names
 from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import FolderData, located
@@ -23,7 +29,11 @@ def open_folder(settings: FolderData) -> Dataset:
     folders = class_folders(root)
     if not folders:
         raise BrokenInput(f"{root} has no class folders: expected {root}/CLASS NAME/picture.jpg.")
-    names, numbers = gathered([class_name(folder) for folder in folders])
+    spelled = [class_name(folder) for folder in folders]
+    if settings.class_names_in:
+        file = located(settings, settings.class_names_in)
+        spelled = called(folders, read_names(file), file)
+    names, numbers = gathered(spelled)
     beside = list_pictures(root, below=False)
     left_out: list[LeftOut] = [beside.left_out, {"in no class": beside.pictures}]
     keys, labels = [], []
@@ -38,7 +48,7 @@ def open_folder(settings: FolderData) -> Dataset:
         labels += [number] * len(pictures)
         left_out.append(found.under(folder))
     files = Files(root, keys, reading_of(settings))
-    return Dataset(
+    dataset = Dataset(
         source=f"folder {root}",
         keys=keys,
         read=files.read,
@@ -49,3 +59,50 @@ def open_folder(settings: FolderData) -> Dataset:
         left_out=merged(*left_out),
         notes=joined_notes(folders, numbers),
     )
+    return _chosen(dataset, root, settings)
+
+
+def _chosen(dataset: Dataset, root: Path, settings: FolderData) -> Dataset:
+    """The pictures of the split that the settings name; those of others are no part of the set."""
+    if settings.dataset_split is not None:
+        wanted = settings.dataset_split
+        chosen = [i for i, key in enumerate(dataset.keys) if key.split("/")[1:-1][:1] == [wanted]]
+        if not chosen:
+            raise BrokenInput(f"No class folder in {root} has a folder {wanted} with pictures.")
+        return dataset.select(chosen)
+    if settings.listed_in is None:
+        return dataset
+    path = located(settings, settings.listed_in)
+    place = {key: i for i, key in enumerate(dataset.keys)}
+    place |= {key.rsplit(".", 1)[0]: i for key, i in place.items()} | place
+    indices, missing = [], []
+    for name in read_list(path):
+        index = place.get(name, place.get(re.sub(r"[\s,]+\d+$", "", name)))
+        if index is None:
+            missing.append(name)
+        else:
+            indices.append(index)
+    check_broken(
+        [f"{path} names {name}, which is not in {root}." for name in missing],
+        settings.broken_images,
+        "data.broken_images",
+    )
+    return dataclasses.replace(
+        dataset.select(list(dict.fromkeys(indices))),
+        left_out=merged(dataset.left_out, {"missing": missing}),
+    )
+
+
+def read_list(path: Path) -> Iterator[str]:
+    """The lines of a list of pictures: a name each, and some have a class number behind it.
+
+    Raises:
+        BrokenInput: there is no such list, or it is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{path} is no readable list: {error}") from None
+    for line in lines:
+        if line.strip():
+            yield line.strip().replace("\\", "/").removeprefix("./").removeprefix("/")

@@ -34,8 +34,8 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
     rows = _load(datasets, settings)
     source = f"huggingface {settings.path}"
     _check_column(rows, settings.image_column, source)
-    if not isinstance(rows.features[settings.image_column], datasets.Image):
-        kind = rows.features[settings.image_column]
+    kind = rows.features[settings.image_column]
+    if not as_pictures(datasets, kind):
         raise BrokenInput(f"{source}: column '{settings.image_column}' has no pictures: {kind}.")
     labels, class_names = _labels(datasets, rows, settings.label_column, source)
     pictures = rows.select_columns([settings.image_column])
@@ -53,6 +53,14 @@ def open_huggingface(settings: HuggingFaceData) -> Dataset:
         groups=list(range(len(rows))),
         stamp=functools.partial(_stamp, *_stamps(pictures, settings.image_column)),
     )
+
+
+def as_pictures(datasets: Any, feature: Any) -> bool:
+    """Whether a column holds pictures: as the package writes them, or as bytes that nothing says to
+    be pictures, as in Parquet files of other programs."""
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    return isinstance(feature, datasets.Image) or str(getattr(feature, "dtype", "")) == "binary"
 
 
 def package() -> Any:

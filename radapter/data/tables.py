@@ -1,22 +1,30 @@
-"""CSV and TSV tables: a picture and a text in each row."""
+"""Tables of pictures: a picture and a text, or several, in each row."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from radapter.data.class_names import gathered, joined_notes
-from radapter.data.dataset import (
-    Dataset,
-    Files,
-    MissingData,
-    check_broken,
-)
+from radapter.data.dataset import Dataset, Files, MissingData, check_broken
+from radapter.data.names_file import called, read_names
 from radapter.data.pixels import reading_of
-from radapter.errors import BrokenInput, nearest
+from radapter.data.table_rows import read_rows
+from radapter.errors import BrokenInput
 from radapter.recipe_data import TableData, located
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a table says, by picture."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    group_of: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    """A message for each broken row"""
 
 
 def open_table(settings: TableData) -> Dataset:
@@ -29,8 +37,9 @@ def open_table(settings: TableData) -> Dataset:
     if not path.is_file():
         raise MissingData(f"No such table: {path}.")
     root = located(settings, settings.root) if settings.root else path.parent
-    texts, group_of, broken = gather(path, settings)
-    check_broken(broken, settings.broken_rows, "data.broken_rows")
+    table = gather(path, settings)
+    check_broken(table.broken, settings.broken_rows, "data.broken_rows")
+    texts, group_of = table.texts, table.group_of
     keys = list(texts)
     groups = {name: number for number, name in enumerate(dict.fromkeys(group_of.values()))}
     labels: list[int] = []
@@ -43,13 +52,17 @@ def open_table(settings: TableData) -> Dataset:
                 f"{path}: {ambiguous} has several classes. Classification takes one a picture."
             )
         spelled = sorted({texts[key][0] for key in keys})
-        class_names, numbers = gathered(spelled)
+        names = spelled
+        if settings.class_names_in:
+            file = located(settings, settings.class_names_in)
+            names = called(spelled, read_names(file), file)
+        class_names, numbers = gathered(names)
         number = dict(zip(spelled, numbers, strict=True))
         labels = [number[texts[key][0]] for key in keys]
         notes = joined_notes(spelled, numbers)
-    files = Files(root, keys, reading_of(settings))
+    files = Files(root, [picture_path(root, key, settings) for key in keys], reading_of(settings))
     return Dataset(
-        source=f"table {path}",
+        source=f"table {path}" + (f", {settings.dataset_split}" if settings.dataset_split else ""),
         keys=keys,
         read=files.read,
         labels=labels,
@@ -58,59 +71,75 @@ def open_table(settings: TableData) -> Dataset:
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
         stamp=files.stamp,
-        left_out={"broken row": broken} if broken else {},
+        left_out={"broken row": table.broken} if table.broken else {},
         notes=notes,
     )
 
 
-def gather(
-    path: Path, settings: TableData
-) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
-    """The texts and the group of each picture, and a message for each broken row."""
-    texts: dict[str, list[str]] = {}
-    group_of: dict[str, str] = {}
-    broken: list[str] = []
-    columns = [settings.image_column, settings.text_column]
-    columns += [settings.group_column] if settings.group_column else []
-    for line, row, more in read_rows(path, settings.delimiter, columns):
-        cells = [row[column] for column in columns]
-        if any(cell is None or not cell.strip() for cell in cells):
-            broken.append(f"{path}:{line}: a needed cell is empty.")
-            continue
-        if any(more):
-            broken.append(f"{path}:{line}: more cells than columns: are quotes missing?")
-            continue
-        texts.setdefault(cells[0], []).append(cells[1].strip())
-        group_of.setdefault(cells[0], cells[2] if settings.group_column else cells[0])
-    return texts, group_of, broken
-
-
-def read_rows(
-    path: Path, delimiter: str | None, columns: list[str]
-) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
-    """(line, {column: cell}, cells beyond the columns) of every row; a missing cell is None.
+def gather(path: Path, settings: TableData) -> Gathered:
+    """The texts and the group of each picture of the split that the settings name.
 
     Raises:
-        BrokenInput: the file is no table or lacks one of the columns.
+        BrokenInput: the file is no table, or lacks a column.
     """
-    if delimiter is None:
-        delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    # Tables with this separator are written without quotes, and with spaces for the eye.
-    plain = delimiter == "|"
-    quoting: Any = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, delimiter=delimiter, strict=True, quoting=quoting)
-            if plain:
-                rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
-            have = list(rows.fieldnames or [])
-            for column in columns:
-                if column not in have:
-                    raise BrokenInput(f"{path} has no column '{column}'.{nearest(column, have)}")
-            for row in rows:
-                more: Any = row.pop(rows.restkey, [])
-                if plain:
-                    row = {key: cell and cell.strip() for key, cell in row.items()}
-                yield rows.line_num, row, more
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{path} is no readable table: {error}") from None
+    table = Gathered()
+    of_text = text_columns(settings)
+    columns = [settings.image_column, *of_text]
+    columns += [c for c in (settings.group_column, settings.split_column) if c]
+    for row in read_rows(path, settings, columns):
+        if row.broken:
+            table.broken.append(row.broken)
+            continue
+        if settings.split_column and _cell(row.cells, settings.split_column) not in (
+            settings.dataset_split,
+            "",  # a row without a split is broken, as one without a text is
+        ):
+            continue
+        picture = row.cells.get(settings.image_column)
+        texts = [text for c in of_text for text in _texts(row.cells.get(c), settings.text_lists)]
+        needed = [c for c in (settings.group_column, settings.split_column) if c]
+        empty = not picture or not str(picture).strip() or not texts
+        if empty or any(not _cell(row.cells, column) for column in needed):
+            table.broken.append(f"{path}:{row.line}: a needed cell is empty.")
+            continue
+        if isinstance(picture, dict):
+            raise BrokenInput(
+                f"{path}: column '{settings.image_column}' holds pictures and no paths: use "
+                "`source: huggingface` with the folder of the file."
+            )
+        key = str(picture)
+        table.texts.setdefault(key, []).extend(texts)
+        group = row.cells[settings.group_column] if settings.group_column else key
+        table.group_of.setdefault(key, str(group))
+    return table
+
+
+def text_columns(settings: TableData) -> list[str]:
+    columns = settings.text_column
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def picture_path(root: Path, cell: str, settings: TableData) -> str:
+    """The path that a cell means: file:// and backslashes are other ways to write one."""
+    if cell.startswith("file://"):
+        cell = unquote(urlsplit(cell).path)
+    cell += settings.image_ending
+    if "\\" in cell and not (root / cell).exists():
+        cell = cell.replace("\\", "/")
+    return cell
+
+
+def _cell(cells: dict[str, Any], column: str) -> str:
+    value = cells.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def _texts(value: Any, lists: bool) -> list[str]:
+    """The texts in a cell; numbers are texts too, as class numbers are."""
+    if lists and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    values = value if isinstance(value, list) else [value]
+    return [text for v in values if v is not None and (text := str(v).strip())]

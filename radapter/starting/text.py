@@ -20,6 +20,7 @@ STEPS = 3_000  # R-Adapter's published 16-shot run has 3,100, in 50 epochs
 EPOCHS = (10, 50)  # published for ImageNet and COCO, and for 16 pictures a class
 WARMUP = 500  # published for runs of 10,000 steps and more
 COLUMN = 22  # where comments stand
+MODEL = "ViT-B-16:openai"
 
 
 @dataclass
@@ -91,6 +92,7 @@ def recipe_text(
     summary: dict[str, Any],
     size: Size,
     scored: str | None,
+    taken: dict[str, str],
 ) -> str:
     """A recipe as YAML, with comments.
 
@@ -103,6 +105,7 @@ def recipe_text(
         summary: see `radapter.starting.Start`.
         size: see `size_of`.
         scored: what is held out, in words; None if nothing is.
+        taken: why a setting of the data section is as it is.
     """
     texts = settings.task == "captions"
     what = f"R-Adapter on {path}: {summary['pictures']:,} pictures, {_of(summary)}"
@@ -125,7 +128,7 @@ def recipe_text(
         f"description: {scalar(what)}",
         "",
         "# Any of open_clip's NAME:TAG, fetched once; or a local folder in open_clip's format.",
-        "model: ViT-B-16:openai",
+        f"model: {MODEL}",
         "",
         "method:",
         "  name: r-adapter",
@@ -134,7 +137,7 @@ def recipe_text(
         "  # The average of the last steps is kept. With `warmup`, a short run forgets its start.",
         "  average: {momentum: 0.999, warmup: true}",
         "",
-        *_data(settings, train, summary, anchor="&prompts " if validation else ""),
+        *_data(settings, train, summary, taken, anchor="&prompts " if validation else ""),
         *(_validation(settings, validation) if validation else []),
         "",
         "# All pairs of a batch are compared, so a large one helps; halve it if memory runs out.",
@@ -185,11 +188,15 @@ def _why_warmup(size: Size, warmup: int) -> str:
     return "published for long runs" if warmup == WARMUP else "a twentieth of the steps"
 
 
-def _data(settings: Data, part: Part, summary: dict[str, Any], anchor: str) -> list[str]:
+def _data(
+    settings: Data, part: Part, summary: dict[str, Any], taken: dict[str, str], anchor: str
+) -> list[str]:
     data = {key: value for key, value in part.data.items() if key != "templates"}
     lines = ["data:"]
     for key, value in data.items():
-        lines.append(_line(f"  {key}: {_value(value)}", _comment(key, part, summary)))
+        lines.append(
+            _line(f"  {key}: {_value(value)}", taken.get(key) or _comment(key, part, summary))
+        )
     if settings.task == "classification":
         lines += _templates(settings, anchor)
     if "broken_images" not in data:
@@ -212,8 +219,10 @@ def _validation(settings: Data, part: Part) -> list[str]:
 
 def _comment(key: str, part: Part, summary: dict[str, Any]) -> str:
     if key == "broken_images":
-        first = part.broken[0].removeprefix("Picture cannot be read: ").split(": ")[0]
-        if part.sampled == summary["pictures"]:
+        first = part.broken[0]
+        for begin in ("Picture cannot be read: ", "Picture is missing: "):
+            first = first.removeprefix(begin).split(": ")[0]
+        if len(part.broken) == part.data[key]:
             return f"all that are broken, such as {first}"
         return f"twice what {len(part.broken)} of {part.sampled} suggest, such as {first}"
     if key == "task":

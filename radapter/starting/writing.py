@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_clip import get_tokenizer
 from pydantic import TypeAdapter
 
 from radapter.data import Dataset, open_data
 from radapter.data.dataset import split_of
-from radapter.errors import BrokenInput
+from radapter.data.left_out import LeftOut, merged, summary_of
+from radapter.data.names_file import is_id
 from radapter.recipe_data import Data, HeldOut
 from radapter.recipe_sources import DataSource
+from radapter.starting.checking import check_enough, too_long, unreadable
+from radapter.starting.found import Found, Task
 from radapter.starting.layouts import look
-from radapter.starting.text import Part, recipe_text, size_of
+from radapter.starting.splits import check_unmixed
+from radapter.starting.text import MODEL, Part, recipe_text, size_of
 
-SAMPLE = 64  # pictures that are opened
 FEW = 1_000  # pictures: a tenth of fewer says little
 HELD_OUT = 5_000  # pictures: more say little more
+OWN_SPLITS = ("karpathy", "coco-captions", "clip-benchmark", "huggingface")
+"""Sources whose paths do not say the split that a picture is of"""
 
 
 @dataclass(frozen=True)
@@ -31,25 +36,38 @@ class Start:
     name: str
     text: str
     summary: dict[str, Any]
-    """What was found: kind, pictures, classes or captions, held out, sampled, broken, notes"""
+    """What was found: kind, pictures, classes or captions, held out, sampled, broken, left out,
+    notes"""
+    left_out: LeftOut
+    """Names of what was passed over, by reason"""
 
 
-def start(path: str, *, name: str | None = None, pictures: str | None = None) -> Start:
+def start(
+    path: str,
+    *,
+    name: str | None = None,
+    pictures: str | None = None,
+    split: str | None = None,
+    task: Task | None = None,
+) -> Start:
     """Look at a folder or file and write a recipe that trains on it as it is.
 
     Args:
-        path: what to train on; see `radapter.starting.look`.
+        path: what to train on.
         name: the recipe's name; None: from the path.
-        pictures: where the pictures of a table or caption file are, if elsewhere.
+        pictures, split, task: see `radapter.starting.look`.
 
     Raises:
         BrokenInput: there is nothing there, it is damaged, or too little to train on.
-        UsageError: it is of no known form.
+        UsageError: it is of no known form, or there are two readings.
     """
-    found = look(path, pictures)
+    found = look(path, pictures, split, task)
     settings = _settings(found.data)
     held = isinstance(settings, HeldOut)
     whole = open_data(settings.model_copy(update={"split": "all"} if held else {}))
+    if split != "none" and not _says_its_split(found):
+        check_unmixed(whole.keys, whole.source)
+    check_enough(whole, settings)
     train = part_of(whole, found.data)
     validation = None
     if found.validation is not None:
@@ -62,10 +80,9 @@ def start(path: str, *, name: str | None = None, pictures: str | None = None) ->
         train.dataset = split_of(whole, settings)
     texts = settings.task == "captions"
     pairs = sum(map(len, train.dataset.captions)) if texts else len(train.dataset)
-    if pairs < 2:
-        raise BrokenInput(f"{whole.source} has {pairs} pair: training needs at least two.")
     parts = [train, validation] if validation else [train]
-    notes = found.notes + _notes(whole, settings)
+    left_out = merged(*(part.dataset.left_out for part in parts))
+    notes = [*found.notes, *whole.notes, *_notes(whole, settings)]
     summary = {
         "kind": found.what,
         "pictures": len(whole),
@@ -74,16 +91,21 @@ def start(path: str, *, name: str | None = None, pictures: str | None = None) ->
         "held_out": len(whole) - len(train.dataset),
         "sampled": sum(part.sampled for part in parts),
         "broken": [message for part in parts for message in part.broken],
-        "notes": notes,
+        "left_out": summary_of(left_out),
+        "notes": list(dict.fromkeys(notes)),
     }
     name = name or _name(path)
     scored = "the held-out pictures" if held and settings.hold_out else None
     if validation is not None or found.own_validation:
         scored = "the validation split"
-    text = recipe_text(
-        name, path, settings, train, validation, summary, size_of(pairs, len(whole)), scored
-    )
-    return Start(name, text, summary)
+    size = size_of(pairs, len(whole))
+    text = recipe_text(name, path, settings, train, validation, summary, size, scored, found.taken)
+    return Start(name, text, summary, left_out)
+
+
+def _says_its_split(found: Found) -> bool:
+    chosen = {"dataset_split", "listed_in"} & found.data.keys()
+    return bool(chosen) or found.data["source"] in OWN_SPLITS
 
 
 # ---------------------------------------------------------------- what is there
@@ -95,23 +117,9 @@ def _settings(data: dict[str, Any]) -> Any:
 
 
 def part_of(dataset: Dataset, data: dict[str, Any]) -> Part:
-    """Open some pictures, spread over all, and allow as many broken ones as that suggests."""
-    number = min(SAMPLE, len(dataset))
-    broken = []
-    for i in range(number):
-        try:
-            dataset.read(i * len(dataset) // number)
-        except BrokenInput as error:
-            broken.append(str(error))
-    if len(broken) == number:
-        raise BrokenInput(f"None of {number} pictures of {dataset.source} can be read: {broken[0]}")
-    data = dict(data)
-    if broken:
-        share = len(broken) / number
-        data["broken_images"] = (
-            len(broken) if number == len(dataset) else math.ceil(2 * share * len(dataset))
-        )
-    return Part(dataset, data, number, broken)
+    """Open some pictures, and allow as many broken ones as that suggests."""
+    number, broken, limit = unreadable(dataset)
+    return Part(dataset, data | ({"broken_images": limit} if broken else {}), number, broken)
 
 
 def _hold_out(whole: Dataset, settings: HeldOut) -> HeldOut:
@@ -136,14 +144,27 @@ def _classes(whole: Dataset) -> dict[str, Any]:
 
 def _notes(whole: Dataset, settings: Data) -> list[str]:
     if settings.task == "captions":
+        return _captions_cut(whole)
+    names = whole.class_names
+    if names and all(map(is_id, names)):
+        return [
+            f"the classes are called {names[0]}, {names[-1]}, ...: the model reads these names, so "
+            "call them by words (data.class_names_in takes a file of names)."
+        ]
+    return []
+
+
+def _captions_cut(whole: Dataset) -> list[str]:
+    tokenizer = get_tokenizer(MODEL.partition(":")[0])
+    texts = [text for some in whole.captions for text in some]
+    number, counted = too_long(texts, tokenizer.encode, tokenizer.context_length)
+    if not number:
         return []
-    notes = []
-    if whole.class_names and all(re.fullmatch(r"\d+|n\d{8}", n) for n in whole.class_names):
-        notes.append(
-            f"the classes are called {whole.class_names[0]}, {whole.class_names[-1]}, ...: the "
-            "model reads these names, so call them by words."
-        )
-    return notes
+    of = f"{counted:,} captions" + (" that were counted" if counted < len(texts) else "")
+    return [
+        f"{number:,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
+        "reads: what is behind is cut off, and captions that differ there alone become one."
+    ]
 
 
 def _name(path: str) -> str:

@@ -10,7 +10,7 @@ import trees
 
 from radapter import recipe as recipes
 from radapter.data import open_data
-from radapter.starting.layouts import _brace
+from radapter.starting.shards import brace
 from radapter.starting.text import scalar, size_of
 
 
@@ -62,7 +62,18 @@ def test_train_and_validation_folders(init, tmp_path):
     assert recipe.validation.root == "shapes/val"
     assert len(open_data(recipe.data)) == 24
     assert len(open_data(recipe.validation_data())) == 9
-    assert "shapes/test is left alone" in out
+    assert "left alone, neither trained on nor used for alpha: test." in out
+    assert "radapter eval --data shapes/test" in (tmp_path / "shapes.yaml").read_text()
+
+
+def test_a_class_called_like_a_split_is_asked_about(cli, tmp_path):
+    tiny.draw_shapes(tmp_path / "s")
+    shutil.move(tmp_path / "s" / "red_square", tmp_path / "s" / "train")
+    outcome = cli("init", "s")
+    assert (outcome.code, list(tmp_path.glob("*.yaml"))) == (2, [])
+    assert "--split none" in outcome.err
+    assert cli("init", "s", "--split", "none").code == 0
+    assert cli("init", "s", "--split", "nothing", "--name", "b").code == 2
 
 
 def test_names_that_are_numbers_get_a_note(cli, tmp_path):
@@ -118,9 +129,11 @@ def test_clip_benchmarks_captions(init, tmp_path):
     assert recipe.alpha == 0.8
 
 
-def test_a_test_split_alone_gets_a_note(cli, tmp_path):
+def test_a_test_split_alone_is_asked_about(cli, tmp_path):
     trees.clip_benchmark(tmp_path / "wds", splits=("test",))
-    assert "it is no test any more" in cli("init", "wds").out
+    asked = cli("init", "wds")
+    assert (asked.code, "none of them is for training" in asked.err) == (2, True)
+    assert "it is no test any more" in cli("init", "wds", "--split", "test").out
     assert recipes.load(tmp_path / "wds.yaml").data.hold_out == 0.2
 
 
@@ -242,7 +255,7 @@ def test_what_is_not_recognised(cli, tmp_path):
     assert (code, "has the columns a, b, c" in text) == (2, True)
     (tmp_path / "t.csv").write_text("filepath,title\ngone.jpg,x\nlost.jpg,y\n")
     code, text = said("t.csv")
-    assert (code, "None of the first 2 pictures" in text) == (4, True)
+    assert (code, "None of 2 pictures" in text) == (4, True)
     (tmp_path / "two").mkdir()
     for name in ("a.csv", "b.csv"):
         (tmp_path / "two" / name).write_text("filepath,title\n")
@@ -280,7 +293,7 @@ def test_the_size_of_training(pairs, batch, epochs):
 def test_a_pattern_for_shards(names, pattern):
     from webdataset.shardlists import expand_urls
 
-    assert _brace(names) == pattern
+    assert brace(names) == pattern
     assert sorted(expand_urls(f"x/{pattern}")) == sorted(f"x/{name}" for name in names)
 
 

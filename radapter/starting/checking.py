@@ -1,0 +1,87 @@
+"""What a set needs before a recipe is written for it, and how much of it cannot be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from radapter.data import Dataset
+from radapter.errors import BrokenInput
+from radapter.recipe_data import Data
+
+SAMPLE = 64  # pictures that are opened
+MOST = 0.1
+"""The share of pictures that a recipe may pass over: with more it is another set"""
+GONE = -1  # the size of a file that is not there
+CAPTIONS = 20_000  # that are counted in tokens
+
+
+def check_enough(dataset: Dataset, settings: Data) -> None:
+    """Raises BrokenInput for a set that nothing can be learned from."""
+    if settings.task == "captions":
+        pairs = sum(map(len, dataset.captions))
+        if pairs < 2:
+            raise BrokenInput(f"{dataset.source} has {pairs} pair: training needs at least two.")
+        if len(dataset) == 1:
+            raise BrokenInput(f"{dataset.source} has 1 picture: there is nothing to tell apart.")
+    elif len(set(dataset.labels)) == 1:
+        name = dataset.class_names[dataset.labels[0]]
+        raise BrokenInput(
+            f"All {len(dataset):,} pictures of {dataset.source} are of one class, '{name}': there "
+            "is nothing to tell apart, and any model scores 100. Add another class."
+        )
+
+
+def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
+    """Look for files that are not there, and open some pictures, spread over all.
+
+    Returns:
+        how many were opened, a message for each that cannot be read, and the limit of a recipe that
+        passes over as many as that suggests.
+
+    Raises:
+        BrokenInput: none can be read, or more than a tenth is missing or broken.
+    """
+    gone = []
+    if dataset.stamp is not None:
+        gone = [i for i in range(len(dataset)) if dataset.stamp(i)[0] == GONE]
+    if len(gone) > MOST * len(dataset):
+        names = ", ".join(dataset.keys[i] for i in gone[:3]) + (", ..." if len(gone) > 3 else "")
+        raise BrokenInput(
+            f"{len(gone):,} of {len(dataset):,} pictures of {dataset.source} are missing: {names}. "
+            "Put them where the others are, name their folder with --pictures, or take them out of "
+            "the table or list: no recipe is written that passes over more than a tenth."
+        )
+    lost = set(gone)
+    there = [i for i in range(len(dataset)) if i not in lost]
+    number = min(SAMPLE, len(there))
+    broken = []
+    for k in range(number):
+        try:
+            dataset.read(there[k * len(there) // number])
+        except BrokenInput as error:
+            broken.append(str(error))
+    if len(broken) == number:
+        raise BrokenInput(f"None of {number} pictures of {dataset.source} can be read: {broken[0]}")
+    share = len(broken) / number
+    if len(gone) + share * len(there) > MOST * len(dataset):
+        raise BrokenInput(
+            f"{len(broken)} of {number} pictures of {dataset.source} that were opened are broken: "
+            f"{'; '.join(broken[:3])}. Mend them or take them out: no recipe is written that "
+            "passes over more than a tenth."
+        )
+    likely = len(broken) if number == len(there) else math.ceil(2 * share * len(there))
+    limit = min(len(gone) + likely, int(MOST * len(dataset)))
+    missing = [f"Picture is missing: {dataset.keys[i]}" for i in gone]
+    return number, missing + broken, limit
+
+
+def too_long(texts: list[str], encode: Callable[[str], list[int]], length: int) -> tuple[int, int]:
+    """How many texts have more tokens than a model reads, and how many were counted.
+
+    A token is a byte of text or more, so short texts are not tokenised.
+    """
+    step = max(1, len(texts) // CAPTIONS)
+    some = texts[::step]
+    room = length - 2  # the start and the end take one each
+    return sum(len(t.encode()) > room and len(encode(t)) > room for t in some), len(some)

@@ -1,0 +1,164 @@
+"""Folders of pictures: class folders, captions in text files beside, and how splits lie in them."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from radapter.data.caption_files import ENDINGS, caption_of
+from radapter.data.folders import read_list
+from radapter.data.listing import class_folders, list_pictures
+from radapter.errors import UsageError
+from radapter.starting.found import Found, Spot, Wanted
+from radapter.starting.splits import choose, is_plain
+
+EXPECTED = (
+    "expected class folders (PATH/CLASS NAME/picture.jpg), pictures with a .txt of captions beside "
+    "each, a table of pictures and texts (CSV, TSV, JSON, JSON lines, Parquet), tar shards, "
+    "clip-benchmark's folders, a set saved by Hugging Face datasets, or a caption file in "
+    "Karpathy's or COCO's form."
+)
+LOOKED_AT = 500  # pictures, for whether captions lie beside them
+BOXES = re.compile(r"[\d\s.,eE+-]*")
+
+
+def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
+    """Class folders, or pictures with their captions beside them.
+
+    Raises:
+        UsageError: neither, or it is not plain which.
+    """
+    classes = [name for name in class_folders(spot.path) if has_pictures(spot.path / name)]
+    ending = None if wanted.task == "classification" else caption_ending(spot.path)
+    if ending and wanted.task is None and not _are_captions(spot.path, classes):
+        raise UsageError(
+            f"{spot.path} has folders that may be classes ({_some(classes)}), and a {ending} "
+            "beside the pictures. Say which texts to train on: --task classification takes the "
+            "folders' names, --task captions what stands in the text files."
+        )
+    if ending:
+        data = {"source": "caption-files", "root": spot.written, "task": "captions"}
+        if ending != ENDINGS[0]:
+            data["caption_ending"] = ending
+        return Found("pictures with captions beside them", data)
+    found = _listed(spot, wanted) or _split_inside(spot, wanted, classes)
+    if found is not None:
+        return found
+    if len(classes) < 2:
+        raise UsageError(_too_few(spot.path, classes))
+    return Found("class folders", {"source": "folder", "root": spot.written})
+
+
+def has_pictures(folder: Path) -> bool:
+    return bool(list_pictures(folder).pictures)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _too_few(place: Path, classes: list[str]) -> str:
+    if not classes:
+        return f"{place} has no pictures in folders: {EXPECTED}"
+    inner = place / classes[0]
+    if len([name for name in class_folders(inner) if has_pictures(inner / name)]) > 1:
+        return f"{place} has pictures in 1 folder, which has folders of its own: name {inner}."
+    return (
+        f"{place} has pictures in 1 folder: with one class alone there is nothing to tell apart. "
+        f"Otherwise {EXPECTED}"
+    )
+
+
+# ---------------------------------------------------------------- captions beside
+
+
+def caption_ending(folder: Path) -> str | None:
+    """The ending of the text files that lie beside half of the pictures or more.
+
+    Raises:
+        UsageError: they hold numbers, as boxes for detectors do.
+    """
+    pictures = [folder / name for name in list_pictures(folder).pictures[:LOOKED_AT]]
+    for ending in ENDINGS:
+        texts = [path for p in pictures if (path := p.with_suffix(ending)).is_file()]
+        if texts and 2 * len(texts) >= len(pictures):
+            first = [text for path in texts[:50] for text in caption_of(path)]
+            if first and all(BOXES.fullmatch(text) for text in first):
+                return None  # boxes or class numbers, as detectors have them
+            return ending
+    return None
+
+
+def _are_captions(folder: Path, classes: list[str]) -> bool:
+    """Whether the folders say nothing: there are none, they are numbers, as img2dataset writes
+    them, or pictures lie beside them too."""
+    numbers = all(re.fullmatch(r"\d+", name) for name in classes)
+    return len(classes) < 2 or numbers or bool(list_pictures(folder, below=False).pictures)
+
+
+# ---------------------------------------------------------------- splits inside
+
+
+def _split_inside(spot: Spot, wanted: Wanted, classes: list[str]) -> Found | None:
+    """CLASS NAME/SPLIT/picture.jpg, if the folders in the classes are called like splits."""
+    inside = {name: class_folders(spot.path / name) for name in classes}
+    names = sorted({name for found in inside.values() for name in found})
+    if len(classes) < 2 or not any(map(is_plain, names)) or wanted.split == "none":
+        return None
+    loose = next((c for c in classes if list_pictures(spot.path / c, below=False).pictures), None)
+    beside = [] if loose is None else [f"pictures right in {loose}"]
+    chosen = choose(names + beside, wanted.split, str(spot.path), "in its class folders folders")
+    if chosen is None:
+        return None
+    without = [name for name, found in inside.items() if chosen.train not in found]
+    if without:
+        raise UsageError(
+            f"{spot.path} has a folder {chosen.train} in some classes and none in {len(without)}, "
+            f"such as {without[0]}: put one there, or move that class away."
+        )
+    data = {"source": "folder", "root": spot.written, "dataset_split": chosen.train}
+    found = Found("class folders with splits inside", data, notes=chosen.notes)
+    found.taken["dataset_split"] = "the folder in each class; pictures of the others are left alone"
+    if chosen.validation:
+        found.validation = {"dataset_split": chosen.validation}
+    return found
+
+
+def _listed(spot: Spot, wanted: Wanted) -> Found | None:
+    """Class folders beside lists of the splits: train.txt, val.txt, meta/test.txt."""
+    files = [p for p in (*spot.path.glob("*.txt"), *spot.path.glob("*/*.txt")) if is_plain(p.stem)]
+    lists = {p.relative_to(spot.path).as_posix(): p for p in sorted(files)}
+    if not lists or wanted.split == "none":
+        return None
+    by_stem = {PurePosixPath(name).stem: name for name in lists}
+    chosen = choose(sorted(by_stem), wanted.split, str(spot.path), "lists")
+    if chosen is None:
+        return None
+    root = _root_of_list(spot, lists[by_stem[chosen.train]])
+    data = {"source": "folder", "root": root.written}
+    data["listed_in"] = spot.below(by_stem[chosen.train]).written
+    found = Found("class folders with lists of the splits", data, notes=chosen.notes)
+    found.taken["listed_in"] = "only the pictures that this list names"
+    if chosen.validation:
+        found.validation = {"listed_in": spot.below(by_stem[chosen.validation]).written}
+    return found
+
+
+def _root_of_list(spot: Spot, path: Path) -> Spot:
+    """The folder that the list's paths start from: the one that has the class folders.
+
+    Raises:
+        UsageError: none of the first names is found in it, or in a folder below it.
+    """
+    names = list(islice(read_list(path), 20))
+    for root in (spot, *(spot.below(name) for name in class_folders(spot.path))):
+        classes = set(class_folders(root.path))
+        if any(name.split("/")[0] in classes and "/" in name for name in names):
+            return root
+    first = names[0] if names else "it is empty"
+    raise UsageError(
+        f"{path} looks like a list of a split, and its names ({first}, ...) do not begin with a "
+        f"class folder of {spot.path}. Write a table with the columns filepath, label and split "
+        "instead, or take all pictures and no notice of the lists: --split none."
+    )

@@ -1,0 +1,52 @@
+"""What was recognised, what was asked for, and the words of a stop where both are not enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Task = Literal["classification", "captions"]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A folder or file."""
+
+    written: str
+    """Its path in the recipe"""
+    path: Path
+
+    def below(self, name: str) -> Spot:
+        return Spot(f"{self.written}/{name}", self.path / name)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user said beside the path; None: nothing."""
+
+    pictures: Spot | None = None
+    """The folder that a table or caption file names pictures in"""
+    split: str | None = None
+    """The split to train on; "none": there are no splits"""
+    task: Task | None = None
+
+
+@dataclass
+class Found:
+    """What was recognised, in the words of a recipe."""
+
+    what: str
+    """Such as "class folders" """
+    data: dict[str, Any]
+    """The data section, but for what depends on the number of pictures"""
+    validation: dict[str, Any] | None = None
+    """What differs in a validation section, if the set has a split for it"""
+    own_validation: bool = False
+    """Whether the source has a validation split of its own"""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know"""
+    chosen: bool = False
+    """Whether there were splits, and one was chosen"""
+    taken: dict[str, str] = field(default_factory=dict)
+    """Why a setting is as it is, for the recipe's comments"""

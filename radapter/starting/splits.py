@@ -1,0 +1,189 @@
+"""Which split of a set a name means, be it of a folder, a shard, a table or a cell.
+
+A test split is never trained on, nor is alpha chosen by it. Where names leave a doubt the user
+decides, by `--split`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from radapter.errors import UsageError, nearest
+
+Split = Literal["train", "validation", "test"]
+STEMS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training", "trn", "trainval"),
+    "validation": ("val", "valid", "validation", "validate", "dev", "devel", "development"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "heldout", "holdout"),
+}
+SPLIT_OF: dict[str, Split] = {stem: split for split, stems in STEMS.items() for stem in stems}
+BESIDE = (
+    "all", "annotations", "captions", "data", "dataset", "examples", "file", "files", "folder",
+    "images", "image", "imgs", "img", "labels", "list", "metadata", "my", "new", "of", "photos",
+    "pics", "pictures", "raw", "samples", "set", "split", "standard",
+)  # fmt: skip
+"""Words that stand beside a split's name and say nothing of what is in it"""
+GLUED = re.compile(rf"({'|'.join(SPLIT_OF)})(?:{'|'.join(BESIDE)})")
+
+
+class Doubt(UsageError):
+    """There are two readings, and one might train on test data: the user has to choose."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names by the split that they mean."""
+
+    train: list[str] = field(default_factory=list)
+    validation: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def named(self) -> list[str]:
+        return self.train + self.validation + self.test
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is trained on and what alpha is chosen by; `left` are the others."""
+
+    train: str
+    validation: str | None
+    left: list[str]
+    notes: list[str]
+
+
+def split_of_name(name: str) -> Split | None:
+    """`train_set`, `Training`, `flowers-train2017` and `trainset` are `train`."""
+    found = {split for word in _words(name) if (split := _split_of_word(word))}
+    if found == {"train", "validation"}:  # train_val is both, to be trained on
+        return "train"
+    return found.pop() if len(found) == 1 else None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name says nothing but a split: `test_images` does, `test tube` does not."""
+    words = _words(name)
+    return split_of_name(name) is not None and all(
+        _split_of_word(word) or word in BESIDE for word in words
+    )
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def _split_of_word(word: str) -> Split | None:
+    glued = GLUED.fullmatch(word)
+    return SPLIT_OF.get(glued.group(1) if glued else word)
+
+
+def sort(names: Iterable[str]) -> Splits:
+    """Names by the split that they mean."""
+    splits = Splits()
+    for name in names:
+        getattr(splits, split_of_name(name) or "others").append(name)
+    return splits
+
+
+def choose(names: list[str], wanted: str | None, where: str, what: str) -> Chosen | None:
+    """Which of some names is trained on; None: they are no splits.
+
+    Args:
+        wanted: what the user says: one of the names, or the split that one of them means; "none":
+            they are no splits.
+        where: what has them, for messages.
+        what: what they are, such as "folders".
+
+    Raises:
+        UsageError: it is not plain.
+    """
+    splits = sort(names)
+    if wanted == "none" or (wanted is None and not splits.named):
+        return None
+    if wanted is not None:
+        train = _wanted(names, splits, wanted, where, what)
+    elif len(splits.train) == 1 and not splits.others:
+        train = splits.train[0]
+    else:
+        raise Doubt(_question(splits, where, what))
+    validations = [name for name in splits.validation if name != train]
+    validation = validations[0] if len(validations) == 1 else None
+    left = [name for name in names if name not in (train, validation)]
+    notes = []
+    if left:
+        notes.append(f"left alone, neither trained on nor used for alpha: {_list(left)}.")
+    if len(validations) > 1:
+        notes.append(f"{_list(validations)} all look like validation, so none of them is used.")
+    return Chosen(train, validation, left, notes)
+
+
+def _wanted(names: list[str], splits: Splits, wanted: str, where: str, what: str) -> str:
+    meant = getattr(splits, split_of_name(wanted) or "others") if wanted not in names else [wanted]
+    if len(meant) == 1 and (wanted in names or is_plain(wanted)):
+        return str(meant[0])
+    raise Doubt(f"--split {wanted}: {where} has the {what} {_list(names)}.{nearest(wanted, names)}")
+
+
+def _question(splits: Splits, where: str, what: str) -> str:
+    """Both readings, and the option that chooses each."""
+    named = f"{where} has {what} called like splits ({_list(splits.named)})"
+    if splits.others:
+        named += f" beside others ({_list(splits.others)})"
+    elif not splits.train:
+        named += ", and none of them is for training"
+    else:
+        named += ", several of them for training"
+    example = (splits.train or splits.others or splits.named)[0]
+    quoted = f"'{example}'" if " " in example else example
+    return (
+        f"{named}. Say which it is: --split {quoted} trains on that one and leaves test pictures "
+        f"and the others alone; --split none takes all of them as they are, with no splits."
+    )
+
+
+def check_unmixed(keys: list[str], where: str) -> None:
+    """Pictures whose paths say that they are of several splits must not be trained on as one set.
+
+    Args:
+        keys: paths of the pictures, with `/`.
+
+    Raises:
+        UsageError: some lie in a folder or shard called like a test or validation split and others
+            do not, or nearly all file names begin with a split and there are several.
+    """
+    folders = [_split_of_folders(key) for key in keys]
+    seen = {split for split in folders if split}
+    mixed = len(set(folders)) > 1 and not seen.isdisjoint({"test", "validation"})
+    if not mixed:
+        names = [_split_of_file(key) for key in keys]
+        seen = {split for split in names if split}
+        mixed = len(seen) > 1 and sum(map(bool, names)) > 0.9 * len(names)
+        folders = names
+    if mixed:
+        numbers = {split: folders.count(split) for split in sorted(seen)}
+        counts = ", ".join(f"{number:,} of {split}" for split, number in numbers.items())
+        raise Doubt(
+            f"By their paths the pictures of {where} are of several splits ({counts}), and nothing "
+            "keeps these apart. Give each split a folder or table of its own (train, val, test), "
+            "or take them all as one set: --split none."
+        )
+
+
+def _split_of_folders(key: str) -> Split | None:
+    parents = PurePosixPath(key).parts[:-1]
+    return next((split_of_name(part) for part in parents if is_plain(part)), None)
+
+
+def _split_of_file(key: str) -> Split | None:
+    begin = re.split(r"[-_. ]", PurePosixPath(key).name)[:2]
+    return next((split_of_name(part) for part in begin if is_plain(part)), None)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

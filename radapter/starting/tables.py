@@ -1,0 +1,339 @@
+"""Tables: the separator, which column is what, where the pictures are, the rows of a split."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radapter.data.names_file import is_id
+from radapter.data.pixels import IMAGE_EXTENSIONS, is_picture
+from radapter.data.table_rows import DELIMITED, ENDINGS, delimiter_of, read_rows
+from radapter.data.tables import Gathered, gather, picture_path
+from radapter.errors import BrokenInput, UsageError
+from radapter.recipe_data import TableData
+from radapter.starting.class_words import names_file_for, refuse_several_classes
+from radapter.starting.found import Found, Spot, Wanted
+from radapter.starting.splits import Doubt, choose, is_plain, split_of_name
+
+DELIMITERS = (",", "\t", "|", ";")
+IMAGE_COLUMNS = (
+    "filepath", "image", "path", "file", "filename", "file_name", "file_path", "image_path",
+    "image_name", "image_file", "img", "img_path", "picture", "image_id", "img_id", "id",
+)  # fmt: skip
+CAPTION_COLUMNS = ("title", "caption", "text", "comment", "description", "sentence", "raw")
+CLASS_COLUMNS = ("label", "class", "category", "class_name", "label_name", "breed", "species")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "usage", "data set", "data_set")
+FEW = 20  # distinct values of a column that are kept
+SAMPLE = 200  # rows that are kept
+FIRST = ("filepath", "title")
+"""What columns are called where no line says it"""
+
+
+@dataclass
+class Look:
+    """What stands in a table."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The first ones"""
+    values: dict[str, set[str]] = field(default_factory=dict)
+    """Distinct values of a column, FEW and one more at most"""
+
+    def of(self, column: str) -> list[str]:
+        cells = (row.get(column) for row in self.rows)
+        return [str(cell) for cell in cells if cell is not None]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file in a folder may be one; of texts only those with a line of known columns."""
+    ending = path.suffix.lower()
+    if path.name.startswith(".") or ending not in ENDINGS:
+        return False
+    if ending == ".json":
+        with open(path, "rb") as file:
+            return file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+    if ending != ".txt":
+        return True
+    try:
+        header = _header(path)[1]
+    except BrokenInput:
+        return False
+    return all(_column(header, known) for known in (IMAGE_COLUMNS, CAPTION_COLUMNS + CLASS_COLUMNS))
+
+
+def table(spot: Spot, wanted: Wanted) -> Found:
+    """A data section for a table.
+
+    Raises:
+        UsageError: it is not plain what the columns are, or which rows to train on.
+        BrokenInput: it is damaged, or its pictures are not found.
+    """
+    data: dict[str, Any] = {"source": "table", "path": spot.written, "task": "captions"}
+    found = Found("a table", data)
+    if spot.path.suffix.lower() in DELIMITED:
+        _separators(spot.path, found)
+    look = _look(spot.path, data, found)
+    image = _column(look.columns, IMAGE_COLUMNS, look) or next(
+        (c for c in look.columns if any(map(is_picture, look.of(c)[:1]))), None
+    )
+    split = _split(look, spot, wanted, image)
+    _texts(look, spot, wanted, image, split, found)
+    data["image_column"] = image
+    if split is not None:
+        column, chosen = split
+        data |= {"split_column": column, "dataset_split": chosen.train}
+        found.notes += chosen.notes
+        found.taken["split_column"] = "rows of other splits are left alone"
+        if chosen.validation:
+            found.validation = {"dataset_split": chosen.validation}
+    gathered = gather(spot.path, TableData.model_validate(data))
+    _broken_rows(gathered, spot.path, found)
+    _pictures(spot, wanted, list(gathered.texts), found)
+    if data["task"] == "classification":
+        names = sorted({text for texts in gathered.texts.values() for text in texts})
+        refuse_several_classes(spot.path, data["text_column"], names)
+        if names and all(map(is_id, names)):
+            names_file_for(spot, names, found)
+    return found
+
+
+# ---------------------------------------------------------------- how it is written
+
+
+def _separators(path: Path, found: Found) -> None:
+    """Delimiter, quoting, and columns where no line names them."""
+    data = found.data
+    delimiter, header = _header(path)
+    data["delimiter"] = delimiter
+    if any(map(is_picture, header)) and not _column(header, CAPTION_COLUMNS + CLASS_COLUMNS):
+        image = next(i for i, cell in enumerate(header) if is_picture(cell))
+        names = [f"column {i + 1}" for i in range(len(header))]
+        names[image] = FIRST[0]
+        if len(header) == 2:
+            names[1 - image] = FIRST[1]
+        data["columns"] = names
+        found.taken["columns"] = "the first line is a row like others, so they are named here"
+    settings = TableData(source="table", path="", delimiter=delimiter, columns=data.get("columns"))
+    if delimiter == delimiter_of(path, settings.model_copy(update={"delimiter": None})):
+        del data["delimiter"]
+    if delimiter == "|":
+        return
+    usual, bare = (_rows_broken(path, settings, quoting) for quoting in ("usual", "none"))
+    if usual and not bare:
+        data["quoting"] = "none"
+        found.taken["quoting"] = "quotes are letters like others here; `usual` would lose rows"
+
+
+def _rows_broken(path: Path, settings: TableData, quoting: str) -> bool:
+    settings = settings.model_copy(update={"quoting": quoting, "image_column": FIRST[0]})
+    try:
+        return any(row.broken for row in read_rows(path, settings, []))
+    except BrokenInput:
+        return True
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """The separator that makes the most of the first line, and its cells."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            line = file.readline().rstrip("\r\n")
+        columns = {d: next(csv.reader([line], delimiter=d), []) for d in DELIMITERS}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BrokenInput(f"{path} is no readable table: {error}") from None
+    delimiter = max(DELIMITERS, key=lambda d: (_known(columns[d]), len(columns[d])))
+    name, space, number = line.rpartition(" ")
+    if len(columns[delimiter]) == 1 and space and is_picture(name) and number.isdigit():
+        return " ", [name, number]  # a list of names and class numbers
+    return delimiter, [cell.strip() for cell in columns[delimiter]] if delimiter == "|" else (
+        columns[delimiter]
+    )
+
+
+def _known(header: list[str]) -> int:
+    known = IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
+    return sum(_plain(name) in known for name in header)
+
+
+def _look(path: Path, data: dict[str, Any], found: Found) -> Look:
+    settings = TableData.model_validate(data)
+    look = Look([])
+    for row in read_rows(path, settings, []):
+        for column, cell in row.cells.items():
+            seen = look.values.setdefault(str(column), set())
+            if cell is not None and len(seen) <= FEW:
+                seen.add(str(cell).strip())
+        if row.cells and len(look.rows) < SAMPLE:
+            look.rows.append(row.cells)
+    look.columns = list(look.values)
+    if not look.rows:
+        raise BrokenInput(f"{path} has no rows.")
+    return look
+
+
+# ---------------------------------------------------------------- which column is what
+
+
+def _plain(name: str) -> str:
+    """`Captions`, `caption_2` and `caption` are one kind of column."""
+    return re.sub(r"[_ -]?\d+$", "", name.strip().lower()).removesuffix("s")
+
+
+def _column(header: list[str], known: tuple[str, ...], look: Look | None = None) -> str | None:
+    """The first of the known columns; of pictures rather one that has names of files."""
+    kept = [name for kind in known for name in header if _plain(name) in (kind, kind[:-1])]
+    exact = [name for kind in known for name in header if name.strip().lower() == kind]
+    names = list(dict.fromkeys(exact + kept))
+    if look is not None:
+        files = [name for name in names if any(map(is_picture, look.of(name)[:1]))]
+        names = files or names
+    return names[0] if names else None
+
+
+def _texts(
+    look: Look, spot: Spot, wanted: Wanted, image: str | None, split: Any, found: Found
+) -> None:
+    """Put text_column, text_lists and task into the data section."""
+    data = found.data
+    others = [c for c in look.columns if c != image and (split is None or c != split[0])]
+    caption, label = _column(others, CAPTION_COLUMNS), _column(others, CLASS_COLUMNS)
+    if image is not None and not caption and not label and _are_flags(look, others):
+        raise UsageError(
+            f"{spot.path} has a column for each class ({', '.join(others[:3])}, ...). What is "
+            "trained on is one class a picture: write it into one column, label."
+        )
+    text = caption or label or (others[0] if len(others) == 1 else None)
+    if wanted.task == "classification" and label:
+        text = label
+    if image is None or text is None:
+        missing = "a picture in each row" if image is None else "a caption or class in each row"
+        raise UsageError(
+            f"{spot.path} has the columns {', '.join(look.columns)}, and none that is known for "
+            f"{missing}. Name them in data.image_column and data.text_column of a recipe: "
+            "`radapter recipes copy own-data`."
+        )
+    numbers = "columns" in data and all(cell.isdigit() for cell in look.of(text))
+    is_class = text == label or numbers
+    data["task"] = wanted.task or ("classification" if is_class else "captions")
+    data["image_column"], data["text_column"] = image, text
+    if data["task"] == "captions":
+        _captions(look, others, text, found)
+        if label and text != label:
+            found.notes.append(
+                f"for classes instead of captions: --task classification (text_column: {label})."
+            )
+
+
+def _captions(look: Look, others: list[str], text: str, found: Found) -> None:
+    same = [c for c in others if _plain(c) == _plain(text)]
+    if len(same) > 1:
+        found.data["text_column"] = same
+        found.taken["text_column"] = "every column has a caption of the picture"
+    more = [c for c in others if _plain(c) in CAPTION_COLUMNS and c not in same]
+    if more:
+        found.notes.append(
+            f"texts are taken from {', '.join(same)} and not from {', '.join(more)}: "
+            "data.text_column takes a list of columns."
+        )
+    cells = look.of(text)
+    lists = all(re.fullmatch(r"\s*\[.*\]\s*", cell, re.S) for cell in cells)
+    if cells and lists and all(isinstance(row.get(text), str) for row in look.rows):
+        found.data["text_lists"] = True
+        found.taken["text_lists"] = "each cell is a JSON list of captions"
+
+
+def _are_flags(look: Look, columns: list[str]) -> bool:
+    kinds = [look.values[c] for c in columns if look.values[c] <= {"0", "1", "0.0", "1.0"}]
+    return len(kinds) > 1
+
+
+def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> Any:
+    """(column, what is chosen of its values), or None if no column says a split.
+
+    Raises:
+        UsageError: one seems to, and it is not plain how.
+    """
+    if wanted.split == "none":
+        return None
+    for column in look.columns:
+        values = {value for value in look.values[column] if value}
+        if column == image or not values or len(values) > FEW:
+            continue
+        usual = column.strip().lower() in SPLIT_COLUMNS
+        plain = [value for value in values if is_plain(value)]
+        if plain and (usual or (len(plain) == len(values) > 1)):
+            what = f"rows that the column '{column}' calls"
+            return column, choose(sorted(values), wanted.split, str(spot.path), what)
+        flags = values <= {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}
+        if flags and split_of_name(column) is not None:
+            raise Doubt(
+                f"{spot.path} has a column '{column}', which seems to say the split of a row. "
+                "Write a column split with train, val and test instead, or take all rows: "
+                "--split none."
+            )
+    if wanted.split is not None:
+        raise Doubt(f"--split {wanted.split}: no column of {spot.path} says a split.")
+    return None
+
+
+# ---------------------------------------------------------------- rows and pictures
+
+
+def _broken_rows(gathered: Gathered, path: Path, found: Found) -> None:
+    broken, whole = gathered.broken, len(gathered.texts)
+    if broken and len(broken) > 0.1 * (whole + len(broken)):
+        raise BrokenInput(
+            f"{path} has {len(broken):,} broken rows beside {whole:,} pictures: too many to pass "
+            f"over. The first: {broken[0]}"
+        )
+    if broken:
+        found.data["broken_rows"] = len(broken)
+        found.notes.append(f"{len(broken)} broken row{'s' * (len(broken) > 1)}: {broken[0]}")
+
+
+def _pictures(spot: Spot, wanted: Wanted, keys: list[str], found: Found) -> None:
+    """Put `root` into the data section where it is not the table's folder, and `image_ending` where
+    cells have none.
+
+    Raises:
+        BrokenInput: none of the pictures is in the table's folder or one beside it.
+    """
+    names = keys[:: max(1, len(keys) // SAMPLE)]
+    above = Spot(Path(spot.written).parent.as_posix(), spot.path.parent)
+    if wanted.pictures is not None:
+        places = [wanted.pictures]
+    else:
+        beside = sorted(p.name for p in above.path.iterdir() if p.is_dir())
+        places = [
+            above,
+            *(Spot((Path(above.written) / n).as_posix(), above.path / n) for n in beside),
+        ]
+    counts: dict[tuple[int, str], int] = {}
+    with_ending = sum(map(is_picture, names)) > len(names) / 2
+    for number, place in enumerate(places):
+        endings = [""] if with_ending else ["", *_endings_in(place.path)]
+        for ending in endings:
+            settings = TableData(source="table", path="", image_ending=ending)
+            paths = [place.path / picture_path(place.path, n, settings) for n in names]
+            counts[number, ending] = sum(path.is_file() for path in paths)
+    number, ending = max(counts, key=lambda key: counts[key])
+    if names and not counts[number, ending]:
+        raise BrokenInput(
+            f"None of {len(names)} pictures of {spot.path} ({names[0]}, ...) is in "
+            f"{' or '.join(str(p.path) for p in places[:4])}. Name their folder with --pictures."
+        )
+    if wanted.pictures is not None or number:
+        found.data["root"] = places[number].written
+    if ending:
+        found.data["image_ending"] = ending
+        found.taken["image_ending"] = "the table's names have no ending"
+
+
+def _endings_in(folder: Path) -> list[str]:
+    """The endings of pictures in a folder, as they are written there."""
+    if not folder.is_dir():
+        return []
+    found = {path.suffix for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS}
+    return sorted(found)
