@@ -40,12 +40,16 @@ MAY_CHANGE = (
     "data.shards",
     "data.broken_images",
     "data.broken_rows",
+    "data.listed_in",
+    "data.class_names_in",
     "validation.data_root",
     "validation.root",
     "validation.path",
     "validation.shards",
     "validation.broken_images",
     "validation.broken_rows",
+    "validation.listed_in",
+    "validation.class_names_in",
 )
 """Settings, and sections, that may change before a run goes on. They leave the result as it is (but
 for rounding), or say what is done beside and after training. Data may have moved: what it is, its

@@ -201,7 +201,7 @@ def test_a_table_of_classes(tmp_path):
         ("filepath,title\n", "has no pictures"),
         ("filepath,title\na.png,x\nb.png\n", "t.csv:3: a needed cell is empty"),
         ("filepath,title\na.png,  \n", "t.csv:2: a needed cell is empty"),
-        ('filepath,title\na.png,"x\n', "is no readable table"),
+        ('filepath,title\na.png,"x\n', "t.csv:2: a quote opens here.*data.quoting: none"),
         (b"filepath,title\na.png,\xff\n", "is no readable table"),
         ("filepath,title\na.png,x\na.png,y\n", "a.png has several classes"),
     ],
