@@ -30,6 +30,7 @@ NAMES = Path(__file__).parent / "export" / "tensorrt_names"
 VERSIONS = {"10.16": "tensorrt", "11.4": "tensorrt", "rtx-1.7": "rtx"}
 GPU = cuda.Gpu("NVIDIA Fake 4090", "8.9")
 LARGEST = 4  # batch
+MEMORY = 4096  # bytes of activations
 STREAM = 4711  # the handle of the one stream
 DTYPES = {"tensor(float)": ("FLOAT", np.float32), "tensor(int64)": ("INT64", np.int64)}
 
@@ -142,7 +143,7 @@ class Object:
 
 
 RTX_ONLY = {"get_engine_validity", "cuda_graph_strategy", "set_compute_capability"}
-PROPERTIES = {"num_io_tensors", "num_layers", "num_errors"}
+PROPERTIES = {"device_memory_size_v2", "num_io_tensors", "num_layers", "num_errors"}
 FAILURES = {
     "deserialize_cuda_engine": None,
     "create_execution_context": None,
@@ -185,8 +186,9 @@ ENGINE = {
     "get_tensor_dtype": lambda trt, state, name: trt.DataType[
         DTYPES[put(state.session, name)[1].type][0]
     ],
+    "device_memory_size_v2": lambda trt, state: MEMORY,
     "create_runtime_config": lambda trt, state: Object(trt, "IRuntimeConfig", {}),
-    "create_execution_context": lambda trt, state, config=None: Object(
+    "create_execution_context": lambda trt, state, way: Object(
         trt,
         "IExecutionContext",
         CONTEXT,
@@ -194,6 +196,7 @@ ENGINE = {
         session=state.session,
         shapes={},
         addresses={},
+        way=way,
     ),
 }
 
@@ -210,6 +213,13 @@ def set_tensor_address(trt, state, name, address):
     return True
 
 
+def set_device_memory(trt, state, address, size):
+    assert size >= MEMORY
+    assert state.way is trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    state.memory = address
+    trt.done.append(f"memory {address}")
+
+
 def tensor_shape(trt, state, name):
     (shape,) = state.shapes.values()
     return (shape[0], put(state.session, name)[1].shape[1])
@@ -223,6 +233,8 @@ def memory(address, shape, dtype):
 
 def execute(trt, state, stream):
     assert stream == STREAM, "not on the runtime's own stream"
+    if isinstance(state.way, Number):
+        assert state.memory, "activations have no memory"
     (source,), (target,) = state.session.get_inputs(), state.session.get_outputs()
     shape = state.shapes[source.name]
     addresses = dict(state.addresses)
@@ -244,6 +256,7 @@ def execute(trt, state, stream):
 
 
 CONTEXT = {
+    "set_device_memory": set_device_memory,
     "set_input_shape": set_input_shape,
     "set_tensor_address": set_tensor_address,
     "get_tensor_shape": tensor_shape,

@@ -163,8 +163,11 @@ class Tower:
                     f"Type: radapter export --trt --force --trt-flavour {flavour.name}"
                 )
             self._check_tensors()
+            self._device = cuda_device(index)
+            # For activations of the largest shapes: contexts share it, and take turns on a stream.
+            size = 0 if flavour == RTX else int(self._engine.device_memory_size_v2)
+            self._memory = torch.empty(size, dtype=torch.uint8, device=self._device)
             self._context = self._new_context()
-        self._device = cuda_device(index)
         self._stream = torch.cuda.Stream(self._device)
         self._slots: dict[tuple[int, ...], Slot] = {}
 
@@ -270,9 +273,12 @@ class Tower:
         if self._flavour == RTX:
             context = _rtx_context(self._trt, self._engine, self._graphs)
         else:
-            context = self._engine.create_execution_context()
+            mine = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(mine)
         if context is None:
             raise self._failed("gets no memory for its activations")
+        if self._flavour != RTX:
+            context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
         return context
 
     def _check_tensors(self) -> None:

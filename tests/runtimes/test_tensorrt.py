@@ -96,6 +96,17 @@ def test_a_shape_that_comes_again_gets_a_graph(folder, fake, version):
     assert fake.done == ["run", "synchronize"] * 4
 
 
+def test_all_contexts_of_a_tower_share_the_memory_of_activations(folder, fake, version):
+    if VERSIONS[version] == "rtx":
+        pytest.skip("it has one context")
+    engine = TensorRTRuntime(folder)
+    for batch in (1, 1, 2, 2, 3, 3):  # three graphs
+        engine.encode_image(torch.randn(batch, 3, 32, 32))
+    given = [step for step in fake.done if step.startswith("memory ")]
+    assert len(given) == 5  # a context a tower, and one a graph
+    assert len(set(given)) == 2  # one buffer a tower
+
+
 def test_rtx_is_told_to_capture(monkeypatch, exported, tmp_path):
     trt = Fake("rtx-1.7")
     load_fake(monkeypatch, trt)
