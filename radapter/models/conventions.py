@@ -22,6 +22,7 @@ CHOICES = {
     "resize_mode": ("shortest", "longest", "squash"),
     "quick_gelu": ("true", "false"),
 }
+PLAINEST = "ViT-B-32:laion2b_s34b_b79k (CLIP's preprocessing, quick_gelu false)"
 KEYS = ("like", *PREPROCESSING, "quick_gelu")
 
 
@@ -145,18 +146,27 @@ def _like(architecture: str, stated: Stated) -> dict[str, Any]:
 
 
 def _how_to_state(architecture: str, source: str, missing: list[str]) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    kinds: dict[str, str] = {}  # one tag of each, as there may be many
+    for tag in open_clip.list_pretrained_tags_by_model(architecture):
+        found = of_tag(architecture, tag)
+        kinds.setdefault(", ".join(f"{key} {_spelt(found[key])}" for key in missing), tag)
     why, which = (
-        (f"the published weights of {architecture} differ in it", f"one of {', '.join(tags)}")
-        if tags
-        else (
-            f"no weights of {architecture} are published",
-            "a tag, or NAME:TAG as ViT-B-32:openai",
+        (
+            f"the published weights of {architecture} differ in it",
+            " or ".join(f"{tag} ({kind})" for kind, tag in kinds.items()),
         )
+        if kinds
+        else (f"no weights of {architecture} are published", PLAINEST)
     )
     each = "".join(f",{key}={'|'.join(CHOICES.get(key, ['RED/GREEN/BLUE']))}" for key in missing)
     return (
         f"{source} is a bare file of weights, which does not say its {', '.join(missing)}, and "
-        f"{why}. Say which weights yours are used like: {source},like=TAG with TAG {which}. "
-        f"Or state it: NAME:FILE{each}."
+        f"{why}. Say which weights yours are used like: {source},like=TAG with a TAG such as "
+        f"{which}. Or state it: NAME:FILE{each}."
     )
+
+
+def _spelt(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "/".join(f"{number:.4g}" for number in value)
+    return str(value).lower()
