@@ -424,8 +424,12 @@ def one_rank() -> None:
     import torch.distributed as dist
 
     dist.init_process_group(f"cpu:gloo,{torch.device(DEVICE).type}:gloo" if CUDA else "gloo")
-    name = "two-ranks" if dist.get_rank() == 0 else "second-rank"
-    trained(name, DEVICE, *UNEVEN)
+    if dist.get_rank() == 0:
+        trained("two-ranks", DEVICE, *UNEVEN)
+    else:  # it is told of no steps
+        from radapter.training import train
+
+        train(emoji(DEVICE, *UNEVEN), OUT / "runs")
     dist.destroy_process_group()
 
 
