@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import json
 import math
 import warnings
@@ -11,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import Cache, evaluate, held_out_suite, trained_metric
+from radapter.evaluation import Cache, held_out_suite, trained_metric
+from radapter.evaluation.evaluate import evaluate_together
 from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
@@ -28,6 +32,8 @@ from radapter.run import Run, Which, new_folder, write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
+MEMORY_SHARE = 0.5
+"""Of what is free, how much the models of several alphas may take together"""
 RULE = "the smallest alpha that falls behind the best by no more than one standard error"
 
 
@@ -40,6 +46,8 @@ class Trained:
     """Metadata of adapter.safetensors: method, base model and hash, steps, EMA share"""
     tensors: dict[str, Tensor]
     which: Which = "last"
+    classes: list[str] | None = None
+    """The names of those that were trained, if any were"""
 
     def at(self, alpha: float) -> dict[str, Tensor]:
         """The state dict of the plain model at a scale."""
@@ -81,7 +89,7 @@ def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
             f"{path} was trained on weights with hash {expected[:16]}, but {name} has "
             f"{base.weights_hash[:16]}: another base model. Merge with the one it was trained on."
         )
-    return Trained(base, facts, tensors, which)
+    return Trained(base, facts, tensors, which, run.class_names())
 
 
 def load_base(facts: Mapping[str, Any]) -> LoadedModel:
@@ -170,23 +178,94 @@ def alpha_curve(
     alphas: Sequence[float] = ALPHAS,
     *,
     device: str = "cpu",
+    precision: str = "fp32",
     opened: dict[str, dict[Task, Dataset]] | None = None,
     cache: Cache | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[float, Evaluation]]:
-    """A suite scored at one alpha after the other, from one stored adapter, in PyTorch.
+    """A suite scored at each alpha, from one stored adapter, in PyTorch; without picture features.
+
+    Each picture is read and decoded once for all alphas, or for as many as memory has room for:
+    weights that an alpha does not change are there once. Merging is on the CPU in float64, so the
+    weights are bit for bit those that `radapter merge` writes.
 
     Args:
         device: `cpu`, `cuda`, or `auto`.
+        precision: `fp32`, `fp16` or `bf16`.
         opened: what `suite.open()` gave, if it is open already.
         cache: where features are kept; None: nowhere.
+        on_progress: called with pictures done, each once for every time that it is read, and all.
     """
     opened = opened or suite.open()
-    model = load_base(trained.facts)
-    for alpha in alphas:
-        model.model.load_state_dict(trained.at(alpha))
-        own = dataclasses.replace(model)  # one that has not computed its hash yet
-        runtime = PyTorchRuntime(own, device)
-        yield alpha, evaluate(suite, runtime, own, opened=opened, cache=cache)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    base = load_base(trained.facts)
+    PyTorchRuntime(base, device, precision)  # an error, if there is no such device or precision
+    base.model.to(device)
+    waiting = list(alphas)
+    while waiting:
+        now: list[float] = []
+        models: list[tuple[PyTorchRuntime, LoadedModel]] = []
+        room, size = MEMORY_SHARE * free_memory(device), 0.0
+        while waiting and size <= room:
+            model, size = _at(base, trained, waiting[0], device)
+            models.append((PyTorchRuntime(model, device, precision), model))
+            if precision != "fp32":  # a copy of its own
+                size = sum(p.nbytes for p in model.model.parameters()) / 2
+            now.append(waiting.pop(0))
+            room -= size
+        before = len(alphas) - len(waiting) - len(now)
+        evaluated = evaluate_together(
+            suite,
+            models,
+            opened=opened,
+            cache=cache,
+            keep_features=False,
+            on_progress=functools.partial(_share, on_progress, before, len(now), len(alphas)),
+        )
+        del models
+        yield from zip(now, evaluated, strict=True)
+
+
+def _share(
+    on_progress: Callable[[int, int], None],
+    before: int,
+    now: int,
+    alphas: int,
+    done: int,
+    total: int,
+) -> None:
+    """Progress over all alphas while `now` of them are scored, after `before`."""
+    on_progress(before * total + now * done, alphas * total)
+
+
+def _at(base: LoadedModel, trained: Trained, alpha: float, device: str) -> tuple[LoadedModel, int]:
+    """The plain model at a scale, on a device, and how many bytes it has that the base has not."""
+    there = base.model.state_dict()
+    merged = trained.at(alpha)
+    start = trained.base.model.state_dict()
+    own = {name: value for name, value in merged.items() if not torch.equal(value, start[name])}
+    shared = {id(t): t for t in (*base.model.parameters(), *base.model.buffers())}
+    module = copy.deepcopy(base.model, shared)
+    module.load_state_dict(
+        {name: own[name].to(device) if name in own else there[name] for name in merged}, assign=True
+    )
+    model = dataclasses.replace(base, model=module.eval().requires_grad_(False))
+    model.__dict__["weights_hash"] = weights_hash(merged)  # of what stands on the CPU
+    return model, sum(value.nbytes for value in own.values())
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a device has left; of the CPU, that the machine has."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 4 * 2**30
 
 
 def choose_alpha(
@@ -210,12 +289,13 @@ def choose_alpha(
     Raises:
         UsageError: the recipe has no held-out data.
     """
-    suite = held_out_suite(recipe)
+    suite = held_out_suite(recipe, trained.classes)
     metric = trained_metric(recipe)
     scored: dict[float, Scored] = {}
-    for alpha, evaluated in alpha_curve(suite, trained, device=device, cache=cache):
+    for alpha, evaluated in alpha_curve(
+        suite, trained, device=device, cache=cache, on_progress=on_progress
+    ):
         scored[alpha] = evaluated.metrics["held-out"][metric]
-        on_progress(len(scored), len(ALPHAS))
     points = behind_the_best(scored)
     return {
         "alpha": smallest_within_one_error(scored),
@@ -232,6 +312,28 @@ def choose_alpha(
             for alpha, item in scored.items()
         ],
     }
+
+
+def base_alone(choice: Mapping[str, Any]) -> str | None:
+    """What to say where alpha 0 is chosen: nothing of the training is in what is merged."""
+    if choice["alpha"] != 0:
+        return None
+    best = max(choice["curve"], key=lambda point: point["score"])
+    zero = next(point for point in choice["curve"] if point["alpha"] == 0)
+    if best["alpha"] == 0:
+        why = f"no alpha does better on the {choice['items']:,} held-out items than the base model"
+        helps = "train longer, or with a larger optimisation.lr"
+    else:
+        why = (
+            f"alpha {best['alpha']:g} is better by {100 * zero['behind']:.1f} points on the "
+            f"{choice['items']:,} held-out items, which is within one standard error, "
+            f"{100 * zero['standard_error']:.1f}"
+        )
+        helps = f"hold out more pictures, train longer, or choose: --alpha {best['alpha']:g}"
+    return (
+        f"alpha 0 is the base model: nothing of the training is in what was merged. By the rule: "
+        f"{why}. What helps: {helps}."
+    )
 
 
 def behind_the_best(scored: Mapping[float, Scored]) -> dict[float, tuple[float, float]]:

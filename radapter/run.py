@@ -75,6 +75,11 @@ class Run:
         except (ValueError, KeyError, TypeError):
             raise BrokenInput(f"{path} is damaged: train again.") from None
 
+    def class_names(self) -> list[str] | None:
+        """The names alone."""
+        classes = self.classes()
+        return None if classes is None else list(classes["names"])
+
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"

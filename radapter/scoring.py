@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from radapter import bundle, merging
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate, trained_metric
-from radapter.evaluation.evaluate import Prepares, protocol
+from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.standalone import with_anchors
+from radapter.evaluation.texts import Prepares
 from radapter.evaluation.versions import versions
+from radapter.evaluation.written import check_writable, write_result
 from radapter.inference.opening import from_bundle_preprocessing
 from radapter.models import LoadedModel
-from radapter.run import Run, write_atomic
+from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.opening import open_engine, precisions_of, runnable
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -31,6 +32,7 @@ def evaluate_run(
     wanted: Wanted | None = None,
     *,
     device: str = "cpu",
+    precision: str = "fp32",
     tolerances: Sequence[str] = (),
     cache: Cache | None = None,
     on_progress: Callable[[str, int, int], None] = lambda model, done, total: None,
@@ -44,6 +46,8 @@ def evaluate_run(
             that engine in every precision that it has; `all` or None, everything the run has and
             this machine can run.
         device: of PyTorch: `cpu`, `cuda`, or `auto`; engines have their own by their names.
+        precision: of PyTorch, with `wanted` torch: `fp32`, `fp16` or `bf16`. What engines are
+            compared with is fp32.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
         cache: where PyTorch's features are kept, never an engine's; None: nowhere.
         on_progress: called with the model's name, pictures done and pictures in all.
@@ -56,17 +60,26 @@ def evaluate_run(
         BrokenInput: data, the merged model or the bundle is missing, stale or damaged.
         MissingDependency: the engine that is wanted does not run here, or no such device.
     """
+    if precision != "fp32" and wanted != "torch":
+        raise UsageError(
+            f"--precision {precision} is of PyTorch alone: engines are compared with fp32. Give "
+            "--runtime torch with it."
+        )
     opened = suite.open()  # before any model: it is what is often wrong
+    # A look at one runtime alone must not take the place of the evidence that all agree.
+    alone = f"-{wanted}" if wanted not in (None, "all") else ""
+    alone += f"-{precision}" if precision != "fp32" else ""
+    path = run.evaluations / f"{suite.file_name}-{run.merged().name}{alone}.json"
+    check_writable(path)
     merged, facts = merging.read_merged(run)
-    folder = bundle_folder(run, facts["weights_hash"], wanted)
+    folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     tuned = f"alpha {facts['alpha']:.2f}"
     candidates: list[tuple[str, Runtime, Prepares]] = [
-        ("zero-shot", PyTorchRuntime(base, device), base)
+        ("zero-shot", PyTorchRuntime(base, device, precision), base)
     ]
     if wanted in (None, "torch", "all"):
-        candidates.append((tuned, PyTorchRuntime(merged, device), merged))
-    left_out: dict[str, str] = {}
+        candidates.append((tuned, PyTorchRuntime(merged, device, precision), merged))
     if folder is not None:
         everything = wanted is None or wanted == "all"
         names, left_out = runnable(folder) if everything else ([str(wanted)], {})
@@ -98,9 +111,7 @@ def evaluate_run(
         "left_out": left_out,
         "parity": verdicts(done, tuned, tolerances) if tuned in done else [],
     }
-    # A look at one runtime alone must not take the place of the evidence that all agree.
-    alone = f"-{wanted}" if wanted not in (None, "all") else ""
-    return _written(run.evaluations / f"{suite.file_name}-{run.merged().name}{alone}.json", result)
+    return write_result(path, result)
 
 
 def engines(
@@ -153,16 +164,18 @@ def evaluate_alphas(
     alphas: Sequence[float] = merging.ALPHAS,
     *,
     device: str = "cpu",
+    precision: str = "fp32",
     cache: Cache | None = None,
-    on_progress: Callable[[float, int, int], None] = lambda alpha, done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """A suite over alpha, from the stored adapter, in PyTorch.
 
     Args:
         run: locked, as a result is written into it.
         device: `cpu`, `cuda`, or `auto`.
+        precision: `fp32`, `fp16` or `bf16`.
         cache: where features are kept; None: nowhere.
-        on_progress: called with an alpha that is done, how many are, and how many there are.
+        on_progress: called with pictures done and in all, each counted for every alpha.
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present
@@ -172,15 +185,18 @@ def evaluate_alphas(
         BrokenInput: data or the adapter is missing or damaged.
     """
     run.trained()
+    half = f"-{precision}" if precision != "fp32" else ""
+    path = run.evaluations / f"{suite.file_name}-alphas{half}.json"
+    check_writable(path)
     opened = suite.open()  # before any model: it is what is often wrong
     trained = merging.open_trained(run)
     merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []
     for alpha, evaluated in merging.alpha_curve(
-        suite, trained, alphas, device=device, opened=opened, cache=cache
-    ):
+        suite, trained, alphas, device=device, precision=precision, opened=opened, cache=cache,
+        on_progress=on_progress,
+    ):  # fmt: skip
         points.append({"alpha": alpha} | evaluated.result())
-        on_progress(alpha, len(points), len(alphas))
     recipe = run.recipe()
     result = {
         "schema_version": 1,
@@ -193,34 +209,31 @@ def evaluate_alphas(
         "protocol": protocol(suite, trained.base),
         "points": points,
     }
-    return _written(run.evaluations / f"{suite.file_name}-alphas.json", result)
+    return write_result(path, result)
 
 
-def _written(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
-    return result | {"file": str(path)}
-
-
-def bundle_folder(run: Run, weights_hash: str, wanted: Wanted | None) -> Path | None:
-    """The bundle of the present merged model, None if only PyTorch is wanted or there is.
+def bundle_folder(
+    run: Run, weights_hash: str, wanted: Wanted | None
+) -> tuple[Path | None, dict[str, str]]:
+    """The bundle of the present merged model, None if only PyTorch is wanted or there is; and what
+    is left out with the reason: a bundle of another merged model, where no engine is asked for.
 
     Raises:
-        BrokenInput: a bundle is asked for or there, and it is missing or of another merged model.
+        BrokenInput: a bundle is asked for, and it is missing or of another merged model.
     """
     if wanted == "torch":
-        return None
+        return None, {}
     folder = run.bundle_for(weights_hash)
     if folder.is_dir():
         bundle.verify(folder, weights_hash=weights_hash)
-        return folder
+        return folder, {}
     others = [p for p in folder.parent.glob("*") if (p / bundle.MANIFEST).is_file()]
+    command = f"radapter export --run {run.path}"
     if others:
-        raise BrokenInput(
-            f"The bundle of {run.name} is stale: it was made from another merged model than "
-            f"{run.merged().name}. Type first: radapter export --run {run.path}"
-        )
+        stale = f"it was made from another merged model than {run.merged().name}"
+        if wanted is None:
+            return None, {"the bundle": f"{stale}. To score it too, type: {command}"}
+        raise BrokenInput(f"The bundle of {run.name} is stale: {stale}. Type first: {command}")
     if wanted is not None:
-        raise BrokenInput(
-            f"Run {run.name} has no exported bundle. Type first: radapter export --run {run.path}"
-        )
-    return None
+        raise BrokenInput(f"Run {run.name} has no exported bundle. Type first: {command}")
+    return None, {}

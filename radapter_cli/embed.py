@@ -15,6 +15,8 @@ from radapter_cli.model_options import (
     DeviceOption,
     EngineOption,
     ModelOption,
+    PrecisionChoice,
+    PrecisionOption,
     open_chosen,
 )
 
@@ -32,6 +34,7 @@ def embed(
     model: ModelOption = None,
     runtime: EngineOption = None,
     device: DeviceOption = DeviceChoice.auto,
+    precision: PrecisionOption = PrecisionChoice.fp32,
     as_json: console.JsonOption = False,
 ) -> None:
     """Write unit-norm features of pictures with their names; stopped, the same command goes on.
@@ -50,7 +53,7 @@ def embed(
     from radapter.data.pictures import open_pictures
 
     found = open_pictures(pictures, image_column)
-    opened = open_chosen(run, model, runtime, device)
+    opened = open_chosen(run, model, runtime, device, precision)
     from radapter import inference
 
     written = not out.exists()

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from radapter.errors import GateFailed, UsageError
+from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter_cli import console
-from radapter_cli.model_options import DeviceChoice, DeviceOption
+from radapter_cli.model_options import (
+    DeviceChoice,
+    DeviceOption,
+    PrecisionChoice,
+    PrecisionOption,
+)
 
 if TYPE_CHECKING:
     from radapter.evaluation import Cache
@@ -37,6 +42,20 @@ def eval_command(
         typer.Option(
             help="A suite's name or a suite file. Default: the recipe's, else its held-out data.",
             autocompletion=complete_suite,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Instead of a suite: class folders, a table, a caption file or what else "
+            "`radapter init` reads; classes are answered among those of the run.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="With --data: where a table's or caption file's pictures are."
         ),
     ] = None,
     runtime: Annotated[
@@ -105,6 +124,7 @@ def eval_command(
     ] = False,
     run: console.RunOption = None,
     device: DeviceOption = DeviceChoice.auto,
+    precision: PrecisionOption = PrecisionChoice.fp32,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -116,25 +136,35 @@ def eval_command(
 
         radapter eval --suite emoji-shifts --runtime all
 
+        radapter eval --data photos/test
+
         radapter eval --alphas 0:1:0.1
 
         radapter eval --suite imagenet-shifts --model ViT-B-16:openai
     """
+    if data is not None and suite:
+        raise UsageError("--data and --suite both say what to score on: give one of them.")
+    if pictures is not None and data is None:
+        raise UsageError("--pictures goes with --data.")
     if model is not None:
         if run or alphas or runtime:
             raise UsageError("--model stands alone: leave --run, --runtime and --alphas out.")
-        if not suite:
-            raise UsageError("--model needs --suite: `radapter data` lists the suites.")
+        if not suite and data is None:
+            raise UsageError("--model needs --suite or --data: `radapter data` lists the suites.")
+        with console.status("loading"):
+            from radapter.evaluation import load_suite, own_data
+            from radapter.recipe_data import USUAL_TEMPLATES
+        chosen = [load_suite(name) for name in suite or ()]
+        if data is not None:
+            chosen = [own_data.suite_of(data, USUAL_TEMPLATES, pictures=pictures)]
         return evaluate_models(
-            suite,
-            protocol or [],
-            without or [],
+            changed(chosen, protocol or [], without or [], broken_images),
             model,
             device,
             out,
             no_cache,
             as_json,
-            broken_images,
+            precision,
         )
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
@@ -147,28 +177,37 @@ def eval_command(
     recipe = found.recipe()
     names = suite or recipe.suites
     with console.status("loading"):
-        from radapter.evaluation import held_out_suite, load_suite, user_cache
+        from radapter.evaluation import held_out_suite, load_suite, own_data, user_cache
     cache = None if no_cache else user_cache()
-    suites = [load_suite(name).for_recipe(recipe) for name in names] or [held_out_suite(recipe)]
+    classes, prompts = found.class_names(), recipe.data.prompts()
+    if data is not None:
+        suites = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
+    elif names:
+        suites = [load_suite(name).for_recipe(recipe) for name in names]
+    else:
+        suites = [held_out_suite(recipe, classes)]
     suites = changed(suites, protocol or [], without or [], broken_images)
     if wanted:
         with found.lock(), console.plain_warnings():
-            results = [over_alphas(found, chosen, wanted, device, cache) for chosen in suites]
+            results = [
+                over_alphas(found, chosen, wanted, device, precision, cache) for chosen in suites
+            ]
         if as_json:
-            return console.print_json({"results": results})
+            console.print_json({"results": results})
+            return check_written(results)
         from radapter.reporting import alpha_table
 
         for result in results:
             for part in alpha_table(result):
                 console.out.print(part)
-            console.result(f"Result: {result['file']}")
+            say_where(result)
             if result["picture"]:
                 console.result(f"Picture: {result['picture']}")
-        return None
+        return check_written(results)
     found.merged()
     with found.lock(), console.plain_warnings():
         results = [
-            side_by_side(found, chosen, runtime, device, tolerance or [], cache)
+            side_by_side(found, chosen, runtime, device, precision, tolerance or [], cache)
             for chosen in suites
         ]
     for result in results:
@@ -176,7 +215,8 @@ def eval_command(
             if "provider" in scored["provenance"]:
                 console.note(f"{label}: served by {scored['provenance']['provider']}")
         for label, why in result["left_out"].items():
-            console.note(f"{label} does not run here: {why}")
+            verb = "is left out" if label == "the bundle" else "does not run here"
+            console.note(f"{label} {verb}: {why}")
     if not as_json:
         print_results(results)
     failed = [
@@ -193,11 +233,23 @@ def eval_command(
         )
     if as_json:
         console.print_json({"results": results})
-    return None
+    return check_written(results)
+
+
+def check_written(results: list[dict[str, Any]]) -> None:
+    """BrokenInput if a result, which is printed by now, could not be written."""
+    lost = [result["not_written"] for result in results if result["file"] is None]
+    if lost:
+        raise BrokenInput(f"The numbers are right, but not written: {'; '.join(lost)}.")
 
 
 def over_alphas(
-    run: Run, suite: Any, alphas: list[float], device: DeviceChoice, cache: Cache | None
+    run: Run,
+    suite: Any,
+    alphas: list[float],
+    device: DeviceChoice,
+    precision: PrecisionChoice,
+    cache: Cache | None,
 ) -> dict[str, Any]:
     """What `scoring.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
     from radapter import scoring
@@ -209,10 +261,13 @@ def over_alphas(
             suite,
             alphas,
             device=device.value,
+            precision=precision.value,
             cache=cache,
-            on_progress=lambda alpha, done, total: update(done, total, f"alpha {alpha:g}"),
+            on_progress=lambda done, total: update(done, total, f"{len(alphas)} alphas"),
         )
-    picture = curves.draw(result, run.name, Path(result["file"]).with_suffix(".png"))
+    picture = None
+    if result["file"]:
+        picture = curves.draw(result, run.name, Path(result["file"]).with_suffix(".png"))
     return result | {"picture": picture and str(picture)}
 
 
@@ -221,6 +276,7 @@ def side_by_side(
     suite: Any,
     runtime: RuntimeChoice | None,
     device: DeviceChoice,
+    precision: PrecisionChoice,
     tolerances: list[str],
     cache: Cache | None,
 ) -> dict[str, Any]:
@@ -232,6 +288,7 @@ def side_by_side(
             suite,
             cast("scoring.Wanted | None", runtime and runtime.value),
             device=device.value,
+            precision=precision.value,
             tolerances=tolerances,
             cache=cache,
             on_progress=lambda model, done, total: update(done, total, model),
@@ -261,25 +318,22 @@ def _having(suites: list[Any], dataset: str) -> list[Any]:
 
 
 def evaluate_models(
-    names: list[str],
-    protocols: list[str],
-    without: list[str],
+    suites: list[Any],
     model: str,
     device: DeviceChoice,
     out: Path | None,
     no_cache: bool,
     as_json: bool,
-    broken_images: int | None = None,
+    precision: PrecisionChoice,
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
-        from radapter.evaluation import load_suite, standalone, user_cache
+        from radapter.evaluation import standalone, user_cache
         from radapter.inference import open_model
-    if out is not None and len(names) > 1:
+    if out is not None and len(suites) > 1:
         raise UsageError("--out is one file: name one suite.")
-    suites = changed([load_suite(name) for name in names], protocols, without, broken_images)
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
-    candidate = open_model(model, device=device.value)
+    candidate = open_model(model, device=device.value, precision=precision.value)
     cache = None if no_cache else user_cache()
     results = []
     for suite, data in zip(suites, opened, strict=True):
@@ -296,8 +350,10 @@ def evaluate_models(
                 )
             )
     if as_json:
-        return console.print_json({"results": results})
-    return print_results(results)
+        console.print_json({"results": results})
+    else:
+        print_results(results)
+    return check_written(results)
 
 
 def print_results(results: list[dict[str, Any]]) -> None:
@@ -306,6 +362,11 @@ def print_results(results: list[dict[str, Any]]) -> None:
     for result in results:
         for part in evaluation_tables(result):
             console.out.print(part)
+        say_where(result)
+
+
+def say_where(result: dict[str, Any]) -> None:
+    if result["file"]:
         console.result(f"Result: {result['file']}")
 
 

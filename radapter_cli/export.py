@@ -197,6 +197,8 @@ def export(
         flavour = flavours.choose(trt_flavour)
         tensorrt.expected(flavour, options)
     loaded, facts = merging.read_merged(found)
+    if facts["alpha"] == 0:
+        console.note("alpha 0 is the base model: nothing of the training is in this bundle")
     folder = found.bundle_for(facts["weights_hash"])
     classes = found.classes()
     try:  # what is not said stays as it is

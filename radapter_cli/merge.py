@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -82,10 +83,12 @@ def merge(
             runs.write_atomic(path, json.dumps(choice, indent=2) + "\n")
         value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)
         folder, written = merging.write_merged(found, value, trained)
+        warning = merging.base_alone(choice) if choice else None
+        if warning:
+            warnings.warn(warning, stacklevel=1)
     if as_json:
-        console.print_json(
-            {"merged": str(folder), "alpha": value, "written": written, "choice": choice}
-        )
+        content = {"merged": str(folder), "alpha": value, "written": written, "choice": choice}
+        console.print_json(content | ({"warning": warning} if warning else {}))
         return
     if choice:
         console.result(f"alpha {value:g}: {choice['rule']}.")

@@ -16,6 +16,8 @@ from radapter_cli.model_options import (
     DeviceOption,
     EngineOption,
     ModelOption,
+    PrecisionChoice,
+    PrecisionOption,
     open_chosen,
 )
 
@@ -41,6 +43,7 @@ def predict(
     model: ModelOption = None,
     runtime: EngineOption = None,
     device: DeviceOption = DeviceChoice.auto,
+    precision: PrecisionOption = PrecisionChoice.fp32,
     as_lines: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object a picture, as they come.")
     ] = False,
@@ -68,7 +71,7 @@ def predict(
     from radapter.data.pictures import open_pictures
 
     found = open_pictures(pictures)
-    opened = open_chosen(run, model, runtime, device)
+    opened = open_chosen(run, model, runtime, device, precision)
     from radapter.evaluation import user_cache
     from radapter.inference import prediction
 

@@ -190,6 +190,10 @@ def describe(plan: Plan, recipe: Recipe) -> str:
         "the optimizer, without activations.\n"
         f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
         f"{plan.steps:,} steps on {processes}{plan.device}."
+    ) + (
+        f"\n{plan.cut_texts:,} texts are longer than what is trained on: only their start is read."
+        if plan.cut_texts
+        else ""
     )
 
 

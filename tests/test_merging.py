@@ -176,14 +176,16 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
         def __init__(self, scores):
             self.scores, self.clusters = scores, np.arange(100)
 
-    def fake(suite, runtime, loaded, opened, cache):
-        asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
-        evaluation = type("E", (), {})()
-        scored = Scored(hits(*missed[len(asked) - 1]))
-        evaluation.metrics = {"held-out": {"accuracy": scored}}
-        return evaluation
+    def fake(suite, models, **settings):
+        found = []
+        for _, loaded in models:
+            asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
+            found.append(type("E", (), {})())
+            scored = Scored(hits(*missed[len(asked) - 1]))
+            found[-1].metrics = {"held-out": {"accuracy": scored}}
+        return found
 
-    monkeypatch.setattr(merging, "evaluate", fake)
+    monkeypatch.setattr(merging, "evaluate_together", fake)
     choice = merging.choose_alpha(run.recipe(), merging.open_trained(run))
     point = {p["alpha"]: p for p in choice["curve"]}
     assert point[0.3]["behind"] == pytest.approx(0.02)
@@ -206,10 +208,10 @@ def test_auto_scores_held_out_pictures_of_the_training_distribution(run):
     assert not set(held_out.keys) & set(open_data(run.recipe().data).keys)
 
 
-def test_auto_without_held_out_data_says_what_to_set(tiny_folder, shapes):
+def test_auto_without_held_out_data_says_what_to_set(run, tiny_folder, shapes):
     recipe = tiny.recipe(tiny_folder, shapes)
     with pytest.raises(UsageError, match=r"data.hold_out"):
-        merging.choose_alpha(recipe, None)
+        merging.choose_alpha(recipe, merging.open_trained(run))
 
 
 def test_full_fine_tuning_merges_to_interpolated_weights(tiny_folder, shapes, tmp_path):

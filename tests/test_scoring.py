@@ -1,12 +1,16 @@
 """Scoring a run from Python: what is looked at first, what each point says of its weights."""
 
+import dataclasses
 import json
+from collections import Counter
 
 import pytest
 import tiny
+import torch
 
 from radapter import evaluation, merging, models, scoring
 from radapter.errors import BrokenInput
+from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import train
 
 
@@ -28,11 +32,70 @@ def test_each_point_names_the_weights_it_was_scored_with(run):
     for point in result["points"]:
         weights = models.weights_hash(trained.at(point["alpha"]))
         assert point["provenance"]["weights_hash"] == weights
-    assert done == [(0.0, 1, 3), (0.5, 2, 3), (1.0, 3, 3)]
+    pictures = result["points"][0]["datasets"]["held-out"]["pictures"]
+    assert done == [(3 * pictures, 3 * pictures)]
     stored = json.loads((run.evaluations / "held-out-alphas.json").read_text())
     plain = json.loads(json.dumps(result, default=list))
     assert stored == {key: value for key, value in plain.items() if key != "file"}
     assert stored["chosen"] == 0.5
+
+
+@pytest.mark.parametrize("free", [2**40, 0])
+def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
+    """As far as memory goes; without any room, once an alpha. The numbers are those of the models
+    that are merged one by one."""
+    monkeypatch.setattr(merging, "free_memory", lambda device: free)
+    suite = evaluation.held_out_suite(run.recipe())
+    opened = suite.open()
+    data = opened["held-out"]["classification"]
+    reads = Counter()
+
+    def read(index):
+        reads[index] += 1
+        return data.read(index)
+
+    opened["held-out"]["classification"] = dataclasses.replace(data, read=read)
+    alphas = [0.3, 0.7, 1.0]
+    trained = merging.open_trained(run)
+    curve = dict(merging.alpha_curve(suite, trained, alphas, opened=opened))
+    assert set(reads.values()) == {1 if free else 3}
+    assert len(reads) == len(data)
+    for alpha in alphas:
+        alone = models.load(run.recipe().model)
+        alone.model.load_state_dict(trained.at(alpha))
+        expected = evaluation.evaluate(suite, PyTorchRuntime(alone), alone)
+        found = curve[alpha].result()["datasets"]["held-out"]
+        assert found == expected.result()["datasets"]["held-out"]
+        assert torch.equal(curve[alpha].predictions["held-out"], expected.predictions["held-out"])
+        assert curve[alpha].runtime.identity == PyTorchRuntime(alone).identity
+    base = models.load(run.recipe().model).weights_hash
+    assert models.weights_hash(trained.base.model.state_dict()) == base
+
+
+def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
+    """One alpha is in the cache: the others are encoded, and what is found is the same."""
+    suite = evaluation.held_out_suite(run.recipe())
+    trained = merging.open_trained(run)
+    cache = evaluation.Cache(tmp_path / "cache", 10**9)
+    plain = dict(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0]))
+    list(merging.alpha_curve(suite, trained, [0.5], cache=cache))
+    encoded = []
+    encode = PyTorchRuntime.encode_image
+    monkeypatch.setattr(
+        PyTorchRuntime,
+        "encode_image",
+        lambda self, pixels: (
+            encoded.append(self.provenance["weights_hash"]), encode(self, pixels)
+        )[1],
+    )  # fmt: skip
+    found = dict(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
+    assert {alpha: e.result() for alpha, e in found.items()} == {
+        alpha: e.result() for alpha, e in plain.items()
+    }
+    assert set(encoded) == {models.weights_hash(trained.at(alpha)) for alpha in (0.0, 1.0)}
+    encoded.clear()
+    list(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
+    assert not encoded
 
 
 @pytest.mark.parametrize("score", [scoring.evaluate_run, scoring.evaluate_alphas])

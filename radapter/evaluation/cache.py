@@ -202,23 +202,41 @@ def _trim(cache: Cache) -> None:
 # ---------------------------------------------------------------- keys
 
 
-def pictures_key(
-    runtime: Runtime,
+def pictures_keys(
+    runtimes: Sequence[Runtime],
     preprocess_cfg: Mapping[str, Any],
     pictures: Sequence[tuple[str, Dataset, int]],
     batch_size: int,
-) -> Key | None:
-    """The key of a data set's pictures; None if its features are not to be kept.
+) -> list[Key | None]:
+    """Each model's key of a data set's pictures; None if its features are not to be kept.
 
-    No picture is opened but a sample: names, sizes and times of change tell a picture that was
-    replaced, and a sample of pixels tells sets apart that agree in all of these.
+    No picture is opened but a sample, and that once for all models: names, sizes and times of
+    change tell a picture that was replaced, and a sample of pixels tells sets apart that agree in
+    all of these.
 
     Args:
         pictures: name, data set and place in it, in the order in which they are encoded.
         batch_size: pictures encoded together, which the last bits depend on.
     """
-    if runtime.identity is None:
-        return None
+    wanted = any(runtime.identity is not None for runtime in runtimes)
+    content = _content(pictures) if wanted else None
+    return [
+        None
+        if content is None or runtime.identity is None
+        else _of(runtime)
+        | {
+            "kind": "pictures",
+            "preprocessing": canonical_preprocessing(preprocess_cfg),
+            "batch_size": batch_size,
+            "pictures": len(pictures),
+            "content": content,
+        }
+        for runtime in runtimes
+    ]
+
+
+def _content(pictures: Sequence[tuple[str, Dataset, int]]) -> str | None:
+    """sha256 of what is known of the pictures; None if they cannot be told from others."""
     digest = hashlib.sha256()
     for name, dataset, index in pictures:
         if dataset.stamp is None:
@@ -232,14 +250,7 @@ def pictures_key(
             digest.update(picture.tobytes())
         except BrokenInput:
             digest.update(b"broken\0")
-    return _of(runtime) | {
-        "kind": "pictures",
-        "preprocessing": canonical_preprocessing(preprocess_cfg),
-        "batch_size": batch_size,
-        "pictures": len(pictures),
-        "protocols": sorted({json.dumps(d.protocol, sort_keys=True) for _, d, _ in pictures}),
-        "content": digest.hexdigest(),
-    }
+    return digest.hexdigest()
 
 
 def texts_key(

@@ -32,7 +32,7 @@ class Encoded:
 
 
 def encode_batches(
-    runtime: Runtime,
+    runtime: Runtime | Together,
     preprocess: Callable[[Image.Image], Tensor],
     read: Callable[[int], Image.Image],
     indices: Sequence[int],
@@ -90,27 +90,41 @@ def _of_all_ranks(own: Encoded) -> Iterator[Encoded]:
             yield Encoded(indices, rows[start : start + len(indices)], dict(map(tuple, failed)))
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several models as one, their features side by side: each picture is read once for all."""
+
+    runtimes: Sequence[Runtime]
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [n, 3, height, width], float -> features [n, models * dim]."""
+        return torch.cat([runtime.encode_image(pixel_values) for runtime in self.runtimes], dim=1)
+
+
 def encode_set(
-    runtime: Runtime,
+    runtimes: Sequence[Runtime],
     preprocess: Callable[[Image.Image], Tensor],
     preprocess_cfg: Mapping[str, Any],
     pictures: Sequence[tuple[str, Dataset, int]],
     *,
     batch_size: int,
     cache: caching.Cache | None,
-) -> Iterator[tuple[Tensor, dict[str, str]]]:
-    """Features of a set's pictures in their order, and by name messages of unreadable ones.
-
-    One pair a batch, or a single one if the features are in the cache.
+    on_batch: Callable[[int, dict[str, str]], None] = lambda read, failed: None,
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Of each model the features of a set's pictures in their order, and by name messages of
+    unreadable ones. A picture is read once for all models whose features are not in the cache.
 
     Args:
+        runtimes: models of one form: they take the same pixels and give features of one width.
         preprocess_cfg: what `preprocess` does, as open_clip names it.
         pictures: name, data set and place in it.
         cache: None: neither read nor written.
+        on_batch: called with how many could be read of some more pictures, and by name what could
+            not; all of them at once if they are in the cache.
     """
-    key = None
+    keys: Sequence[caching.Key | None] = [None] * len(runtimes)
     if cache is not None:
-        key = caching.pictures_key(runtime, preprocess_cfg, pictures, batch_size)
+        keys = caching.pictures_keys(runtimes, preprocess_cfg, pictures, batch_size)
 
     def read(place: int) -> Image.Image:
         _, dataset, index = pictures[place]
@@ -123,19 +137,40 @@ def encode_set(
             return str(error)
         return None
 
-    kept = caching.read(cache, key)
-    if kept is not None:
+    entries = [caching.read(cache, key) for key in keys]
+    kept = [entry for entry in entries if entry is not None]
+    if len(kept) == len(runtimes):
         # What could not be read is looked at again: it may have been a disk that was away.
-        said = {pictures[place][0]: message(place) for place in kept[1]["broken"]}
+        broken = kept[0][1]["broken"]
+        said = {pictures[place][0]: message(place) for place in broken}
         failed = {name: text for name, text in said.items() if text is not None}
-        if len(failed) == len(said):
-            yield kept[0], failed
-            return
-    chunks, broken = [], []
+        if len(failed) == len(said) and all(more["broken"] == broken for _, more in kept):
+            on_batch(len(pictures) - len(failed), failed)
+            return [features for features, _ in kept], failed
+    # Beside what is encoded now, what is kept is of use where it is of every picture.
+    found = {
+        number: entry[0]
+        for number, entry in enumerate(entries)
+        if entry is not None and not entry[1]["broken"]
+    }
+    todo = [number for number in range(len(runtimes)) if number not in found]
+    several = Together([runtimes[number] for number in todo])
     places = range(len(pictures))
-    for batch in encode_batches(runtime, preprocess, read, places, batch_size=batch_size):
-        yield batch.features, {pictures[place][0]: text for place, text in batch.failed.items()}
+    chunks: list[Tensor] = []
+    read_now: list[int] = []
+    failed = {}
+    for batch in encode_batches(several, preprocess, read, places, batch_size=batch_size):
+        said_now = {pictures[place][0]: text for place, text in batch.failed.items()}
+        on_batch(len(batch.indices), said_now)
+        failed |= said_now
+        read_now += batch.indices
         chunks += [batch.features] if batch.indices else []
-        broken += list(batch.failed)
-    if chunks:
-        caching.write(cache, key, torch.cat(chunks), {"broken": broken})
+    if not chunks:
+        return [torch.empty(0, 0) for _ in runtimes], failed
+    if failed:
+        found = {number: features[read_now] for number, features in found.items()}
+    broken = sorted(set(places) - set(read_now))
+    for number, features in zip(todo, torch.cat(chunks).chunk(len(todo), dim=1), strict=True):
+        found[number] = features.contiguous()
+        caching.write(cache, keys[number], found[number], {"broken": broken})
+    return [found[number] for number in range(len(runtimes))], failed

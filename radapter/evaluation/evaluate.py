@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from radapter import distributed
 from radapter.data import Dataset
 from radapter.data.dataset import check_broken, name_skipped
+from radapter.data.left_out import merged, summary_of
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
@@ -20,14 +21,13 @@ from radapter.evaluation import retrieval
 from radapter.evaluation.classification import (
     answer_of,
     calibration_error,
-    classifier_head,
-    encode_texts,
     merge_equal_names,
     predict,
 )
 from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.result import BINS, Evaluation, Scored
-from radapter.evaluation.suite import Suite, Task
+from radapter.evaluation.suite import Suite, SuiteDataset, Task
+from radapter.evaluation.texts import Prepares, Texts
 from radapter.names import to_bytes
 from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
@@ -41,27 +41,6 @@ EQUAL_CLASSES = {
     "one": "one answer",
     "apart": "each class counts for itself; of equal scores the first class",
 }
-
-
-class Prepares(Protocol):
-    """What makes a runtime's inputs: `LoadedModel` and `inference.OpenModel` do."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """list of texts -> token ids [n, length], int64"""
-
-    @property
-    def preprocess(self) -> Any:
-        """PIL picture -> float tensor [3, height, width]"""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """With `preprocess_cfg`"""
-        ...
-
-    def shorten(self, tokens: Tensor) -> Tensor:
-        """Token ids cut to the longest text, where that changes nothing."""
-        ...
 
 
 def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
@@ -121,65 +100,119 @@ def evaluate(
         BrokenInput: a data set is missing, or more of its pictures cannot be read (the first few
             are named).
     """
-    if distributed.ranks() > 1:
-        cache = None  # one rank may have there what another has to encode together with the others
-    opened = opened or suite.open()
-    limits = {dataset.name: dataset.data.broken_images for dataset in suite.datasets}
-    # A set may hold more pictures for one task than for another: each is encoded once.
-    pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
-    total = sum(map(len, pictures.values()))
-    evaluation = Evaluation(suite, runtime)
-    texts = _Texts(evaluation, loaded, cache)
-    done = 0
-    for name, tasks in opened.items():
-        chunks: list[Tensor] = []
-        broken: dict[str, str] = {}
-        items = [(key, *where) for key, where in pictures[name].items()]
-        for chunk, failed in encode_set(
-            runtime,
-            loaded.preprocess,
-            loaded.config["preprocess_cfg"],
-            items,
-            batch_size=batch_size,
-            cache=cache,
-        ):
-            broken |= failed
-            check_broken(list(broken.values()), limits[name], f"{name}: data.broken_images")
-            chunks += [chunk] if len(chunk) else []
-            done += len(chunk) + len(failed)
-            on_progress(done, total)
-        if not chunks:
-            raise BrokenInput(f"{name}: no picture can be read.")
-        for message in broken.values() if distributed.leads() else ():
-            name_skipped(message)
-        features = torch.cat(chunks)
-        row = {key: i for i, key in enumerate(k for k in pictures[name] if k not in broken)}
-        tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
-        evaluation.pictures[name], evaluation.image_features[name] = list(row), features
-        facts = _facts(suite, name, next(iter(tasks.values())))
-        evaluation.sets[name] = facts | {"pictures": len(features), "broken": len(broken)}
-        scored = evaluation.metrics[name] = {}
-        for task, dataset in tasks.items():
-            own = features[[row[key] for key in dataset.keys]]
-            if task == "classification":
-                described = next(d for d in suite.datasets if d.name == name)
-                head = texts.head(dataset, templates_of(suite.prompts(described)))
-                apart = described.data.identical_classes == "apart"
-                clusters = _clusters(suite, name, dataset)
-                _classify(evaluation, name, dataset, own, head, clusters, apart)
-            else:
-                apart = suite.identical_captions == "apart"
-                groups = _clusters(suite, name, dataset)
-                evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart, groups)
-                evaluation.sets[name] |= {
-                    "captions": sum(map(len, dataset.captions)),
-                    "shared_captions": retrieval.shared_captions(texts.alike(dataset.captions)),
-                }
+    (evaluation,) = evaluate_together(
+        suite, [(runtime, loaded)], opened=opened, batch_size=batch_size, cache=cache,
+        on_progress=on_progress,
+    )  # fmt: skip
     return evaluation
 
 
-def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
-    described = next(d for d in suite.datasets if d.name == name)
+def evaluate_together(
+    suite: Suite,
+    models: Sequence[tuple[Runtime, Prepares]],
+    *,
+    opened: dict[str, dict[Task, Dataset]] | None = None,
+    batch_size: int = 64,
+    cache: caching.Cache | None = None,
+    keep_features: bool = True,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Evaluation]:
+    """Score several models that prepare pictures alike, such as one at several alphas: each picture
+    is read and decoded once for all. Numbers are those of `evaluate`, model by model.
+
+    Args:
+        models: runtimes with what prepares their inputs; of one form and one `preprocess_cfg`.
+        keep_features: False: features of pictures go when their data set is scored.
+        others: as of `evaluate`, which says what is raised too.
+    """
+    if distributed.ranks() > 1:
+        cache = None  # one rank may have there what another has to encode together with the others
+    opened = opened or suite.open()
+    described = {dataset.name: dataset for dataset in suite.datasets}
+    # A set may hold more pictures for one task than for another: each is encoded once.
+    pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
+    total = sum(map(len, pictures.values()))
+    done = 0
+    prepares = models[0][1]
+    evaluations = [Evaluation(suite, runtime) for runtime, _ in models]
+    texts = [Texts(e, loaded, cache) for e, (_, loaded) in zip(evaluations, models, strict=True)]
+    for name, tasks in opened.items():
+        seen: dict[str, str] = {}
+
+        def on_batch(read: int, failed: dict[str, str], name: str = name, seen: Any = seen) -> None:
+            nonlocal done
+            seen |= failed
+            limit = described[name].data.broken_images
+            check_broken(list(seen.values()), limit, f"{name}: data.broken_images")
+            done += read + len(failed)
+            on_progress(done, total)
+
+        features, broken = encode_set(
+            [runtime for runtime, _ in models],
+            prepares.preprocess,
+            prepares.config["preprocess_cfg"],
+            [(key, *where) for key, where in pictures[name].items()],
+            batch_size=batch_size,
+            cache=cache,
+            on_batch=on_batch,
+        )
+        if not len(features[0]):
+            raise BrokenInput(f"{name}: no picture can be read.")
+        for message in broken.values() if distributed.leads() else ():
+            name_skipped(message)
+        names = [key for key in pictures[name] if key not in broken]
+        tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
+        facts = _facts(suite, described[name], tasks, names, broken)
+        remarks = texts[0].remarks(tasks, suite.prompts(described[name]))
+        for i, evaluation in enumerate(evaluations):
+            own, features[i] = features[i], torch.empty(0, 0)  # so that it can go
+            evaluation.pictures[name] = names
+            evaluation.sets[name] = facts | {"remarks": list(remarks)}
+            _score(evaluation, described[name], tasks, own, texts[i])
+            if keep_features:
+                evaluation.image_features[name] = own
+    return evaluations
+
+
+def _score(
+    evaluation: Evaluation,
+    described: SuiteDataset,
+    tasks: dict[Task, Dataset],
+    features: Tensor,
+    texts: Texts,
+) -> None:
+    """Fill in every metric of a data set, from features of its pictures in their order."""
+    suite, name = evaluation.suite, described.name
+    row = {key: i for i, key in enumerate(evaluation.pictures[name])}
+    scored = evaluation.metrics[name] = {}
+    for task, dataset in tasks.items():
+        own = features[[row[key] for key in dataset.keys]]
+        clusters = _clusters(suite, name, dataset)
+        if task == "classification":
+            head = texts.head(dataset, templates_of(suite.prompts(described)))
+            apart = described.data.identical_classes == "apart"
+            _classify(evaluation, name, dataset, own, head, clusters, apart)
+            evaluation.sets[name]["remarks"] += _of_classes(dataset, scored["accuracy"].chance)
+        else:
+            apart = suite.identical_captions == "apart"
+            evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart, clusters)
+            alike = texts.alike(dataset.captions)
+            evaluation.sets[name] |= {
+                "captions": sum(map(len, dataset.captions)),
+                "shared_captions": retrieval.shared_captions(alike),
+            }
+
+
+def _facts(
+    suite: Suite,
+    described: SuiteDataset,
+    tasks: dict[Task, Dataset],
+    names: Sequence[str],
+    broken: dict[str, str],
+) -> dict[str, Any]:
+    """What a data set is, whatever scores it; of its pictures `names` could be read."""
+    dataset = next(iter(tasks.values()))
+    left_out = merged(*(own.left_out for own in tasks.values()), {"broken": list(broken)})
     protocol = dict(dataset.protocol)
     own = described.own_prompts()
     if own is not None:
@@ -189,12 +222,24 @@ def _facts(suite: Suite, name: str, dataset: Dataset) -> dict[str, Any]:
         if dataset.labels:
             protocol["equal names"] = EQUAL_CLASSES[described.data.identical_classes]
     return {
-        "pictures": len(dataset),
+        "pictures": len(names),
+        "broken": len(broken),
+        "left_out": summary_of(left_out),
         "classes": len(set(dataset.labels)),
         "fingerprint": dataset.fingerprint(),
         "protocol": protocol,
         "partial": described.shortfall(dataset),
     }
+
+
+def _of_classes(dataset: Dataset, chance: float) -> list[str]:
+    """What makes an accuracy say little."""
+    there = {dataset.class_names[label] for label in dataset.labels}
+    if chance == 1:
+        return ["there is one class to choose from, so every answer is right"]
+    if len(there) == 1:
+        return [f"all pictures are of one class, {there.pop()}: accuracy is how often it is named"]
+    return []
 
 
 def _clusters(suite: Suite, name: str, dataset: Dataset) -> np.ndarray:
@@ -218,65 +263,6 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
     if not broken:
         return dataset
     return dataset.select([i for i, key in enumerate(dataset.keys) if key not in broken])
-
-
-class _Texts:
-    """Text features, each distinct text encoded once for the whole suite."""
-
-    def __init__(self, evaluation: Evaluation, loaded: Prepares, cache: caching.Cache | None):
-        self.evaluation, self.loaded, self.cache = evaluation, loaded, cache
-        self.heads: dict[tuple[str, ...], Tensor] = {}
-
-    def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
-        key = (*templates, "", *dataset.class_names)
-        if key not in self.heads:
-            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-            names = dataset.class_names
-            self.heads[key] = caching.kept(
-                self.cache,
-                self._key(names, templates),
-                lambda: classifier_head(
-                    runtime, tokenizer, names, templates, shorten=self.loaded.shorten
-                ),
-            )
-            same = templates == templates_of(self.evaluation.suite.templates)
-            start = "class: " if same else f"class of '{templates[0]}': "
-            for class_name, feature in zip(dataset.class_names, self.heads[key], strict=True):
-                self.evaluation.text_features[start + class_name] = feature
-        return self.heads[key]
-
-    def captions(self, texts: list[str]) -> Tensor:
-        known = self.evaluation.text_features
-        keys = [f"caption: {text}" for text in texts]
-        new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
-        if new:
-            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-            features = caching.kept(
-                self.cache,
-                self._key(new),
-                lambda: encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten),
-            )
-            known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
-        return torch.stack([known[key] for key in keys])
-
-    def alike(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The captions with one text, the first, for all that have the same tokens: to the model
-        these are one, so that they tie, which equal features need not in a matrix product."""
-        first: dict[bytes, str] = {}
-        found: dict[str, str] = {}
-        distinct = list(dict.fromkeys(text for own in captions for text in own))
-        for start in range(0, len(distinct), 1024):
-            some = distinct[start : start + 1024]
-            for text, row in zip(some, self.loaded.tokenizer(some), strict=True):
-                ids = row.to(torch.int64).cpu().numpy().tobytes().rstrip(b"\0")  # not the padding
-                found[text] = first.setdefault(ids, text)
-        return [[found[text] for text in own] for own in captions]
-
-    def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
-        if self.cache is None:
-            return None
-        runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
-        return caching.texts_key(runtime, tokenizer, texts, templates=templates)
 
 
 def _classify(
@@ -304,7 +290,7 @@ def _retrieve(
     scored: dict[str, Scored],
     dataset: Dataset,
     features: Tensor,
-    texts: _Texts,
+    texts: Texts,
     apart: bool,
     groups: np.ndarray,
 ) -> dict[str, Tensor]:

@@ -47,7 +47,8 @@ class Evaluation:
     """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `captions`, how
     many of these another picture has in the same tokens (`shared_captions`), `fingerprint`
     of what was scored, `protocol` and `partial`, how its counts differ from the published ones
-    (None if they do not)"""
+    (None if they do not), what was passed over (`left_out`, by reason) and `remarks`: sentences
+    without their full stop that say what makes a number say less than it seems to"""
     calibration: dict[str, float] = field(default_factory=dict)
     """Expected calibration error by data set, from 0 to 1"""
     ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)

@@ -78,7 +78,12 @@ def caption_task(captions: Sequence[Sequence[str]], apart: bool = False) -> Capt
         apart: identical captions are one text with several right pictures; or, if this is set,
             each is a query of its own and right for its own picture alone, as in the published
             tables on Flickr30K and COCO.
+
+    Raises:
+        ValueError: a picture has no caption, so that no query could find it.
     """
+    if not all(captions):
+        raise ValueError("a picture without a caption is no part of retrieval")
     number: dict[str, int] = {}
     queries: list[int] = []
     pictures_of: list[list[int]] = []

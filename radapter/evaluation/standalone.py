@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from radapter.evaluation.cache import Cache
-from radapter.evaluation.evaluate import Prepares, evaluate, protocol
+from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
+from radapter.evaluation.texts import Prepares
 from radapter.evaluation.versions import versions
-from radapter.run import write_atomic
+from radapter.evaluation.written import check_writable, write_result
 from radapter.runtimes import Runtime
 
 FOLDER = Path("eval")
@@ -52,25 +52,28 @@ def evaluate_model(
     Returns:
         What was written, with `file`.
     """
+    label = Path(name).resolve().name
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
+    precision = model.runtime.precision
+    half = f"-{precision}" if precision in ("fp16", "bf16") else ""
+    weights = model.runtime.provenance["weights_hash"]
+    path = out or FOLDER / f"{suite.file_name}-{slug}-{weights[:8]}{half}.json"
+    check_writable(path)
     evaluated = evaluate(
         suite, model.runtime, model, opened=opened, cache=cache, on_progress=on_progress
     )
-    label = Path(name).resolve().name
     result: dict[str, Any] = {
         "schema_version": 1,
         "suite": suite.name,
         "model": name,
-        "weights_hash": model.runtime.provenance["weights_hash"],
+        "weights_hash": weights,
         "seed": SEED,
         "versions": versions(),
         "protocol": protocol(suite, model),
         "models": {label: evaluated.result() | with_anchors(evaluated, name)},
         "parity": [],
     }
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
-    path = out or FOLDER / f"{suite.file_name}-{slug}-{result['weights_hash'][:8]}.json"
-    write_atomic(path, json.dumps(result, indent=2, default=list) + "\n")
-    return result | {"file": str(path)}
+    return write_result(path, result)
 
 
 def with_anchors(evaluated: Evaluation, model: str) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
+from radapter.data.scored import among, captioned
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.recipe import Name, Recipe, read_yaml, validate
@@ -37,6 +38,9 @@ class SuiteDataset(Section):
     """Its own prompts; None: the suite's, of the source `coop` its protocol's, of `clip-benchmark`
     those of the file that lies beside its splits"""
     published: Published | None = None
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
+    """The classes to choose from, those of a model; its pictures of other classes are left out.
+    None: its own"""
 
     @property
     def protocol(self) -> str | None:
@@ -267,7 +271,12 @@ class Suite(Section):
                 kind = "classification" if task == "classification" else "captions"
                 settings = dataset.data.model_copy(update={"task": kind})
                 try:
-                    opened.setdefault(dataset.name, {})[task] = open_data(settings)
+                    found = open_data(settings)
+                    if task == "retrieval":
+                        found = captioned(found)
+                    elif dataset.classes is not None:
+                        found = among(found, dataset.classes)
+                    opened.setdefault(dataset.name, {})[task] = found
                 except RadapterError as error:
                     errors.append(error)
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
@@ -343,8 +352,13 @@ def load_suite(name: str) -> Suite:
     return validate(Suite, read_yaml(path), str(path))
 
 
-def held_out_suite(recipe: Recipe) -> Suite:
+def held_out_suite(recipe: Recipe, classes: Sequence[str] | None = None) -> Suite:
     """The held-out pictures of the training distribution, as a suite of one data set.
+
+    Args:
+        recipe: of the training.
+        classes: that were trained, in their order: what a `validation` section of its own is
+            scored among. None: the training data is opened for them.
 
     Raises:
         UsageError: the recipe has no held-out data.
@@ -355,12 +369,22 @@ def held_out_suite(recipe: Recipe) -> Suite:
             "This needs held-out data of the training distribution: set data.hold_out (such as "
             "0.1) or a `validation` section in the recipe, and train again."
         )
+    classify = settings.task == recipe.data.task == "classification"
+    if not classify or recipe.validation is None:
+        classes = None  # it has those of the training data
+    elif classes is None:
+        classes = open_data(recipe.data).class_names
     return Suite(
         name="held-out",
         templates=settings.prompts(),
         tasks=["classification" if settings.task == "classification" else "retrieval"],
-        datasets=[SuiteDataset(name="held-out", role="in-distribution", data=settings)],
-    )
+        datasets=[
+            SuiteDataset(
+                name="held-out", role="in-distribution", data=settings,
+                classes=None if classes is None else list(classes),
+            )
+        ],
+    )  # fmt: skip
 
 
 def trained_metric(recipe: Recipe) -> str:

@@ -65,7 +65,10 @@ class OpenModel:
 
 
 def open_model(
-    source: Run | Path | str, engine: Engine | None = None, device: str = "cpu"
+    source: Run | Path | str,
+    engine: Engine | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> OpenModel:
     """A model ready to use.
 
@@ -75,16 +78,23 @@ def open_model(
         engine: `torch`, `onnx` or `tensorrt` (engines that a bundle has; CUDA only); None: `torch`,
             for a bundle `onnx`.
         device: `cpu`, `cuda`, or `auto` for CUDA where the engine has it.
+        precision: of PyTorch, `fp32`, `fp16` or `bf16`; an engine has that of its files.
 
     Raises:
-        UsageError: no such model, or it does not have that engine.
+        UsageError: no such model, or it does not have that engine or precision.
         BrokenInput: a file is missing, stale or damaged (the message names the command to type).
         MissingDependency: no onnxruntime, or no such device.
     """
+    is_bundle = not isinstance(source, Run) and (Path(source) / bundle.MANIFEST).is_file()
+    if precision != "fp32" and (is_bundle or engine not in (None, "torch")):
+        raise UsageError(
+            f"--precision {precision} is of PyTorch: an exported engine has the precision that it "
+            "was exported in. Leave it out, or name a run or a model."
+        )
     if isinstance(source, Run):
-        return _open_run(source, engine, device)
+        return _open_run(source, engine, device, precision)
     folder = Path(source)
-    if (folder / bundle.MANIFEST).is_file():
+    if is_bundle:
         if engine == "torch":
             raise UsageError(f"{folder} is a bundle, which runs with onnx: leave out torch.")
         return open_bundle(folder, device, engine=engine or "onnx")
@@ -92,11 +102,15 @@ def open_model(
         raise UsageError(f"{folder} is a run: give it as --run {folder}")
     if engine in ("onnx", "tensorrt"):
         raise UsageError(f"{source} is no bundle and runs with torch only: leave out {engine}.")
-    return from_loaded(models.load(source), device=device)
+    return from_loaded(models.load(source), device=device, precision=precision)
 
 
 def from_loaded(
-    loaded: LoadedModel, name: str | None = None, device: str = "cpu", **more: Any
+    loaded: LoadedModel,
+    name: str | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
+    **more: Any,
 ) -> OpenModel:
     """An open_clip model in PyTorch; `more` are further fields of `OpenModel`."""
 
@@ -105,7 +119,7 @@ def from_loaded(
 
     return OpenModel(
         name or loaded.name,
-        PyTorchRuntime(loaded, device),
+        PyTorchRuntime(loaded, device, precision),
         tokenize,
         loaded.preprocess,
         canonical_preprocessing(loaded.config["preprocess_cfg"]),
@@ -113,12 +127,13 @@ def from_loaded(
     )
 
 
-def _open_run(run: Run, engine: Engine | None, device: str) -> OpenModel:
+def _open_run(run: Run, engine: Engine | None, device: str, precision: str) -> OpenModel:
     templates = run.recipe().data.prompts()
     if engine in (None, "torch"):
         loaded, facts = read_merged(run)
         name = f"{run.name}, alpha {facts['alpha']:g}"
-        return from_loaded(loaded, name, device, classes=run.classes(), templates=templates)
+        more = {"classes": run.classes(), "templates": templates}
+        return from_loaded(loaded, name, device, precision, **more)
     path = run.merged() / "merged.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

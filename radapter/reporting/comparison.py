@@ -212,7 +212,8 @@ def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: st
     suite = result["suite"]
     row.settings[suite] = {
         "base": base_hash,
-        "protocol": {k: v for k, v in result["protocol"].items() if k not in NO_PROTOCOL},
+        "protocol": {k: v for k, v in result["protocol"].items() if k not in NO_PROTOCOL}
+        | {"precision": model.get("precision", "fp32")},
         "data": {
             role: {name: model["datasets"][name]["fingerprint"] for name in facts["datasets"]}
             for role, facts in model["roles"].items()

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from radapter.data.left_out import IN_WORDS
 from radapter.reporting.curves import TITLES
 
 
@@ -186,6 +187,13 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         if set(pair) & set(protocol["averages"]):
             yield f"Harmonic mean {name}: {' and '.join(pair)}; no mean of harmonic means."
     for name, facts in datasets.items():
+        for remark in facts.get("remarks", ()):
+            yield f"{name}: {remark}."
+        for reason, passed_over in facts.get("left_out", {}).items():
+            shown = ", ".join(passed_over["first"])
+            more = ", ..." if passed_over["count"] > len(passed_over["first"]) else ""
+            words = IN_WORDS.get(reason, reason)
+            yield f"{name}: left out: {passed_over['count']:,} {words} ({shown}{more})."
         if facts["partial"]:
             yield f"{name} is partial ({facts['partial']}): it is in no average."
     scores = [(name, item) for name, row in anchors.items() for item in row.values()]

@@ -15,6 +15,7 @@ from radapter import distributed
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, training_transform
 from radapter.data.shard_order import shard_order
+from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods import METHODS, Attached
 from radapter.models import LoadedModel, load, takes_short_texts
@@ -46,6 +47,8 @@ class Plan:
     device: str
     processes: int = 1
     """Each on a device of that kind"""
+    cut_texts: int = 0
+    """Distinct texts of which training reads the start alone, as they are longer than that"""
 
 
 @dataclass
@@ -104,7 +107,16 @@ class Parts:
             state_bytes=4 * self._numbers(),
             device=self.device.type,
             processes=distributed.ranks(),
+            cut_texts=len(self.cut_texts()),
         )
+
+    def cut_texts(self) -> list[str]:
+        """The texts that are longer than what is trained on; of classes, in their templates."""
+        dataset, pairs = self.pairs.dataset, self.pairs
+        texts = [text for own in dataset.captions for text in own]
+        if pairs.classify:
+            texts = [t.replace("{}", n) for t in pairs.templates for n in dataset.class_names]
+        return cut_texts(self.base.tokenizer, texts, self.recipe.data.text_length)
 
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
@@ -137,7 +149,9 @@ def prepare(recipe: Recipe) -> Parts:
     base_hash = base.weights_hash
     parameters = sum(p.numel() for p in base.model.parameters())
     base.model.to(device)
-    held_out = open_held_out(recipe, base, device) if recipe.monitor.wanted else None
+    held_out = (
+        open_held_out(recipe, base, device, dataset.class_names) if recipe.monitor.wanted else None
+    )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})

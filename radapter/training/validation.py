@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,15 +61,27 @@ class HeldOut:
         return distributed.everyone(found)[0]  # all decide alike, even on unlike machines
 
 
-def open_held_out(recipe: Recipe, base: LoadedModel, device: torch.device) -> HeldOut:
+def open_held_out(
+    recipe: Recipe,
+    base: LoadedModel,
+    device: torch.device,
+    classes: Sequence[str] | None = None,
+) -> HeldOut:
     """The recipe's held-out data with a copy of the base model, to be made before a method is
     attached to it.
+
+    Args:
+        classes: the names of those that are trained, if any are: what is answered among.
 
     Raises:
         BrokenInput: the data is missing or damaged.
     """
-    suite = held_out_suite(recipe)
+    suite = held_out_suite(recipe, classes)
     opened = suite.open()
+    for dataset in (dataset for tasks in opened.values() for dataset in tasks.values()):
+        said = dataset.protocol.get("classes", "")
+        if ";" in said and suite.datasets[0].classes and distributed.leads():
+            warnings.warn(f"validation: classes: {said}", stacklevel=2)
     state = {name: value.detach().cpu().clone() for name, value in base.model.state_dict().items()}
     model = copy.deepcopy(base.model).eval().requires_grad_(False).to(device)
     return HeldOut(suite, opened, dataclasses.replace(base, model=model), state, device)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from radapter import merging, models
+from radapter import merging, models, scoring
+from radapter.evaluation import written
 from radapter.recipe import shipped
 from radapter.run import Run
 
@@ -43,10 +44,15 @@ def test_the_four_commands(cli, recipe_file, tmp_path):
 
     # Another merge makes the bundle stale, until it is exported again.
     assert cli("merge", "--alpha", "0.75").code == 0
-    for runtime in ([], ["--runtime", "all"], ["--runtime", "onnx"]):
-        outcome = cli("eval", *runtime)
+    for runtime in ("all", "onnx"):
+        outcome = cli("eval", "--runtime", runtime)
         assert outcome.code == 4
         assert "is stale" in outcome.err
+    outcome = cli("eval")  # what can be scored is
+    assert outcome.code == 0, outcome.err
+    assert "the bundle is left out: it was made from another merged model" in outcome.err
+    assert "type: radapter export" in outcome.err
+    assert "alpha 0.75" in outcome.out
     assert cli("eval", "--runtime", "torch").code == 0
     # Going back to the first merge finds its bundle whole.
     assert cli("merge", "--alpha", "0.5").code == 0
@@ -154,6 +160,101 @@ def test_auto_alpha_prints_the_rule_and_saves_the_curve(cli, trained):
     assert f"alpha {choice['alpha']:g}" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        (0.3, "alpha 0.3 is better by 1.5 points on the 40 held-out items, which is within one"),
+        (0.0, "no alpha does better on the 40 held-out items than the base model"),
+    ],
+)
+def test_auto_alpha_that_leaves_the_training_out_says_so(cli, trained, monkeypatch, best, said):
+    """Alpha 0 by the rule is no adapted model, and export says it again."""
+    curve = [
+        {"alpha": 0.0, "score": 0.9, "behind": 0.015, "standard_error": 0.02},
+        {"alpha": 0.3, "score": 0.915 if best else 0.8, "behind": 0.0, "standard_error": 0.0},
+    ]
+    choice = {"alpha": 0.0, "rule": "r", "metric": "accuracy", "items": 40, "curve": curve}
+    monkeypatch.setattr(merging, "choose_alpha", lambda *args, **settings: choice)
+    outcome = cli("merge", "--alpha", "auto")
+    assert outcome.code == 0, outcome.err
+    assert "warning: alpha 0 is the base model: nothing of the training is in what" in outcome.err
+    assert said in outcome.err
+    assert "train longer" in outcome.err
+    assert said in json.loads(cli("merge", "--alpha", "auto", "--json").out)["warning"]
+    outcome = cli("export", "--dry-run")
+    assert "alpha 0 is the base model: nothing of the training is in this bundle" in outcome.err
+    assert cli("merge", "--alpha", "0.5").code == 0
+    assert "base model" not in cli("export", "--dry-run").err
+
+
+def test_eval_of_a_folder_of_ones_own(cli, merged, shapes, tmp_path):
+    """A last look: the classes of the run are answered among, what it does not know is left out."""
+    shutil.copytree(shapes / "red_square", tmp_path / "test" / "red square")
+    shutil.copytree(shapes / "red_square", tmp_path / "test" / "zebra")
+    outcome = cli("eval", "--data", "test", "--runtime", "torch")
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())
+    assert "All: classes: 3 of the model; no pictures of blue circle, green cross" in said
+    assert "in no class (zebra/" in said
+    outcome = cli("eval", "--data", "test", "--runtime", "torch", "--json")
+    (result,) = json.loads(outcome.out)["results"]
+    facts = result["models"]["alpha 0.50"]["datasets"]["test"]
+    assert facts["accuracy"]["chance"] == pytest.approx(1 / 3)
+    assert facts["pictures"] == len(list((shapes / "red_square").iterdir()))
+    assert result["file"].endswith("data-test-alpha-0.50-torch.json")
+    rows = "".join(f"{path}\tA text\n" for path in sorted((tmp_path / "test").glob("*/*"))[:3])
+    (tmp_path / "captions.tsv").write_text(f"filepath\ttitle\n{rows}")
+    outcome = cli("eval", "--data", "captions.tsv", "--alphas", "0:1:1")
+    assert outcome.code == 0, outcome.err
+    assert "data-captions.tsv, over alpha" in outcome.out
+    assert cli("eval", "--data", "test", "--suite", "emoji-shifts").code == 2
+    assert cli("eval", "--data", "absent").code == 4
+
+
+def test_eval_in_another_precision(cli, merged, tiny_folder, shapes):
+    """fp16 and bf16 are told by results and stand beside those of fp32."""
+    outcome = cli("eval", "--runtime", "torch", "--precision", "bf16", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = json.loads(outcome.out)["results"]
+    assert {m["precision"] for m in result["models"].values()} == {"bf16"}
+    assert result["file"].endswith("-torch-bf16.json")
+    outcome = cli("eval", "--precision", "bf16")
+    assert outcome.code == 2
+    assert "--runtime torch" in outcome.err
+    model = ("eval", "--model", tiny_folder, "--data", shapes, "--precision", "fp16", "--json")
+    (result,) = json.loads(cli(*model).out)["results"]
+    (facts,) = result["models"].values()
+    assert facts["precision"] == "fp16"
+    assert result["file"].endswith("-fp16.json")
+    outcome = cli("embed", shapes, "--out", "f.safetensors", "--precision", "bf16", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["facts"]["runtime"] == "pytorch, cpu, bf16"
+    assert cli("predict", shapes, "--precision", "bf16").code == 0
+
+
+def test_eval_where_no_result_can_be_written(cli, merged, tmp_path, monkeypatch):
+    """Said before the work; and if the disk fills meanwhile, the numbers are printed first."""
+    (folder,) = (tmp_path / "runs").iterdir()
+    shutil.rmtree(folder / "eval", ignore_errors=True)
+    (folder / "eval").write_text("no folder")
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "evaluate", None)
+        outcome = cli("eval", "--runtime", "torch")
+    assert outcome.code == 4
+    assert "cannot be written" in outcome.err
+    (folder / "eval").unlink()
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(written, "write_atomic", full)
+    outcome = cli("eval", "--runtime", "torch")
+    assert outcome.code == 4
+    assert "class accuracy" in outcome.out
+    assert "The numbers are right, but not written" in outcome.err
+    assert "No space left on device" in outcome.err
+
+
 def test_relative_paths_start_from_the_data_root(cli, recipe_file, shapes, tmp_path, monkeypatch):
     text = recipe_file.read_text().replace(str(shapes), shapes.name)
     assert shapes.name in text
@@ -226,6 +327,9 @@ def test_dry_runs_touch_nothing(cli, recipe_file, merged, tmp_path):
     assert "9 steps on cpu" in outcome.out
     outcome = cli("train", "tiny.yaml", "--dry-run", "--json")
     plan = json.loads(outcome.out)["plan"]
+    assert plan["cut_texts"] == 0
+    outcome = cli("train", "tiny.yaml", "--dry-run", "data.text_length=4")
+    assert "3 texts are longer than what is trained on: only their start" in outcome.out
     trainable = 2 * 2 * (32**2 + 16**2)  # layers, places, widths of the two towers
     assert plan["trainable"] == trainable
     outcome = cli("export", "--dry-run")

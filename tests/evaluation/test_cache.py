@@ -243,8 +243,8 @@ def test_the_same_model_opened_in_another_way_shares_features(loaded, table, cac
 
 def test_a_set_that_cannot_say_what_it_is_read_from_is_not_kept(loaded, cache, shapes):
     picture = Dataset("memory", ["a"], lambda i: tiny_models.Image.new("RGB", (40, 40)), groups=[0])
-    key = caching.pictures_key(
-        PyTorchRuntime(loaded), loaded.config["preprocess_cfg"], [("a", picture, 0)], 64
+    (key,) = caching.pictures_keys(
+        [PyTorchRuntime(loaded)], loaded.config["preprocess_cfg"], [("a", picture, 0)], 64
     )
     assert key is None
     caching.write(cache, key, torch.ones(1, 1))

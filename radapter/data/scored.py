@@ -1,0 +1,77 @@
+"""What of a data set can be scored; the rest is left out, by reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from radapter.classes import first_of_name
+from radapter.data.dataset import Dataset
+from radapter.data.left_out import merged
+from radapter.errors import BrokenInput
+
+FIRST = 3
+"""How many names are said"""
+
+
+def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The data set with the classes of a model to choose from, whichever it has itself.
+
+    Pictures of other classes are left out, as `in no class`; its protocol says what differs.
+
+    Raises:
+        BrokenInput: it has no class of these.
+    """
+    if list(dataset.class_names) == list(names):
+        return dataset
+    number = {names[first]: first for first in first_of_name(names)}
+    own = dataset.class_names
+    kept = [i for i, label in enumerate(dataset.labels) if own[label] in number]
+    strange = list(
+        dict.fromkeys(own[label] for label in dataset.labels if own[label] not in number)
+    )
+    if not kept:
+        raise BrokenInput(
+            f"{dataset.source} has no picture of a class that the model was trained on. "
+            f"Its classes: {some(strange)}. Those of the model: {some(names)}."
+        )
+    outside = [key for key, label in zip(dataset.keys, dataset.labels, strict=True)
+               if own[label] not in number]  # fmt: skip
+    labels = [number[own[dataset.labels[i]]] for i in kept]
+    absent = [name for name, first in number.items() if first not in set(labels)]
+    said = [f"{len(number)} of the model"]
+    said += [f"no pictures of {some(absent)}"] if absent else []
+    said += [f"left out, as the model does not know them: {some(strange)}"] if strange else []
+    return dataclasses.replace(
+        dataset.select(kept),
+        labels=labels,
+        class_names=list(names),
+        answers=[],
+        protocol=dataset.protocol | {"classes": "; ".join(said)},
+        left_out=merged(dataset.left_out, {"in no class": outside}),
+    )
+
+
+def captioned(dataset: Dataset) -> Dataset:
+    """The pictures that have a caption: no query could find another.
+
+    Raises:
+        BrokenInput: there is none.
+    """
+    texts = [[text for text in own if text.strip()] for own in dataset.captions]
+    kept = [i for i, own in enumerate(texts) if own]
+    if not kept:
+        raise BrokenInput(f"{dataset.source} has no picture with a caption.")
+    if texts == dataset.captions and len(kept) == len(dataset):
+        return dataset
+    without = [key for key, own in zip(dataset.keys, texts, strict=True) if not own]
+    return dataclasses.replace(
+        dataclasses.replace(dataset, captions=texts).select(kept),
+        left_out=merged(dataset.left_out, {"without caption": without}),
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FIRST} more" if len(names) > FIRST else ""
+    return ", ".join(names[:FIRST]) + more

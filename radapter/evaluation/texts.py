@@ -1,0 +1,121 @@
+"""The texts of a suite: each encoded once, equal ones known, those that are cut short counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from radapter.data import Dataset
+from radapter.data.pairs import templates_of
+from radapter.data.texts import context_of, cut_texts
+from radapter.evaluation import cache as caching
+from radapter.evaluation.classification import classifier_head, encode_texts
+from radapter.evaluation.result import Evaluation
+from radapter.evaluation.suite import Task
+
+
+class Prepares(Protocol):
+    """What makes a runtime's inputs: `LoadedModel` and `inference.OpenModel` do."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """list of texts -> token ids [n, length], int64"""
+
+    @property
+    def preprocess(self) -> Any:
+        """PIL picture -> float tensor [3, height, width]"""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """With `preprocess_cfg`"""
+        ...
+
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """Token ids cut to the longest text, where that changes nothing."""
+        ...
+
+
+class Texts:
+    """Text features, each distinct text encoded once for the whole suite."""
+
+    def __init__(self, evaluation: Evaluation, loaded: Prepares, cache: caching.Cache | None):
+        self.evaluation, self.loaded, self.cache = evaluation, loaded, cache
+        self.heads: dict[tuple[str, ...], Tensor] = {}
+
+    def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
+        key = (*templates, "", *dataset.class_names)
+        if key not in self.heads:
+            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            names = dataset.class_names
+            self.heads[key] = caching.kept(
+                self.cache,
+                self._key(names, templates),
+                lambda: classifier_head(
+                    runtime, tokenizer, names, templates, shorten=self.loaded.shorten
+                ),
+            )
+            same = templates == templates_of(self.evaluation.suite.templates)
+            start = "class: " if same else f"class of '{templates[0]}': "
+            for class_name, feature in zip(dataset.class_names, self.heads[key], strict=True):
+                self.evaluation.text_features[start + class_name] = feature
+        return self.heads[key]
+
+    def captions(self, texts: list[str]) -> Tensor:
+        known = self.evaluation.text_features
+        keys = [f"caption: {text}" for text in texts]
+        new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
+        if new:
+            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            features = caching.kept(
+                self.cache,
+                self._key(new),
+                lambda: encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten),
+            )
+            known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
+        return torch.stack([known[key] for key in keys])
+
+    def remarks(self, tasks: Mapping[Task, Dataset], templates: Any) -> list[str]:
+        """On texts that are longer than the model reads."""
+        found: list[str] = []
+        for task, dataset in tasks.items():
+            if task == "classification":
+                texts = templates_of(templates)
+                prompts = (t.replace("{}", name) for t in texts for name in dataset.class_names)
+                found += self._cut("class prompts", prompts)
+            else:
+                found += self._cut("captions", itertools.chain(*dataset.captions))
+        return found
+
+    def _cut(self, what: str, texts: Iterable[str]) -> list[str]:
+        distinct = list(dict.fromkeys(texts))
+        cut = cut_texts(self.loaded.tokenizer, distinct)
+        if not cut:
+            return []
+        length = context_of(self.loaded.tokenizer)[0]
+        return [
+            f"{len(cut):,} of {len(distinct):,} {what} are longer than the {length} tokens that "
+            f"the model reads: the rest of them is not seen, as of '{cut[0][:60]}...'"
+        ]
+
+    def alike(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The captions with one text, the first, for all that have the same tokens: to the model
+        these are one, so that they tie, which equal features need not in a matrix product."""
+        first: dict[bytes, str] = {}
+        found: dict[str, str] = {}
+        distinct = list(dict.fromkeys(text for own in captions for text in own))
+        for start in range(0, len(distinct), 1024):
+            some = distinct[start : start + 1024]
+            for text, row in zip(some, self.loaded.tokenizer(some), strict=True):
+                ids = row.to(torch.int64).cpu().numpy().tobytes().rstrip(b"\0")  # not the padding
+                found[text] = first.setdefault(ids, text)
+        return [[found[text] for text in own] for own in captions]
+
+    def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
+        if self.cache is None:
+            return None
+        runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+        return caching.texts_key(runtime, tokenizer, texts, templates=templates)
