@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from radapter.data.caption_files import ENDINGS, caption_of
 from radapter.data.folders import read_list
 from radapter.data.listing import class_folders, list_pictures
+from radapter.data.names_file import is_id
 from radapter.errors import UsageError
+from radapter.starting.class_words import names_file_for
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import choose, is_plain
 
@@ -43,11 +45,12 @@ def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
             data["caption_ending"] = ending
         return Found("pictures with captions beside them", data)
     found = _listed(spot, wanted) or _split_inside(spot, wanted, classes)
-    if found is not None:
-        return found
-    if len(classes) < 2:
+    if found is None and len(classes) < 2:
         raise UsageError(_too_few(spot.path, classes))
-    return Found("class folders", {"source": "folder", "root": spot.written})
+    found = found or Found("class folders", {"source": "folder", "root": spot.written})
+    if classes and all(map(is_id, classes)):
+        names_file_for(spot, classes, found)
+    return found
 
 
 def has_pictures(folder: Path) -> bool:
