@@ -133,7 +133,7 @@ def test_a_test_split_alone_is_asked_about(cli, tmp_path):
     trees.clip_benchmark(tmp_path / "wds", splits=("test",))
     asked = cli("init", "wds")
     assert (asked.code, "none of them is for training" in asked.err) == (2, True)
-    assert "it is no test any more" in cli("init", "wds", "--split", "test").out
+    assert "test is no test any more" in cli("init", "wds", "--split", "test").out
     assert recipes.load(tmp_path / "wds.yaml").data.hold_out == 0.2
 
 
