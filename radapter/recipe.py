@@ -170,6 +170,12 @@ class Monitor(Section):
         return self
 
 
+class GPU(Section):
+    name: str
+    gigabytes: Annotated[float, Field(gt=0.0)]
+    """Its memory, as its makers count it (GiB)"""
+
+
 class Export(Section):
     verify: Annotated[int, Field(ge=1)] = 64
     """Pictures of each data set on which exported files are compared with PyTorch."""
@@ -203,6 +209,9 @@ class Recipe(Section):
     """Keep the input of each block alone and compute the rest again for the gradients: much less
     memory, about a third more time, the same result."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpu: GPU | None = None
+    """What batches and micro batches were chosen for: `train --dry-run` says whether they fit, on a
+    machine without a GPU, too. Training itself asks nothing of it."""
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Processes that read pictures; 0 reads them in the training process; `auto` is by the
     processors at hand. The result is the same."""

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ from radapter_cli import console, live
 if TYPE_CHECKING:
     from radapter.recipe import Recipe
     from radapter.run import Run
-    from radapter.training import Plan
+    from radapter.training import Fit, Plan
 
 AT_ONCE = "; press again to stop at once"
 
@@ -88,7 +88,7 @@ def train(
     for name in loaded.suites:
         load_suite(name)  # better said now than after training
     if dry_run:
-        plan = replace(training.plan(loaded), processes=devices)
+        plan = training.plan(loaded, devices)
         if as_json:
             console.print_json({"plan": asdict(plan)})
         else:
@@ -183,18 +183,50 @@ def _session() -> Iterator[dict[str, Any]]:
 def describe(plan: Plan, recipe: Recipe) -> str:
     share = 100 * plan.trainable / plan.parameters
     processes = f"{plan.processes} x " if plan.processes > 1 else ""
-    return (
+    state = f"{plan.state_bytes / 1e6:,.0f} MB for weights, gradients, averages and the optimizer"
+    lines = [
         f"{recipe.method.name} on {recipe.model}: {plan.trainable:,} trained parameters "
-        f"({share:.1f} % of the model's {plan.parameters:,}), "
-        f"{plan.state_bytes / 1e6:,.0f} MB for weights, gradients, averages and "
-        "the optimizer, without activations.\n"
+        f"({share:.1f} % of the model's {plan.parameters:,}), {state}, without activations.",
         f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
-        f"{plan.steps:,} steps on {processes}{plan.device}."
-    ) + (
-        f"\n{plan.cut_texts:,} texts are longer than what is trained on: only their start is read."
-        if plan.cut_texts
-        else ""
-    )
+        f"{plan.steps:,} steps on {processes}{plan.device}.",
+    ]
+    if plan.cut_texts:
+        lines.append(
+            f"{plan.cut_texts:,} texts are longer than what is trained on: only their start is read."
+        )
+    if plan.fit:
+        lines.append(_describe_fit(plan.fit))
+    return "\n".join(lines)
+
+
+def _describe_fit(fit: Fit) -> str:
+    def gigabytes(size: int) -> str:
+        return f"{size / 2**30:,.1f}"
+
+    memory = fit.memory
+    parts = {
+        "weights": memory.weights,
+        "optimizer": memory.optimizer,
+        "average": memory.average,
+        "pictures": memory.pictures,
+        "kept for the backward pass": memory.kept,
+        "gradients and what lives for a moment": memory.rest,
+    }
+    lines = [
+        f"A step takes about {gigabytes(fit.total)} GiB with its activations, an estimate: "
+        + ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items())
+        + "."
+    ]
+    if fit.read_ahead:
+        lines.append(f"Workers hold pictures ready: {gigabytes(fit.read_ahead)} GiB, in /dev/shm.")
+    has = f"{fit.device}, which has {gigabytes(fit.has)} GiB"
+    if fit.fits:
+        lines.append(f"That fits {has}.")
+    else:
+        lines.append(
+            f"That is too much for {has} (a tenth is left free). Next to try: {fit.advice}."
+        )
+    return "\n".join(lines)
 
 
 def _finish(run: Run, duration: float, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from radapter.training import execution, objective, tracking
 from radapter.training.feeding import Pixels
 from radapter.training.optimisation import adamw
 from radapter.training.validation import HeldOut, Validation, open_held_out
+
+if TYPE_CHECKING:
+    from radapter.training.planning import Fit
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Plan:
     """Each on a device of that kind"""
     cut_texts: int = 0
     """Distinct texts of which training reads the start alone, as they are longer than that"""
+    fit: Fit | None = None
+    """What a step takes, with its activations: where `plan` was asked, and the model allows it"""
 
 
 @dataclass
@@ -132,11 +138,6 @@ class Parts:
             + sum(t.numel() for t in average)
             + copies * self.parameters
         )
-
-
-def plan(recipe: Recipe) -> Plan:
-    """Check data and model as `train` would and say what training would do; nothing is written."""
-    return prepare(recipe).plan()
 
 
 def prepare(recipe: Recipe) -> Parts:

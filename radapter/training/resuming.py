@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "description",
     "workers",
     "device",
+    "gpu",
     "compile",
     "activation_checkpointing",
     "optimisation.micro_batch",

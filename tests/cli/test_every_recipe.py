@@ -10,6 +10,7 @@ import trees
 
 from radapter import recipe as recipes
 from radapter.run import Run
+from radapter.training import planning
 
 
 def imagenet(root, shapes):
@@ -77,9 +78,21 @@ def test_a_recipe_passes_the_dry_run_and_trains_for_an_epoch(
     assert last["step"] == max(1, plan["pairs"] // plan["batch_size"])
 
 
-def test_the_dry_run_says_what_its_memory_is_without(cli, recipe_file):
+def test_the_dry_run_says_what_a_step_takes(cli, recipe_file):
     outcome = cli("train", recipe_file, "--dry-run")
     assert outcome.code == 0, outcome.err
-    assert "MB for weights, gradients, averages and the optimizer, without activations" in (
-        outcome.out
-    )
+    assert "A step takes about 0.0 GiB with its activations, an estimate: weights" in outcome.out
+    assert "That fits this machine" in outcome.out
+
+
+def test_the_dry_run_says_what_does_not_fit_and_what_would(cli, recipe_file):
+    fit = json.loads(cli("train", recipe_file, "--dry-run", "--json").out)["plan"]["fit"]
+    less = (fit["total"] - fit["memory"]["kept"] / 2) / planning.ROOM / planning.GIB
+    gpu = f"gpu={{name: a small one, gigabytes: {less}}}"
+    outcome = cli("train", recipe_file, "--dry-run", gpu)
+    assert outcome.code == 0, outcome.err
+    assert "That is too much for a small one" in outcome.out
+    advice = outcome.out.strip().rpartition(" ")[2].removesuffix(".")
+    assert advice.startswith("optimisation.micro_batch=")
+    again = cli("train", recipe_file, "--dry-run", "--json", gpu, advice)
+    assert json.loads(again.out)["plan"]["fit"]["fits"]

@@ -3,7 +3,6 @@
 import pytest
 import tiny
 
-from radapter.training import plan
 from radapter.training.preparing import prepare
 
 CASES = {
@@ -13,6 +12,10 @@ CASES = {
     "full, with one": ["method={name: full, average: {momentum: 0.9}}"],
     "lora": ["method={name: lora, rank: 2}"],
 }
+
+
+def plan(recipe):
+    return prepare(recipe).plan()
 
 
 @pytest.mark.parametrize("case", CASES)
