@@ -192,7 +192,8 @@ def describe(plan: Plan, recipe: Recipe) -> str:
     ]
     if plan.cut_texts:
         lines.append(
-            f"{plan.cut_texts:,} texts are longer than what is trained on: only their start is read."
+            f"{plan.cut_texts:,} texts are longer than what is trained on: only their start is "
+            "read."
         )
     if plan.fit:
         lines.append(_describe_fit(plan.fit))
