@@ -1,6 +1,7 @@
 """Errors a user can act on. Each carries the exit code of the command-line table."""
 
 import errno
+import shlex
 from typing import Any
 
 OUT_OF_MEMORY = (
@@ -56,6 +57,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
         (isinstance(error, RuntimeError) or "onnxruntime" in type(error).__module__)
         and any(words in str(error) for words in OUT_OF_MEMORY)
     )
+
+
+def command(*words: object) -> str:
+    """A command of radapter in a message, ready to be pasted, as with the folder 'my runs/a'."""
+    return shlex.join(["radapter", *map(str, words)])
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -37,7 +37,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from radapter import recipe as recipes
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput, UsageError, command
 
 DEFAULT_ROOT = Path("runs")
 UNBORN_SECONDS = 3600.0
@@ -127,7 +127,7 @@ class Run:
         if not self.adapter.is_file():
             raise BrokenInput(
                 f"Run {self.name} has not finished training. "
-                f"Type first: radapter train --resume {self.path}"
+                f"Type first: {command('train', '--resume', self.path)}"
             )
         if which == "best" and not self.best.is_file():
             raise BrokenInput(
@@ -150,13 +150,14 @@ class Run:
         if not pointer.is_file():
             self.trained()
             raise BrokenInput(
-                f"Run {self.name} has no merged model. Type first: radapter merge --run {self.path}"
+                f"Run {self.name} has no merged model. "
+                f"Type first: {command('merge', '--run', self.path)}"
             )
         name = pointer.read_text().strip()
         if name not in (path.name for path in pointer.parent.iterdir() if path.is_dir()):
             raise BrokenInput(
                 f"{pointer} names a folder that is not there. "
-                f"Type first: radapter merge --run {self.path}"
+                f"Type first: {command('merge', '--run', self.path)}"
             )
         return pointer.parent / name
 
@@ -281,7 +282,8 @@ def all_runs(root: Path = DEFAULT_ROOT) -> list[Run]:
 
 
 def find(path: Path | None = None, root: Path = DEFAULT_ROOT) -> Run:
-    """The run at `path` (a folder, or a name under `root`), or the newest one if it is None."""
+    """The run at `path` (a folder, or a name under `root`, or the beginning of one alone), or the
+    newest one if it is None."""
     if path is None:
         runs = all_runs(root)
         if not runs:
@@ -293,6 +295,14 @@ def find(path: Path | None = None, root: Path = DEFAULT_ROOT) -> Run:
     for candidate in (Path(path), Path(root) / path):
         if (candidate / "recipe.yaml").is_file():
             return Run(candidate)
+    begin = [run for run in all_runs(root) if run.name.startswith(str(path))]
+    if len(begin) > 1:
+        raise UsageError(
+            f"{len(begin)} runs begin with {path}: {', '.join(run.name for run in begin[:5])}"
+            f"{', ...' if len(begin) > 5 else ''}. Give more of the name."
+        )
+    if begin:
+        return begin[0]
     raise BrokenInput(f"No run at {path}. `radapter runs` lists what is there.")
 
 
@@ -312,7 +322,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        _name_file(error, path)
+        _name_file(error, temporary, path)
         raise
     _sync(path.parent)
 
@@ -343,7 +353,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
             raise
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        _name_file(error, path)
+        _name_file(error, temporary, path)
         raise
     _sync(path.parent)
     if replaced:
@@ -358,10 +368,11 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _name_file(error: BaseException, path: Path) -> None:
-    """A full disk is reported without a file's name: say which one it was."""
-    if isinstance(error, OSError) and error.filename is None:
-        error.filename = str(path)
+def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
+    """A full disk is reported without a file's name, other faults with that of a temporary file:
+    say which one the user has."""
+    if isinstance(error, OSError):
+        error.filename = str(error.filename or path).replace(str(temporary), str(path))
 
 
 def clear_temporary(folder: Path, name: str = "*") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from radapter import bundle, merging
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput, UsageError, command
 from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate, trained_metric
 from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.parity import tolerance_of
@@ -228,12 +228,12 @@ def bundle_folder(
         bundle.verify(folder, weights_hash=weights_hash)
         return folder, {}
     others = [p for p in folder.parent.glob("*") if (p / bundle.MANIFEST).is_file()]
-    command = f"radapter export --run {run.path}"
+    export = command("export", "--run", run.path)
     if others:
         stale = f"it was made from another merged model than {run.merged().name}"
         if wanted is None:
-            return None, {"the bundle": f"{stale}. To score it too, type: {command}"}
-        raise BrokenInput(f"The bundle of {run.name} is stale: {stale}. Type first: {command}")
+            return None, {"the bundle": f"{stale}. To score it too, type: {export}"}
+        raise BrokenInput(f"The bundle of {run.name} is stale: {stale}. Type first: {export}")
     if wanted is not None:
-        raise BrokenInput(f"Run {run.name} has no exported bundle. Type first: {command}")
+        raise BrokenInput(f"Run {run.name} has no exported bundle. Type first: {export}")
     return None, {}

@@ -76,7 +76,7 @@ def bench(
         text_length=text_length,
     )
     source = model or find(Path(run) if run else None)
-    with console.progress("bench") as update, console.plain_warnings():
+    with console.progress("bench") as update:
         result = benchmarking.bench(source, settings, on_progress=update)
     if as_json:
         return console.print_json(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -17,16 +18,23 @@ from rich.console import Console
 from rich.markup import escape
 
 SCHEMA_VERSION = 1
-PLAIN_WIDTH = 120  # of tables, where there is no terminal to ask
+PLAIN_WIDTH = 1000  # of tables, where there is no terminal: nothing is cut
+STEADY = 1.0  # seconds after which a rate says something
 debug = False
 
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, highlight=False)
 
-RunOption = Annotated[
-    str | None,
-    typer.Option("--run", help="Run folder, or its name under ./runs. Default: the newest."),
-]
+
+def complete_run(incomplete: str) -> list[str]:
+    """Names of runs under ./runs, for the shell."""
+    from radapter.run import all_runs
+
+    return [run.name for run in all_runs() if run.name.startswith(incomplete)]
+
+
+RUN_HELP = "Run folder, or its name under ./runs or the beginning of it. Default: the newest."
+RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, autocompletion=complete_run)]
 DataRootOption = Annotated[
     str | None,
     typer.Option(
@@ -55,9 +63,10 @@ def result(message: str) -> None:
     out.print(escape(message), soft_wrap=True)
 
 
-def next_command(command: str) -> None:
-    """What to type next, at the end of every success."""
-    err.print(f"[dim]Next:[/] [bold]{escape(command)}[/]", soft_wrap=True)
+def next_command(*words: object, why: str = "") -> None:
+    """What to type next, at the end of every success, in words that can be pasted as printed."""
+    command, more = escape(shlex.join(map(str, words))), escape(f"   ({why})" if why else "")
+    err.print(f"[dim]Next:[/] [bold]{command}[/]{more}", soft_wrap=True)
 
 
 def only_the_first_process() -> None:
@@ -99,7 +108,8 @@ def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
         nonlocal first
         first = first or (done, time.monotonic())
         elapsed = time.monotonic() - first[1]
-        return f"{(done - first[0]) / elapsed:.1f}/s" if done > first[0] and elapsed else ""
+        steady = done > first[0] and elapsed >= STEADY
+        return f"{(done - first[0]) / elapsed:.1f}/s" if steady else ""
 
     if not err.is_terminal:
         start = last = time.monotonic()

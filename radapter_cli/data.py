@@ -44,7 +44,7 @@ def data(
         return console.print_json({"suites": facts})
     for name, datasets in found.items():
         print_suite(name, datasets)
-    console.next_command("radapter data check SUITE")
+    console.next_command("radapter", "data", "check", "SUITE")
     return None
 
 

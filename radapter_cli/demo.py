@@ -73,7 +73,9 @@ def demo(as_json: console.JsonOption = False) -> None:
     for command, duration in [*times, ("in all", time.monotonic() - start)]:
         console.result(f"  {console.seconds(duration):>12}  {command}")
     console.result(f"The plain checkpoint and the bundle to deploy are in {run}.")
-    console.next_command("radapter recipes copy own-data   (the same on your own pictures)")
+    console.next_command(
+        "radapter", "recipes", "copy", "own-data", why="the same on your own pictures"
+    )
 
 
 def study_table(curve: dict[str, Any]) -> Table:

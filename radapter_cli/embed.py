@@ -90,5 +90,5 @@ def embed(
     if as_json:
         console.print_json(content)
         return
-    which = "" if not (run or model) else f" --run {run}" if run else f" --model {model}"
-    console.next_command(f'radapter search "a red bicycle" --in {out}{which}')
+    which = ["--run", run] if run else ["--model", model] if model else []
+    console.next_command("radapter", "search", "a red bicycle", "--in", out, *which)

@@ -188,7 +188,7 @@ def eval_command(
         suites = [held_out_suite(recipe, classes)]
     suites = changed(suites, protocol or [], without or [], broken_images)
     if wanted:
-        with found.lock(), console.plain_warnings():
+        with found.lock():
             results = [
                 over_alphas(found, chosen, wanted, device, precision, cache) for chosen in suites
             ]
@@ -205,7 +205,7 @@ def eval_command(
                 console.result(f"Picture: {result['picture']}")
         return check_written(results)
     found.merged()
-    with found.lock(), console.plain_warnings():
+    with found.lock():
         results = [
             side_by_side(found, chosen, runtime, device, precision, tolerance or [], cache)
             for chosen in suites
@@ -337,7 +337,7 @@ def evaluate_models(
     cache = None if no_cache else user_cache()
     results = []
     for suite, data in zip(suites, opened, strict=True):
-        with console.progress(suite.name) as update, console.plain_warnings():
+        with console.progress(suite.name) as update:
             results.append(
                 standalone.evaluate_model(
                     suite,

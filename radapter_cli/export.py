@@ -244,7 +244,7 @@ def export(
         return
     start = time.monotonic()
     built: list[str] = []
-    with found.lock(), console.plain_warnings():
+    with found.lock():
         manifest = present
         asked = {
             "opset": opset,
@@ -346,7 +346,7 @@ def export(
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")
     for place in models:
         console.result(f"Triton model: {place}")
-    console.next_command(f"radapter eval --run {found.path}")
+    console.next_command("radapter", "eval", "--run", found.path)
 
 
 def show_parity(compared: list[dict[str, Any]]) -> None:

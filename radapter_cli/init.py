@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,5 +74,5 @@ def init(
     for note in made.summary["notes"]:
         console.result(f"Note: {note}")
     console.result(f"Recipe: {target}")
-    root = f" --data-root {shlex.quote(data_root)}" if data_root else ""
-    console.next_command(f"radapter train {target} --dry-run{root}")
+    root = ["--data-root", data_root] if data_root else []
+    console.next_command("radapter", "train", target, "--dry-run", *root)

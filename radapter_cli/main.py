@@ -96,7 +96,8 @@ def run() -> NoReturn:
     console.debug = "--debug" in sys.argv
     as_json = "--json" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        with console.plain_warnings():
+            code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this code, without a word
             _fail("Interrupted.", code, as_json)
         sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit

@@ -65,7 +65,7 @@ def merge(
     found.trained(which)
     with console.status("loading"):
         from radapter import evaluation, merging
-    with found.lock(), console.plain_warnings():
+    with found.lock():
         trained = merging.open_trained(found, which)
         choice = None
         if wanted == "auto":
@@ -103,7 +103,7 @@ def merge(
             "is behind the best ± one standard error."
         )
     console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
-    console.next_command(f"radapter export --run {found.path}")
+    console.next_command("radapter", "export", "--run", found.path)
 
 
 def _parse(alpha: str | None) -> str | None:

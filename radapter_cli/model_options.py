@@ -75,7 +75,7 @@ def open_chosen(
     if run and model:
         raise UsageError("--run and --model both name a model: give one of them.")
     source = model or find(Path(run) if run else None)
-    with console.status("loading"), console.plain_warnings():
+    with console.status("loading"):
         from radapter.inference import open_model
 
         return open_model(source, engine.value if engine else None, device.value, precision.value)

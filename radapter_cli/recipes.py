@@ -43,7 +43,7 @@ def recipes(
         width = max(map(len, rows))
         for key, description in rows.items():
             console.result(f"{key:{width}}  {description}")
-        console.next_command("radapter recipes copy NAME")
+        console.next_command("radapter", "recipes", "copy", "NAME")
         return
     if name not in known:
         what = f"Unknown recipe '{name}'.{nearest(name, list(known))}" if name else "Name a recipe."
@@ -63,4 +63,4 @@ def recipes(
         console.print_json({"copied": str(target)})
         return
     console.result(f"Copied: {target}")
-    console.next_command(f"radapter train {target}")
+    console.next_command("radapter", "train", target)

@@ -15,20 +15,11 @@ if TYPE_CHECKING:
     from radapter.run import Run
 
 
-def complete_run(incomplete: str) -> list[str]:
-    from radapter.run import all_runs
-
-    return [run.name for run in all_runs() if run.name.startswith(incomplete)]
-
-
 def runs(
     action: Annotated[str, typer.Argument(help="list or show")] = "list",
     run: Annotated[
         str | None,
-        typer.Argument(
-            help="Run folder, or its name under ./runs. Default: the newest.",
-            autocompletion=complete_run,
-        ),
+        typer.Argument(help=console.RUN_HELP, autocompletion=console.complete_run),
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -56,7 +47,7 @@ def runs(
         return console.print_json({"runs": rows})
     if not rows:
         console.result("No runs in ./runs yet.")
-        return console.next_command("radapter train emoji")
+        return console.next_command("radapter", "train", "emoji")
     from rich.table import Table
 
     table = Table("run", "when (UTC)", "method", "state", "best numbers", box=None, pad_edge=False)
@@ -143,9 +134,9 @@ def show(name: str | None, as_json: bool) -> None:
     for title, points in curves.items():
         print_curve(title, points, (min(steps), max(steps)))
     if facts["training"] == "stopped":
-        console.next_command(f"radapter train --resume {run.path}")
+        console.next_command("radapter", "train", "--resume", run.path)
     elif facts["adapter"] and not facts["present"]:
-        console.next_command(f"radapter merge --run {run.path}")
+        console.next_command("radapter", "merge", "--run", run.path)
     return None
 
 

@@ -96,7 +96,7 @@ def train(
         return None
     if devices > 1:
         return _launch([recipe, *(overrides or [])], devices, as_json)
-    with _session() as hooks, console.plain_warnings():
+    with _session() as hooks:
         start = time.monotonic()
         run = training.train(loaded, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
@@ -126,7 +126,7 @@ def _resume(name: str | None, devices: int, as_json: bool) -> None:
         return _launch(["--resume", str(run.path)], devices, as_json)
     with console.status("loading"):
         from radapter import training
-    with _session() as hooks, console.plain_warnings():
+    with _session() as hooks:
         start = time.monotonic()
         training.resume(run, **hooks)
     return _finish(run, time.monotonic() - start, as_json)
@@ -257,5 +257,5 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         )
         if found["best_step"] != found["step"]:
             console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
-    console.next_command(f"radapter merge --run {run.path}")
+    console.next_command("radapter", "merge", "--run", run.path)
     return None

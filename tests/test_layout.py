@@ -17,7 +17,11 @@ ORDER = (
     "export",
     "benchmarking", "reporting",
 )  # fmt: skip
-LIBRARY = sorted(p for p in (ROOT / "radapter").rglob("*.py"))
+LIBRARY = sorted(
+    p
+    for p in (ROOT / "radapter").rglob("*.py")
+    if p.name != "__main__.py"  # the command itself
+)
 SOURCES = [*LIBRARY, *sorted((ROOT / "radapter_cli").rglob("*.py"))]
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, GateFailed, MissingDependency, RadapterError, UsageError
+from radapter.errors import (
+    BrokenInput,
+    GateFailed,
+    MissingDependency,
+    RadapterError,
+    UsageError,
+    command,
+)
 from radapter.export import export_bundle
 from radapter.merging import read_merged
 from radapter.models import LoadedModel
@@ -111,7 +118,7 @@ def open_subject(
         if engines and not folder.is_dir():
             raise BrokenInput(
                 f"Run {source.name} has no bundle exported from its present merged model. "
-                f"Type first: radapter export --run {source.path}"
+                f"Type first: {command('export', '--run', source.path)}"
             )
         if engines:
             bundle.verify(folder, weights_hash=facts["weights_hash"])

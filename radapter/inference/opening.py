@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.errors import BrokenInput, MissingDependency, UsageError, command
 from radapter.merging import read_merged
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.run import Run
@@ -144,7 +144,7 @@ def _open_run(run: Run, engine: Engine | None, device: str, precision: str) -> O
     if not folder.is_dir():
         raise BrokenInput(
             f"Run {run.name} has no bundle exported from its present merged model. "
-            f"Type first: radapter export --run {run.path}"
+            f"Type first: {command('export', '--run', run.path)}"
         )
     return open_bundle(
         folder, device, engine=engine, name=name, weights_hash=expected, templates=templates

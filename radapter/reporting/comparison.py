@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, command
 from radapter.evaluation.evaluate import EQUAL_CLASSES
 from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
@@ -135,7 +135,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
                 comparison.rows.append(row)
         if not any(row.numbers for row in rows):
             comparison.notes.append(
-                f"{run.name} has no results. Type first: radapter eval --run {run.path}"
+                f"{run.name} has no results. Type first: {command('eval', '--run', run.path)}"
             )
         if rows[-1].facts["trained_parameters"] is None:
             comparison.notes.append(
