@@ -38,6 +38,7 @@ def embed(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write unit-norm features of pictures with their names; stopped, the same command goes on.
+    Typed again after pictures were added or changed, it encodes those alone.
 
     A picture that cannot be read is named on stderr and left out; the file is written and the exit
     code is 4.
@@ -56,7 +57,7 @@ def embed(
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter import inference
 
-    written = not out.exists()
+    existed = out.stat().st_mtime_ns if out.exists() else None
     start = time.monotonic()
     before: list[int] = []
     try:
@@ -70,6 +71,7 @@ def embed(
     except KeyboardInterrupt:
         console.note(f"The parts that are done are kept in {out}.parts; the same command goes on.")
         raise
+    written = out.stat().st_mtime_ns != existed
     for message in messages:
         console.note(f"left out: {message}")
     count, skipped = facts["count"], facts["skipped"]
@@ -77,8 +79,10 @@ def embed(
     if not as_json:
         if written:
             seconds = time.monotonic() - start
-            new = len(found) - before[0]
-            console.note(f"{new} pictures in {console.seconds(seconds)}, {new / seconds:.1f}/s")
+            new = len(found) - before[0] - facts["kept"]
+            kept = f", {facts['kept']} kept from before" if facts["kept"] else ""
+            rate = f", {new / seconds:.1f}/s" if new > 0 else ""
+            console.note(f"{new} pictures in {console.seconds(seconds)}{rate}{kept}")
         console.result(
             f"{'Features' if written else 'Up to date'}: {out} ({count} pictures, {facts['dim']} "
             f"dimensions, {out.stat().st_size / 1e6:.1f} MB)"

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    pictures: Annotated[str, typer.Argument(help="A picture, or a folder with all below it.")],
+    pictures: Annotated[
+        list[str], typer.Argument(help="Pictures, or folders with all below them.")
+    ],
     classes: Annotated[
         Path | None,
         typer.Option(help="A file of class names, one a line. Default: the trained classes."),
@@ -60,6 +62,8 @@ def predict(
 
         radapter predict photo.jpg
 
+        radapter predict photos/*.jpg --top 1
+
         radapter predict photos/ --classes names.txt --top 1
 
         radapter predict photos/ --model ViT-B-16:openai --classes names.txt --jsonl
@@ -68,9 +72,9 @@ def predict(
     """
     if as_json and as_lines:
         raise UsageError("--json prints one object, --jsonl one a picture: give one of them.")
-    from radapter.data.pictures import open_pictures
+    from radapter.data.pictures import open_several
 
-    found = open_pictures(pictures)
+    found = open_several(pictures)
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter.evaluation import user_cache
     from radapter.inference import prediction

@@ -47,7 +47,10 @@ def search(
     query = searching.encode_query(opened, image if text is None else text)  # type: ignore[arg-type]
     found = searching.search(file, query, top)
     if as_json:
-        results = [{"picture": name, "cosine": cosine} for name, cosine in found]
+        results = [
+            {"picture": name, "path": searching.picture_path(file, name), "cosine": cosine}
+            for name, cosine in found
+        ]
         query_facts = {"text": text} if image is None else {"image": str(image)}
         console.print_json(
             {"features": str(file), "model": opened.name, "query": query_facts, "results": results}
@@ -60,5 +63,5 @@ def search(
     table.add_column("cosine", justify="right")
     table.add_column("picture", overflow="fold")
     for name, cosine in found:
-        table.add_row(f"{cosine:.3f}", Text(name))
+        table.add_row(f"{cosine:.3f}", Text(searching.picture_path(file, name)))
     console.out.print(table)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from radapter.data.dataset import file_stamp
-from radapter.data.left_out import LeftOut, lines_of
+from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import list_pictures
 from radapter.data.pixels import IMAGE_EXTENSIONS, read_picture
 from radapter.data.tables import open_table
@@ -38,14 +39,41 @@ class Pictures:
         """The RGB picture; BrokenInput names it if it cannot be read."""
         return read_picture(self.root / self.keys[index])
 
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size in bytes and time of change in ns; (-1, -1) if the file is not there."""
+        return file_stamp(self.root / self.keys[index])[:2]
+
     def fingerprint(self) -> str:
         """sha256 over names, sizes in bytes and times of change: cheap enough for a million, and
         blind only to a picture that was replaced with its name, size and time kept."""
         digest = hashlib.sha256()
-        for key in self.keys:
-            size, changed, _ = file_stamp(self.root / key)
+        for index, key in enumerate(self.keys):
+            size, changed = self.stamp(index)
             digest.update(to_bytes(f"{key}\0{size}\0{changed}\0"))
         return digest.hexdigest()
+
+
+def open_several(paths: Sequence[Path | str]) -> Pictures:
+    """Pictures and folders of pictures, each picture once; `keys` are paths as they were named.
+
+    Raises:
+        BrokenInput: some are not there (the message names all of them), or a folder has none.
+    """
+    missing = [str(path) for path in paths if not Path(path).exists()]
+    if missing:
+        raise BrokenInput(f"No such picture, folder or table: {', '.join(missing)}.")
+    found = [open_pictures(path) for path in paths]
+    if len(found) == 1:
+        return found[0]
+    keys = [(part.root / key).as_posix() for part in found for key in part.keys]
+    left_out = merged(
+        *(
+            {reason: [(part.root / name).as_posix() for name in names]}
+            for part in found
+            for reason, names in part.left_out.items()
+        )
+    )
+    return Pictures(Path(), list(dict.fromkeys(keys)), left_out)
 
 
 def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:

@@ -3,6 +3,7 @@
     features     [n, dim], float32, unit norm
     names        uint8: the pictures' names, UTF-8, one after the other
     name_ends    [n], int64: where each name ends in `names`
+    stamps       [n, 2], int64: size of each picture in bytes, and when it changed, in ns
     metadata     one entry `radapter`, JSON: see `FACTS`
 
 Names are a tensor and no metadata, because metadata is read whole by whoever opens the file: of a
@@ -50,8 +51,10 @@ IDENTITY = {
     "part": "parts of another size",
 }
 """Facts that a file stands for; what it means if they differ."""
-FACTS = (*IDENTITY, "schema_version", "model", "dim", "count", "skipped")
-"""`data` is `Pictures.fingerprint()`; `skipped` is how many pictures could not be read."""
+FACTS = (*IDENTITY, "schema_version", "model", "dim", "count", "skipped", "root")
+"""`data` is `Pictures.fingerprint()`; `skipped` is how many pictures could not be read; `root` is
+the folder that names are relative to, as seen from the file's. Earlier files have neither `root`
+nor `stamps`."""
 
 
 def embed(
@@ -64,29 +67,35 @@ def embed(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the features of all pictures to `out`; go on where an earlier call was stopped.
 
-    On one machine's CPU the file is the same bit for bit, wherever it was stopped.
+    On one machine's CPU the file is the same bit for bit, wherever it was stopped. If `out` is
+    there with features of other pictures too, those of pictures that did not change are kept.
 
     Args:
         on_progress: called with pictures done and pictures in all, first with those that were
             done before.
 
     Returns:
-        The facts in the file's metadata, and a message for every picture that could not be read
-        and is not in the file. A file that is there already, whole and of the same model, data
-        and preprocessing, is left as it is (without messages: `skipped` has their number).
+        The facts in the file's metadata, with `kept`, how many features were there before; and a
+        message for every picture that could not be read and is not in the file. A file that is
+        there already, whole and of the same model, data and preprocessing, is left as it is
+        (without messages: `skipped` has their number).
 
     Raises:
-        BrokenInput: `out`, or what an earlier call left of it, is of another model, data or
-            preprocessing; no picture at all can be read; another process is writing `out`.
+        BrokenInput: `out`, or what an earlier call left of it, is of another model or
+            preprocessing, or has none of these pictures; no picture at all can be read; another
+            process is writing `out`.
     """
     out = Path(out)
-    wanted = _facts(model, pictures)
+    wanted = _facts(model, pictures, out.parent)
+    kept: dict[int, int] = {}
     parts = out.with_name(out.name + ".parts")
     if out.exists():
         facts = read_facts(out)
-        _same(facts, wanted, out)
-        shutil.rmtree(parts, ignore_errors=True)  # left by a kill after the last rename
-        return facts, []
+        kept = {} if facts["data"] == wanted["data"] else _unchanged(out, pictures)
+        _same(facts | ({"data": wanted["data"]} if kept else {}), wanted, out)
+        if not kept:
+            shutil.rmtree(parts, ignore_errors=True)  # left by a kill after the last rename
+            return facts | {"kept": facts["count"]}, []
     parts.mkdir(parents=True, exist_ok=True)
     with _lock(parts, out):
         clear_temporary(parts)
@@ -101,23 +110,28 @@ def embed(
         on_progress(done, len(pictures))
         for i in missing:
             place = range(i * PART, i * PART + sizes[i])
-            chunks, good, messages = [], [], []
-            for batch in encode_pictures(model, pictures, place, workers=workers):
-                chunks += [batch.features] if batch.indices else []
-                good += batch.indices
+            features = _rows(out, {j: kept[j] for j in place if j in kept})
+            done += len(features)
+            messages = []
+            new = [j for j in place if j not in kept]
+            for batch in encode_pictures(model, pictures, new, workers=workers):
+                features |= dict(zip(batch.indices, batch.features, strict=True))
                 messages += list(batch.failed.values())
                 done += len(batch.indices) + len(batch.failed)
                 on_progress(done, len(pictures))
-            features = torch.cat(chunks) if chunks else torch.empty(0, 0)
-            write_atomic(paths[i], _part(features, [pictures.keys[j] for j in good], messages))
+            write_atomic(paths[i], _part(features, pictures, messages))
         skipped = [message for path in paths for message in _metadata(path)["messages"]]
         facts = _join(paths, out, parts / ".joined.tmp", wanted | {"skipped": len(skipped)})
     shutil.rmtree(parts, ignore_errors=True)
-    return facts, skipped
+    return facts | {"kept": len(kept)}, skipped
 
 
-def _facts(model: OpenModel, pictures: Pictures) -> dict[str, Any]:
+def _facts(model: OpenModel, pictures: Pictures, folder: Path) -> dict[str, Any]:
     runtime = model.runtime
+    try:
+        root = os.path.relpath(pictures.root, folder)
+    except ValueError:  # on another drive
+        root = str(pictures.root.absolute())
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
@@ -126,6 +140,7 @@ def _facts(model: OpenModel, pictures: Pictures) -> dict[str, Any]:
         "runtime": f"{runtime.name}, {runtime.device}, {runtime.precision}",
         "data": pictures.fingerprint(),
         "part": PART,
+        "root": root,
     }
 
 
@@ -173,14 +188,45 @@ def _read_plan(parts: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         raise BrokenInput(f"{path} is damaged: remove {parts} and begin anew.") from None
     _same(plan, wanted, parts)
-    return dict(plan)
+    return wanted | plan
 
 
-def _part(features: Tensor, names: list[str], messages: list[str]) -> bytes:
+def _unchanged(path: Path, pictures: Pictures) -> dict[int, int]:
+    """{picture: row in the file} of those that are there and did not change since."""
+    with safe_open(path, framework="pt") as file:
+        if "stamps" not in file.keys():  # noqa: SIM118
+            return {}
+        names, ends = file.get_tensor("names").numpy().tobytes(), file.get_tensor("name_ends")
+        stamps = file.get_tensor("stamps").tolist()
+    places = itertools.pairwise([0, *ends.tolist()])
+    row_of = {names[start:end]: row for row, (start, end) in enumerate(places)}
+    rows = {j: row_of.get(to_bytes(key)) for j, key in enumerate(pictures.keys)}
+    return {
+        j: row
+        for j, row in rows.items()
+        if row is not None and stamps[row] == list(pictures.stamp(j))
+    }
+
+
+def _rows(path: Path, rows: dict[int, int]) -> dict[int, Tensor]:
+    """Features [dim] of some pictures from their rows in a file."""
+    if not rows:
+        return {}
+    with safe_open(path, framework="pt") as file:
+        features = file.get_slice("features")
+        return {j: features[row : row + 1][0] for j, row in rows.items()}
+
+
+def _part(features: dict[int, Tensor], pictures: Pictures, messages: list[str]) -> bytes:
+    order = sorted(features)
+    names = [pictures.keys[j] for j in order]
     encoded = [to_bytes(name) for name in names]
     ends = list(itertools.accumulate(map(len, encoded)))
+    rows = torch.stack([features[j] for j in order]) if order else torch.empty(0, 0)
+    stamps = torch.tensor([pictures.stamp(j) for j in order], dtype=torch.int64)
     tensors = {
-        "features": features.float().contiguous(),
+        "features": rows.float().contiguous(),
+        "stamps": stamps.reshape(len(order), 2),
         "names": torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()),
         "name_ends": torch.tensor(ends, dtype=torch.int64),
     }
@@ -196,6 +242,9 @@ def _is_whole(path: Path, size: int) -> bool:
     """Whether a part is there with all its pictures; one that is damaged is made again."""
     try:
         facts = _metadata(path)
+        with safe_open(path, framework="pt") as part:
+            if "stamps" not in part.keys():  # noqa: SIM118 (of an earlier version)
+                return False
         return int(facts["count"]) + len(facts["messages"]) == size
     except (BrokenInput, KeyError, ValueError, TypeError):
         return False
@@ -220,6 +269,7 @@ def _join(paths: list[Path], out: Path, temporary: Path, facts: dict[str, Any]) 
     facts = {key: (facts | {"count": count, "dim": dim})[key] for key in FACTS}
     places = {  # eight-byte numbers first, so that every tensor is aligned
         "name_ends": ("I64", [count], 8 * count),
+        "stamps": ("I64", [count, 2], 16 * count),
         "features": ("F32", [count, dim], 4 * count * dim),
         "names": ("U8", [name_bytes], name_bytes),
     }

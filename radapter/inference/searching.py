@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -34,6 +35,16 @@ def search(
         order = scores.argsort(descending=True, stable=True)[:top]
         scores, places = scores[order], places[order]
     return list(zip(names_of(path, places.tolist()), scores.tolist(), strict=True))
+
+
+def picture_path(file: Path | str, name: str) -> str:
+    """Where a picture of a features file is, as seen from the working folder; its name alone if it
+    is not there any more or the file does not say where its pictures lie."""
+    root = read_facts(file).get("root")
+    if root is None:
+        return name
+    path = Path(os.path.normpath(Path(file).parent / root / name))
+    return str(path) if path.exists() else name
 
 
 def check_model(path: Path | str, model: OpenModel, *, pictures: bool) -> None:

@@ -230,7 +230,7 @@ def test_embed_a_table_with_another_model(cli, tiny_folder, photos, tmp_path):
     outcome = cli(*arguments, "--image-column", "picture")
     assert outcome.code == 0, outcome.err
     assert (
-        f'radapter search "a red bicycle" --in f.safetensors --model {tiny_folder}' in outcome.err
+        f"radapter search 'a red bicycle' --in f.safetensors --model {tiny_folder}" in outcome.err
     )
     outcome = cli("search", "x", "--in", "f.safetensors", "--model", tiny_folder, "--json")
     found = {result["picture"] for result in json.loads(outcome.out)["results"]}

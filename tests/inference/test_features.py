@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from radapter.data.pictures import open_pictures
+from radapter.data.pictures import Pictures, open_pictures
 from radapter.errors import BrokenInput
 from radapter.inference import embed, encoding, features, open_model, search
 from radapter.inference.features import names_of, read_facts
@@ -61,7 +61,7 @@ def test_what_is_in_the_file(model, photos, tmp_path):
     assert [m.split(": ")[1] for m in messages] == [
         str(photos / "blue_circle" / "03.png"), str(photos / "red_square" / "Ωé.png")
     ]  # fmt: skip
-    assert facts == read_facts(out)
+    assert facts == read_facts(out) | {"kept": 0}
     assert (facts["count"], facts["skipped"], facts["dim"]) == (17, 2, 16)
     assert facts["weights_hash"] == model.weights_hash
     assert facts["preprocessing"]["size"] == [32, 32]
@@ -106,7 +106,7 @@ def test_killed_it_ends_in_the_same_file(model, photos, tiny_folder, tmp_path):
     code = f"""
         import os, signal, torch
         from radapter.inference import embed, encoding, features, open_model
-        from radapter.data.pictures import open_pictures
+        from radapter.data.pictures import Pictures, open_pictures
         torch.set_num_threads(1)
         features.PART, encoding.BATCH = 4, 3
         write, written = features.write_atomic, []
@@ -172,7 +172,7 @@ def test_again_it_is_left_as_it_is(model, photos, tmp_path):
     out = tmp_path / "f.safetensors"
     facts, _ = embed(model, open_pictures(photos), out)
     before = out.stat().st_mtime_ns
-    assert embed(model, open_pictures(photos), out) == (facts, [])
+    assert embed(model, open_pictures(photos), out) == (facts | {"kept": facts["count"]}, [])
     assert out.stat().st_mtime_ns == before
 
 
@@ -203,12 +203,41 @@ def test_what_another_model_or_other_pictures_made_is_refused(
         match=f'{where} .* other preprocessing \\({{"mean": .*0.3]}}, now {{"mean": .*0.1]}}\\)',
     ):
         embed(moved, pictures, out)
-    (photos / "red_square" / "00.png").unlink()
+    elsewhere = open_pictures(photos / "red_square")  # none of the file's names
     with pytest.raises(BrokenInput, match=f"{where} was made with other pictures .* another --out"):
-        embed(model, open_pictures(photos), out)
+        embed(model, elsewhere, out)
     with pytest.raises(BrokenInput, match=r"with other pictures \(.*\) and another runtime \(pyt"):
-        embed(open_model(exported), open_pictures(photos), out)
+        embed(open_model(exported), elsewhere, out)
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_pictures_that_came_changed_or_went_since(model, photos, tmp_path, monkeypatch):
+    """Only those are encoded; the rest is kept, and the file is what one made anew would be."""
+    out = tmp_path / "f.safetensors"
+    facts, _ = embed(model, open_pictures(photos), out)
+    assert facts["kept"] == 0
+    tiny_models.draw_shapes(tmp_path / "more", each=7)
+    (tmp_path / "more" / "red_square" / "06.png").rename(photos / "red_square" / "new.png")
+    (tmp_path / "more" / "blue_circle" / "06.png").replace(photos / "blue_circle" / "02.png")
+    (photos / "red_square" / "01.png").unlink()
+    read = []
+    monkeypatch.setattr(
+        Pictures, "read", lambda self, i, read_it=Pictures.read: read.append(i) or read_it(self, i)
+    )
+    pictures = open_pictures(photos)
+    facts, messages = embed(model, pictures, out)
+    new = {"red_square/new.png", "blue_circle/02.png", "blue_circle/03.png", "red_square/Ωé.png"}
+    assert {pictures.keys[i] for i in read} == new
+    assert facts["kept"] == len(pictures) - 4
+    assert len(messages) == 2
+    anew = tmp_path / "anew.safetensors"
+    again, _ = embed(model, pictures, anew)
+    assert again["count"] == facts["count"]
+    ours, theirs = load_file(out), load_file(anew)
+    assert torch.equal(ours["stamps"], theirs["stamps"])
+    assert torch.equal(ours["names"], theirs["names"])
+    torch.testing.assert_close(ours["features"], theirs["features"], atol=1e-6, rtol=0)
+    assert embed(model, pictures, out)[0]["kept"] == facts["count"]
 
 
 def test_two_at_once(model, photos, tmp_path):
