@@ -43,10 +43,10 @@ from radapter import recipe as recipes
 from radapter.data import emoji, open_data
 from radapter.evaluation.result import Scored
 from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
 from radapter.reporting import curves, plots
-from radapter.run import write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OUT = Path(__file__).parent / "results" / "emoji_study"

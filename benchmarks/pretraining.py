@@ -20,8 +20,8 @@ import typer
 from radapter import evaluation, merging, training
 from radapter import recipe as recipes
 from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.files import write_atomic
 from radapter.recipe_data import EmojiData
-from radapter.run import write_atomic
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OUT = Path(__file__).parent / "results" / "pretraining"

@@ -35,7 +35,7 @@ from typing import Any, Literal
 import numpy as np
 
 from radapter.errors import BrokenInput
-from radapter.run import file_hash, new_folder
+from radapter.files import file_hash, new_folder
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"

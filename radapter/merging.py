@@ -24,11 +24,12 @@ from radapter.evaluation.evaluate import evaluate_together
 from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
+from radapter.files import new_folder, write_atomic
 from radapter.methods import METHODS
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
 from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
-from radapter.run import Run, Which, new_folder, write_atomic
+from radapter.run import Run, Which
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))

@@ -45,7 +45,8 @@ def compare(
 
         radapter compare runs/* --out comparison.md --out comparison.csv
     """
-    from radapter.run import find, write_atomic
+    from radapter.files import write_atomic
+    from radapter.run import find
 
     endings = ["csv", "json", "md"]
     for path in out or []:

@@ -51,7 +51,7 @@ def init(
     """
     from radapter import recipe as recipes
     from radapter.data.left_out import lines_of
-    from radapter.run import write_atomic
+    from radapter.files import write_atomic
     from radapter.starting import start
     from radapter.starting.text import described, looked_at
 

@@ -56,6 +56,7 @@ def merge(
 
         radapter merge --adapter best
     """
+    from radapter import files
     from radapter import run as runs
 
     wanted = _parse(alpha)
@@ -80,7 +81,7 @@ def merge(
             if which == "best":
                 choice["adapter"] = "best"
             path = found.path / "merged" / "alpha-auto.json"
-            runs.write_atomic(path, json.dumps(choice, indent=2) + "\n")
+            files.write_atomic(path, json.dumps(choice, indent=2) + "\n")
         value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)
         folder, written = merging.write_merged(found, value, trained)
         warning = merging.base_alone(choice) if choice else None

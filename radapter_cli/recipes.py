@@ -30,7 +30,7 @@ def recipes(
         radapter recipes copy own-data
     """
     from radapter import recipe as recipe_module
-    from radapter.run import write_atomic
+    from radapter.files import write_atomic
 
     known = recipe_module.shipped()
     if action not in ("list", "show", "copy"):

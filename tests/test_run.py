@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from radapter import files
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput
@@ -51,7 +52,7 @@ def fail(monkeypatch, name, after=0):
 def test_a_file_is_written_and_replaced(tmp_path, data):
     path = tmp_path / "deep" / "file.txt"
     for content in ("before", data):
-        runs.write_atomic(path, content)
+        files.write_atomic(path, content)
     assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
     assert names(path.parent) == ["file.txt"]
 
@@ -64,7 +65,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, function, old):
         path.write_text(old)
     fail(monkeypatch, function)
     with pytest.raises(OSError, match="No space"):
-        runs.write_atomic(path, "new")
+        files.write_atomic(path, "new")
     assert names(tmp_path) == (["file"] if old else [])
     assert not old or path.read_text() == old
 
@@ -88,16 +89,16 @@ def test_a_write_that_stops_midway_leaves_the_old_file(tmp_path, monkeypatch):
             raise FULL
 
     monkeypatch.setattr(
-        runs, "open", lambda *a: Half(open(*a)), raising=False  # noqa: SIM115
+        files, "open", lambda *a: Half(open(*a)), raising=False  # noqa: SIM115
     )  # fmt: skip
     with pytest.raises(OSError, match="No space"):
-        runs.write_atomic(path, "new content")
+        files.write_atomic(path, "new content")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 
 
 def fill(path, content):
-    with runs.new_folder(path) as folder:
+    with files.new_folder(path) as folder:
         assert folder.parent == path.parent  # a rename within one file system
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_text(content)
@@ -136,7 +137,7 @@ def test_a_failure_leaves_the_old_folder(tmp_path, monkeypatch, function, after)
 
 def test_a_failure_leaves_no_new_folder(tmp_path):
     def half():
-        with runs.new_folder(tmp_path / "a") as folder:
+        with files.new_folder(tmp_path / "a") as folder:
             (folder / "half").write_text("x")
             raise ValueError("mine")
 
@@ -151,6 +152,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_folder(tmp_path, replace
     """Killed before the n-th rename; the next start clears up."""
     script = f"""
 import os, pathlib, signal
+from radapter import files
 from radapter import run as runs
 path, calls, real = pathlib.Path({str(tmp_path)!r}) / "folder", [], os.rename
 def rename(*args):
@@ -159,16 +161,16 @@ def rename(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     real(*args)
 if {replaced}:
-    with runs.new_folder(path) as folder:
+    with files.new_folder(path) as folder:
         (folder / "a").write_text("old")
 os.rename = rename
-with runs.new_folder(path) as folder:
+with files.new_folder(path) as folder:
     (folder / "a").write_text("new")
 """
     done = subprocess.run([sys.executable, "-c", script], check=False)
     renames = 2 if replaced else 1
     assert done.returncode == (-signal.SIGKILL if moment < renames else 0)
-    runs.clear_temporary(tmp_path)
+    files.clear_temporary(tmp_path)
     content = "new" if moment >= renames else "old"
     if replaced or content == "new":
         assert names(tmp_path) == ["folder", "folder/a"]
@@ -185,7 +187,7 @@ def test_clearing_up_removes_only_temporary_things(tmp_path):
     (tmp_path / ".folder.89abcdef.old").mkdir()
     (tmp_path / ".lock").write_text("")
     (tmp_path / "notes.tmp").write_text("mine")
-    runs.clear_temporary(tmp_path)
+    files.clear_temporary(tmp_path)
     assert names(tmp_path) == [
         ".lock", "folder", "folder/b", "folder/sub", "folder/sub/a", "notes.tmp",
     ]  # fmt: skip
@@ -195,7 +197,7 @@ def test_clearing_up_one_name_leaves_others_alone(tmp_path):
     for name in (".ours_vision.0123abcd.tmp", ".ours_text.0123abcd.tmp", ".theirs.tmp"):
         (tmp_path / name).mkdir()
     (tmp_path / ".ours_vision.89abcdef.old").mkdir()
-    runs.clear_temporary(tmp_path, "ours_vision.*")
+    files.clear_temporary(tmp_path, "ours_vision.*")
     assert names(tmp_path) == [".ours_text.0123abcd.tmp", ".theirs.tmp", "ours_vision"]
 
 
@@ -205,9 +207,9 @@ def test_a_read_only_place(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(runs, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
     with pytest.raises(PermissionError):
-        runs.write_atomic(tmp_path / "a", "x")
+        files.write_atomic(tmp_path / "a", "x")
     assert names(tmp_path) == []
 
 
@@ -295,7 +297,7 @@ def test_messages_name_the_command_to_type(tmp_path, recipe):
     with pytest.raises(BrokenInput, match="has no merged model") as caught:
         run.merged()
     assert merge in str(caught.value)
-    runs.write_atomic(run.path / "merged" / "current", "alpha-0.50\n")
+    files.write_atomic(run.path / "merged" / "current", "alpha-0.50\n")
     with pytest.raises(BrokenInput, match="names a folder that is not there") as caught:
         run.merged()
     assert merge in str(caught.value)
@@ -308,7 +310,7 @@ def test_a_pointer_that_leads_out_of_its_folder_is_refused(tmp_path, recipe, nam
     run = runs.create(recipe, tmp_path)
     run.adapter.write_bytes(b"x")
     (run.path / "outside").mkdir()
-    runs.write_atomic(run.path / "merged" / "current", name)
+    files.write_atomic(run.path / "merged" / "current", name)
     with pytest.raises(BrokenInput, match="names a folder that is not there"):
         run.merged()
 
@@ -433,6 +435,7 @@ def test_a_run_that_a_kill_left_half_made_is_removed_once_it_is_old(tmp_path, re
 AS_NOBODY = """
 import os, pathlib, sys
 from radapter import recipe as recipes
+from radapter import files
 from radapter import run as runs
 from radapter.errors import BrokenInput
 path = pathlib.Path(sys.argv[1])
@@ -479,6 +482,6 @@ def read_only(run):
 
 def test_hash_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert runs.file_hash(tmp_path / "a") == (
+    assert files.file_hash(tmp_path / "a") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )

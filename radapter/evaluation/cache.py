@@ -41,9 +41,9 @@ from torch import Tensor
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.versions import versions
+from radapter.files import write_atomic
 from radapter.models import canonical_preprocessing
 from radapter.names import to_bytes
-from radapter.run import write_atomic
 from radapter.runtimes import Runtime
 
 ENCODER = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.errors import BrokenInput
-from radapter.run import write_atomic
+from radapter.files import write_atomic
 
 
 def check_writable(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import onnx
 
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.run import write_atomic
+from radapter.files import write_atomic
 from radapter.runtimes import cuda, flavours
 from radapter.runtimes.flavours import RTX, Flavour
 

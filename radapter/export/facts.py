@@ -16,9 +16,10 @@ from radapter.errors import UsageError
 from radapter.evaluation import load_suite, shipped_suites
 from radapter.export import card, golden
 from radapter.export.sample import training_sample
+from radapter.files import file_hash
 from radapter.inference.prediction import read_class_names
 from radapter.recipe import Recipe
-from radapter.run import Run, file_hash
+from radapter.run import Run
 
 OWN_DATA = "that of your data"
 BUILT_IN = (

@@ -25,7 +25,7 @@ from radapter.export.huggingface import write_config, write_preprocessor, write_
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.export.verification import Cases, Inputs, check_agreement, image_size, verify
-from radapter.run import new_folder
+from radapter.files import new_folder
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 

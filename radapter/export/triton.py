@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from radapter import bundle
 from radapter.errors import BrokenInput, UsageError
-from radapter.run import clear_temporary, new_folder
+from radapter.files import clear_temporary, new_folder
 
 HEAD = "# Written by radapter export --triton"
 TYPES = {

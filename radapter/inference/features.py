@@ -34,11 +34,11 @@ from torch import Tensor
 
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
+from radapter.files import clear_temporary, write_atomic
 from radapter.inference.encoding import encode_pictures
 from radapter.inference.opening import OpenModel
 from radapter.models.checkpoints import check_safetensors
 from radapter.names import from_bytes, to_bytes
-from radapter.run import clear_temporary, write_atomic
 
 SCHEMA_VERSION = 1
 PART = 1024

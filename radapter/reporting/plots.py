@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from radapter.errors import MissingDependency
-from radapter.run import write_atomic
+from radapter.files import write_atomic
 
 STYLES = [
     ("#000000", "o", "-"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from radapter.errors import BrokenInput
-from radapter.run import file_hash, new_folder, remove_folder, write_atomic
+from radapter.files import file_hash, new_folder, remove_folder, write_atomic
 
 
 @dataclass(frozen=True)

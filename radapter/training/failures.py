@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
-from radapter import distributed
+from radapter import distributed, files
 from radapter import run as runs
 from radapter.errors import (
     BrokenInput,
@@ -53,7 +53,7 @@ def leave_out(
     path = run.path / BAD_BATCH
     content = json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n"
     if distributed.leads():
-        tried(lambda: runs.write_atomic(path, content), f"{path.name} was")
+        tried(lambda: files.write_atomic(path, content), f"{path.name} was")
     message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:

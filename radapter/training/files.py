@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from radapter import files
 from radapter import run as runs
 from radapter.training.preparing import Parts
 from radapter.training.validation import Validation
@@ -23,9 +24,9 @@ def write_adapter(run: runs.Run, parts: Parts, steps: int) -> None:
         names = parts.pairs.dataset.class_names
         prompts = [[t.replace("{}", name) for t in parts.pairs.templates] for name in names]
         classes = {"schema_version": 1, "names": names, "prompts": prompts}
-        runs.write_atomic(run.path / "classes.json", json.dumps(classes, indent=1) + "\n")
+        files.write_atomic(run.path / "classes.json", json.dumps(classes, indent=1) + "\n")
     facts = {"steps": steps, "start_share": parts.attached.start_share()}
-    runs.write_atomic(run.adapter, _adapter(parts, parts.attached.stored(), facts))
+    files.write_atomic(run.adapter, _adapter(parts, parts.attached.stored(), facts))
 
 
 def write_best(run: runs.Run, parts: Parts, validation: Validation) -> None:
@@ -36,7 +37,7 @@ def write_best(run: runs.Run, parts: Parts, validation: Validation) -> None:
         return
     facts = {**record.best, "steps": record.best["step"]}
     del facts["step"]
-    runs.write_atomic(run.best, _adapter(parts, record.adapter, facts))
+    files.write_atomic(run.best, _adapter(parts, record.adapter, facts))
 
 
 def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
@@ -68,4 +69,4 @@ def write_environment(run: runs.Run) -> None:
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": packages,
     }
-    runs.write_atomic(run.path / "environment.json", json.dumps(facts, indent=2) + "\n")
+    files.write_atomic(run.path / "environment.json", json.dumps(facts, indent=2) + "\n")

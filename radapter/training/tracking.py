@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+from radapter import files
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import MissingDependency
@@ -112,4 +113,4 @@ def _cut(run: runs.Run, step: int) -> None:
     """Drop the lines after the step that a resumed run starts from, and a half-written last one."""
     if run.metrics.is_file():
         kept = [json.dumps(line) + "\n" for line in run.logged() if line["step"] <= step]
-        runs.write_atomic(run.metrics, "".join(kept))
+        files.write_atomic(run.metrics, "".join(kept))

@@ -16,8 +16,9 @@ from safetensors.torch import save
 
 from radapter import merging, models
 from radapter.data import open_data
+from radapter.files import write_atomic
 from radapter.models.loading import EMOJI_CLIP, WEIGHTS
-from radapter.run import Run, write_atomic
+from radapter.run import Run
 
 
 def main() -> None:

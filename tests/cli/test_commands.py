@@ -68,7 +68,7 @@ def exported(cli, merged):
 
 def rehash(folder):
     """Make the manifest agree with changed files, as a broken exporter would leave it."""
-    from radapter.run import file_hash
+    from radapter.files import file_hash
 
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from radapter.run import file_hash
+from radapter.files import file_hash
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from radapter.errors import BrokenInput, UsageError, command
-from radapter.run import Run, find, write_atomic
+from radapter.files import write_atomic
+from radapter.run import Run, find
 from radapter_cli import console
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from radapter import files
 from radapter import run as runs
 from radapter.training import checkpoints
 
@@ -126,7 +127,7 @@ def finished_are_whole(root, whole):
         json.loads((run.path / "environment.json").read_text())
     for path in run.checkpoints.glob("[!.]*/"):
         facts = json.loads((path / "state.json").read_text())
-        assert runs.file_hash(path / "state.safetensors") == facts["sha256"]
+        assert files.file_hash(path / "state.safetensors") == facts["sha256"]
     if (run.checkpoints / "newest").exists():
         assert (run.checkpoints / (run.checkpoints / "newest").read_text().strip()).is_dir()
     if run.metrics.is_file():  # every line but the last, which may be half
@@ -214,7 +215,7 @@ def merging_again(whole, tmp_path):
         root = tmp_path / "killed"
         shutil.copytree(whole, root)
         run = the_run(root)
-        runs.write_atomic(run.path / "merged" / "current", "alpha-0.30\n")
+        files.write_atomic(run.path / "merged" / "current", "alpha-0.30\n")
         (run.path / "merged" / "alpha-0.50" / "merged.json").write_text("{}")
         state = run.path / "merged" / "alpha-0.50" / "open_clip_model.safetensors"
         state.write_bytes(state.read_bytes()[:-4])

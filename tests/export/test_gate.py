@@ -17,8 +17,8 @@ from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
 from radapter.export import class_features, export_bundle, gate, parity_gate
+from radapter.files import file_hash
 from radapter.recipe import parse
-from radapter.run import file_hash
 
 pytestmark = pytest.mark.slow  # they export
 

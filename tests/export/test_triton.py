@@ -14,7 +14,7 @@ from tiny_bundle import FACTS, make
 from radapter import bundle
 from radapter.errors import BrokenInput, UsageError
 from radapter.export import export_bundle, triton, write_repository
-from radapter.run import file_hash
+from radapter.files import file_hash
 
 pytestmark = pytest.mark.slow  # they export
 

@@ -16,7 +16,7 @@ from tiny_bundle import make
 
 from radapter import bundle, models, scoring
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
-from radapter.run import file_hash
+from radapter.files import file_hash
 from radapter.runtimes.onnx import CPU, CUDA, TENSORRT, OnnxRuntime, served, tensorrt_options
 from radapter.runtimes.pytorch import PyTorchRuntime
 

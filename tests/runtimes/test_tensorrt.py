@@ -16,7 +16,7 @@ from fake_tensorrt import GPU, VERSIONS, Fake, load_fake, with_engines
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.run import file_hash
+from radapter.files import file_hash
 from radapter.runtimes import cuda, flavours
 from radapter.runtimes import tensorrt as runtime
 from radapter.runtimes.pytorch import PyTorchRuntime

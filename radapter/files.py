@@ -1,0 +1,110 @@
+"""Writing files and folders whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomic(path: Path | str, data: bytes | str) -> None:
+    """Write a file whole or not at all: temporary name, sync, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        _name_file(error, temporary, path)
+        raise
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own at the end, or vanishes on an error.
+
+    A folder that is at `path` already is moved aside first and removed after.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in (*temporary.rglob("*"), temporary):
+            _sync(item)
+        old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+        replaced = path.exists()
+        if replaced:
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            if replaced:
+                os.rename(old, path)
+            raise
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _name_file(error, temporary, path)
+        raise
+    _sync(path.parent)
+    if replaced:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder under a temporary name, so that a kill leaves no half of it under its own."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with contextlib.suppress(OSError):
+        os.rename(path, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
+    """A full disk is reported without a file's name, other faults with that of a temporary file:
+    say which one the user has."""
+    if isinstance(error, OSError):
+        error.filename = str(error.filename or path).replace(str(temporary), str(path))
+
+
+def clear_temporary(folder: Path, name: str = "*") -> None:
+    """Undo what a killed process left half-done in `folder`, of what is called `name`.
+
+    Call it with the folder locked.
+    """
+    for leftover in list(folder.rglob(f".{name}.tmp")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    for leftover in list(folder.rglob(f".{name}.old")):
+        path = leftover.with_name(leftover.name[1:].rsplit(".", 2)[0])
+        if path.exists():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:  # killed between the two renames of `new_folder`
+            os.rename(leftover, path)
+
+
+def _sync(path: Path) -> None:
+    """Of a file its content, of a folder its names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Path | str) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
