@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def open_model(bundle: Path, name: str, precision: str = "fp32") -> onnxruntime.InferenceSession:
@@ -24,11 +24,33 @@ def open_model(bundle: Path, name: str, precision: str = "fp32") -> onnxruntime.
     )
 
 
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """The picture as it is seen: turned as its EXIF orientation says, 16 bits scaled to 8, what is
+    transparent on white."""
+    mode, form = picture.mode, picture.format
+    clear = picture.info.get("transparency")
+    picture = ImageOps.exif_transpose(picture)
+    if mode.startswith("I;16") or (mode == "I" and form in ("PNG", "PPM")):
+        samples = np.asarray(picture).astype(np.uint32)
+        picture = Image.fromarray(((samples * 255 + 32_767) // 65_535).astype(np.uint8))
+        if isinstance(clear, int):  # PNG: the one value that is transparent
+            alpha = np.where(samples == clear, 0, 255).astype(np.uint8)
+            picture.putalpha(Image.fromarray(alpha))
+    elif mode in ("I", "F"):
+        sys.exit("Samples of 32 bits have no known white: save the picture with 8 bits.")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
 def preprocess(picture: Image.Image, config: dict) -> np.ndarray:
     """Picture -> pixel_values [1, 3, height, width], as preprocessor_config.json says."""
     if "size" not in config:
         sys.exit("This example does not know the bundle's preprocessing.")
-    picture = picture.convert("RGB")
+    picture = as_rgb(picture)
     (width, height), size, crop = picture.size, config["size"], config["crop_size"]
     if "shortest_edge" in size:
         edge, short = size["shortest_edge"], min(width, height)

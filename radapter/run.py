@@ -3,6 +3,7 @@
     runs/<recipe>-<UTC time>-<short id>/
         recipe.yaml           the resolved recipe
         environment.json      versions and machine
+        data.json             how many pictures training used, and what was left out
         metrics.jsonl         one line per logged step, and one per validation
         classes.json          class names and their prompts, if classes were trained
         adapter.safetensors   the averaged adapter, once training has finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,10 @@ def data(
     action: Annotated[str, typer.Argument(help="list or check")] = "list",
     suite: Annotated[
         str | None,
-        typer.Argument(help="A suite's name or a suite file.", autocompletion=complete_suite),
+        typer.Argument(
+            help="A suite's name or file; or a recipe's, to check what it trains on.",
+            autocompletion=complete_suite,
+        ),
     ] = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -27,6 +31,8 @@ def data(
         radapter data list
 
         radapter data check imagenet-shifts --data-root /data
+
+        radapter data check my-recipe.yaml
     """
     if action not in ("list", "check"):
         raise UsageError(f"data: '{action}' is neither list nor check.")
@@ -35,6 +41,8 @@ def data(
     with console.status("loading"):
         from radapter.evaluation import load_suite, shipped_suites
         from radapter.evaluation.checking import look
+    if action == "check" and is_recipe(str(suite)):
+        return check_recipe(str(suite), as_json)
     if action == "check":
         return check_suite(load_suite(str(suite)), as_json)
     suites = [load_suite(name) for name in ([suite] if suite else shipped_suites())]
@@ -48,7 +56,38 @@ def data(
     return None
 
 
+def is_recipe(name: str) -> bool:
+    """Whether a file is a recipe: suites have no method."""
+    from radapter.errors import RadapterError
+    from radapter.recipe import read_yaml
+
+    try:
+        return Path(name).is_file() and "method" in read_yaml(name)
+    except RadapterError:
+        return False
+
+
+def check_recipe(name: str, as_json: bool) -> None:
+    """What a recipe would use of its data and leave out, and which pictures are copies."""
+    from radapter import recipe as recipes
+    from radapter.data.accounts import SIDES, accounts_of, lines_of_accounts
+
+    recipe = recipes.load(name)
+    accounts = accounts_of(recipe)
+    if as_json:
+        return console.print_json({"recipe": name, "data": accounts})
+    for side in SIDES:
+        if side in accounts:
+            facts = accounts[side]
+            console.result(f"{side}: {facts['pictures']:,} pictures of {facts['source']}")
+    for line in lines_of_accounts(accounts):
+        console.result(line)
+    return console.next_command("radapter", "train", name, "--dry-run")
+
+
 def check_suite(suite: Any, as_json: bool) -> None:
+    from radapter.data.copies import lines_of_copies
+    from radapter.data.left_out import lines_of_summary
     from radapter.evaluation.checking import check
 
     with console.progress(suite.name) as update:
@@ -57,6 +96,10 @@ def check_suite(suite: Any, as_json: bool) -> None:
     details = {"suite": suite.name, "datasets": found}
     if not as_json:
         print_suite(suite.name, found)
+        for name, facts in found.items():
+            said = lines_of_summary(facts.get("left_out", {}))
+            for line in said + lines_of_copies(facts.get("copies", {})):
+                console.result(f"  {name}: {line}")
         for name in wrong:
             console.out.print()
             console.out.print(name, style="bold")

@@ -51,6 +51,7 @@ def embed(
     """
     if out.is_dir():
         raise UsageError(f"--out takes a file to write, and {out} is a folder.")
+    from radapter.data.left_out import lines_of_summary
     from radapter.data.pictures import open_pictures
 
     found = open_pictures(pictures, image_column)
@@ -75,7 +76,16 @@ def embed(
     for message in messages:
         console.note(f"left out: {message}")
     count, skipped = facts["count"], facts["skipped"]
-    content = {"features": str(out), "written": written, "facts": facts, "left_out": messages}
+    passed_over = facts.get("left_out", {})  # files of older versions do not say it
+    for line in lines_of_summary({k: v for k, v in passed_over.items() if k != "broken"}):
+        console.note(line)
+    content = {
+        "features": str(out),
+        "written": written,
+        "facts": facts,
+        "left_out": passed_over,
+        "unreadable": messages,
+    }
     if not as_json:
         if written:
             seconds = time.monotonic() - start

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from radapter.errors import RadapterError, ran_out_of_memory
+from radapter.names import print_any
 from radapter_cli import console
 from radapter_cli.bench import bench
 from radapter_cli.compare import compare
@@ -95,6 +96,8 @@ def run() -> NoReturn:
     """The console entry point. Every way out is one of the documented exit codes."""
     console.debug = "--debug" in sys.argv
     as_json = "--json" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        print_any(stream)
     try:
         with console.plain_warnings():
             code = app(standalone_mode=False)

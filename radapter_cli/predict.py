@@ -22,6 +22,7 @@ from radapter_cli.model_options import (
 )
 
 if TYPE_CHECKING:
+    from radapter.data.left_out import LeftOut
     from radapter.inference.prediction import Prediction
 
 
@@ -72,7 +73,9 @@ def predict(
     """
     if as_json and as_lines:
         raise UsageError("--json prints one object, --jsonl one a picture: give one of them.")
+    from radapter.data.left_out import merged, summary_of
     from radapter.data.pictures import open_several
+    from radapter.data.pixels import without_prefix
 
     found = open_several(pictures)
     opened = open_chosen(run, model, runtime, device, precision)
@@ -95,9 +98,13 @@ def predict(
         for result in results:
             print(json.dumps(_plain(result)), flush=True)
             failed += result.error is not None
+        _say(found.left_out)
         return _leave(failed, len(found))
     done = list(results)
     facts |= {"pictures": [_plain(result) for result in done]}
+    broken = without_prefix(result.error for result in done if result.error is not None)
+    facts["left_out"] = summary_of(merged(found.left_out, {"broken": broken}))
+    _say(found.left_out)
     failed = sum(result.error is not None for result in done)
     if as_json:
         _leave(failed, len(found), facts)
@@ -135,6 +142,14 @@ def _plain(result: Prediction) -> dict[str, Any]:
         return {"picture": result.picture, "error": result.error}
     labels = [{"label": label, "probability": share} for label, share in result.labels]
     return {"picture": result.picture, "labels": labels}
+
+
+def _say(left_out: LeftOut) -> None:
+    """What was passed over; pictures that cannot be read were named as they came."""
+    from radapter.data.left_out import lines_of
+
+    for line in lines_of(left_out):
+        console.note(line)
 
 
 def _leave(failed: int, total: int, details: dict[str, Any] | None = None) -> None:

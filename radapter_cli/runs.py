@@ -160,6 +160,8 @@ def print_curve(title: str, points: list[tuple[int, float]], span: tuple[int, in
 
 def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts of a run as rows: label, text."""
+    from radapter.data.accounts import lines_of_accounts
+
     created = f"{f['created']:%Y-%m-%d %H:%M} UTC" if f["created"] else ""
     rows = [
         ("recipe", ", ".join(filter(None, (f["recipe"], f["description"])))),
@@ -167,6 +169,7 @@ def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f["model"]),
         ("method", f["method"]),
         ("data", f["data"]),
+        *(("", line) for line in lines_of_accounts(f["used"])),
         ("training", training_in_words(f)),
         ("speed", speed_in_words(f)),
     ]

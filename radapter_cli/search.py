@@ -41,7 +41,7 @@ def search(
         raise UsageError("What to look for is either a text or --image: give one of them.")
     with console.status("loading"):
         from radapter.inference import features, searching
-    features.read_facts(file)  # before the model: it is quick, and what is often wrong
+    facts = features.read_facts(file)  # before the model: it is quick, and what is often wrong
     opened = open_chosen(run, model, runtime, device)
     searching.check_model(file, opened, pictures=image is not None)
     query = searching.encode_query(opened, image if text is None else text)  # type: ignore[arg-type]
@@ -52,10 +52,9 @@ def search(
             for name, cosine in found
         ]
         query_facts = {"text": text} if image is None else {"image": str(image)}
-        console.print_json(
-            {"features": str(file), "model": opened.name, "query": query_facts, "results": results}
-        )
-        return
+        content = {"features": str(file), "model": opened.name, "query": query_facts}
+        content["left_out"] = facts.get("left_out", {})
+        return console.print_json(content | {"results": results})
     from rich.table import Table
     from rich.text import Text
 
@@ -65,3 +64,8 @@ def search(
     for name, cosine in found:
         table.add_row(f"{cosine:.3f}", Text(searching.picture_path(file, name)))
     console.out.print(table)
+    from radapter.data.left_out import lines_of_summary
+
+    for line in lines_of_summary(facts.get("left_out", {})):
+        console.note(f"{file}: {line}")
+    return None

@@ -93,6 +93,7 @@ def train(
             console.print_json({"plan": asdict(plan)})
         else:
             console.result(describe(plan, loaded))
+            say_data(plan.data)
         return None
     if devices > 1:
         return _launch([recipe, *(overrides or [])], devices, as_json)
@@ -230,11 +231,23 @@ def _describe_fit(fit: Fit) -> str:
     return "\n".join(lines)
 
 
+def say_data(accounts: dict[str, Any]) -> None:
+    """What is left out of the data, and what else is to be said of it, on stderr."""
+    from radapter.data.accounts import lines_of_accounts
+
+    for line in lines_of_accounts(accounts):
+        console.note(line)
+
+
 def _finish(run: Run, duration: float, as_json: bool) -> None:
+    from radapter.data.accounts import SIDES, read_accounts
+
     lines, scored = run.logged("loss"), run.logged("validation")
+    accounts = read_accounts(run.path)
     last = lines[-1] if lines else {}
     if as_json:
         content = {"run": str(run.path), "adapter": str(run.adapter), "last": last}
+        content["data"] = {name: accounts[name] for name in SIDES if name in accounts}
         if scored:
             content["validation"] = scored[-1]
         return console.print_json(content)
@@ -257,5 +270,6 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         )
         if found["best_step"] != found["step"]:
             console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
+    say_data(accounts)
     console.next_command("radapter", "merge", "--run", run.path)
     return None

@@ -51,6 +51,7 @@ def open_caption_files(settings: CaptionFilesData) -> Dataset:
         captions=[texts[name] for name in keys],
         groups=list(range(len(keys))),
         stamp=files.stamp,
+        digest=files.digest,
         left_out=merged(
             {**found.left_out, "ending": beside, "without caption": without},
         ),

@@ -51,6 +51,7 @@ def open_coco_captions(settings: CocoCaptionsData) -> Dataset:
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
         stamp=files.stamp,
+        digest=files.digest,
         left_out={"without caption": without} if without else {},
     )
 

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from radapter.data import holding_out
-from radapter.data.left_out import FIRST, LeftOut
-from radapter.data.pixels import Reading, read_picture, reading_of
+from radapter.data.left_out import FIRST, LeftOut, merged, summary_of
+from radapter.data.pixels import Reading, read_picture, reading_of, without_prefix
 from radapter.errors import BrokenInput, UsageError
 from radapter.names import to_bytes
 from radapter.recipe import Recipe
@@ -76,6 +76,9 @@ class Dataset:
     """The number of the shard that each picture lies in; empty if they are files of their own"""
     stamp: Callable[[int], Stamp] | None = None
     """Of what the picture at an index is read from; None if that cannot be said"""
+    digest: Callable[[int], str | None] | None = None
+    """sha256 of the bytes that the picture at an index is read from, None if they are not there;
+    as a whole None if pictures are no files of their own"""
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
     notes: list[str] = field(default_factory=list)
@@ -96,7 +99,22 @@ class Dataset:
             group_names=[self.group_names[i] for i in indices] if self.group_names else [],
             shards=[self.shards[i] for i in indices] if self.shards else [],
             stamp=self.stamp and functools.partial(_read_chosen, self.stamp, list(indices)),
+            digest=self.digest and functools.partial(_read_chosen, self.digest, list(indices)),
         )
+
+    def account(self, broken: Sequence[str] = ()) -> dict[str, Any]:
+        """For JSON: how many `pictures` there are, what was `left_out`, and `notes`.
+
+        Args:
+            broken: messages about pictures that could not be read.
+        """
+        found: LeftOut = {"broken": without_prefix(broken)}
+        return {
+            "source": self.source,
+            "pictures": len(self),
+            "left_out": summary_of(merged(self.left_out, found)),
+            "notes": self.notes,
+        }
 
     def fingerprint(self) -> str:
         """sha256 over names, labels, texts and the sizes of pictures in bytes, wherever they lie:
@@ -127,6 +145,13 @@ class Files:
     def stamp(self, index: int) -> Stamp:
         return file_stamp(self.root / self.names[index])
 
+    def digest(self, index: int) -> str | None:
+        try:
+            with open(self.root / self.names[index], "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+
 
 def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
     return read(indices[index])
@@ -143,8 +168,9 @@ def file_stamp(path: Path) -> Stamp:
 
 def rooted(recipe: Recipe) -> Recipe:
     """The recipe with the data root of this process in it, if there is one, so that a later
-    process, without that option or variable and in any folder, finds the same data; and with the
-    templates that lie beside the data, so that the model is used by them where the data is not."""
+    process, without that option or variable and in any folder, finds the same data; with how its
+    pictures are read; and with the templates that lie beside the data, so that the model is used by
+    them where the data is not."""
     update: dict[str, Data] = {}
     for name, data in (("data", recipe.data), ("validation", recipe.validation)):
         if data is None:
@@ -154,6 +180,8 @@ def rooted(recipe: Recipe) -> Recipe:
             changes["data_root"] = str(Path(root).expanduser().absolute())
         if isinstance(data, ClipBenchmarkData):
             changes["templates"] = data.prompts()
+        if not isinstance(data, EmojiData):  # its pictures have neither
+            changes |= reading_of(data).facts()
         update[name] = data.model_copy(update=changes)
     return recipe.model_copy(update=update)
 

@@ -56,6 +56,7 @@ def open_folder(settings: FolderData) -> Dataset:
         class_names=names,
         groups=list(range(len(keys))),
         stamp=files.stamp,
+        digest=files.digest,
         left_out=merged(*left_out),
         notes=joined_notes(folders, numbers),
     )

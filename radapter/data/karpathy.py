@@ -66,6 +66,7 @@ def open_karpathy(settings: KarpathyData) -> Dataset:
         groups=list(range(len(keys))),
         protocol=caption_facts(settings.protocol),
         stamp=files.stamp,
+        digest=files.digest,
     )
 
 

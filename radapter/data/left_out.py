@@ -47,12 +47,19 @@ def count(left_out: Mapping[Reason, list[str]]) -> int:
 
 def lines_of(left_out: Mapping[Reason, list[str]]) -> list[str]:
     """A line for each reason, such as "left out: 3 hidden (._a.jpg, ._b.jpg, ._c.jpg)"."""
+    return lines_of_summary(summary_of(left_out))
+
+
+def lines_of_summary(summary: Mapping[str, Any]) -> list[str]:
+    """The same of what `summary_of` gives."""
     lines = []
     for reason, words in IN_WORDS.items():
-        names = left_out.get(reason, [])
-        if names:
-            kinds = f": {_endings(names)}" if reason == "ending" else ""
-            lines.append(f"left out: {len(names):,} {words}{kinds} ({_some(names)})")
+        if reason not in summary:
+            continue
+        facts = summary[reason]
+        kinds = f": {_endings(facts['endings'])}" if "endings" in facts else ""
+        some = ", ".join(facts["first"]) + (", ..." if facts["count"] > len(facts["first"]) else "")
+        lines.append(f"left out: {facts['count']:,} {words}{kinds} ({some})")
     return lines
 
 
@@ -64,20 +71,12 @@ def summary_of(left_out: Mapping[Reason, list[str]]) -> dict[str, Any]:
         if names
     }
     if "ending" in summary:
-        summary["ending"]["endings"] = dict(_numbers(left_out["ending"]))
+        endings = Counter(PurePath(n).suffix.lower() or "no ending" for n in left_out["ending"])
+        summary["ending"]["endings"] = dict(endings.most_common())
     return summary
 
 
-def _numbers(names: list[str]) -> list[tuple[str, int]]:
-    endings = Counter(PurePath(name).suffix.lower() or "no ending" for name in names)
-    return endings.most_common()
-
-
-def _endings(names: list[str]) -> str:
-    numbers = _numbers(names)
+def _endings(endings: Mapping[str, int]) -> str:
+    numbers = list(endings.items())
     more = f" and {len(numbers) - FIRST} more" if len(numbers) > FIRST else ""
     return ", ".join(f"{number:,} {ending}" for ending, number in numbers[:FIRST]) + more
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:FIRST]) + (", ..." if len(names) > FIRST else "")

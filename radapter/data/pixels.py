@@ -7,6 +7,7 @@ A file holds more than its 8-bit samples: how the camera was held, what shines t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 """Of what Pillow knows: forms that need another program, hold data, or of which it reads the size
 alone."""
+UNREADABLE = "Picture cannot be read: "
 SIXTEEN_BITS = 65_535
 LONGEST = 200
 """How many times as long as wide a picture may be. Resizing the shorter side first, as CLIP does,
@@ -73,6 +75,11 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(IMAGE_EXTENSIONS) and not is_hidden(Path(name).name)
 
 
+def without_prefix(messages: Iterable[str]) -> list[str]:
+    """The name and the reason alone, of messages that a picture cannot be read."""
+    return [message.removeprefix(UNREADABLE) for message in messages]
+
+
 def read_picture(
     file: Path | IO[bytes], name: object = None, reading: Reading = USUAL
 ) -> Image.Image:
@@ -94,7 +101,7 @@ def read_picture(
         reason = "it is in no form of pictures that is known here"
     except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
         reason = str(error)
-    raise BrokenInput(f"Picture cannot be read: {name or file}: {reason}") from None
+    raise BrokenInput(f"{UNREADABLE}{name or file}: {reason}") from None
 
 
 def to_rgb(picture: Image.Image, transparency: Transparency = "white") -> Image.Image:

@@ -71,6 +71,7 @@ def open_table(settings: TableData) -> Dataset:
         groups=[groups[group_of[key]] for key in keys],
         group_names=[group_of[key] for key in keys],
         stamp=files.stamp,
+        digest=files.digest,
         left_out={"broken row": table.broken} if table.broken else {},
         notes=notes,
     )

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from radapter.data import Dataset, open_data
+from radapter.data.copies import find_copies
 from radapter.data.dataset import MissingData
 from radapter.data.karpathy import split_sizes
+from radapter.data.left_out import summary_of
 from radapter.data.objectnet import mapping_sizes
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -32,7 +34,8 @@ def check(
     suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, Any]]:
     """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded,
-    and with the sizes of all `splits`, where a file lists them, and of ObjectNet's `mapping`.
+    and with the sizes of all `splits`, where a file lists them, and of ObjectNet's `mapping`; of
+    sets that are there, with what is `left_out` and with `copies`, see `data.copies`.
 
     Args:
         on_progress: called with pictures decoded and pictures to decode.
@@ -54,6 +57,7 @@ def check(
             )
             findings += _size_problems(facts, "mapping", "the mapping is not the published one")
             findings += _mapping_problems(dataset)
+            facts |= {"left_out": summary_of(dataset.left_out), "copies": find_copies(dataset)}
             for i in samples[name]:
                 try:
                     dataset.read(i)

@@ -32,7 +32,9 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from radapter.data.left_out import merged, summary_of
 from radapter.data.pictures import Pictures
+from radapter.data.pixels import USUAL, without_prefix
 from radapter.errors import BrokenInput
 from radapter.files import clear_temporary, write_atomic
 from radapter.inference.encoding import encode_pictures
@@ -47,14 +49,16 @@ IDENTITY = {
     "weights_hash": "another model",
     "data": "other pictures",
     "preprocessing": "other preprocessing",
+    "reading": "another way of reading pictures",
     "runtime": "another runtime",
     "part": "parts of another size",
 }
 """Facts that a file stands for; what it means if they differ."""
-FACTS = (*IDENTITY, "schema_version", "model", "dim", "count", "skipped", "root")
-"""`data` is `Pictures.fingerprint()`; `skipped` is how many pictures could not be read; `root` is
-the folder that names are relative to, as seen from the file's. Earlier files have neither `root`
-nor `stamps`."""
+FACTS = (*IDENTITY, "schema_version", "model", "dim", "count", "skipped", "left_out", "root")
+"""`data` is `Pictures.fingerprint()`; `reading` is what is done about orientation and transparency;
+`skipped` is how many pictures could not be read; `left_out` what was passed over, by reason; `root`
+is the folder that names are relative to, as seen from the file's. Earlier files have neither
+`root` nor `stamps`, nor `reading` and `left_out`."""
 
 
 def embed(
@@ -121,7 +125,9 @@ def embed(
                 on_progress(done, len(pictures))
             write_atomic(paths[i], _part(features, pictures, messages))
         skipped = [message for path in paths for message in _metadata(path)["messages"]]
-        facts = _join(paths, out, parts / ".joined.tmp", wanted | {"skipped": len(skipped)})
+        left_out = merged(pictures.left_out, {"broken": without_prefix(skipped)})
+        more = {"skipped": len(skipped), "left_out": summary_of(left_out)}
+        facts = _join(paths, out, parts / ".joined.tmp", wanted | more)
     shutil.rmtree(parts, ignore_errors=True)
     return facts | {"kept": len(kept)}, skipped
 
@@ -137,6 +143,7 @@ def _facts(model: OpenModel, pictures: Pictures, folder: Path) -> dict[str, Any]
         "model": model.name,
         "weights_hash": model.weights_hash,
         "preprocessing": model.preprocessing,
+        "reading": USUAL.facts(),
         "runtime": f"{runtime.name}, {runtime.device}, {runtime.precision}",
         "data": pictures.fingerprint(),
         "part": PART,

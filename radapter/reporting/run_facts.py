@@ -6,6 +6,7 @@ import json
 import statistics
 from typing import Any
 
+from radapter.data.accounts import read_accounts
 from radapter.errors import BrokenInput
 from radapter.models.checkpoints import check_safetensors
 from radapter.reporting.comparison import data_in_words, method_in_words
@@ -44,6 +45,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "model": recipe.model,
         "method": method_in_words(recipe),
         "data": data_in_words(recipe),
+        "used": read_accounts(run.path),
         "training": training,
         "writer": writer,
         "step": done,

@@ -12,6 +12,7 @@ from open_clip import get_tokenizer
 from pydantic import TypeAdapter
 
 from radapter.data import Dataset, open_data
+from radapter.data.copies import find_copies, lines_of_copies
 from radapter.data.dataset import split_of
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.names_file import is_id
@@ -69,7 +70,7 @@ def start(
         check_unmixed(whole.keys, whole.source)
     check_enough(whole, settings)
     train = part_of(whole, found.data)
-    validation = None
+    validation, kept = None, None
     if found.validation is not None:
         data = found.data | found.validation | {"split": "all"}
         validation = part_of(open_data(_settings(data)), data)
@@ -78,11 +79,13 @@ def start(
         if settings.hold_out:
             train.data["hold_out"] = settings.hold_out
         train.dataset = split_of(whole, settings)
+        kept = split_of(whole, settings.model_copy(update={"split": "validation"}))
     texts = settings.task == "captions"
     pairs = sum(map(len, train.dataset.captions)) if texts else len(train.dataset)
     parts = [train, validation] if validation else [train]
     left_out = merged(*(part.dataset.left_out for part in parts))
-    notes = [*found.notes, *whole.notes, *_notes(whole, settings)]
+    copies = find_copies(train.dataset, validation.dataset if validation else kept)
+    notes = [*found.notes, *train.dataset.notes, *_notes(whole, settings), *lines_of_copies(copies)]
     summary = {
         "kind": found.what,
         "pictures": len(whole),

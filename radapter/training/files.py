@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from radapter import files
 from radapter import run as runs
+from radapter.data.accounts import FILE, read_accounts
 from radapter.training.preparing import Parts
 from radapter.training.validation import Validation
 
@@ -53,6 +55,26 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
     }
     # One metadata entry: the order of several is not fixed in the file.
     return to_safetensors(stored, metadata={"radapter": json.dumps(facts, sort_keys=True)})
+
+
+def write_data(run: runs.Run, parts: Parts, broken: Collection[str] = ()) -> None:
+    """data.json: what is used of the data that is read, and what is left out of it, by reason.
+
+    Args:
+        broken: messages about pictures that could not be read, beside those that a run which was
+            stopped found before.
+    """
+    known = read_accounts(run.path).get("broken", [])
+    found = sorted({*known, *broken})
+    content: dict[str, Any] = {
+        "schema_version": 1,
+        "train": parts.pairs.dataset.account(found),
+        "broken": found,
+    }
+    if parts.held_out is not None:
+        ((_, tasks),) = parts.held_out.opened.items()
+        content["validation"] = next(iter(tasks.values())).account()
+    files.write_atomic(run.path / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def write_environment(run: runs.Run) -> None:

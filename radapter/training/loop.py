@@ -23,7 +23,7 @@ from radapter.precision import exact_fp32
 from radapter.recipe import Recipe
 from radapter.training import checkpoints, failures, memory, resuming
 from radapter.training.feeding import ahead
-from radapter.training.files import write_adapter, write_best, write_environment
+from radapter.training.files import write_adapter, write_best, write_data, write_environment
 from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, Plan, device_of, prepare
 from radapter.training.step import (
@@ -188,6 +188,8 @@ def _loop(
     pairs = 0
     """Trained on since then: what the rate is of"""
     training_mode(parts.base.model)
+    if leads:
+        write_data(run, parts)
 
     def save_checkpoint() -> None:
         if not leads:
@@ -257,7 +259,8 @@ def _loop(
         for batch in ahead(map(distributed.exchange, waited), parts.device):
             if validation is not None and validation.exhausted:
                 break
-            _count_broken(broken, batch["broken"], recipe.data.broken_images)
+            if _count_broken(broken, batch["broken"], recipe.data.broken_images) and leads:
+                failures.tried(lambda: write_data(run, parts, broken), "data.json was")
             lr = learning_rate(
                 step,
                 steps=order.steps,
@@ -318,9 +321,12 @@ def _loop(
         runs.remove_folder(run.checkpoints)
 
 
-def _count_broken(broken: set[str], found: list[str], limit: int) -> None:
+def _count_broken(broken: set[str], found: list[str], limit: int) -> bool:
+    """Whether any is new."""
+    before = len(broken)
     for message in found:
         if message not in broken and limit and distributed.leads():
             print(f"skipped: {message}", file=sys.stderr)
         broken.add(message)
     check_broken(sorted(broken), limit, "data.broken_images")
+    return len(broken) > before

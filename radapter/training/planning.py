@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from radapter.data.accounts import accounts_of
 from radapter.models import shorten, takes_short_texts
 from radapter.recipe import Recipe
 from radapter.training.estimate import Memory, Sizes, fitting_micro_batch, step_memory
@@ -42,7 +43,8 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
         found = fit(parts, processes)
     except RuntimeError:  # a model that asks for the content of tensors, which fake ones lack
         found = None
-    return dataclasses.replace(parts.plan(), processes=processes, fit=found)
+    data = accounts_of(recipe, parts.pairs.dataset)
+    return dataclasses.replace(parts.plan(), processes=processes, fit=found, data=data)
 
 
 def fit(parts: Parts, processes: int = 1) -> Fit:

@@ -6,8 +6,8 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ class Plan:
     """Distinct texts of which training reads the start alone, as they are longer than that"""
     fit: Fit | None = None
     """What a step takes, with its activations: where `plan` was asked, and the model allows it"""
+    data: dict[str, Any] = field(default_factory=dict, compare=False)
+    """See `radapter.data.accounts`"""
 
 
 @dataclass

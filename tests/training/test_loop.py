@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from radapter import models
 from radapter import recipe as recipes
 from radapter import run as runs
+from radapter.data.dataset import rooted
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.methods import full
 from radapter.training import Interrupted, files, objective, plan, preparing, resume, train
@@ -82,10 +83,11 @@ def test_a_run_from_start_to_end(recipe, tmp_path, tiny_folder):
         on_step=seen.append,
     )
     assert names(run) == [
-        ".lock", "adapter.safetensors", "classes.json", "environment.json",
-        "metrics.jsonl", "recipe.yaml",
+        ".lock", "adapter.safetensors", "classes.json", "data.json",
+        "environment.json", "metrics.jsonl", "recipe.yaml",
     ]  # fmt: skip
-    assert run.recipe() == settings
+    assert run.recipe() == rooted(settings)
+    assert (run.recipe().data.orientation, settings.data.orientation) == ("apply", None)
     assert [m["step"] for m in seen] == steps_of(run) == list(range(1, 10))
     assert seen[0]["lr"] == pytest.approx(5e-3)
     assert seen[1]["lr"] == pytest.approx(1e-2)
@@ -353,7 +355,8 @@ def test_a_loss_that_is_not_finite_keeps_nothing(recipe, tmp_path, monkeypatch):
     assert caught.value.exit_code == 3
     run = runs.find(root=tmp_path)
     assert names(run) == [
-        ".lock", "bad_batch.json", "environment.json", "metrics.jsonl", "recipe.yaml",
+        ".lock", "bad_batch.json", "data.json", "environment.json", "metrics.jsonl",
+        "recipe.yaml",
     ]  # fmt: skip
     assert steps_of(run) == [1, 2, 3, 4]
 
@@ -364,7 +367,12 @@ def test_a_rate_that_is_far_too_large(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides", [["data.root=nowhere"], ["model=nowhere/at.all"], ["data.hold_out=0.999999"]]
+    "overrides",
+    [
+        ["data.root=nowhere"],
+        ["model=nowhere/at.all"],
+        ["data.hold_out=0.999999", "data.hold_out_by=hash"],
+    ],
 )
 def test_what_is_wrong_beforehand_leaves_no_run(recipe, tmp_path, overrides):
     with pytest.raises(BrokenInput):

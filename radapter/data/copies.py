@@ -1,0 +1,74 @@
+"""Exact copies: a picture that is trained on and held out says nothing of new pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from radapter.data.dataset import Dataset
+from radapter.data.left_out import FIRST
+
+MOST = 200_000
+"""Pictures in all; among more, those of one size are so many that all would have to be read"""
+
+
+def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
+    """Pictures with the bytes of another one, for JSON.
+
+    Only pictures of one size are read.
+
+    Returns:
+        `held_out`: those held out that are trained on, `train`: those trained on that are copies of
+        an earlier one; each with its `count` and the `first` few [name, the other's name]. Empty if
+        the source does not tell files apart, or has more than `MOST` pictures.
+    """
+    parts = [train] if held is None else [train, held]
+    if sum(map(len, parts)) > MOST or any(p.digest is None or p.stamp is None for p in parts):
+        return {}
+    within: list[tuple[str, str]] = []
+    across: list[tuple[str, str]] = []
+    for same in _alike(parts):
+        trained = [train.keys[i] for part, i in same if part == 0]
+        if not trained:
+            continue
+        within += [(name, trained[0]) for name in trained[1:]]
+        across += [(held.keys[i], trained[0]) for part, i in same if held and part == 1]
+    return {
+        name: {"count": len(found), "first": [list(pair) for pair in sorted(found)[:FIRST]]}
+        for name, found in (("held_out", across), ("train", within))
+        if found
+    }
+
+
+def lines_of_copies(copies: dict[str, Any]) -> list[str]:
+    """What there is to say of them to people; nothing, if there are none."""
+    words = {
+        "held_out": "held out and exact copies of what is trained on, so scores are too good",
+        "train": "exact copies of others",
+    }
+    return [
+        f"duplicates: {facts['count']:,} {'are' if facts['count'] > 1 else 'is'} {words[kind]} "
+        f"({', '.join(f'{name} = {other}' for name, other in facts['first'])}"
+        f"{', ...' if facts['count'] > len(facts['first']) else ''})"
+        for kind, facts in copies.items()
+    ]
+
+
+def _alike(parts: list[Dataset]) -> Iterator[list[tuple[int, int]]]:
+    """(part, place) of the pictures that have the same bytes, two or more of each."""
+    of_size: dict[int, list[tuple[int, int]]] = {}
+    for part, dataset in enumerate(parts):
+        assert dataset.stamp is not None
+        for i in range(len(dataset)):
+            of_size.setdefault(dataset.stamp(i)[0], []).append((part, i))
+    for size, same in of_size.items():
+        if size < 0 or len(same) < 2:  # -1: it is not there
+            continue
+        of_content: dict[str | None, list[tuple[int, int]]] = {}
+        for part, i in same:
+            digest = parts[part].digest
+            assert digest is not None
+            of_content.setdefault(digest(i), []).append((part, i))
+        yield from (
+            alike for key, alike in of_content.items() if key is not None and len(alike) > 1
+        )
