@@ -163,11 +163,12 @@ def evaluate_together(
         names = [key for key in pictures[name] if key not in broken]
         tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}
         facts = _facts(suite, described[name], tasks, names, broken)
-        remarks = texts[0].remarks(tasks, suite.prompts(described[name]))
+        remarks = [note for dataset in tasks.values() for note in dataset.notes]
+        remarks += texts[0].remarks(tasks, suite.prompts(described[name]))
         for i, evaluation in enumerate(evaluations):
             own, features[i] = features[i], torch.empty(0, 0)  # so that it can go
             evaluation.pictures[name] = names
-            evaluation.sets[name] = facts | {"remarks": list(remarks)}
+            evaluation.sets[name] = facts | {"remarks": list(dict.fromkeys(remarks))}
             _score(evaluation, described[name], tasks, own, texts[i])
             if keep_features:
                 evaluation.image_features[name] = own
