@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from radapter.metrics import name_of
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class View:
             ("learning rate", f"{m['lr']:.1e}"),
             ("pairs/s", f"{self.rate:,.4g}"),
             ("memory", f"{m['peak_memory_bytes'] / 1e9:.2f} GB ({m['memory_of']})"),
-            ("average", f"{m['start_share']:.1%} of its start"),
+            ("average", f"{m['start_share']:.1%} is its zero start"),
             ("data", "" if share is None else f"{share:.0%} of time waiting"),
         ]
         return [(label, value) for label, value in found if value]
@@ -89,7 +90,7 @@ class View:
         text = f"{v['validation'][v['metric']]:.1%} at step {v['step']:,}"
         if self.best:
             text += f", best {self.best[1]:.1%} at step {self.best[0]:,}"
-        return f"{v['metric'].replace('_', ' ')} {text}"
+        return f"{name_of(v['metric'])} {text}"
 
     def __rich_console__(self, terminal: Console, options: ConsoleOptions) -> RenderResult:
         from rich.progress_bar import ProgressBar

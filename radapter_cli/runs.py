@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import RadapterError, UsageError
+from radapter.metrics import name_of
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def best_numbers(run: Run) -> list[str]:
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
             continue
         text = ", ".join(f"{role} {number:.1f}" for role, number in numbers.items())
-        line = f"{result['suite']} at {label}: {metric.replace('_', ' ')} {text}"
+        line = f"{result['suite']} at {label}: {name_of(metric)} {text}"
         first = next(iter(numbers.values()))
         if result["suite"] not in best or first > best[result["suite"]][0]:
             best[result["suite"]] = (first, line)
@@ -153,7 +154,7 @@ def print_curve(title: str, points: list[tuple[int, float]], span: tuple[int, in
         ascii_only=console.out.options.ascii_only,
     )
     unit = ", %" if title.startswith("validation") else ""
-    console.out.print(Text("\n" + TITLES.get(title, title.replace("_", " ")) + unit, "bold"))
+    console.out.print(Text("\n" + TITLES.get(title, name_of(title)) + unit, "bold"))
     for line in lines:
         console.out.print(Text(line, "cyan"), no_wrap=True)
 
@@ -176,12 +177,12 @@ def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
     if f["loss"] is not None:
         rows.append(("loss", f"{f['loss']:.3f}, learning rate {f['lr']:.1e}"))
     if f["start_share"] is not None:
-        rows.append(("average", f"keeps {f['start_share']:.1%} of its start"))
+        rows.append(("average", f"{f['start_share']:.1%} of it is still its zero start"))
     if v := f["validation"]:
         rows.append(
             (
                 "validation",
-                f"{v['metric'].replace('_', ' ')} {v['value']:.1%} at step {v['step']:,}, "
+                f"{name_of(v['metric'])} {v['value']:.1%} at step {v['step']:,}, "
                 f"best {v['best']:.1%} at step {v['best_step']:,} (alpha {v['alpha']:g})",
             )
         )

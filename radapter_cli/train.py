@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import UsageError
+from radapter.metrics import name_of
 from radapter_cli import console, live
 
 if TYPE_CHECKING:
@@ -239,6 +240,11 @@ def say_data(accounts: dict[str, Any]) -> None:
         console.note(line)
 
 
+def _start_kept(share: float) -> str:
+    """What matters of the moving average: a short run without `warmup` ends near its zero start."""
+    return f"; {share:.1%} of the average is still its zero start" if share >= 0.001 else ""
+
+
 def _finish(run: Run, duration: float, as_json: bool) -> None:
     from radapter.data.accounts import SIDES, read_accounts
 
@@ -257,7 +263,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         console.result(
             f"Trained {done}{early} steps in {console.seconds(last['seconds'])}, peak memory "
             f"{last['peak_memory_bytes'] / 1e9:.2f} GB ({last['memory_of']}), "
-            f"loss {last['loss']:.3f}; the average keeps {last['start_share']:.1%} of its start."
+            f"loss {last['loss']:.3f}{_start_kept(last['start_share'])}."
         )
     console.result(f"Adapter: {run.adapter}")
     if scored:
@@ -265,7 +271,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
 
         found = validation_facts(scored)
         console.result(
-            f"Validation: {found['metric'].replace('_', ' ')} {found['value']:.1%}, best "
+            f"Validation: {name_of(found['metric'])} {found['value']:.1%}, best "
             f"{found['best']:.1%} at step {found['best_step']}: {run.best}"
         )
         if found["best_step"] != found["step"]:

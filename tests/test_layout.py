@@ -11,7 +11,7 @@ from radapter.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "names", "files", "classes", "precision", "processors", "distributed",
+    "errors", "names", "metrics", "files", "classes", "precision", "processors", "distributed",
     "recipe_errors", "recipe_data", "recipe_sources", "recipe", "run", "data", "starting",
     "models", "losses", "methods", "bundle", "runtimes", "evaluation", "training", "merging",
     "inference", "scoring", "export", "benchmarking", "reporting",

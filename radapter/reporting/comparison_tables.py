@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from radapter.metrics import name_of
 from radapter.reporting.comparison import FACTS, SHARE, Average, Comparison, Number, Row
 from radapter.reporting.curves import TITLES
 
@@ -200,7 +201,7 @@ def _numbers(
         if key[2] != title:
             title = key[2]
             share = "" if not SHARE.fullmatch(title) else ", %"
-            yield [TITLES.get(title, title.replace("_", " ") + share), *([""] * len(chosen))]
+            yield [TITLES.get(title, name_of(title) + share), *([""] * len(chosen))]
         yield [f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen)]
 
 

@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from radapter.metrics import NAMES
 from radapter.reporting.plots import Curve, trade_off
 
 TITLES = {
-    "accuracy": "class accuracy, %",
-    "text_to_image_r1": "caption to picture R@1, %",
-    "image_to_text_r1": "picture to caption R@1, %",
+    metric: f"{NAMES[metric]}, %" for metric in ("accuracy", "text_to_image_r1", "image_to_text_r1")
 }
 STUDY = Path(__file__).with_name("emoji_study.json")
 STUDY_METHODS = {
