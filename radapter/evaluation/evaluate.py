@@ -300,18 +300,21 @@ def _retrieve(
     first_group = groups[[right[0] for right in task.pictures_of]]
     ones = torch.ones(len(features), dtype=torch.int32)
     found = {}
-    for way, queries, targets, positives, copies, clusters in (
+    for way, queries, which, targets, positives, copies, clusters in (
         (
             "text_to_image",
-            text_features[task.queries],
+            text_features,
+            task.queries,
             features,
             task.pictures_of,
             ones,
             first_group,
         ),
-        ("image_to_text", features, text_features, task.captions_of, task.copies, groups),
+        ("image_to_text", features, None, text_features, task.captions_of, task.copies, groups),
     ):
-        ranks = found[way] = retrieval.best_ranks(queries, targets, positives, copies=copies)
+        ranks = found[way] = retrieval.best_ranks(
+            queries, targets, positives, copies=copies, which=which
+        )
         odds = retrieval.chance(positives, int(copies.sum()))
         for k in (1, 5, 10):
             hits = (ranks < k).numpy()
