@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -144,6 +145,7 @@ def _open(
         protocol={"pictures without a caption": f"{without}, left out"} if without else {},
         shards=[row.shard for row in kept],
         stamp=functools.partial(_stamp, pictures),
+        digest=functools.partial(_digest, pictures),
         left_out=merged(left_out),
     )
 
@@ -266,6 +268,10 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _read(pictures: list[Member], reading: Reading, index: int) -> Image.Image:
     return pictures[index].picture(reading)
+
+
+def _digest(pictures: list[Member], index: int) -> str:
+    return hashlib.sha256(pictures[index].read()).hexdigest()
 
 
 def _stamp(pictures: list[Member], index: int) -> Stamp:

@@ -111,7 +111,7 @@ def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[
             if delimiter == "|":
                 cells = [cell.strip() for cell in cells]
             line = reader.line_num
-            if len(cells) > len(header):
+            if any(cells[len(header) :]):
                 hint = "more cells than columns: are quotes missing?"
                 yield Row(line, broken=f"{path}:{line}: {hint}")
                 continue

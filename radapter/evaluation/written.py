@@ -19,8 +19,7 @@ def check_writable(path: Path) -> None:
         BrokenInput: nothing can be written there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.is_dir())):
             pass
     except OSError as error:
         raise BrokenInput(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from radapter.data import Dataset
 from radapter.errors import BrokenInput
@@ -13,7 +12,6 @@ SAMPLE = 64  # pictures that are opened
 MOST = 0.1
 """The share of pictures that a recipe may pass over: with more it is another set"""
 GONE = -1  # the size of a file that is not there
-CAPTIONS = 20_000  # that are counted in tokens
 
 
 def check_enough(dataset: Dataset, settings: Data) -> None:
@@ -74,14 +72,3 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
     limit = min(len(gone) + likely, int(MOST * len(dataset)))
     missing = [f"Picture is missing: {dataset.keys[i]}" for i in gone]
     return number, missing + broken, limit
-
-
-def too_long(texts: list[str], encode: Callable[[str], list[int]], length: int) -> tuple[int, int]:
-    """How many texts have more tokens than a model reads, and how many were counted.
-
-    A token is a byte of text or more, so short texts are not tokenised.
-    """
-    step = max(1, len(texts) // CAPTIONS)
-    some = texts[::step]
-    room = length - 2  # the start and the end take one each
-    return sum(len(t.encode()) > room and len(encode(t)) > room for t in some), len(some)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-from radapter.data.tar_index import index_shard
+from radapter.data.tar_index import Member, index_shard
 from radapter.errors import UsageError
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import choose
@@ -70,7 +71,17 @@ def _found(spot: Spot, shards: list[Path]) -> Found:
         data["class_names"] = [line.strip() for line in text.splitlines()]
     else:
         data["task"] = "captions"
+        if ".txt" not in first and ".json" in first and "caption" in _keys(first[".json"]):
+            data["captions_in"] = ".json:caption"
     return Found(f"{len(shards)} WebDataset shard{'s' * (len(shards) > 1)}", data)
+
+
+def _keys(member: Member) -> list[str]:
+    """Of the JSON object in a member; of none if it is none."""
+    try:
+        return list(json.loads(member.read()))
+    except (ValueError, TypeError):
+        return []
 
 
 def _pattern(spot: Spot, shards: list[Path]) -> str:

@@ -16,14 +16,16 @@ from radapter.data.copies import find_copies, lines_of_copies
 from radapter.data.dataset import split_of
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.names_file import is_id
+from radapter.data.texts import cut_texts
 from radapter.recipe_data import Data, HeldOut
 from radapter.recipe_sources import DataSource
-from radapter.starting.checking import check_enough, too_long, unreadable
+from radapter.starting.checking import check_enough, unreadable
 from radapter.starting.found import Found, Task
 from radapter.starting.layouts import look
 from radapter.starting.splits import check_unmixed
 from radapter.starting.text import MODEL, Part, recipe_text, size_of
 
+CAPTIONS = 20_000  # that are counted in tokens
 FEW = 1_000  # pictures: a tenth of fewer says little
 HELD_OUT = 5_000  # pictures: more say little more
 OWN_SPLITS = ("karpathy", "coco-captions", "clip-benchmark", "huggingface")
@@ -160,12 +162,13 @@ def _notes(whole: Dataset, settings: Data) -> list[str]:
 def _captions_cut(whole: Dataset) -> list[str]:
     tokenizer = get_tokenizer(MODEL.partition(":")[0])
     texts = [text for some in whole.captions for text in some]
-    number, counted = too_long(texts, tokenizer.encode, tokenizer.context_length)
-    if not number:
+    some = list(dict.fromkeys(texts))[:: max(1, len(texts) // CAPTIONS)]
+    cut = cut_texts(tokenizer, some)
+    if not cut:
         return []
-    of = f"{counted:,} captions" + (" that were counted" if counted < len(texts) else "")
+    of = f"{len(some):,} captions" + (" that were counted" if len(some) < len(texts) else "")
     return [
-        f"{number:,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
+        f"{len(cut):,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
         "reads: what is behind is cut off, and captions that differ there alone become one."
     ]
 
