@@ -42,16 +42,20 @@ def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
 
 def lines_of_copies(copies: dict[str, Any]) -> list[str]:
     """What there is to say of them to people; nothing, if there are none."""
-    words = {
-        "held_out": "held out and exact copies of what is trained on, so scores are too good",
-        "train": "exact copies of others",
-    }
     return [
-        f"duplicates: {facts['count']:,} {'are' if facts['count'] > 1 else 'is'} {words[kind]} "
+        f"duplicates: {facts['count']:,} {_words(kind, facts['count'])} "
         f"({', '.join(f'{name} = {other}' for name, other in facts['first'])}"
         f"{', ...' if facts['count'] > len(facts['first']) else ''})"
         for kind, facts in copies.items()
     ]
+
+
+def _words(kind: str, count: int) -> str:
+    copies = "is an exact copy of another picture" if count == 1 else "are exact copies of others"
+    if kind == "train":
+        return copies
+    held = "picture is" if count == 1 else "pictures are"
+    return f"held-out {held} trained on too, byte for byte, so scores are too good"
 
 
 def _alike(parts: list[Dataset]) -> Iterator[list[tuple[int, int]]]:

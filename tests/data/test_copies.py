@@ -31,7 +31,7 @@ def test_copies_are_counted_and_named(tmp_path):
         "train": {"count": 1, "first": [["b/0 (1).png", "a/0.png"]]},
     }
     lines = lines_of_copies(found)
-    assert lines[0].startswith("duplicates: 2 are held out and exact copies of what is trained on")
+    assert lines[0].startswith("duplicates: 2 held-out pictures are trained on too")
     assert lines[1].endswith("(b/0 (1).png = a/0.png)")
     assert not lines_of_copies(find_copies(opened(tmp_path / "val")))
 
