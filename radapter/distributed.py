@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from radapter.errors import RadapterError
+from radapter.errors import RadapterError, ran_out_of_memory
 
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
@@ -76,6 +76,8 @@ def _others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if ran_out_of_memory(error):  # here, not there
+            raise
         raise RankLost(f"Another rank stopped, or cannot be reached: {error}") from error
 
 

@@ -24,8 +24,9 @@ def at_hand() -> int:
         return count
 
 
-def _share() -> int:
-    return at_hand() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+def _share(processes: int | None = None) -> int:
+    # torchrun's number of those on this machine
+    return at_hand() // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def decoders() -> int:
@@ -33,16 +34,17 @@ def decoders() -> int:
     return max(1, min(16, _share()))
 
 
-def readers(pairs: int, device: str) -> int:
+def readers(pairs: int, device: str, processes: int | None = None) -> int:
     """How many processes read for one that trains: its share of the processors but one, which it
     uses itself.
 
     Args:
         pairs: of the training data.
         device: `cuda` or `cpu`.
+        processes: that share this machine; None: as many as torchrun says, else this one alone.
     """
     if device == "cpu" and pairs < FEW:
         return 0
-    own = _share()
+    own = _share(processes)
     least = 1 if device == "cuda" else 0  # a GPU's process mostly waits
     return max(least, min(MOST[device], own - 1))

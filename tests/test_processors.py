@@ -65,6 +65,11 @@ def test_who_reads(machine, cores, ranks, pairs, device, expected):
     assert processors.readers(pairs, device) == expected
 
 
+def test_those_who_read_for_processes_that_are_not_started_yet(machine):
+    machine(64)
+    assert processors.readers(10**6, "cuda", 8) == 7
+
+
 @pytest.mark.parametrize(
     ("cores", "ranks", "expected"),
     [(1, None, 1), (6, None, 6), (64, None, 16), (64, 8, 8), (4, 8, 1)],

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
@@ -170,11 +171,13 @@ def explained(
     if isinstance(error, RadapterError):
         kind, problem, details = type(error), str(error), error.details
     elif ran_out_of_memory(error):
-        kind, details = MissingDependency, {} if save else _sizes(parts)
+        # A GPU's memory is the step's, though it ran out while the next pictures were copied to it.
+        reading = save is not None and not isinstance(error, torch.OutOfMemoryError)
+        kind, details = MissingDependency, {} if reading or scoring else _sizes(parts)
         if scoring:
             problem = _memory_of_validation(parts)
         else:
-            problem = _memory_of_data(parts) if save else _memory_of_step(parts, step, details)
+            problem = _memory_of_data(parts) if reading else _memory_of_step(parts, step, details)
     elif dead := dead_worker(error):
         kind, problem, details = MissingDependency, _worker_lost(dead, parts), {}
     elif isinstance(error, NOT_WRITTEN) and not isinstance(error, BrokenPipeError):
@@ -224,7 +227,7 @@ def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
         f"Out of memory on {parts.device} in step {step + 1}, with optimisation.batch_size "
         f"{sizes['batch_size']} and micro_batch {sizes['micro_batch'] or 'none: all at once'}. "
         f"Next to try: {sizes['try']}, {_where(sizes['try'])}. (micro_batch leaves "
-        " the result as it is; a smaller batch_size is another loss.)"
+        "the result as it is; a smaller batch_size is another loss.)"
     )
 
 

@@ -38,7 +38,7 @@ class Fit:
 
 def plan(recipe: Recipe, processes: int = 1) -> Plan:
     """Check data and model as `train` would and say what training would do; nothing is written."""
-    parts = prepare(recipe)
+    parts = prepare(recipe, processes if processes > 1 else None)
     try:
         found = fit(parts, processes)
     except RuntimeError:  # a model that asks for the content of tensors, which fake ones lack
@@ -84,8 +84,8 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
             advice = "optimisation.micro_batch=1 activation_checkpointing=true"
         else:
             advice = "a smaller model"
-    total = memory.total
-    return Fit(memory, total, device, has, total + own <= room, advice, read_ahead)
+    fits = memory.total + own <= room
+    return Fit(memory, memory.total, device, has, fits, advice, read_ahead)
 
 
 def _text_length(parts: Parts) -> int:

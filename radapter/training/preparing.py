@@ -142,8 +142,11 @@ class Parts:
         )
 
 
-def prepare(recipe: Recipe) -> Parts:
-    """Open the data, load the model, attach the method. Data first: it is what is often wrong."""
+def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
+    """Open the data, load the model, attach the method. Data first: it is what is often wrong.
+
+    `processes` are those of this machine that will train together, if not those that do already.
+    """
     device = device_of(recipe)
     _warn_of_emulation(recipe, device)
     trackers = tracking.trackers(recipe)
@@ -202,7 +205,7 @@ def prepare(recipe: Recipe) -> Parts:
         torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
         held_out,
         trackers,
-        readers(len(pairs), device.type) if recipe.workers == "auto" else recipe.workers,
+        recipe.workers if recipe.workers != "auto" else readers(len(pairs), device.type, processes),
         Pixels(preprocess["mean"], preprocess["std"], device),
     )
 
@@ -238,8 +241,12 @@ def device_of(recipe: Recipe) -> torch.device:
         raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
-        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if wanted == "cuda" and (several or "LOCAL_RANK" in os.environ):
+        # torchrun numbers a machine's processes, one for each GPU; other launchers show each its
+        # own. NCCL wants a number in any case.
+        count = torch.cuda.device_count()
+        number = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
         if number >= count:
             raise UsageError(
                 f"More processes than CUDA devices, of which this machine has {count}."

@@ -408,6 +408,36 @@ def test_nccl_knows_whose_gpu_is_which_before_it_talks(monkeypatch, device):
     assert said == expected[device]
 
 
+@pytest.mark.parametrize(("local_rank", "expected"), [("1", "cuda:1"), (None, "cuda:2")])
+def test_a_process_among_several_has_a_gpu_by_number(recipe, monkeypatch, local_rank, expected):
+    """NCCL takes no device without one; srun and mpirun do not set LOCAL_RANK."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    for name, value in {"is_available": True, "device_count": 3, "current_device": 2}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert str(preparing.device_of(recipe("device=cuda"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+        (RuntimeError("Connection closed by peer"), distributed.RankLost),
+    ],
+)
+def test_memory_that_runs_out_here_is_no_rank_that_is_lost(monkeypatch, problem, expected):
+    def fail(tensor):
+        raise problem
+
+    monkeypatch.setattr(distributed, "alone", lambda: False)
+    monkeypatch.setattr(dist, "all_reduce", fail)
+    with pytest.raises(expected):
+        distributed.add_up(torch.ones(1))
+
+
 def talk():
     with distributed.joined():
         rank, count = distributed.rank(), distributed.ranks()

@@ -557,9 +557,27 @@ def test_every_form_of_out_of_memory(recipe, tmp_path, monkeypatch, error, where
         monkeypatch.setattr(failures, "batches", fail)
     with pytest.raises(MissingDependency, match="Out of memory") as caught:
         train(recipe(), tmp_path)
-    asked = "micro_batch=4" if where == "step" else "a machine with more of it"
-    assert f"Next to try: {'optimisation.' * (where == 'step')}{asked}" in str(caught.value)
+    of_the_step = where == "step" or isinstance(error, torch.OutOfMemoryError)
+    asked = "optimisation.micro_batch=4" if of_the_step else "a machine with more of it"
+    assert f"Next to try: {asked}" in str(caught.value)
     assert str(caught.value).endswith("goes on from the start.")
+
+
+def test_a_gpu_that_is_full_when_the_next_pictures_come_is_no_matter_of_workers(
+    recipe, tmp_path, monkeypatch
+):
+    def full_gpu(batches, device):
+        yield next(iter(batches))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(loop, "ahead", full_gpu)
+    with pytest.raises(MissingDependency, match="in step 2, with optimisation.batch_size") as told:
+        train(recipe(), tmp_path)
+    assert "Next to try: optimisation.micro_batch=4" in str(told.value)
+    assert "  " not in str(told.value)
+    assert "workers" not in str(told.value)
+    assert told.value.details["try"] == "optimisation.micro_batch=4"
+    assert str(told.value).endswith("goes on from step 1.")
 
 
 def test_an_error_that_is_a_bug_stays_what_it_is(recipe, tmp_path, monkeypatch):
