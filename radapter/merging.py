@@ -184,11 +184,12 @@ def alpha_curve(
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[float, Evaluation]]:
-    """A suite scored at each alpha, from one stored adapter, in PyTorch; without picture features.
+    """A suite scored at each alpha, from one stored adapter, in PyTorch; without picture features,
+    and with runtimes that have given up their models.
 
-    Each picture is read and decoded once for all alphas, or for as many as memory has room for:
-    weights that an alpha does not change are there once. Merging is on the CPU in float64, so the
-    weights are bit for bit those that `radapter merge` writes.
+    Each picture is read and decoded once for all alphas, or for as many as memory has room for: in
+    fp32, weights that an alpha does not change are there once. Merging is on the CPU in float64, so
+    the weights are bit for bit those that `radapter merge` writes.
 
     Args:
         device: `cpu`, `cuda`, or `auto`.
@@ -202,30 +203,39 @@ def alpha_curve(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     base = load_base(trained.facts)
     PyTorchRuntime(base, device, precision)  # an error, if there is no such device or precision
-    base.model.to(device)
+    if precision == "fp32":
+        base.model.to(device)
     waiting = list(alphas)
     while waiting:
-        now: list[float] = []
-        models: list[tuple[PyTorchRuntime, LoadedModel]] = []
-        room, size = MEMORY_SHARE * free_memory(device), 0.0
-        while waiting and size <= room:
-            model, size = _at(base, trained, waiting[0], device)
-            models.append((PyTorchRuntime(model, device, precision), model))
-            if precision != "fp32":  # a copy of its own
-                size = sum(p.nbytes for p in model.model.parameters()) / 2
-            now.append(waiting.pop(0))
-            room -= size
+        runtimes = _as_many_as_fit(base, trained, waiting, device, precision)
+        now, waiting = waiting[: len(runtimes)], waiting[len(runtimes) :]
         before = len(alphas) - len(waiting) - len(now)
         evaluated = evaluate_together(
             suite,
-            models,
+            [(runtime, base) for runtime in runtimes],
             opened=opened,
             cache=cache,
             keep_features=False,
             on_progress=functools.partial(_share, on_progress, before, len(now), len(alphas)),
         )
-        del models
+        for runtime in runtimes:  # what is scored refers to them, and may be kept
+            runtime.release()
         yield from zip(now, evaluated, strict=True)
+
+
+def _as_many_as_fit(
+    base: LoadedModel, trained: Trained, alphas: Sequence[float], device: str, precision: str
+) -> list[PyTorchRuntime]:
+    """Runtimes of the first alphas: one at least, and no more than memory has room for."""
+    runtimes: list[PyTorchRuntime] = []
+    room, size = MEMORY_SHARE * free_memory(device), 0
+    while len(runtimes) < len(alphas) and size <= room:
+        model, size = _at(base, trained, alphas[len(runtimes)])
+        runtimes.append(PyTorchRuntime(model, device, precision))
+        if precision != "fp32":  # it has a copy of everything, and the model goes
+            size = sum(p.nbytes for p in model.model.parameters()) // 2
+        room -= size
+    return runtimes
 
 
 def _share(
@@ -240,26 +250,28 @@ def _share(
     on_progress(before * total + now * done, alphas * total)
 
 
-def _at(base: LoadedModel, trained: Trained, alpha: float, device: str) -> tuple[LoadedModel, int]:
-    """The plain model at a scale, on a device, and how many bytes it has that the base has not."""
+def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel, int]:
+    """The plain model at a scale, where the base is, and how many bytes it has of its own."""
     there = base.model.state_dict()
     merged = trained.at(alpha)
     start = trained.base.model.state_dict()
     own = {name: value for name, value in merged.items() if not torch.equal(value, start[name])}
     shared = {id(t): t for t in (*base.model.parameters(), *base.model.buffers())}
     module = copy.deepcopy(base.model, shared)
-    module.load_state_dict(
-        {name: own[name].to(device) if name in own else there[name] for name in merged}, assign=True
-    )
+    state = {name: own[name].to(t.device) if name in own else t for name, t in there.items()}
+    module.load_state_dict(state, assign=True)
     model = dataclasses.replace(base, model=module.eval().requires_grad_(False))
     model.__dict__["weights_hash"] = weights_hash(merged)  # of what stands on the CPU
     return model, sum(value.nbytes for value in own.values())
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a device has left; of the CPU, that the machine has."""
+    """Bytes that a device has left, with those that torch keeps for what comes; of the CPU, that
+    the machine has."""
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+        place = torch.device(device)
+        kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        return int(torch.cuda.mem_get_info(place)[0]) + kept
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,7 +1,9 @@
 """Scoring a run from Python: what is looked at first, what each point says of its weights."""
 
 import dataclasses
+import gc
 import json
+import weakref
 from collections import Counter
 
 import pytest
@@ -70,6 +72,48 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
         assert curve[alpha].runtime.identity == PyTorchRuntime(alone).identity
     base = models.load(run.recipe().model).weights_hash
     assert models.weights_hash(trained.base.model.state_dict()) == base
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_models_are_counted_and_gone_before_the_next_are_made(run, monkeypatch, precision):
+    """Whoever reads the curve may keep all its points: they keep no model."""
+    trained, alphas = merging.open_trained(run), [0.2, 0.4, 0.6, 0.8]
+    start, merged = trained.base.model.state_dict(), trained.at(0.2)
+    size = sum(t.nbytes for name, t in merged.items() if not torch.equal(t, start[name]))
+    if precision != "fp32":
+        size = sum(t.nbytes for t in merged.values()) / 2
+    free = 5 * size  # half of it may be taken: two models, and not three
+    made, held = [], []
+
+    def memory_left(device):
+        gc.collect()
+        assert not [model for model in made if model() is not None]
+        return free
+
+    def keep(suite, models, **settings):
+        made.extend(weakref.ref(runtime._model) for runtime, _ in models)
+        shared = {t.data_ptr() for t in models[0][1].model.state_dict().values()}
+        own = [t for runtime, _ in models for t in runtime._model.state_dict().values()]
+        own = [t for t in own if t.data_ptr() not in shared]
+        held.append((len(models), sum(t.nbytes for t in own)))
+        return evaluate_together(suite, models, **settings)
+
+    evaluate_together = merging.evaluate_together
+    monkeypatch.setattr(merging, "free_memory", memory_left)
+    monkeypatch.setattr(merging, "evaluate_together", keep)
+    suite = evaluation.held_out_suite(run.recipe())
+    curve = list(merging.alpha_curve(suite, trained, alphas, precision=precision))
+    assert [alpha for alpha, _ in curve] == alphas
+    assert [number for number, _ in held] == [2, 2]
+    for _, taken in held:
+        assert taken == pytest.approx(2 * size, rel=0.1)
+
+
+def test_what_torch_keeps_on_a_gpu_is_free(monkeypatch):
+    found = {"mem_get_info": (5, 100), "memory_reserved": 40, "memory_allocated": 10}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, lambda place, value=value: value)
+    assert merging.free_memory("cuda") == 5 + 40 - 10
 
 
 def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from radapter.data import Dataset
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
 from radapter.runtimes import Runtime
+from radapter.runtimes.pytorch import PyTorchRuntime, moved
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,9 @@ class Together:
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, models * dim]."""
+        first = self.runtimes[0]
+        if isinstance(first, PyTorchRuntime):  # to the device once, not once for each model
+            pixel_values = moved(pixel_values, first.place)
         return torch.cat([runtime.encode_image(pixel_values) for runtime in self.runtimes], dim=1)
 
 

@@ -18,7 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, MissingDependency, UsageError, command
+from radapter.errors import (
+    BrokenInput,
+    MissingDependency,
+    UsageError,
+    command,
+    ran_out_of_memory,
+)
 from radapter.merging import read_merged
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.run import Run
@@ -222,7 +228,9 @@ def _bundle_runtime(folder: Path, device: str, engine: Engine, weights_hash: str
         if listed and torch.cuda.is_available():
             try:
                 return OnnxRuntime(folder, CUDA, weights_hash=weights_hash)
-            except MissingDependency as error:
+            except Exception as error:  # onnxruntime's own have no common base
+                if not (isinstance(error, MissingDependency) or ran_out_of_memory(error)):
+                    raise
                 warnings.warn(f"The CPU is used, since CUDA is not: {error}", stacklevel=2)
         device = "cpu"
     place = torch.device(device)

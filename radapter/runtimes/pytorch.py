@@ -84,14 +84,14 @@ class PyTorchRuntime:
                     f"PyTorch has no device '{device}' here: {reason} Use the device 'cpu'."
                 ) from None
         self.device = device
-        self._place = next(self._model.parameters()).device
+        self.place = next(self._model.parameters()).device
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())  # type: ignore[operator]
         self.provenance: dict[str, Any] = {
             "weights_hash": loaded.weights_hash,
             "torch": torch.__version__,
         }
         if device.startswith("cuda"):
-            self.provenance["device_name"] = torch.cuda.get_device_name(self._place)
+            self.provenance["device_name"] = torch.cuda.get_device_name(self.place)
         else:
             self.provenance["threads"] = torch.get_num_threads()
         model_cfg = json.dumps(loaded.config.get("model_cfg"), sort_keys=True, default=str)
@@ -109,15 +109,19 @@ class PyTorchRuntime:
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            pixels = moved(pixel_values, self._place).to(half.image_dtype(self._model))
+            pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
             features = self._model.encode_image(pixels)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         with evaluation_mode(self._model):
-            features = models.encode_text(self._model, moved(tokens, self._place))
+            features = models.encode_text(self._model, moved(tokens, self.place))
         return F.normalize(features.float(), dim=-1).cpu()
+
+    def release(self) -> None:
+        """Give up the model. What the runtime says of itself stays; it encodes nothing more."""
+        del self._model
 
 
 def moved(tensor: Tensor, place: torch.device) -> Tensor:

@@ -11,8 +11,8 @@ from ranks import in_ranks, results
 
 from radapter import distributed, models
 from radapter.errors import BrokenInput
-from radapter.evaluation import Cache, Suite, evaluate
-from radapter.evaluation.encoding import encode_batches
+from radapter.evaluation import Cache, Suite, encoding, evaluate
+from radapter.evaluation.encoding import Together, encode_batches
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 
@@ -40,6 +40,27 @@ def test_the_order_is_kept_when_the_first_is_the_slowest():
     assert [batch.indices for batch in batches] == [[0, 1, 3], [4, 5, 6, 7], [8]]
     assert [batch.features[:, 0].tolist() for batch in batches] == [[0, 1, 3], [4, 5, 6, 7], [8]]
     assert [batch.failed for batch in batches] == [{2: "picture 2"}, {}, {9: "picture 9"}]
+
+
+def test_a_batch_is_moved_to_the_device_once_for_all_models(tiny_folder, monkeypatch):
+    loaded = models.load(tiny_folder)
+    runtimes = [PyTorchRuntime(loaded) for _ in range(3)]
+    pixels, moves, taken = torch.rand(2, 3, 32, 32), [], []
+
+    def moved(tensor, place):
+        moves.append(place)
+        return tensor + 1  # another tensor, as on a GPU
+
+    def encode_image(self, pixels):
+        taken.append(pixels)
+        return torch.zeros(len(pixels), 4)
+
+    monkeypatch.setattr(encoding, "moved", moved)
+    monkeypatch.setattr(PyTorchRuntime, "encode_image", encode_image)
+    assert Together(runtimes).encode_image(pixels).shape == (2, 12)
+    assert moves == [torch.device("cpu")]
+    assert len({id(tensor) for tensor in taken}) == 1
+    assert torch.equal(taken[0], pixels + 1)
 
 
 def test_the_next_batch_is_read_meanwhile_and_no_further():

@@ -117,6 +117,29 @@ def test_auto_takes_the_processor_where_cuda_is_listed_but_does_not_load(exporte
         open_bundle(exported, "cuda")
 
 
+def test_auto_takes_the_processor_where_cuda_has_no_memory(exported, monkeypatch):
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+
+    real, said = onnxruntime.InferenceSession, "BFCArena: Failed to allocate memory of 2 GB"
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def session(path, options, providers, **more):
+        if len(providers) > 1 or providers[0] != listed[1]:
+            raise RuntimeException(said)
+        return real(path, options, providers=providers, **more)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="The CPU is used, since CUDA is not: .*allocate memory"):
+        opened = open_bundle(exported, "auto")
+    assert (opened.runtime.name, opened.runtime.device) == ("onnx", "cpu")
+    with pytest.raises(RuntimeException):  # it was asked for
+        open_bundle(exported, "cuda")
+
+
 @pytest.mark.parametrize("size", [32, (32, 48)])
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "random"])

@@ -92,7 +92,7 @@ def test_a_model_is_moved_to_the_device_asked_for(tiny, monkeypatch, present, as
     loaded = dataclasses.replace(tiny, model=Placed(present))
     loaded.__dict__["weights_hash"] = "0" * 64
     runtime = PyTorchRuntime(loaded, asked)
-    assert runtime._place == torch.device(place)
+    assert runtime.place == torch.device(place)
     assert loaded.model.device == torch.device(present)
     if place != "cpu":
         assert runtime.provenance["device_name"] == f"FAKE {place}"
