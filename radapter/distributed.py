@@ -53,7 +53,11 @@ def leads() -> bool:
 
 @contextlib.contextmanager
 def joined(device: torch.device = CPU) -> Iterator[None]:
-    """Join the ranks that torchrun started, if it did, until the end; `device` is this one's."""
+    """Join the ranks that torchrun started, if it did, until the end; `device` is this one's.
+
+    After an error NCCL's group stays as it is: to leave it is to wait for what the others never
+    send. The process has to end with it (`stuck`).
+    """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -65,10 +69,18 @@ def joined(device: torch.device = CPU) -> Iterator[None]:
             dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         else:
             dist.init_process_group("gloo", timeout=TIMEOUT)
+    failed = True
     try:
         yield
+        failed = False
     finally:
-        dist.destroy_process_group()
+        if not failed or device.type != "cuda":
+            dist.destroy_process_group()
+
+
+def stuck() -> bool:
+    """Whether this process is still in a group, which its usual end might wait for."""
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -117,7 +118,18 @@ def run() -> NoReturn:
         code = BROKEN_PIPE
     except Exception as error:
         code = _unexpected(error, as_json)
-    sys.exit(code or 0)
+    _leave(code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End with `code`; at once where training on several GPUs failed (`distributed.joined`)."""
+    distributed = sys.modules.get("radapter.distributed")  # to import it takes time
+    if distributed is not None and distributed.stuck():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

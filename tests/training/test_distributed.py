@@ -408,6 +408,18 @@ def test_nccl_knows_whose_gpu_is_which_before_it_talks(monkeypatch, device):
     assert said == expected[device]
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", ["left"]), ("cuda:1", [])])
+def test_an_error_does_not_wait_for_nccl(monkeypatch, device, expected):
+    said = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: said.append("left"))
+    with pytest.raises(BrokenInput), distributed.joined(torch.device(device)):
+        raise BrokenInput("no such file")
+    assert said == expected
+
+
 @pytest.mark.parametrize(("local_rank", "expected"), [("1", "cuda:1"), (None, "cuda:2")])
 def test_a_process_among_several_has_a_gpu_by_number(recipe, monkeypatch, local_rank, expected):
     """NCCL takes no device without one; srun and mpirun do not set LOCAL_RANK."""
