@@ -29,10 +29,15 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     transparent on white."""
     mode, form = picture.mode, picture.format
     clear = picture.info.get("transparency")
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF, which may have 12 bits or a white of 0
+    white = 2 ** tags.get(258, (16,))[0] - 1
+    if max(picture.size) > 200 * min(picture.size):
+        sys.exit("The picture is more than 200 times as long as wide.")
     picture = ImageOps.exif_transpose(picture)
     if mode.startswith("I;16") or (mode == "I" and form in ("PNG", "PPM")):
         samples = np.asarray(picture).astype(np.uint32)
-        picture = Image.fromarray(((samples * 255 + 32_767) // 65_535).astype(np.uint8))
+        samples = white - samples if tags.get(262) == 0 else samples
+        picture = Image.fromarray(((samples * 255 + white // 2) // white).astype(np.uint8))
         if isinstance(clear, int):  # PNG: the one value that is transparent
             alpha = np.where(samples == clear, 0, 255).astype(np.uint8)
             picture.putalpha(Image.fromarray(alpha))

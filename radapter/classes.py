@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def key_of(name: str) -> str:
+    """Equal for names in which CLIP reads the same text: they may differ in case, spaces and the
+    form of accents."""
+    return " ".join(unicodedata.normalize("NFC", name).split()).casefold()
 
 
 def first_of_name(names: Sequence[str]) -> list[int]:
     """Class number -> the first class of the same name, [classes]."""
     first: dict[str, int] = {}
-    return [first.setdefault(name, number) for number, name in enumerate(names)]
+    return [first.setdefault(key_of(name), number) for number, name in enumerate(names)]
 
 
 def distinct(classes: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,10 +153,11 @@ def eval_command(
             raise UsageError("--model needs --suite or --data: `radapter data` lists the suites.")
         with console.status("loading"):
             from radapter.evaluation import load_suite, own_data
-            from radapter.recipe_data import USUAL_TEMPLATES
+            from radapter.inference.opening import classes_and_prompts
         chosen = [load_suite(name) for name in suite or ()]
         if data is not None:
-            chosen = [own_data.suite_of(data, USUAL_TEMPLATES, pictures=pictures)]
+            classes, prompts = classes_and_prompts(Path(model))
+            chosen = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
         return evaluate_models(
             changed(chosen, protocol or [], without or [], broken_images),
             model,

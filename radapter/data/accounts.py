@@ -30,7 +30,9 @@ def accounts_of(recipe: Recipe, train: Dataset | None = None) -> dict[str, Any]:
     train = open_data(recipe.data) if train is None else train
     held = None
     if (settings := recipe.validation_data()) is not None:
-        with contextlib.suppress(RadapterError):  # what needs it says so
+        # A validation section has to be there; a share that is held out may be nothing.
+        missing = () if recipe.validation is not None else (RadapterError,)
+        with contextlib.suppress(*missing):
             held = open_data(settings)
     sides = {"train": train} if held is None else {"train": train, "validation": held}
     accounts = {name: side.account() for name, side in sides.items()}

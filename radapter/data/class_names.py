@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
+from radapter.classes import key_of
 from radapter.errors import BrokenInput
 
 
@@ -34,7 +34,7 @@ def gathered(names: Sequence[str]) -> tuple[list[str], list[int]]:
     number: dict[str, int] = {}
     labels = []
     for name in names:
-        key = " ".join(unicodedata.normalize("NFC", name).split()).casefold()
+        key = key_of(name)
         if key not in number:
             number[key] = len(classes)
             classes.append(name)

@@ -19,12 +19,15 @@ def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
 
     Returns:
         `held_out`: those held out that are trained on, `train`: those trained on that are copies of
-        an earlier one; each with its `count` and the `first` few [name, the other's name]. Empty if
-        the source does not tell files apart, or has more than `MOST` pictures.
+        an earlier one; each with its `count` and the `first` few [name, the other's name]. Of more
+        than `MOST` pictures `not_looked_for` alone, why; of a source that does not tell files apart
+        nothing.
     """
     parts = [train] if held is None else [train, held]
-    if sum(map(len, parts)) > MOST or any(p.digest is None or p.stamp is None for p in parts):
+    if any(p.digest is None or p.stamp is None for p in parts):
         return {}
+    if sum(map(len, parts)) > MOST:
+        return {"not_looked_for": f"as there are more than {MOST:,} pictures"}
     within: list[tuple[str, str]] = []
     across: list[tuple[str, str]] = []
     for same in _alike(parts):
@@ -42,6 +45,8 @@ def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
 
 def lines_of_copies(copies: dict[str, Any]) -> list[str]:
     """What there is to say of them to people; nothing, if there are none."""
+    if "not_looked_for" in copies:
+        return [f"duplicates: not looked for, {copies['not_looked_for']}"]
     return [
         f"duplicates: {facts['count']:,} {_words(kind, facts['count'])} "
         f"({', '.join(f'{name} = {other}' for name, other in facts['first'])}"

@@ -13,7 +13,7 @@ from radapter.data.dataset import file_stamp
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import list_pictures
 from radapter.data.pixels import IMAGE_EXTENSIONS, read_picture
-from radapter.data.tables import open_table
+from radapter.data.tables import open_table, picture_path
 from radapter.errors import BrokenInput
 from radapter.names import to_bytes
 from radapter.recipe_data import TableData
@@ -31,17 +31,22 @@ class Pictures:
     """Paths relative to `root`, with `/`; in a table, as they stand there"""
     left_out: LeftOut = field(default_factory=dict)
     """What was passed over, by reason: see `radapter.data.left_out`"""
+    places: list[str] = field(default_factory=list)
+    """Where each is below `root`, if that is not its key"""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, index: int) -> Image.Image:
         """The RGB picture; BrokenInput names it if it cannot be read."""
-        return read_picture(self.root / self.keys[index])
+        return read_picture(self.path(index))
+
+    def path(self, index: int) -> Path:
+        return self.root / (self.places or self.keys)[index]
 
     def stamp(self, index: int) -> tuple[int, int]:
         """Size in bytes and time of change in ns; (-1, -1) if the file is not there."""
-        return file_stamp(self.root / self.keys[index])[:2]
+        return file_stamp(self.path(index))[:2]
 
     def fingerprint(self) -> str:
         """sha256 over names, sizes in bytes and times of change: cheap enough for a million, and
@@ -65,7 +70,7 @@ def open_several(paths: Sequence[Path | str]) -> Pictures:
     found = [open_pictures(path) for path in paths]
     if len(found) == 1:
         return found[0]
-    keys = [(part.root / key).as_posix() for part in found for key in part.keys]
+    keys = [part.path(i).as_posix() for part in found for i in range(len(part))]
     left_out = merged(
         *(
             {reason: [(part.root / name).as_posix() for name in names]}
@@ -111,4 +116,5 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
     table = open_table(settings)
     if not table.keys:
         raise BrokenInput(f"{path} has no rows.")
-    return Pictures(path.parent, table.keys, table.left_out)
+    places = [str(picture_path(path.parent, key, settings)) for key in table.keys]
+    return Pictures(path.parent, table.keys, table.left_out, places)

@@ -26,7 +26,8 @@ NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 """Of what Pillow knows: forms that need another program, hold data, or of which it reads the size
 alone."""
 UNREADABLE = "Picture cannot be read: "
-SIXTEEN_BITS = 65_535
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+"""Tags of TIFF, and a value of the second"""
 LONGEST = 200
 """How many times as long as wide a picture may be. Resizing the shorter side first, as CLIP does,
 would make gigabytes of a line of pixels."""
@@ -132,7 +133,11 @@ def to_rgb(picture: Image.Image, transparency: Transparency = "white") -> Image.
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey as 8-bit grey, scaled: Pillow's own conversion clips at 255."""
     samples = np.asarray(picture).astype(np.uint32)
-    grey = Image.fromarray(((samples * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS).astype(np.uint8))
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF, which may have 12 bits or a white of 0
+    white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        samples = white - samples
+    grey = Image.fromarray(((samples * 255 + white // 2) // white).astype(np.uint8))
     clear = picture.info.get("transparency")
     if isinstance(clear, int):  # PNG: the one value that is transparent
         grey.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from radapter.classes import first_of_name
+from radapter.classes import first_of_name, key_of
 from radapter.data.dataset import Dataset
 from radapter.data.left_out import merged
 from radapter.errors import BrokenInput
@@ -24,11 +24,12 @@ def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
     """
     if list(dataset.class_names) == list(names):
         return dataset
-    number = {names[first]: first for first in first_of_name(names)}
-    own = dataset.class_names
+    number = {key_of(names[first]): first for first in first_of_name(names)}
+    called = dataset.class_names
+    own = [key_of(name) for name in called]
     kept = [i for i, label in enumerate(dataset.labels) if own[label] in number]
     strange = list(
-        dict.fromkeys(own[label] for label in dataset.labels if own[label] not in number)
+        dict.fromkeys(called[label] for label in dataset.labels if own[label] not in number)
     )
     if not kept:
         raise BrokenInput(
@@ -38,7 +39,8 @@ def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
     outside = [key for key, label in zip(dataset.keys, dataset.labels, strict=True)
                if own[label] not in number]  # fmt: skip
     labels = [number[own[dataset.labels[i]]] for i in kept]
-    absent = [name for name, first in number.items() if first not in set(labels)]
+    there = set(labels)
+    absent = [names[first] for first in number.values() if first not in there]
     said = [f"{len(number)} of the model"]
     said += [f"no pictures of {some(absent)}"] if absent else []
     said += [f"left out, as the model does not know them: {some(strange)}"] if strange else []

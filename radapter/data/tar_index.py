@@ -134,10 +134,11 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """A whole tar file ends with a block of zeros; one that was cut between two members does not.
+    """A whole tar file ends with blocks of zeros; one that was cut between two members does not,
+    and one behind which another was written goes on.
 
     Raises:
-        BrokenInput: it does not.
+        BrokenInput: it is one of these.
     """
     with open(path, "rb") as file:
         file.seek(offset)
@@ -146,6 +147,12 @@ def _check_end(path: Path, offset: int) -> None:
                 f"{path} is cut short: it has no end of archive after its last member. Fetch or "
                 "write it again."
             )
+        while rest := file.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise BrokenInput(
+                    f"{path} goes on behind its end of archive, as two tar files do that were "
+                    "written behind one another: make them two shards."
+                )
 
 
 def _number(samples: list[Sample]) -> None:

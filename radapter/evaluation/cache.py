@@ -46,7 +46,7 @@ from radapter.models import canonical_preprocessing
 from radapter.names import to_bytes
 from radapter.runtimes import Runtime
 
-ENCODER = 1
+ENCODER = 2
 """Of the key: to be raised when our own code changes the bits of features."""
 DEFAULT_GB = 8.0
 """An alpha sweep of ViT-L over ImageNet and its shifts takes 6 GB"""
@@ -238,6 +238,8 @@ def pictures_keys(
 def _content(pictures: Sequence[tuple[str, Dataset, int]]) -> str | None:
     """sha256 of what is known of the pictures; None if they cannot be told from others."""
     digest = hashlib.sha256()
+    # How they are read: the sample below may hold no picture in which that shows.
+    digest.update(repr(sorted({str(sorted(d.protocol.items())) for _, d, _ in pictures})).encode())
     for name, dataset, index in pictures:
         if dataset.stamp is None:
             return None

@@ -198,6 +198,20 @@ def open_bundle(
     )
 
 
+def classes_and_prompts(folder: Path) -> tuple[list[str] | None, list[str] | Literal["openai"]]:
+    """The classes that a bundle answers among and its prompts, as its run has them; of anything
+    else no classes and CLIP's plainest prompt.
+
+    Raises:
+        BrokenInput: the bundle is damaged.
+    """
+    if not (folder / bundle.MANIFEST).is_file():
+        return None, list(bundle.PLAIN_TEMPLATES)
+    found = bundle.read_classes(folder)
+    prompts = bundle.read_templates(folder, bundle.read_manifest(folder))
+    return list(found[0]) if found else None, prompts
+
+
 def from_bundle_preprocessing(folder: Path, loaded: LoadedModel) -> OpenModel:
     """A loaded model that prepares pictures as a bundle states it.
 

@@ -76,6 +76,11 @@ def load(
     if architecture == "emoji-clip" and tag == "random":
         config = json.loads((EMOJI_CLIP / CONFIG).read_text())
         return _random(f"local-dir:{EMOJI_CLIP}", name, config["model_cfg"], seed)
+    if architecture == "emoji-clip" and _is_file_name(tag):
+        raise UsageError(
+            f"{name}: emoji-clip comes with its weights. Others of its form are a folder in "
+            f"open_clip's format: put them beside a copy of {CONFIG} from {EMOJI_CLIP}."
+        )
     if architecture not in known:
         raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)

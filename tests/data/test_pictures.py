@@ -78,3 +78,10 @@ def test_the_fingerprint_sees_names_sizes_and_times_and_no_place(folder, tmp_pat
     renamed = open_pictures(moved).fingerprint()
     (moved / "c.png").unlink()
     assert len({older, before, changed, renamed, open_pictures(moved).fingerprint()}) == 5
+
+
+def test_paths_in_a_table_as_other_programs_write_them(folder):
+    (folder / "t.csv").write_text(f"filepath\na\\y.webp\nfile://{folder}/b.png\n")
+    found = open_pictures(folder / "t.csv")
+    assert len(found) == 2
+    assert [found.read(i).size for i in range(2)] == [(8, 8)] * 2

@@ -1,6 +1,7 @@
 """From a file to RGB: every mode of Pillow's, 16 bits, transparency, orientation, odd shapes."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -163,3 +164,35 @@ def test_endings_that_it_only_writes_or_hands_on_are_none():
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", "._a.jpg", "__MACOSX", "@eaDir"])
 def test_what_programs_leave_is_hidden(name):
     assert is_hidden(name)
+
+
+def tiff(samples, bits, photometric):
+    """An uncompressed grey TIFF, little-endian, of one strip."""
+    height, width = samples.shape
+    if bits == 12:
+        flat = samples.reshape(-1, 2).astype(np.uint32)
+        packed = np.stack(
+            [flat[:, 0] >> 4, (flat[:, 0] & 15) << 4 | flat[:, 1] >> 8, flat[:, 1] & 255], axis=1
+        )
+        data = packed.astype(np.uint8).tobytes()
+    else:
+        data = samples.astype("<u2").tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8),
+            (277, 1), (278, height), (279, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    return io.BytesIO(head + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
+def test_twelve_bits_of_a_tiff_are_scaled_from_their_own_white():
+    samples = np.full((16, 16), 4095)
+    samples[:8] = 2048
+    read = np.asarray(read_picture(tiff(samples, 12, 1)))[..., 0]
+    assert (read[8:] == 255).all()
+    assert abs(int(read[0, 0]) - 128) <= 1
+
+
+def test_a_tiff_whose_white_is_zero_is_turned_round():
+    samples = GRADIENT.astype(np.uint32) * 257
+    plain, turned = (read_picture(tiff(samples, 16, photometric)) for photometric in (1, 0))
+    assert np.array_equal(np.asarray(turned), 255 - np.asarray(plain))

@@ -96,3 +96,13 @@ def test_captions_that_the_model_does_not_read_to_the_end_are_counted(loaded, sh
     (remark,) = facts["remarks"]
     assert remark.startswith("3 of 4 captions are longer than the ")
     assert "word word" in remark
+
+
+def test_classes_that_differ_in_case_are_the_models(shapes, tmp_path):
+    shutil.copytree(shapes / "red_square", tmp_path / "set" / "Red_Square")
+    shutil.copytree(shapes / "blue_circle", tmp_path / "set" / "blue circle")
+    found = open_data(FolderData(source="folder", root=str(tmp_path / "set"), split="all"))
+    scored = among(found, ["red square", "Blue Circle"])
+    assert len(scored) == len(found)
+    assert set(scored.labels) == {0, 1}
+    assert not scored.left_out

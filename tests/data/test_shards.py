@@ -9,6 +9,7 @@ import pytest
 import trees
 
 from radapter.data import open_data
+from radapter.data.copies import find_copies
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import ClipBenchmarkData
 
@@ -163,3 +164,18 @@ def test_clip_benchmarks_shards_too(tmp_path):
         broken_images=1,
     )
     assert open_data(settings).left_out == {"without picture": ["1.tar/lone"]}
+
+
+def test_two_tar_files_behind_one_another_are_an_error(tmp_path):
+    """As `cat a.tar b.tar` writes them: reading ends with the first."""
+    first, second = (tar(tmp_path / f"{name}.tar", part(0)) for name in "ab")
+    (tmp_path / "c.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(BrokenInput, match=r"c\.tar goes on behind its end of archive"):
+        open_data(shards(tmp_path / "c.tar"))
+
+
+def test_copies_in_shards_are_found(tmp_path):
+    found = open_data(
+        shards(tar(tmp_path / "s.tar", part(0) | {"copy.png": png(0), "copy.txt": b"x"}))
+    )
+    assert find_copies(found)["train"] == {"count": 1, "first": [["s.tar/copy", "s.tar/0000"]]}

@@ -10,6 +10,7 @@ import warnings
 import pytest
 import tiny as tiny_models
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_bundle import exported, tiny
 
@@ -423,3 +424,22 @@ def test_where_the_users_cache_is(tmp_path, monkeypatch):
 def test_tests_have_a_cache_of_their_own():
     folder = evaluation.user_cache().folder
     assert not folder.is_relative_to(os.path.expanduser("~/.cache"))
+
+
+def test_another_way_of_reading_is_another_key_where_no_sampled_picture_shows_it(
+    loaded, table, cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(caching, "SAMPLE", 1)
+    path = tmp_path / "shapes" / "red_square" / "02.png"  # not the first, which alone is sampled
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(path)
+    picture.putpixel((0, 0), (0, 0, 0))
+    picture.save(path, exif=exif)
+    found = {
+        how: score(loaded, suite_of(table.model_copy(update={"orientation": how})), cache)
+        for how in ("apply", "ignore")
+    }
+    assert found["ignore"][1][0] > 0  # pictures were encoded again
+    apply, ignore = (found[how][0].image_features["set"] for how in ("apply", "ignore"))
+    assert not torch.equal(apply, ignore)

@@ -17,6 +17,7 @@ from radapter.export.huggingface import write_preprocessor, write_tokenizer
 from radapter.inference import open_model
 from radapter.inference.opening import (
     BundleTokenizer,
+    classes_and_prompts,
     from_loaded,
     open_bundle,
     read_preprocessing,
@@ -237,3 +238,13 @@ def test_a_damaged_bundle(bundle_copy):
     (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BrokenInput, match=r"tokenizer\.json cannot be read"):
         open_model(bundle_copy)
+
+
+def test_classes_and_prompts_of_a_bundle_and_of_anything_else(bundle_copy, tmp_path):
+    manifest = bundle.read_manifest(bundle_copy)
+    (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest | {"templates": ["my {}."]}))
+    names, prompts = classes_and_prompts(bundle_copy)
+    assert prompts == ["my {}."]
+    classes = open_bundle(bundle_copy).classes
+    assert names == (classes and classes["names"])
+    assert classes_and_prompts(tmp_path) == (None, ["a photo of a {}."])

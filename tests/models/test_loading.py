@@ -307,3 +307,9 @@ def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
     (tmp_path / "a.safetensors").write_bytes(whole[:-1])
     with pytest.raises(BrokenInput, match="is damaged or truncated"):
         models.checkpoints.check_safetensors(tmp_path / "a.safetensors")
+
+
+def test_a_file_of_the_built_in_model_says_what_to_do(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"x")
+    with pytest.raises(UsageError, match="emoji-clip comes with its weights"):
+        models.load(f"emoji-clip:{tmp_path / 'w.pt'}")
