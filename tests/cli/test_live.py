@@ -62,7 +62,7 @@ def test_everything_is_there(view):
         "12/40  30%", "loss 0.0833", "learning rate 2.5e-04", "pairs/s 1,23",
         "memory 1.23 GB (cuda)",
         "average 4.5% is its zero start", "data 7% of time waiting",
-        "validation accuracy 45.7% at step 12, best 50.0% at step 10",
+        "validation class accuracy 45.7% at step 12, best 50.0% at step 10",
     ):  # fmt: skip
         assert part in text, text
     assert "⠉" in text or "⣀" in text

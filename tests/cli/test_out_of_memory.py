@@ -10,7 +10,7 @@ from radapter.runtimes.pytorch import PyTorchRuntime
 COMMANDS = {
     "predict": (["predict", "PICTURES"], "--device cpu"),
     "embed": (["embed", "PICTURES", "--out", "f.safetensors"], "--device cpu"),
-    "eval": (["eval", "--runtime", "torch"], "--device cpu"),
+    "eval": (["eval", "--runtime", "torch", "--no-cache"], "--device cpu"),
     "merge": (["merge", "--alpha", "auto", "--no-cache"], "--device cpu"),
     "export": (["export"], "a smaller --max-batch"),
     "bench": (["bench", "--runtime", "torch"], "a smaller --batch"),

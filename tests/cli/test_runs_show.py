@@ -55,7 +55,7 @@ def test_a_finished_run(cli, monitored):
     assert rows["merged"] == "alpha-0.50 (present), alpha-0.80"
     (last,) = monitored.logged("validation")[-1:]
     value = f"{last['validation']['accuracy']:.1%}"
-    assert rows["validation"].startswith(f"accuracy {value} at step 6, best ")
+    assert rows["validation"].startswith(f"class accuracy {value} at step 6, best ")
     for title in ("loss", "learning rate", "validation accuracy, %"):
         assert title in lines
     # Every curve ends at the last step, under the one above.

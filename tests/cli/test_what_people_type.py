@@ -124,12 +124,11 @@ def test_a_rate_is_said_when_it_means_something(monkeypatch, capsys):
 
 
 EARLY = """
-import signal, os, sys
-import builtins
+import builtins, sys
 imported = builtins.__import__
 def interrupt(name, *arguments, **more):
     if name == "typer":
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt
     return imported(name, *arguments, **more)
 builtins.__import__ = interrupt
 sys.argv = ["radapter", "runs"]

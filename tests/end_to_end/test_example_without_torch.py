@@ -120,7 +120,7 @@ def test_a_port_that_is_wrong_is_found_out(run, bundle_copy):
 @pytest.mark.parametrize("example", [EXAMPLE, CHECK])
 def test_it_is_short_and_imports_neither(example):
     source = example.read_text()
-    assert len(source.splitlines()) < 80
+    assert len(source.splitlines()) < 110
     assert "import torch" not in source
     assert "import radapter" not in source
 

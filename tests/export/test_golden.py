@@ -88,6 +88,7 @@ class Other:
 
     def __init__(self, tokenizer, clean):
         self.tokenizer, self.clean_fn = tokenizer, clean
+        self.context_length = tokenizer.context_length
 
     def __call__(self, texts):
         return self.tokenizer([self.clean_fn(text) for text in texts])

@@ -12,7 +12,7 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import parse
 from radapter.recipe_data import TableData
 from radapter.starting import start
-from radapter.starting.checking import too_long, unreadable
+from radapter.starting.checking import unreadable
 from radapter.starting.found import Spot, Wanted
 from radapter.starting.tables import table
 
@@ -136,10 +136,13 @@ def test_a_very_long_cell(begin, tmp_path):
     assert "1 of 8 captions are longer than the 77 tokens" in made.text
 
 
-def test_captions_longer_than_the_context():
-    texts = ["a dog " * 40, "a dog", "a photo of " * 24 + "a dog"]
-    assert too_long(texts, str.split, 77) == (1, 3)
-    assert too_long(["a " * 75, "b " * 76], str.split, 77) == (1, 2)
+def test_captions_longer_than_the_context_are_counted(begin, tmp_path):
+    pictures(tmp_path / "s")
+    texts = {0: "a dog " * 40, 1: "a photo of " * 24 + "a dog"}  # 80 words, and 74
+    rows = [f"{i:03d}.jpg,{texts.get(i, f'a {i}')}" for i in range(12)]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(["filepath,caption", *rows]))
+    _, made = begin("s")
+    assert any(note.startswith("1 of 12 captions are longer") for note in made.summary["notes"])
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
