@@ -199,6 +199,9 @@ def describe(plan: Plan, recipe: Recipe) -> str:
         )
     if plan.fit:
         lines.append(_describe_fit(plan.fit))
+    elif plan.no_fit:
+        reason = plan.no_fit.rstrip(".")
+        lines.append(f"What a step takes with its activations could not be estimated: {reason}.")
     return "\n".join(lines)
 
 

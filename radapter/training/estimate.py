@@ -109,12 +109,14 @@ def _step(
     """
     alive.forget(known)
     precision = PRECISIONS[recipe.precision]
+    device = next(model.parameters()).device
     size = model.visual.image_size  # type: ignore[union-attr]
     height, width = (size, size) if isinstance(size, int) else size  # type: ignore[misc]
     images, following = (
-        torch.empty(sizes.pictures, 3, height, width, dtype=torch.uint8) for _ in range(2)
+        torch.empty(sizes.pictures, 3, height, width, dtype=torch.uint8, device=device)
+        for _ in range(2)
     )
-    tokens = torch.zeros(sizes.texts, sizes.text_length, dtype=torch.int64)
+    tokens = torch.zeros(sizes.texts, sizes.text_length, dtype=torch.int64, device=device)
     of_pictures = images.nbytes + following.nbytes
     most = max(sizes.pictures, sizes.texts)
     part = min(sizes.micro_batch or most, most)
@@ -134,12 +136,13 @@ def _step(
             graphs: list[Any] = [encode(chunk) for encode, chunk in towers]
             kept = alive.now
         features = [
-            torch.empty(n, graphs[0].shape[-1]).requires_grad_() for n in (sizes.batch, sizes.texts)
+            torch.empty(n, graphs[0].shape[-1], device=device, requires_grad=True)
+            for n in (sizes.batch, sizes.texts)
         ]
         batch = {
-            "groups": torch.zeros(sizes.batch, dtype=torch.int64),
-            "text_of": torch.zeros(sizes.batch, dtype=torch.int64),
-            "own": torch.zeros(sizes.batch, dtype=torch.bool),
+            "groups": torch.zeros(sizes.batch, dtype=torch.int64, device=device),
+            "text_of": torch.zeros(sizes.batch, dtype=torch.int64, device=device),
+            "own": torch.zeros(sizes.batch, dtype=torch.bool, device=device),
         }
         settings = recipe.objective.model_copy(update={"retain": None})
         scale = model.logit_scale.exp()  # type: ignore[operator]
@@ -191,7 +194,8 @@ class _Alive(TorchDispatchMode):
 
 
 class _CastAsOnCuda(TorchFunctionMode):
-    """Under autocast LayerNorm computes on a copy in fp32, as on CUDA; on a CPU it does not."""
+    """Under the CPU's autocast LayerNorm does not compute on a copy in fp32, as it does on CUDA; what
+    is estimated on a CPU is most often for a GPU (the recipe's `gpu`)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.layer_norm and torch.is_autocast_enabled("cpu"):

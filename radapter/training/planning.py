@@ -39,12 +39,15 @@ class Fit:
 def plan(recipe: Recipe, processes: int = 1) -> Plan:
     """Check data and model as `train` would and say what training would do; nothing is written."""
     parts = prepare(recipe, processes if processes > 1 else None)
+    found, problem = None, None
     try:
         found = fit(parts, processes)
-    except RuntimeError:  # a model that asks for the content of tensors, which fake ones lack
-        found = None
+    except RuntimeError as error:  # a model asks for the content of tensors; fake ones have none
+        problem = next(iter(str(error).splitlines()), "") or type(error).__name__
     data = accounts_of(recipe, parts.pairs.dataset)
-    return dataclasses.replace(parts.plan(), processes=processes, fit=found, data=data)
+    return dataclasses.replace(
+        parts.plan(), processes=processes, fit=found, no_fit=problem, data=data
+    )
 
 
 def fit(parts: Parts, processes: int = 1) -> Fit:

@@ -55,6 +55,8 @@ class Plan:
     """Distinct texts of which training reads the start alone, as they are longer than that"""
     fit: Fit | None = None
     """What a step takes, with its activations: where `plan` was asked, and the model allows it"""
+    no_fit: str | None = None
+    """Why there is no such estimate, where `plan` was asked"""
     data: dict[str, Any] = field(default_factory=dict, compare=False)
     """See `radapter.data.accounts`"""
 

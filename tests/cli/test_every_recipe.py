@@ -85,6 +85,18 @@ def test_the_dry_run_says_what_a_step_takes(cli, recipe_file):
     assert "That fits this machine" in outcome.out
 
 
+def test_the_dry_run_says_why_there_is_no_estimate(cli, recipe_file, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("Cannot access data of a fake tensor.\nMore of it.")
+
+    monkeypatch.setattr(planning, "fit", fail)
+    outcome = cli("train", recipe_file, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "could not be estimated: Cannot access data of a fake tensor.\n" in outcome.out
+    plan = json.loads(cli("train", recipe_file, "--dry-run", "--json").out)["plan"]
+    assert (plan["fit"], plan["no_fit"]) == (None, "Cannot access data of a fake tensor.")
+
+
 def test_the_dry_run_says_what_does_not_fit_and_what_would(cli, recipe_file):
     fit = json.loads(cli("train", recipe_file, "--dry-run", "--json").out)["plan"]["fit"]
     less = (fit["total"] - fit["memory"]["kept"] / 2) / planning.ROOM / planning.GIB

@@ -11,11 +11,12 @@ import open_clip
 import pytest
 import tiny
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from radapter import models
 from radapter import recipe as recipes
 from radapter.methods import METHODS
-from radapter.training import execution, planning
+from radapter.training import estimate, execution, planning
 from radapter.training.estimate import Sizes, fitting_micro_batch, step_memory
 
 MEASURE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
@@ -139,6 +140,32 @@ def test_what_more_takes_more(tiny_folder, shapes):
     usual = total()
     assert total("optimisation.micro_batch=2", "precision=bf16") < usual
     assert total("data.hold_out=0.3", "monitor.every_steps=1") > usual
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize("change", [[], ["optimisation.micro_batch=2"], ["method={name: lora}"]])
+def test_a_step_is_made_where_the_model_is(tiny_folder, shapes, monkeypatch, change):
+    """On a GPU that is not there: the forward passes and the loss, as without CUDA torch has no
+    backward pass for it."""
+    parts = parts_of(tiny_folder, shapes, *change)
+    model, recipe = parts.base.model, parts.recipe
+    sizes = Sizes(8, 8, 8, 9, recipe.optimisation.micro_batch)
+    graphs = []
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self, *_: graphs.append(self.device.type))
+    with FakeTensorMode(allow_non_fake_inputs=True), estimate._Alive() as alive:
+        adapters = getattr(parts.attached, "adapters", {}).values()
+        for module in (m for owner in (model, *adapters) for m in owner.modules()):
+            for name, p in module._parameters.items():
+                if p is not None:
+                    there = torch.empty(p.shape, device="cuda")
+                    module._parameters[name] = torch.nn.Parameter(there, p.requires_grad)
+            for name, b in module._buffers.items():
+                if b is not None:
+                    module._buffers[name] = torch.empty(b.shape, dtype=b.dtype, device="cuda")
+        found = estimate._step(model, recipe, sizes, alive, [])
+    assert all(size > 0 for size in found)
+    assert set(graphs) == {"cuda"}
+    assert len(graphs) == (5 if recipe.optimisation.micro_batch else 3)
 
 
 def test_several_processes_share_a_batch(tiny_folder, shapes):
