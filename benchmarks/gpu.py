@@ -1,7 +1,7 @@
 """What only a GPU can show of radapter: steps, each bounded, and a table of what they found.
 
     make gpu                                       pytest -m gpu, then this
-    python benchmarks/gpu.py                       all steps, about half an hour
+    python benchmarks/gpu.py                       all steps, at most 66 minutes
     python benchmarks/gpu.py --only training --only parity
     python benchmarks/gpu.py --device cpu --tiny   the script itself, where there is no GPU
 
@@ -45,6 +45,8 @@ STEPS = {
 }
 """By name: seconds at most, and what it shows; the most telling first"""
 TINY_LIMIT = 600
+ROOMY = 75e9
+"""Bytes of a card that the largest batches are meant for"""
 
 
 def main(
@@ -113,6 +115,14 @@ def end(process: subprocess.Popen[Any]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def fitting(batch: int, memory: float) -> int:
+    """A batch for a card with so many bytes: halved until it takes no larger share of them."""
+    size = batch
+    while size > 8 and size * ROOMY > batch * memory:
+        size //= 2
+    return size
 
 
 def table(rows: list[dict[str, Any]], ended: dict[str, tuple[str, float]]) -> str:

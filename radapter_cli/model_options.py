@@ -38,7 +38,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="Of PyTorch; features differ in the last digits, and results say it. fp16 and bf16 "
-        "are several times as fast on a GPU, and slower on most CPUs.",
+        "are half the bytes; for GPUs with tensor cores (slower on most CPUs).",
     ),
 ]
 ModelOption = Annotated[

@@ -164,7 +164,7 @@ def test_the_first_of_several_calls_does_not_count(monkeypatch):
 
 
 def test_engines_of_half_precision_are_compared_with_pytorch_in_half_precision():
-    """A GPU multiplies fp16 many times as fast as fp32, whoever asks it to."""
+    """A GPU has tensor cores for fp16 and none for fp32, whoever asks it."""
     cases = []
     for name, precision, seconds in (
         ("torch-cuda", "fp32", 1.0), ("torch-cuda", "fp16", 0.1), ("tensorrt", "fp32", 0.5),

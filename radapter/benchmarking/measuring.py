@@ -100,7 +100,7 @@ def figures(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
     same = [c for c in cases if c.reference and (c.tower, c.batch) == (case.tower, case.batch)]
     full = [c for c in same if c.precision == "fp32"]
     on = [c for c in same if (c.device, c.threads) == (case.device, case.threads)]
-    # Half precision is many times as fast as fp32 on a GPU, without any engine's merit.
+    # Half precision has a GPU's tensor cores, which fp32 has not: no engine's merit.
     half = [c for c in on if c.precision == "fp16" and case.precision != "fp32"]
     equal = half if half and not case.reference else [c for c in on if c.precision == "fp32"]
     speedups = [

@@ -165,8 +165,8 @@ def recipe_text(
 
 def _precision() -> str:
     if precision.cuda_has_bf16():
-        return _line("precision: bf16", "this GPU is several times as fast in it as in fp32")
-    return _line("# precision: bf16", "on a GPU that has it, several times as fast as fp32")
+        return _line("precision: bf16", "this GPU has it: half the bytes, and tensor cores")
+    return _line("# precision: bf16", "on a GPU that has it: half the bytes, and tensor cores")
 
 
 def _why_batch(size: Size) -> str:

@@ -1,5 +1,6 @@
 """The benchmark of training runs on the built-in model."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,6 +26,38 @@ def test_a_case_is_measured(case):
     found = json.loads(done.stdout)
     assert found["seconds"] > 0
     assert found["peak"] > 10**8
+
+
+def test_a_case_without_room_is_named_and_no_failure(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import training
+
+    done = {"ours": (0, '{"seconds": 1, "peak": 2e6}'), "full": (5, ""), "open_clip": (1, "")}
+
+    def run(command, **more):
+        name = json.loads(command[3])["method"]
+        return subprocess.CompletedProcess(command, *done[name])
+
+    monkeypatch.setattr(training.subprocess, "run", run)
+    for names, fails in ((("ours", "full"), False), (("full",), False), (tuple(done), True)):
+        cases = {name: {"method": name} for name in names}
+        with pytest.raises(SystemExit) if fails else contextlib.nullcontext():
+            training.measure(cases, "emoji-clip", 2, 1, 1)
+        table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        assert "| full | does not fit | | | | |" in table
+        assert ("| ours | 1000 ms | 1.00 | 1.00 | 2 MB | 1.00 |" in table) == ("ours" in names)
+
+
+def test_no_lever_is_the_first_case_again(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import training
+
+    seen = []
+    monkeypatch.setattr(training, "measure", lambda cases, *more: seen.append(list(cases)))
+    training.levers(precision="bf16")
+    training.levers(precision="fp32")
+    assert seen[1] == list(training.LEVERS)
+    assert seen[0] == [name for name in training.LEVERS if name != "bf16"]
 
 
 @pytest.mark.slow

@@ -342,4 +342,4 @@ def test_precision_and_workers_fit_the_machine(cli, tmp_path, monkeypatch, has):
     assert recipe.workers == "auto"
     text = (tmp_path / "shapes.yaml").read_text()
     assert "precision: bf16" in text
-    assert "times as fast" in text
+    assert "half the bytes, and tensor cores" in text
