@@ -194,8 +194,8 @@ class _Alive(TorchDispatchMode):
 
 
 class _CastAsOnCuda(TorchFunctionMode):
-    """Under the CPU's autocast LayerNorm does not compute on a copy in fp32, as it does on CUDA; what
-    is estimated on a CPU is most often for a GPU (the recipe's `gpu`)."""
+    """LayerNorm on a copy in fp32, as CUDA's autocast has it and the CPU's has not: what is
+    estimated on a CPU is most often for a GPU (the recipe's `gpu`)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
