@@ -9,11 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from radapter.data import open_data
+from radapter.data.karpathy import split_sizes
 from radapter.errors import UsageError
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import HeldOut, Templates
+from radapter.recipe_data import HeldOut, KarpathyData, Templates
 from radapter.recipe_sources import DataSource
 from radapter.starting import look
+from radapter.starting.splits import Chosen, Doubt, check_unmixed, split_of_name
 
 
 def suite_of(
@@ -35,22 +38,12 @@ def suite_of(
         BrokenInput: there is nothing, or it is damaged.
         UsageError: nothing that is read was recognised, or it has splits: one has to be named.
     """
-    found = look(path, pictures)
-    settings: Any = TypeAdapter(DataSource).validate_python(found.data)
-    if found.validation is not None:
-        raise UsageError(
-            f"{path} has splits, and only one is to be scored: name its folder or file, as in "
-            f"--data {Path(path) / 'test'}"
-        )
-    if isinstance(settings, HeldOut):
-        settings = settings.model_copy(update={"split": "all"})
-    elif found.own_validation:
-        settings = settings.model_copy(update={"split": "test"})
+    settings, what = _settings(path, pictures)
     classify = settings.task == "classification"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).resolve().name).strip("-.") or "data"
     return Suite(
         name=f"data-{name}",
-        description=f"{found.what} at {path}",
+        description=f"{what} at {path}",
         templates=templates,
         tasks=["classification" if classify else "retrieval"],
         datasets=[
@@ -62,3 +55,40 @@ def suite_of(
             )
         ],
     )
+
+
+def _settings(path: str, pictures: str | None) -> tuple[Any, str]:
+    """The data section for all that lies at a path, and what it is.
+
+    Raises:
+        UsageError: it is of several splits.
+    """
+    try:
+        found = look(path, pictures)
+        settings: Any = TypeAdapter(DataSource).validate_python(found.data)
+        if found.chosen and (found.chosen.left or found.chosen.validation):
+            raise UsageError(_several(path, found.chosen))
+        if isinstance(settings, KarpathyData):
+            if "test" not in split_sizes(settings):
+                raise UsageError(f"{path} has no test split: nothing in it is there to be scored.")
+            settings = settings.model_copy(update={"split": "test"})
+        elif isinstance(settings, HeldOut):
+            settings = settings.model_copy(update={"split": "all"})
+            if not found.chosen:
+                check_unmixed(open_data(settings).keys, path)
+    except Doubt as doubt:
+        raise UsageError(
+            f"{doubt} (--split and --task are options of `radapter init`; here name the folder or "
+            "table of what is to be scored.)"
+        ) from None
+    return settings, found.what
+
+
+def _several(path: str, chosen: Chosen) -> str:
+    names = [chosen.train, *filter(None, [chosen.validation]), *chosen.left]
+    places = [place for name in names if (place := Path(path) / name).exists()]
+    rather = next((p for p in places if split_of_name(p.name) == "test"), None)
+    some = f"{path} has splits ({', '.join(names[:5])}), and only one is to be scored: "
+    if places:
+        return some + f"name its folder or file, as in --data {rather or places[-1]}"
+    return some + "give that one a folder or table of its own."

@@ -30,6 +30,7 @@ def captions_folder(spot: Spot, wanted: Wanted) -> Found | None:
         found = captions_file(spot.below(chosen.train if chosen else next(iter(files))), wanted)
         if chosen:
             found.notes += chosen.notes
+            found.chosen = chosen
             if chosen.validation:
                 found.validation = {"path": spot.below(chosen.validation).written}
         return found

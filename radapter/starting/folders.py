@@ -13,7 +13,7 @@ from radapter.data.names_file import is_id
 from radapter.errors import UsageError
 from radapter.starting.class_words import names_file_for
 from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import choose, is_plain
+from radapter.starting.splits import Doubt, choose, is_plain
 
 EXPECTED = (
     "expected class folders (PATH/CLASS NAME/picture.jpg), pictures with a .txt of captions beside "
@@ -121,7 +121,7 @@ def _split_inside(spot: Spot, wanted: Wanted, classes: list[str]) -> Found | Non
             f"such as {without[0]}: put one there, or move that class away."
         )
     data = {"source": "folder", "root": spot.written, "dataset_split": chosen.train}
-    found = Found("class folders with splits inside", data, notes=chosen.notes)
+    found = Found("class folders with splits inside", data, notes=chosen.notes, chosen=chosen)
     found.taken["dataset_split"] = "the folder in each class; pictures of the others are left alone"
     if chosen.validation:
         found.validation = {"dataset_split": chosen.validation}
@@ -134,14 +134,23 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
     lists = {p.relative_to(spot.path).as_posix(): p for p in sorted(files)}
     if not lists or wanted.split == "none":
         return None
-    by_stem = {PurePosixPath(name).stem: name for name in lists}
+    by_stem: dict[str, str] = {}
+    for name in lists:
+        stem = PurePosixPath(name).stem
+        if stem in by_stem:
+            raise Doubt(
+                f"{spot.path} has two lists of one split, {by_stem[stem]} and {name}: move one "
+                "away, or take all pictures and no notice of the lists: --split none."
+            )
+        by_stem[stem] = name
     chosen = choose(sorted(by_stem), wanted.split, str(spot.path), "lists")
     if chosen is None:
         return None
     root = _root_of_list(spot, lists[by_stem[chosen.train]])
     data = {"source": "folder", "root": root.written}
     data["listed_in"] = spot.below(by_stem[chosen.train]).written
-    found = Found("class folders with lists of the splits", data, notes=chosen.notes)
+    what = "class folders with lists of the splits"
+    found = Found(what, data, notes=chosen.notes, chosen=chosen)
     found.taken["listed_in"] = "only the pictures that this list names"
     if chosen.validation:
         found.validation = {"listed_in": spot.below(by_stem[chosen.validation]).written}

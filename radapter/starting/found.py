@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from radapter.starting.splits import Chosen
+
 Task = Literal["classification", "captions"]
 
 
@@ -46,7 +48,7 @@ class Found:
     """Whether the source has a validation split of its own"""
     notes: list[str] = field(default_factory=list)
     """What the user should know"""
-    chosen: bool = False
-    """Whether there were splits, and one was chosen"""
+    chosen: Chosen | None = None
+    """What was chosen, if there were splits"""
     taken: dict[str, str] = field(default_factory=dict)
     """Why a setting is as it is, for the recipe's comments"""

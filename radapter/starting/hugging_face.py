@@ -63,6 +63,7 @@ def set_of_files(spot: Spot, wanted: Wanted) -> Found:
         rows = loaded[data["dataset_split"]]
         if chosen:
             found.notes += chosen.notes
+            found.chosen = chosen
             if chosen.validation:
                 found.validation = {"dataset_split": chosen.validation}
     _columns(datasets, rows, spot, wanted, data)

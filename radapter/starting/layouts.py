@@ -7,16 +7,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from radapter.data.huggingface import SAVED
 from radapter.data.listing import class_folders
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import ClipBenchmarkData, Data, located
+from radapter.recipe_sources import DataSource
 from radapter.starting.captions import captions_file, captions_folder
 from radapter.starting.folders import EXPECTED, folder_of_pictures, has_pictures
 from radapter.starting.found import Found, Spot, Task, Wanted
 from radapter.starting.hugging_face import holds_pictures, set_of_files
 from radapter.starting.shards import is_shard, refuse_compressed, shard, shards_in
-from radapter.starting.splits import Doubt, choose, sort
+from radapter.starting.splits import Doubt, choose, like_splits, sort
 from radapter.starting.tables import ENDINGS, is_table, table
 
 WITH_PICTURES = ("table", "karpathy", "coco-captions")
@@ -43,6 +46,10 @@ def look(
     found = _file(spot, wanted) if spot.path.is_file() else _folder(spot, wanted)
     if pictures is not None and found.data["source"] not in WITH_PICTURES:
         raise UsageError(f"--pictures goes with a table or a caption file, and {path} is none.")
+    settings: Any = TypeAdapter(DataSource).validate_python(found.data)
+    if task not in (None, settings.task):
+        lacks = "no classes" if task == "classification" else "no captions"
+        raise UsageError(f"--task {task}: {path} is {found.what}, and {lacks} were found in it.")
     return found
 
 
@@ -62,7 +69,7 @@ def _file(spot: Spot, wanted: Wanted) -> Found:
     if ending == ".json" and not is_table(spot.path):
         return captions_file(spot, wanted)
     if is_shard(spot.path):
-        return shard(spot)
+        return shard(spot, wanted)
     if ending in ENDINGS:
         return table(spot, wanted)
     raise UsageError(f"{spot.path} is nothing that is read here: {EXPECTED}")
@@ -87,6 +94,8 @@ def _in_split_folders(spot: Spot, wanted: Wanted) -> Found | None:
     """A folder for each split, all of one form; None: the folders are no splits."""
     names = [name for name in class_folders(spot.path) if _holds_something(spot.path / name)]
     if not sort(names).named and wanted.split not in names:
+        if wanted.split is None:
+            _ask_if_like_splits(spot, names)
         return None
     chosen = choose(names, wanted.split, str(spot.path), "folders")
     if chosen is None:
@@ -98,7 +107,7 @@ def _in_split_folders(spot: Spot, wanted: Wanted) -> Found | None:
     for name in sort(chosen.left).test:
         place = shlex.quote(spot.below(name).written)
         found.notes.append(f"for a last look at {name}: radapter eval --data {place}")
-    found.chosen = True
+    found.chosen = chosen
     if chosen.validation:
         validation = _inside(spot.below(chosen.validation), inner)
         same = ("source", "task")
@@ -109,6 +118,24 @@ def _in_split_folders(spot: Spot, wanted: Wanted) -> Found | None:
             )
         found.validation = validation.data
     return found
+
+
+def _ask_if_like_splits(spot: Spot, names: list[str]) -> None:
+    """Raises Doubt for folders such as xtrain and xtest, which may be classes or splits: where they
+    say several splits, or one of them has folders of pictures of its own."""
+    like = like_splits(names)
+    inside = [n for n in like if any(map(has_pictures, _folders(spot.path / n)))]
+    if len(set(like.values())) > 1 or inside:
+        first = min(inside or like, key=lambda name: like[name] != "train")
+        raise Doubt(
+            f"{spot.path} has folders whose names may say splits or classes: "
+            f"{', '.join(list(like)[:5])}. Say which: --split {shlex.quote(first)} trains on that "
+            "one and leaves the others alone; --split none takes each folder as a class."
+        )
+
+
+def _folders(place: Path) -> list[Path]:
+    return [place / name for name in class_folders(place)]
 
 
 def _inside(spot: Spot, wanted: Wanted) -> Found:
@@ -151,7 +178,7 @@ def _table(spot: Spot, names: list[str], wanted: Wanted) -> Found:
         return table(spot.below(names[0]), wanted)
     found = table(spot.below(chosen.train), wanted)
     found.notes += chosen.notes
-    found.chosen = True
+    found.chosen = chosen
     if chosen.validation:
         found.validation = table(spot.below(chosen.validation), wanted).data
     return found
@@ -180,7 +207,7 @@ def _clip_benchmark(spot: Spot, splits: list[str], wanted: Wanted) -> Found:
     data: dict[str, Any] = {"source": "clip-benchmark", "root": spot.written}
     data["dataset_split"] = chosen.train
     data["task"] = "captions" if retrieval else "classification"
-    found = Found("shards in clip-benchmark's layout", data, notes=chosen.notes)
+    found = Found("shards in clip-benchmark's layout", data, notes=chosen.notes, chosen=chosen)
     if chosen.validation:
         found.validation = {"dataset_split": chosen.validation}
     if sort([chosen.train]).test:

@@ -40,24 +40,27 @@ def shards_in(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
         series.setdefault(begin, []).append(path)
     chosen = choose(list(series), wanted.split, str(spot.path), "shards")
     if chosen is None:
-        return _found(spot, shards)
-    found = _found(spot, series[chosen.train])
+        return _found(spot, shards, wanted)
+    found = _found(spot, series[chosen.train], wanted)
     found.notes += chosen.notes
+    found.chosen = chosen
     if chosen.validation:
         found.validation = {"shards": _pattern(spot, series[chosen.validation])}
     return found
 
 
-def shard(spot: Spot) -> Found:
+def shard(spot: Spot, wanted: Wanted) -> Found:
     """One shard that was named."""
-    return _found(Spot(str(Path(spot.written).parent), spot.path.parent), [spot.path])
+    return _found(Spot(str(Path(spot.written).parent), spot.path.parent), [spot.path], wanted)
 
 
-def _found(spot: Spot, shards: list[Path]) -> Found:
+def _found(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
     samples = index_shard(shards[0]).samples
     first = samples[0].members if samples else {}
     data: dict[str, Any] = {"source": "shards", "shards": _pattern(spot, shards)}
-    if ".cls" in first:
+    json_texts = ".json" in first and "caption" in _keys(first[".json"])
+    texts = ".txt" in first or json_texts
+    if ".cls" in first and not (wanted.task == "captions" and texts):
         data["task"] = "classification"
         places = (shards[0].parent / "classnames.txt", shards[0].parents[1] / "classnames.txt")
         names_file = next((path for path in places if path.is_file()), None)
@@ -71,7 +74,7 @@ def _found(spot: Spot, shards: list[Path]) -> Found:
         data["class_names"] = [line.strip() for line in text.splitlines()]
     else:
         data["task"] = "captions"
-        if ".txt" not in first and ".json" in first and "caption" in _keys(first[".json"]):
+        if ".txt" not in first and json_texts:
             data["captions_in"] = ".json:caption"
     return Found(f"{len(shards)} WebDataset shard{'s' * (len(shards) > 1)}", data)
 

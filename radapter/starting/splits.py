@@ -22,12 +22,17 @@ STEMS: dict[Split, tuple[str, ...]] = {
 }
 SPLIT_OF: dict[str, Split] = {stem: split for split, stems in STEMS.items() for stem in stems}
 BESIDE = (
-    "all", "annotations", "captions", "data", "dataset", "examples", "file", "files", "folder",
+    "all", "annotations", "captions", "data", "dataset", "datasets", "dir", "directory", "dirs",
+    "examples", "file", "files", "folder", "folders",
     "images", "image", "imgs", "img", "labels", "list", "metadata", "my", "new", "of", "photos",
-    "pics", "pictures", "raw", "samples", "set", "split", "standard",
+    "pics", "pictures", "raw", "samples", "set", "sets", "split", "splits", "standard",
 )  # fmt: skip
 """Words that stand beside a split's name and say nothing of what is in it"""
-GLUED = re.compile(rf"({'|'.join(SPLIT_OF)})(?:{'|'.join(BESIDE)})")
+GLUED = re.compile(rf"({'|'.join(SPLIT_OF)})(?:s|{'|'.join(BESIDE)})")
+SHORT: dict[str, Split] = {"tr": "train", "ts": "test"}
+"""Said beside other words alone, as in imagesTr: by themselves they may be anything"""
+LIKE: dict[str, Split] = {"train": "train", "val": "validation", "valid": "validation",
+                          "test": "test"}  # fmt: skip
 
 
 class Doubt(UsageError):
@@ -60,7 +65,7 @@ class Chosen:
 
 def split_of_name(name: str) -> Split | None:
     """`train_set`, `Training`, `flowers-train2017` and `trainset` are `train`."""
-    found = {split for word in _words(name) if (split := _split_of_word(word))}
+    found = {split for split in _splits(name) if split}
     if found == {"train", "validation"}:  # train_val is both, to be trained on
         return "train"
     return found.pop() if len(found) == 1 else None
@@ -68,14 +73,31 @@ def split_of_name(name: str) -> Split | None:
 
 def is_plain(name: str) -> bool:
     """Whether a name says nothing but a split: `test_images` does, `test tube` does not."""
-    words = _words(name)
     return split_of_name(name) is not None and all(
-        _split_of_word(word) or word in BESIDE for word in words
+        split or word in BESIDE for word, split in zip(_words(name), _splits(name), strict=True)
     )
+
+
+def like_splits(names: Iterable[str]) -> dict[str, Split]:
+    """Names that begin or end with train, val, valid or test: `xtrain` is, and so is `valley`."""
+    return {
+        name: split
+        for name in names
+        for stem, split in LIKE.items()
+        if name.lower().startswith(stem) or name.lower().endswith(stem)
+    }
 
 
 def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def _splits(name: str) -> list[Split | None]:
+    """Of each word."""
+    words = _words(name)
+    if len(words) == 2 and words[0] in BESIDE and words[1] in SHORT:
+        return [None, SHORT[words[1]]]
+    return [_split_of_word(word) for word in words]
 
 
 def _split_of_word(word: str) -> Split | None:

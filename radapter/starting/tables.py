@@ -1,4 +1,4 @@
-"""Tables: the separator, which column is what, where the pictures are, the rows of a split."""
+"""Tables: the separator, which column is what, the rows of a split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.names_file import is_id
-from radapter.data.pixels import IMAGE_EXTENSIONS, is_picture
+from radapter.data.pixels import is_picture
 from radapter.data.table_rows import DELIMITED, ENDINGS, delimiter_of, read_rows
-from radapter.data.tables import Gathered, gather, picture_path
+from radapter.data.tables import Gathered, gather
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe_data import TableData
 from radapter.starting.class_words import names_file_for, refuse_several_classes
 from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import Doubt, choose, is_plain, split_of_name
+from radapter.starting.splits import Chosen, Doubt, choose, is_plain, split_of_name
+from radapter.starting.table_pictures import find_pictures
 
 DELIMITERS = (",", "\t", "|", ";")
 IMAGE_COLUMNS = (
@@ -86,12 +87,14 @@ def table(spot: Spot, wanted: Wanted) -> Found:
         column, chosen = split
         data |= {"split_column": column, "dataset_split": chosen.train}
         found.notes += chosen.notes
+        found.chosen = chosen
         found.taken["split_column"] = "rows of other splits are left alone"
         if chosen.validation:
             found.validation = {"dataset_split": chosen.validation}
     gathered = gather(spot.path, TableData.model_validate(data))
     _broken_rows(gathered, spot.path, found)
-    _pictures(spot, wanted, list(gathered.texts), found)
+    meant = split_of_name(spot.path.stem if split is None else split[1].train)
+    find_pictures(spot, wanted, list(gathered.texts), meant, found)
     if data["task"] == "classification":
         names = sorted({text for texts in gathered.texts.values() for text in texts})
         refuse_several_classes(spot.path, data["text_column"], names)
@@ -193,7 +196,12 @@ def _column(header: list[str], known: tuple[str, ...], look: Look | None = None)
 
 
 def _texts(
-    look: Look, spot: Spot, wanted: Wanted, image: str | None, split: Any, found: Found
+    look: Look,
+    spot: Spot,
+    wanted: Wanted,
+    image: str | None,
+    split: tuple[str, Chosen] | None,
+    found: Found,
 ) -> None:
     """Put text_column, text_lists and task into the data section."""
     data = found.data
@@ -213,6 +221,11 @@ def _texts(
             f"{spot.path} has the columns {', '.join(look.columns)}, and none that is known for "
             f"{missing}. Name them in data.image_column and data.text_column of a recipe: "
             "`radapter recipes copy own-data`."
+        )
+    if wanted.task == "classification" and not label and caption and "columns" not in data:
+        raise UsageError(
+            f"--task classification: {spot.path} has captions ('{caption}') and no column that is "
+            "known for classes: call it label."
         )
     numbers = "columns" in data and all(cell.isdigit() for cell in look.of(text))
     is_class = text == label or numbers
@@ -249,7 +262,7 @@ def _are_flags(look: Look, columns: list[str]) -> bool:
     return len(kinds) > 1
 
 
-def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> Any:
+def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> tuple[str, Chosen] | None:
     """(column, what is chosen of its values), or None if no column says a split.
 
     Raises:
@@ -263,9 +276,18 @@ def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> Any:
             continue
         usual = column.strip().lower() in SPLIT_COLUMNS
         plain = [value for value in values if is_plain(value)]
-        if plain and (usual or (len(plain) == len(values) > 1)):
+        several = len(plain) == len(values) > 1 or len(set(map(split_of_name, plain))) > 1
+        if (plain and usual) or several or (usual and wanted.split in values):
             what = f"rows that the column '{column}' calls"
-            return column, choose(sorted(values), wanted.split, str(spot.path), what)
+            chosen = choose(sorted(values), wanted.split, str(spot.path), what)
+            return None if chosen is None else (column, chosen)
+        if usual and len(values) > 1:
+            some = sorted(values)
+            raise Doubt(
+                f"{spot.path} has a column '{column}', and which split {', '.join(some[:5])} mean "
+                f"is not plain. Say it: --split {some[0]} trains on the rows of {some[0]} and "
+                "leaves the others alone; --split none takes all rows."
+            )
         flags = values <= {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}
         if flags and split_of_name(column) is not None:
             raise Doubt(
@@ -278,7 +300,7 @@ def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> Any:
     return None
 
 
-# ---------------------------------------------------------------- rows and pictures
+# ---------------------------------------------------------------- rows
 
 
 def _broken_rows(gathered: Gathered, path: Path, found: Found) -> None:
@@ -291,49 +313,3 @@ def _broken_rows(gathered: Gathered, path: Path, found: Found) -> None:
     if broken:
         found.data["broken_rows"] = len(broken)
         found.notes.append(f"{len(broken)} broken row{'s' * (len(broken) > 1)}: {broken[0]}")
-
-
-def _pictures(spot: Spot, wanted: Wanted, keys: list[str], found: Found) -> None:
-    """Put `root` into the data section where it is not the table's folder, and `image_ending` where
-    cells have none.
-
-    Raises:
-        BrokenInput: none of the pictures is in the table's folder or one beside it.
-    """
-    names = keys[:: max(1, len(keys) // SAMPLE)]
-    above = Spot(Path(spot.written).parent.as_posix(), spot.path.parent)
-    if wanted.pictures is not None:
-        places = [wanted.pictures]
-    else:
-        beside = sorted(p.name for p in above.path.iterdir() if p.is_dir())
-        places = [
-            above,
-            *(Spot((Path(above.written) / n).as_posix(), above.path / n) for n in beside),
-        ]
-    counts: dict[tuple[int, str], int] = {}
-    with_ending = sum(map(is_picture, names)) > len(names) / 2
-    for number, place in enumerate(places):
-        endings = [""] if with_ending else ["", *_endings_in(place.path)]
-        for ending in endings:
-            settings = TableData(source="table", path="", image_ending=ending)
-            paths = [place.path / picture_path(place.path, n, settings) for n in names]
-            counts[number, ending] = sum(path.is_file() for path in paths)
-    number, ending = max(counts, key=lambda key: counts[key])
-    if names and not counts[number, ending]:
-        raise BrokenInput(
-            f"None of {len(names)} pictures of {spot.path} ({names[0]}, ...) is in "
-            f"{' or '.join(str(p.path) for p in places[:4])}. Name their folder with --pictures."
-        )
-    if wanted.pictures is not None or number:
-        found.data["root"] = places[number].written
-    if ending:
-        found.data["image_ending"] = ending
-        found.taken["image_ending"] = "the table's names have no ending"
-
-
-def _endings_in(folder: Path) -> list[str]:
-    """The endings of pictures in a folder, as they are written there."""
-    if not folder.is_dir():
-        return []
-    found = {path.suffix for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS}
-    return sorted(found)
