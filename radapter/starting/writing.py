@@ -162,13 +162,13 @@ def _notes(whole: Dataset, settings: Data) -> list[str]:
 def _captions_cut(whole: Dataset) -> list[str]:
     tokenizer = get_tokenizer(MODEL.partition(":")[0])
     texts = [text for some in whole.captions for text in some]
-    some = list(dict.fromkeys(texts))[:: max(1, len(texts) // CAPTIONS)]
-    cut = cut_texts(tokenizer, some)
+    some = [text.rstrip() for text in texts[:: max(1, len(texts) // CAPTIONS)]]
+    cut = set(cut_texts(tokenizer, some))
     if not cut:
         return []
     of = f"{len(some):,} captions" + (" that were counted" if len(some) < len(texts) else "")
     return [
-        f"{len(cut):,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
+        f"{sum(text in cut for text in some):,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
         "reads: what is behind is cut off, and captions that differ there alone become one."
     ]
 
