@@ -166,9 +166,10 @@ def _captions_cut(whole: Dataset) -> list[str]:
     cut = set(cut_texts(tokenizer, some))
     if not cut:
         return []
+    number = sum(text in cut for text in some)
     of = f"{len(some):,} captions" + (" that were counted" if len(some) < len(texts) else "")
     return [
-        f"{sum(text in cut for text in some):,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
+        f"{number:,} of {of} are longer than the {tokenizer.context_length} tokens that CLIP "
         "reads: what is behind is cut off, and captions that differ there alone become one."
     ]
 
