@@ -11,7 +11,7 @@ from radapter.data.class_names import class_name, gathered, joined_notes
 from radapter.data.dataset import Dataset, Files, MissingData, check_broken
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import class_folders, list_pictures
-from radapter.data.names_file import called, read_names
+from radapter.data.names_file import called
 from radapter.data.pixels import reading_of
 from radapter.errors import BrokenInput
 from radapter.recipe_data import FolderData, located
@@ -32,7 +32,7 @@ def open_folder(settings: FolderData) -> Dataset:
     spelled = [class_name(folder) for folder in folders]
     if settings.class_names_in:
         file = located(settings, settings.class_names_in)
-        spelled = called(folders, read_names(file), file)
+        spelled = called(folders, file)
     names, numbers = gathered(spelled)
     beside = list_pictures(root, below=False)
     left_out: list[LeftOut] = [beside.left_out, {"in no class": beside.pictures}]

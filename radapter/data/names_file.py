@@ -18,10 +18,49 @@ def is_id(name: str) -> bool:
     return re.fullmatch(ID, name) is not None
 
 
-def read_names(path: Path) -> dict[str, str]:
-    """What each id is called.
+def called(ids: Sequence[str], path: Path) -> list[str]:
+    """The names that a file has for some ids.
 
-    Lines are names alone, the first of class 0, or an id and a name. JSON is a list of names, from
+    A list of names alone begins with class 0; or with class 1, where no class is called 0 and there
+    are just as many names as the last class's number.
+
+    Raises:
+        BrokenInput: the file cannot be read, or one of the ids has no name.
+    """
+    names, is_list = read_names(path)
+    keys = [_plain(key) for key in ids]
+    numbers = [int(key) for key in keys if key.isdigit()]
+    if is_list and numbers and 0 not in numbers and max(numbers) == len(names):
+        names = {str(int(number) + 1): name for number, name in names.items()}
+    for key, written in zip(keys, ids, strict=True):
+        if key not in names:
+            raise BrokenInput(
+                f"{path} has no name for class {written}: it names {len(names)}, from "
+                f"{next(iter(names))} on."
+            )
+    return [names[key].replace("_", " ").strip() for key in keys]
+
+
+def may_begin_with_one(ids: Sequence[str], path: Path) -> bool:
+    """Whether it is not sure which class a list of names begins with: there is one name more than
+    the last class's number, and no class is called 0.
+
+    Raises:
+        BrokenInput: the file cannot be read.
+    """
+    names, is_list = read_names(path)
+    numbers = [int(key) for key in ids if key.isdigit()]
+    return is_list and bool(numbers) and 0 not in numbers and max(numbers) < len(names)
+
+
+def _plain(key: str) -> str:
+    return key.lstrip("0") or "0" if key.isdigit() else key
+
+
+def read_names(path: Path) -> tuple[dict[str, str], bool]:
+    """What each id is called, and whether the file is a list of names without ids.
+
+    Lines are names alone, or an id and a name. JSON is a list of names, from
     ids to names, from names to numbers, or ImageNet's class_index.json: {"0": [wordnet id, name]}.
 
     Raises:
@@ -35,23 +74,7 @@ def read_names(path: Path) -> dict[str, str]:
     names = _of(content)
     if not names or not all(isinstance(name, str) and name.strip() for name in names.values()):
         raise BrokenInput(f"{path} has no names of classes in a form that is known here.")
-    return {key.lstrip("0") or "0" if key.isdigit() else key: n for key, n in names.items()}
-
-
-def called(ids: Sequence[str], names: dict[str, str], path: Path) -> list[str]:
-    """The names of some ids.
-
-    Raises:
-        BrokenInput: one has no name.
-    """
-    keys = [key.lstrip("0") or "0" if key.isdigit() else key for key in ids]
-    for key, written in zip(keys, ids, strict=True):
-        if key not in names:
-            raise BrokenInput(
-                f"{path} has no name for class {written}: it names {len(names)}, from "
-                f"{next(iter(names))} on."
-            )
-    return [names[key].replace("_", " ").strip() for key in keys]
+    return {_plain(key): name for key, name in names.items()}, isinstance(content, list)
 
 
 def _of_lines(text: str) -> dict[str, str] | list[str]:

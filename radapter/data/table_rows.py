@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,7 @@ def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[
             header = [name.strip() for name in header]
         check_columns(path, columns, header)
         image = header.index(settings.image_column) if settings.image_column in header else None
+        shapes: set[str] = set()
         while True:
             begin = reader.line_num + 1
             try:
@@ -106,7 +108,9 @@ def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[
                 continue
             if not cells:
                 continue
-            if any("\n" in c and _holds_rows(c, delimiter, header, image) for c in cells):
+            if image is not None and image < len(cells):
+                shapes.add(_shape(cells[image]))
+            if any("\n" in c and _holds_rows(c, delimiter, header, image, shapes) for c in cells):
                 raise BrokenInput(_unquoted(path, begin, reader.line_num))
             if delimiter == "|":
                 cells = [cell.strip() for cell in cells]
@@ -118,12 +122,25 @@ def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[
             yield Row(line, dict(zip(header, cells + [None] * len(header), strict=False)))
 
 
-def _holds_rows(cell: str, delimiter: str, header: list[str], image: int | None) -> bool:
-    """Whether a cell with line breaks holds whole rows, which a stray quote has swallowed."""
+def _shape(cell: str) -> str:
+    """Equal for ids that differ in their numbers alone."""
+    return re.sub(r"\d+", "0", cell.strip())
+
+
+def _holds_rows(
+    cell: str, delimiter: str, header: list[str], image: int | None, shapes: set[str]
+) -> bool:
+    """Whether a cell with line breaks holds whole rows, which a stray quote has swallowed.
+
+    Args:
+        image: which column names the picture.
+        shapes: of what stands in that column up to here.
+    """
     for inner in cell.splitlines()[1:]:
         parts = inner.split(delimiter)
         if len(header) > 1 and len(parts) == len(header):
-            named = image is not None and is_picture(parts[image].strip())
+            name = "" if image is None else parts[image].strip()
+            named = is_picture(name) or (any(map(str.isdigit, name)) and _shape(name) in shapes)
             if delimiter == "\t" or named:
                 return True
     return False

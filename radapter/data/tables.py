@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from radapter.data.class_names import gathered, joined_notes
 from radapter.data.dataset import Dataset, Files, MissingData, check_broken
-from radapter.data.names_file import called, read_names
+from radapter.data.names_file import called
 from radapter.data.pixels import reading_of
 from radapter.data.table_rows import read_rows
 from radapter.errors import BrokenInput
@@ -55,7 +56,7 @@ def open_table(settings: TableData) -> Dataset:
         names = spelled
         if settings.class_names_in:
             file = located(settings, settings.class_names_in)
-            names = called(spelled, read_names(file), file)
+            names = called(spelled, file)
         class_names, numbers = gathered(names)
         number = dict(zip(spelled, numbers, strict=True))
         labels = [number[texts[key][0]] for key in keys]
@@ -84,6 +85,9 @@ def gather(path: Path, settings: TableData) -> Gathered:
         BrokenInput: the file is no table, or lacks a column.
     """
     table = Gathered()
+    root = located(settings, settings.root) if settings.root else path.parent
+    first: dict[str, str] = {}
+    """What a path was called where it stood first: `1.png` and `./1.png` are one picture"""
     of_text = text_columns(settings)
     columns = [settings.image_column, *of_text]
     columns += [c for c in (settings.group_column, settings.split_column) if c]
@@ -109,6 +113,7 @@ def gather(path: Path, settings: TableData) -> Gathered:
                 "`source: huggingface` with the folder of the file."
             )
         key = str(picture)
+        key = first.setdefault(os.path.normpath(picture_path(root, key, settings)), key)
         table.texts.setdefault(key, []).extend(texts)
         group = row.cells[settings.group_column] if settings.group_column else key
         table.group_of.setdefault(key, str(group))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from radapter.data.names_file import called, read_names
+from radapter.data.names_file import called, may_begin_with_one
 from radapter.errors import BrokenInput, UsageError
 from radapter.starting.found import Found, Spot
+from radapter.starting.splits import Doubt
 
 FILES = (
     "classes.txt", "class_names.txt", "classnames.txt", "labels.txt", "class_index.json",
@@ -27,9 +28,17 @@ def names_file_for(spot: Spot, ids: list[str], found: Found) -> None:
             if not path.is_file():
                 continue
             try:
-                words = called(ids, read_names(path), path)
-            except BrokenInput:
+                words, unsure = called(ids, path), may_begin_with_one(ids, path)
+            except BrokenInput as error:
+                found.notes.append(f"names of classes are not taken from {path}: {error}")
                 continue
+            if unsure:
+                first = min(ids, key=int)
+                raise Doubt(
+                    f"{path} has names without numbers, and the classes begin with {first}: its "
+                    f"first name may be that of class 0 or of class 1. Write the number before "
+                    f"each name, such as '{first} {words[0]}'."
+                )
             found.data["class_names_in"] = (Path(place.written) / name).as_posix()
             example = f"class {ids[0]} is called '{words[0]}', {ids[-1]} '{words[-1]}'"
             found.taken["class_names_in"] = example

@@ -74,7 +74,9 @@ def start(
     train = part_of(whole, found.data)
     validation, kept = None, None
     if found.validation is not None:
-        data = found.data | found.validation | {"split": "all"}
+        # A part with a source of its own is described whole; else only what differs is.
+        common = {} if "source" in found.validation else found.data
+        data = common | found.validation | {"split": "all"}
         validation = part_of(open_data(_settings(data)), data)
     elif held:
         settings = _hold_out(whole, settings)

@@ -4,8 +4,10 @@ import pytest
 import tiny
 import trees
 
+from radapter.data import open_data
 from radapter.errors import UsageError
-from radapter.starting import look
+from radapter.recipe import parse
+from radapter.starting import look, start
 from radapter.starting.splits import Doubt, is_plain, like_splits, split_of_name
 
 
@@ -166,3 +168,38 @@ def test_files_of_captions_and_shards_have_no_classes(here):
     trees.flickr30k(here / "f")
     with pytest.raises(UsageError, match="no classes were found"):
         look("f", task="classification")
+
+
+# ---------------------------------------------------------------- numbers and names
+
+
+@pytest.mark.parametrize(("names", "first"), [(5, "n0"), (4, None)])
+def test_names_for_classes_from_1_on(here, names, first):
+    for k in range(1, 6):
+        numbered(here / f"s/{k}", number=4)
+    write(here / "s/classes.txt", *(f"n{i}" for i in range(names)))
+    found = look("s")
+    notes = " ".join(found.notes)
+    if first:
+        assert found.data["class_names_in"] == "s/classes.txt"
+        assert f"class 1 is called '{first}'" in notes
+    else:
+        assert "class_names_in" not in found.data
+        assert "not taken from" in notes
+
+
+def test_one_name_more_than_classes_is_asked_about(here):
+    for k in range(1, 6):
+        numbered(here / f"s/{k}", number=4)
+    write(here / "s/classes.txt", *(f"n{i}" for i in range(6)))
+    with pytest.raises(Doubt, match="may be that of class 0 or of class 1"):
+        look("s")
+
+
+def test_a_validation_table_has_a_header_of_its_own(here):
+    numbered(here / "s", number=12)
+    write(here / "s/train.csv", *(f"{i}.jpg,a thing {i}" for i in range(1, 9)))
+    write(here / "s/val.csv", "filepath,title", *(f"{i}.jpg,a thing {i}" for i in range(9, 13)))
+    recipe = parse(start("s").text, "s.yaml")
+    assert len(open_data(recipe.data.model_copy(update={"split": "all"}))) == 8
+    assert open_data(recipe.validation).keys == [f"{i}.jpg" for i in range(9, 13)]
