@@ -39,6 +39,13 @@ def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
             "beside the pictures. Say which texts to train on: --task classification takes the "
             "folders' names, --task captions what stands in the text files."
         )
+    if not ending and wanted.task is None and _few_captions(spot.path, classes):
+        raise Doubt(
+            f"{spot.path} has folders called by numbers ({_some(classes)}), and texts beside some "
+            "of the pictures, as img2dataset writes them where captions were lost. Say which to "
+            "train on: --task classification takes the numbers as classes; for captions, give each "
+            "picture its text or take it out."
+        )
     if ending:
         data = {"source": "caption-files", "root": spot.written, "task": "captions"}
         if ending != ENDINGS[0]:
@@ -77,20 +84,31 @@ def _too_few(place: Path, classes: list[str]) -> str:
 
 
 def caption_ending(folder: Path) -> str | None:
-    """The ending of the text files that lie beside half of the pictures or more.
-
-    Raises:
-        UsageError: they hold numbers, as boxes for detectors do.
-    """
-    pictures = [folder / name for name in list_pictures(folder).pictures[:LOOKED_AT]]
-    for ending in ENDINGS:
-        texts = [path for p in pictures if (path := p.with_suffix(ending)).is_file()]
-        if texts and 2 * len(texts) >= len(pictures):
-            first = [text for path in texts[:50] for text in caption_of(path)]
-            if first and all(BOXES.fullmatch(text) for text in first):
-                return None  # boxes or class numbers, as detectors have them
+    """The ending of the text files that lie beside half of the pictures or more; None, too, if they
+    hold numbers, as boxes for detectors do."""
+    for ending, share in _beside(folder):
+        if share >= 0.5:
             return ending
     return None
+
+
+def _few_captions(folder: Path, classes: list[str]) -> bool:
+    """Whether all folders are called by numbers and captions lie beside some of the pictures."""
+    numbers = bool(classes) and all(re.fullmatch(r"\d+", name) for name in classes)
+    return numbers and bool(_beside(folder))
+
+
+def _beside(folder: Path) -> list[tuple[str, float]]:
+    """Endings of captions beside pictures, each with the share of pictures that has one."""
+    pictures = [folder / name for name in list_pictures(folder).pictures[:LOOKED_AT]]
+    found = []
+    for ending in ENDINGS:
+        texts = [path for p in pictures if (path := p.with_suffix(ending)).is_file()]
+        first = [text for path in texts[:50] for text in caption_of(path)]
+        # Numbers alone are boxes or classes, as detectors have them.
+        if first and not all(BOXES.fullmatch(text) for text in first):
+            found.append((ending, len(texts) / len(pictures)))
+    return found
 
 
 def _are_captions(folder: Path, classes: list[str]) -> bool:

@@ -18,7 +18,7 @@ from radapter.starting.captions import captions_file, captions_folder
 from radapter.starting.folders import EXPECTED, folder_of_pictures, has_pictures
 from radapter.starting.found import Found, Spot, Task, Wanted
 from radapter.starting.hugging_face import holds_pictures, set_of_files
-from radapter.starting.shards import is_shard, refuse_compressed, shard, shards_in
+from radapter.starting.shards import has_words, is_shard, refuse_compressed, shard, shards_in
 from radapter.starting.splits import Doubt, choose, like_splits, sort
 from radapter.starting.tables import ENDINGS, is_table, table
 
@@ -143,7 +143,8 @@ def _inside(spot: Spot, wanted: Wanted) -> Found:
     folders, as they may name pictures in folders called like splits."""
     files = sorted(p for p in spot.path.iterdir() if p.is_file() and not p.name.startswith("."))
     shards = [path for path in files if is_shard(path)]
-    if shards:
+    # An archive of the pictures that lie beside it, unpacked, says nothing of its own.
+    if shards and not (class_folders(spot.path) and not has_words(shards[0])):
         return shards_in(spot, shards, wanted)
     tables = _tables(spot.path)
     if not tables:

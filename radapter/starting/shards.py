@@ -28,6 +28,12 @@ def refuse_compressed(path: Path) -> None:
         )
 
 
+def has_words(path: Path) -> bool:
+    """Whether a shard's first sample has a caption or a class."""
+    samples = index_shard(path).samples
+    return bool(samples) and not {".txt", ".json", ".cls"}.isdisjoint(samples[0].members)
+
+
 def shards_in(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
     """The shards of a folder, by split where their names say it.
 

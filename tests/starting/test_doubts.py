@@ -1,5 +1,7 @@
 """Where there are two readings init asks: places of pictures, columns, folders, --task, numbers."""
 
+import tarfile
+
 import pytest
 import tiny
 import trees
@@ -203,3 +205,22 @@ def test_a_validation_table_has_a_header_of_its_own(here):
     recipe = parse(start("s").text, "s.yaml")
     assert len(open_data(recipe.data.model_copy(update={"split": "all"}))) == 8
     assert open_data(recipe.validation).keys == [f"{i}.jpg" for i in range(9, 13)]
+
+
+def test_folders_of_numbers_with_few_captions_are_asked_about(here):
+    numbered(here / "s/00000", here / "s/00001")
+    for i in range(1, 5):
+        write(here / f"s/00000/{i}.txt", f"a thing {i}")
+    with pytest.raises(Doubt, match="folders called by numbers .* texts beside some"):
+        look("s")
+    assert look("s", task="classification").data["source"] == "folder"
+    for i in range(1, 7):
+        write(here / f"s/00000/{i}.txt", f"a thing {i}")
+    assert look("s").data["source"] == "caption-files"  # half of them
+
+
+def test_an_archive_beside_what_was_unpacked_from_it(here):
+    numbered(here / "s/cat", here / "s/dog")
+    with tarfile.open(here / "s/pictures.tar", "w") as archive:
+        archive.add(here / "s/cat/1.jpg", "cat/1.jpg")
+    assert look("s").data["source"] == "folder"
