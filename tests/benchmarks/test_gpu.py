@@ -23,7 +23,7 @@ def gpu(monkeypatch):
 
 
 @pytest.fixture
-def steps(gpu, monkeypatch, tmp_path):
+def steps(gpu, training, monkeypatch, tmp_path):
     """The module of the steps, as one of them on a CPU, and what rows it has written."""
     monkeypatch.setattr(sys, "argv", ["gpu_steps.py", "training", "cpu", "1", str(tmp_path)])
     monkeypatch.delitem(sys.modules, "gpu_steps", raising=False)

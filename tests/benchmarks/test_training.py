@@ -28,10 +28,7 @@ def test_a_case_is_measured(case):
     assert found["peak"] > 10**8
 
 
-def test_a_case_without_room_is_named_and_no_failure(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import training
-
+def test_a_case_without_room_is_named_and_no_failure(training, monkeypatch, capsys):
     done = {"ours": (0, '{"seconds": 1, "peak": 2e6}'), "full": (5, ""), "open_clip": (1, "")}
 
     def run(command, **more):
@@ -48,10 +45,7 @@ def test_a_case_without_room_is_named_and_no_failure(monkeypatch, capsys):
         assert ("| ours | 1000 ms | 1.00 | 1.00 | 2 MB | 1.00 |" in table) == ("ours" in names)
 
 
-def test_no_lever_is_the_first_case_again(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import training
-
+def test_no_lever_is_the_first_case_again(training, monkeypatch):
     seen = []
     monkeypatch.setattr(training, "measure", lambda cases, *more: seen.append(list(cases)))
     training.levers(precision="bf16")
@@ -61,10 +55,7 @@ def test_no_lever_is_the_first_case_again(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_case_that_fails_is_named_and_the_others_are_measured(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import training
-
+def test_a_case_that_fails_is_named_and_the_others_are_measured(training, capsys):
     cases = {"ours": {}, "none": {"method": "absent"}}
     with pytest.raises(SystemExit):
         training.measure(cases, "emoji-clip", 2, 1, 1)

@@ -182,7 +182,7 @@ def test_a_terminal_sees_the_view_and_stdout_the_result(start):
     assert b"pairs/s" in terminal.seen
     assert b"\x1b[3" not in terminal.seen  # no colours
     assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
-    assert list(json.loads(out)) == ["schema_version", "ok", "run", "adapter", "last"]
+    assert list(json.loads(out)) == ["schema_version", "ok", "run", "adapter", "last", "data"]
 
 
 @pytest.mark.slow

@@ -197,7 +197,7 @@ def test_embed_and_search(cli, exported, bundle_alone, photos, tmp_path):
         assert [r["picture"] for r in results] == expected
         assert [r["cosine"] for r in results] == pytest.approx(cosines[order].tolist(), abs=1e-5)
     table = cli(*arguments).out.splitlines()
-    assert [line.split()[1] for line in table[1:]] == expected
+    assert [line.split()[1] for line in table[1:]] == [f"{photos}/{name}" for name in expected]
 
     query = f"{photos}/green_cross/03.png"
     outcome = cli("search", "--image", query, "--in", "f.safetensors", "--json", *ways[-1])
