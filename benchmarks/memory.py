@@ -44,7 +44,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     """Two steps; the estimate of one, in bytes."""
     from radapter import models
     from radapter import recipe as recipes
-    from radapter.methods import METHODS
+    from radapter.registry import METHODS, load
     from radapter.training import execution
     from radapter.training.estimate import Sizes, step_memory
     from radapter.training.feeding import Pixels
@@ -57,7 +57,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     loaded = models.load(model)
     torch.manual_seed(0)
     settings = recipe.method.model_dump(exclude={"name"})
-    attached = METHODS[recipe.method.name].attach(loaded.model, **settings)
+    attached = load(METHODS, recipe.method.name).attach(loaded.model, **settings)
     execution.set_up(loaded.model, recipe)
     training_mode(loaded.model)
     trained = list(attached.parameters())

@@ -116,7 +116,8 @@ def _pixels(loaded: Any, device: str) -> Any:
 def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
     """What a step of radapter's loop needs (and no data), with levers switched off."""
     from radapter import recipe as recipes
-    from radapter.methods import METHODS, folded, r_adapter
+    from radapter import registry
+    from radapter.methods import folded, r_adapter
     from radapter.training import execution, gradients
     from radapter.training.optimisation import adamw
     from radapter.training.preparing import Parts
@@ -129,7 +130,9 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
     recipe = recipes.parse(text, "recipe", changes)
     device = case["device"]
     torch.manual_seed(0)
-    attached = METHODS[method].attach(loaded.model, **case.get("settings", {}))
+    attached = registry.load(registry.METHODS, method).attach(
+        loaded.model, **case.get("settings", {})
+    )
     trained = list(attached.parameters())
     optimizer = adamw(trained, recipe.optimisation)
     if "short texts" in off:

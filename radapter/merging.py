@@ -25,10 +25,11 @@ from radapter.evaluation.intervals import standard_error
 from radapter.evaluation.result import Evaluation, Scored
 from radapter.evaluation.suite import Suite, Task
 from radapter.files import new_folder, write_atomic
-from radapter.methods import METHODS
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
 from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
+from radapter.registry import METHODS
+from radapter.registry import load as registered
 from radapter.run import Run, Which
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -59,7 +60,7 @@ class Trained:
                 f"alpha {alpha:g} is outside of [0, 1]: it extrapolates beyond both models",
                 stacklevel=3,
             )
-        method = METHODS[self.facts["method"]["name"]]
+        method = registered(METHODS, self.facts["method"]["name"])
         return method.merge(self.base.model.state_dict(), self.tensors, alpha)
 
 

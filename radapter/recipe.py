@@ -18,12 +18,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.errors import UsageError
-from radapter.recipe_data import BEFORE, HeldOut, Section, Unit
+from radapter.recipe_data import BEFORE, HeldOut
 from radapter.recipe_errors import explain
 from radapter.recipe_sources import DataSource, ObjectNetData
+from radapter.registry import Momentum, Section, Unit
 
 S = typing.TypeVar("S", bound=BaseModel)
-Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that is part of file names."""
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from radapter.errors import BrokenInput
+from radapter.registry import Section, Unit
 
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
 """Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
 USUAL_TEMPLATES = ["a photo of a {}."]
@@ -32,10 +32,6 @@ PUBLISHED: tuple[Orientation, Transparency] = ("ignore", "discard")
 
 BEFORE = {"hold_out_by": "hash", "orientation": "ignore", "transparency": "discard"}
 """What was done before there were settings for it"""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Augmentation(Section):
@@ -112,10 +108,12 @@ class EmojiData(Data):
     """The built-in set: each concept in eight styles. Splits are by concept."""
 
     source: Literal["emoji"]
-    styles: Annotated[list[str], Field(min_length=1)] = ["noto"]
+    styles: Annotated[list[str], Field(min_length=1)] = Field(default=["noto"])
     split: Literal["train", "validation", "test", "all"] = "train"
     fold: Annotated[int, Field(ge=0, le=4)] = 0
-    captions: list[Literal["name", "keywords", "kind", "class"]] = ["name", "keywords"]
+    captions: list[Literal["name", "keywords", "kind", "class"]] = Field(
+        default=["name", "keywords"]
+    )
     """Texts of a picture: its name, its keywords in one line, "subgroup: name", "a picture of
     subgroup."."""
 

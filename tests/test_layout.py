@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from radapter import recipe
-from radapter.methods import METHODS
+from radapter import recipe, registry
+from radapter.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "names", "metrics", "files", "classes", "precision", "processors", "distributed",
-    "recipe_errors", "recipe_data", "recipe_sources", "recipe", "run", "data", "starting",
-    "models", "losses", "methods", "bundle", "runtimes", "evaluation", "training", "merging",
-    "inference", "scoring", "export", "benchmarking", "reporting",
+    "errors", "registry", "names", "metrics", "files", "classes", "precision", "processors",
+    "distributed", "recipe_errors", "recipe_data", "recipe_sources", "recipe", "run", "data",
+    "starting", "models", "losses", "methods", "bundle", "runtimes", "evaluation", "training",
+    "merging", "inference", "scoring", "export", "benchmarking", "reporting",
 )  # fmt: skip
 LIBRARY = sorted(
     p
@@ -84,14 +84,14 @@ def test_files_are_short_and_named_for_what_is_in_them(path):
 
 
 def plain(value):
-    return value.model_dump() if isinstance(value, recipe.Section) else value
+    return value.model_dump() if isinstance(value, registry.Section) else value
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_recipe_settings_are_the_arguments_of_attach(name):
     schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
     settings = {key: field for key, field in schema.model_fields.items() if key != "name"}
-    arguments = dict(inspect.signature(METHODS[name].attach).parameters)
+    arguments = dict(inspect.signature(registry.load(METHODS, name).attach).parameters)
     arguments.pop("model")
     assert list(settings) == list(arguments)
     for key, argument in arguments.items():
@@ -105,7 +105,7 @@ def test_recipe_and_method_average_alike_by_default(name, tiny_folder):
 
     schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
     default = schema(name=name).average
-    attached = METHODS[name].attach(models.load(tiny_folder).model)
+    attached = registry.load(METHODS, name).attach(models.load(tiny_folder).model)
     for key, value in default.model_dump().items():
         where = attached if hasattr(attached, key) else attached.average
         assert getattr(where, key) == value, key

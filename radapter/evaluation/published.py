@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from radapter.recipe_data import Section
+from radapter.registry import Section
 
 Recall = Literal[
     "image_to_text_r1",

@@ -1,4 +1,5 @@
-"""Ways of adapting a model, one file each. To add one: a file, a line here, its settings in recipe.
+"""Ways of adapting a model, one file each. To add one: a file, its settings in the recipe, a line
+in `registry`.
 
 A method is a module with two functions:
 
@@ -10,15 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import ModuleType
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from radapter.errors import UsageError
 from radapter.methods import full, lora, r_adapter
-
-METHODS: dict[str, ModuleType] = {"r-adapter": r_adapter, "full": full, "lora": lora}
 
 
 class Attached(Protocol):
@@ -64,4 +62,4 @@ def check_gradients(attached: Attached) -> None:
         )
 
 
-__all__ = ["METHODS", "Attached", "check_gradients", "full", "lora", "r_adapter"]
+__all__ = ["Attached", "check_gradients", "full", "lora", "r_adapter"]

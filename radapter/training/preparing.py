@@ -18,12 +18,14 @@ from radapter.data.pairs import Order, Pairs, training_transform
 from radapter.data.shard_order import shard_order
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
-from radapter.methods import METHODS, Attached
+from radapter.methods import Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
 from radapter.recipe_data import InShards
+from radapter.registry import METHODS
+from radapter.registry import load as registered
 from radapter.training import execution, objective, tracking
 from radapter.training.feeding import Pixels
 from radapter.training.optimisation import adamw
@@ -163,7 +165,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         settings = recipe.method.model_dump(exclude={"name"})
-        attached = METHODS[recipe.method.name].attach(base.model, **settings)
+        attached = registered(METHODS, recipe.method.name).attach(base.model, **settings)
     execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]

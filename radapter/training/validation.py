@@ -17,9 +17,10 @@ from radapter import distributed
 from radapter.data import Dataset
 from radapter.evaluation import Suite, evaluate, held_out_suite, trained_metric
 from radapter.evaluation.suite import Task
-from radapter.methods import METHODS, Attached
+from radapter.methods import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
+from radapter.registry import METHODS, load
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 Progress = Callable[[int, int], None]
@@ -42,7 +43,7 @@ class HeldOut:
     ) -> dict[str, float]:
         """Every metric, from 0 to 1, of the base model with `stored` merged at `alpha`: the same
         number as that of the model which `radapter merge` writes. All encoding is in here."""
-        merged = METHODS[method].merge(self.base, stored, alpha)
+        merged = load(METHODS, method).merge(self.base, stored, alpha)
         self.plain.model.load_state_dict(merged)
         evaluated = evaluate(
             self.suite,

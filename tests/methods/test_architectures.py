@@ -12,12 +12,13 @@ import open_clip
 import pytest
 import torch
 
-from radapter import bundle, models
+from radapter import bundle, models, registry
 from radapter.errors import UsageError
 from radapter.export.towers import export_towers
 from radapter.losses import multi_positive
-from radapter.methods import METHODS, check_gradients
+from radapter.methods import check_gradients
 from radapter.methods.blocks import residual_blocks, tower_of
+from radapter.registry import METHODS
 from radapter.training.step import training_mode
 
 TABLE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -103,7 +104,7 @@ def test_every_architecture_is_in_the_table_and_attached_or_refused_as_it_says(s
         if refused:
             for method in ("r-adapter", "lora"):
                 with pytest.raises(UsageError, match=f"{method}.*image.*{refused}.*towers=text"):
-                    METHODS[method].attach(loaded.model)
+                    registry.load(METHODS, method).attach(loaded.model)
         blocks = residual_blocks(loaded.model, towers, "lora")
         of_towers = [tower_of(loaded.model, block.name) for block in blocks]
         assert of_towers == (["image"] * 2 if not refused else []) + ["text"] * 2, name
@@ -118,7 +119,7 @@ def test_a_step_and_a_merge(small, name, method):
     batch = inputs(loaded)
     base = copy.deepcopy(loaded.model)
     settings = {"average": {"momentum": 0.0}} | ({} if method == "full" else {"rank": 2})
-    attached = METHODS[method].attach(loaded.model, towers=towers, **settings)
+    attached = registry.load(METHODS, method).attach(loaded.model, towers=towers, **settings)
     training_mode(loaded.model)
     gradients(loaded.model, attached, *batch)
     with torch.no_grad():
@@ -129,12 +130,12 @@ def test_a_step_and_a_merge(small, name, method):
     for _ in range(3):
         attached.update_average()
     stored, state = attached.stored(), base.state_dict()
-    at_zero = METHODS[method].merge(state, stored, 0.0)
+    at_zero = registry.load(METHODS, method).merge(state, stored, 0.0)
     assert all(at_zero[n].numpy().tobytes() == state[n].numpy().tobytes() for n in state)
     if method == "full":
         return
     merged = copy.deepcopy(base)
-    merged.load_state_dict(METHODS[method].merge(state, stored, 0.7))
+    merged.load_state_dict(registry.load(METHODS, method).merge(state, stored, 0.7))
     with torch.no_grad(), attached.scaled(0.7) as scaled:
         found = features(scaled, *batch)
         expected = features(merged, *batch)
@@ -147,15 +148,19 @@ def test_a_step_and_a_merge(small, name, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_decoder_of_coca_is_in_no_tower(small, method):
-    attached = METHODS[method].attach(small.load("coca_ViT-B-32").model)
+    attached = registry.load(METHODS, method).attach(small.load("coca_ViT-B-32").model)
     names = [name for name, _ in attached.named_parameters()]
     assert {name.split(".")[0] for name in names} == {"visual", "text"}
-    assert METHODS[method].attach(small.load("coca_ViT-B-32").model, towers="text").stored()
+    assert (
+        registry.load(METHODS, method)
+        .attach(small.load("coca_ViT-B-32").model, towers="text")
+        .stored()
+    )
 
 
 def test_a_bias_that_no_objective_has_is_not_trained(small):
     loaded = small.load("ViT-B-16-SigLIP")
-    attached = METHODS["full"].attach(loaded.model, train_temperature=True)
+    attached = registry.load(METHODS, "full").attach(loaded.model, train_temperature=True)
     assert "logit_bias" in loaded.model.state_dict()
     assert "logit_scale" in attached.stored()
     assert "logit_bias" not in attached.stored()
@@ -168,7 +173,7 @@ def test_activations_computed_again_give_the_same_gradients(small, name, method)
     for again in (False, True):
         loaded = small.load(name)
         torch.manual_seed(0)
-        attached = METHODS[method].attach(loaded.model)
+        attached = registry.load(METHODS, method).attach(loaded.model)
         with torch.no_grad():
             for parameter in attached.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

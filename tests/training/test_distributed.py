@@ -13,11 +13,11 @@ import torch.distributed as dist
 from ranks import in_ranks, results
 from safetensors.torch import load_file
 
-from radapter import distributed
+from radapter import distributed, registry
 from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
-from radapter.methods import METHODS
+from radapter.registry import METHODS
 from radapter.training import Interrupted, checkpoints, objective, preparing, resume, train
 from radapter.training.gradients import gradients
 from radapter.training.step import training_mode
@@ -329,7 +329,7 @@ def test_ranks_that_start_from_different_things_are_told(recipe, tmp_path):
 
 def unlike(recipe, root):
     """Training of which one rank's adapters were drawn on another kind of device, so to say."""
-    real = METHODS["lora"].attach
+    real = registry.load(METHODS, "lora").attach
 
     def attach(model, **settings):
         attached = real(model, **settings)
@@ -338,7 +338,7 @@ def unlike(recipe, root):
                 next(attached.parameters()).view(-1)[0] += 1e-6
         return attached
 
-    METHODS["lora"].attach = attach  # in a process of its own
+    registry.load(METHODS, "lora").attach = attach  # in a process of its own
     return training(recipe, root)
 
 

@@ -13,9 +13,9 @@ import tiny
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from radapter import models
+from radapter import models, registry
 from radapter import recipe as recipes
-from radapter.methods import METHODS
+from radapter.registry import METHODS
 from radapter.training import estimate, execution, planning
 from radapter.training.estimate import Sizes, fitting_micro_batch, step_memory
 
@@ -79,7 +79,7 @@ def memory_of(model, method, batch, micro_batch, text_length, precision):
         )
     )
     built = skeleton(model)
-    attached = METHODS[recipe.method.name].attach(
+    attached = registry.load(METHODS, recipe.method.name).attach(
         built, **recipe.method.model_dump(exclude={"name"})
     )
     execution.set_up(built, recipe)

@@ -10,10 +10,10 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from radapter import models
+from radapter import models, registry
 from radapter.errors import MissingDependency
-from radapter.methods import METHODS
 from radapter.precision import exact_fp32
+from radapter.registry import METHODS
 from radapter.training import execution, plan, preparing, train, waiting
 from radapter.training.waiting import Waited
 
@@ -31,7 +31,7 @@ def features_and_gradients(recipe, settings, device="cpu"):
     loaded = models.load(recipe.model)
     loaded.model.to(device)
     torch.manual_seed(1)
-    attached = METHODS[recipe.method.name].attach(loaded.model, **settings)
+    attached = registry.load(METHODS, recipe.method.name).attach(loaded.model, **settings)
     with torch.no_grad():
         for parameter in attached.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape).to(device))

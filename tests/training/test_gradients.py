@@ -11,13 +11,13 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from radapter import models
+from radapter import models, registry
 from radapter.errors import GateFailed, UsageError
 from radapter.losses import multi_positive, retention
-from radapter.methods import METHODS
 from radapter.methods.rows import bernoulli_of_rows, rows
 from radapter.models import encode_text, shorten
 from radapter.recipe import Objective, Retain
+from radapter.registry import METHODS
 from radapter.training import Interrupted, checkpoints, objective, resume, step, train
 from radapter.training.gradients import gradients
 from radapter.training.step import load_scaler, scaler_tensors, training_mode
@@ -51,7 +51,7 @@ def moved(method, settings):
     """A model whose adapters are not at their start, in training mode."""
     loaded = tiny.build()
     torch.manual_seed(1)
-    attached = METHODS[method].attach(loaded.model, **settings)
+    attached = registry.load(METHODS, method).attach(loaded.model, **settings)
     for parameter in attached.parameters():
         if parameter.dim() > 1:
             with torch.no_grad():

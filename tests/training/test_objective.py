@@ -6,14 +6,14 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from radapter import models
+from radapter import models, registry
 from radapter.data import Dataset, open_data
 from radapter.data.pairs import Collate, Pairs, training_transform
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import mpm_nce, multi_positive, retention
-from radapter.methods import METHODS
 from radapter.recipe import Objective, Retain
 from radapter.recipe_data import Augmentation, EmojiData
+from radapter.registry import METHODS
 from radapter.training import objective, plan
 from radapter.training.feeding import Pixels
 from radapter.training.gradients import gradients
@@ -136,7 +136,7 @@ def test_the_zero_shot_model_while_training(loaded, name):
     images, tokens = tiny.batch(loaded)
     with torch.no_grad():
         expected = tiny.features(loaded.model, images, tokens)
-    attached = METHODS[name].attach(loaded.model)
+    attached = registry.load(METHODS, name).attach(loaded.model)
     zero_shot = objective.zero_shot_model(attached, loaded.model)
     with torch.no_grad():
         for parameter in attached.parameters():
@@ -154,7 +154,7 @@ def test_the_loss_with_retention(loaded, name):
     dataset, batch = emoji_batch(loaded)
     settings = Objective(retain=Retain(weight=2.0, pool=16))
     captions = objective.retained_captions(settings.retain, dataset)
-    attached = METHODS[name].attach(loaded.model)
+    attached = registry.load(METHODS, name).attach(loaded.model)
     retained = objective.Retention(
         settings.retain,
         captions,

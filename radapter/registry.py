@@ -1,0 +1,83 @@
+"""Every name that a recipe may call, and the sections of a recipe that are such calls.
+
+A table leads from a name to a module, which is imported when it is used. A section `{name: X, ...}`
+calls a function of that module: the keyword-only arguments of its signature are the section's keys,
+with their types and defaults. They are read from the module's source, so that checking a recipe
+imports no torch; what a type is made of is therefore a name of this module's.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+METHODS = {
+    "r-adapter": "radapter.methods.r_adapter",
+    "full": "radapter.methods.full",
+    "lora": "radapter.methods.lora",
+}
+"""Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
+
+
+class Section(BaseModel):
+    """A mapping in a recipe or suite; its keys are the fields and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Call(Section):
+    """A section that calls what is registered as `name`, with the other keys as its arguments."""
+
+    name: str
+
+    def arguments(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+
+
+# ---------------------------------------------------------------- the types of arguments
+
+Towers = Literal["both", "image", "text"]
+Count = Annotated[int, Field(ge=1)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+# ---------------------------------------------------------------- from a name to what it calls
+
+
+def load(table: Mapping[str, str], name: str) -> ModuleType:
+    """The module that is registered under a name."""
+    return importlib.import_module(table[name])
+
+
+def schema(name: str, module: str, function: str) -> type[Call]:
+    """The section that calls `function` of `module`, which is not imported."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    (found,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    keys: dict[str, Any] = {"name": (Literal[name], ...)}
+    for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
+        assert argument.annotation, f"{module}.{function} has no type for {argument.arg}"
+        keys[argument.arg] = (
+            _value(argument.annotation),
+            ... if default is None else _value(default),
+        )
+    return create_model(name, __base__=Call, __module__=module, **keys)
+
+
+def _value(expression: ast.expr) -> Any:
+    return eval(ast.unparse(expression), globals())
+
+
+def section(table: Mapping[str, str], function: str) -> Any:
+    """The type of a recipe's field that calls `function` of one of the registered modules."""
+    members = tuple(schema(name, module, function) for name, module in table.items())
+    return Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007
