@@ -41,6 +41,7 @@ import typer
 from radapter import evaluation, merging, training
 from radapter import recipe as recipes
 from radapter.data import emoji, open_data
+from radapter.evaluation import alphas
 from radapter.evaluation.result import Scored
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.files import write_atomic
@@ -190,7 +191,7 @@ Curve = dict[float, dict[str, dict[str, Scored]]]
 def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     """What `merge --alpha auto` would take: it looks at the trained task."""
     metric = evaluation.trained_metric(recipe)
-    return merging.smallest_within_one_error(
+    return alphas.smallest_within_one_error(
         {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
     )
 
@@ -229,7 +230,7 @@ def linear_probe(
     for suite, evaluated in zip(suites, base[1:], strict=True):
         opened = suite.open()
         found: Curve = {}
-        for alpha in merging.ALPHAS:
+        for alpha in alphas.ALPHAS:
             found[alpha] = {}
             for name, tasks in opened.items():
                 classes = tasks["classification"]
@@ -278,9 +279,9 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
             }
             facts["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             trained = merging.open_trained(run)
-            scored = [_metrics(merging.alpha_curve(suites[0], trained))]
+            scored = [_metrics(alphas.alpha_curve(suites[0], trained))]
             at = sorted({*TEST_ALPHAS, auto_alpha(recipe, scored[0])})
-            scored += [_metrics(merging.alpha_curve(suite, trained, at)) for suite in suites[1:]]
+            scored += [_metrics(alphas.alpha_curve(suite, trained, at)) for suite in suites[1:]]
     alpha = auto_alpha(recipe, scored[0])
     chosen = scored[0][alpha]["noto"]
     score = np.mean([chosen[m].scores.mean() for m in ("accuracy", "text_to_image_r1")])
@@ -460,9 +461,9 @@ def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
         recipe = recipes.load(recipes.locate("emoji"), overrides)
         with tempfile.TemporaryDirectory() as folder:
             trained = merging.open_trained(training.train(recipe, Path(folder)))
-            alpha = 1.0 if name == "full" else merging.choose_alpha(recipe, trained)["alpha"]
+            alpha = 1.0 if name == "full" else alphas.choose_alpha(recipe, trained)["alpha"]
             label = "full" if name == "full" else f"R-Adapter, alpha {alpha:g}"
-            for at, found in merging.alpha_curve(suite, trained, [0.0, alpha]):
+            for at, found in alphas.alpha_curve(suite, trained, [0.0, alpha]):
                 answers["zero-shot" if at == 0 else label] = found.predictions
     first = next(iter(opened.values()))
     drawn = sorted(np.random.default_rng(0).choice(len(first), rows, replace=False).tolist())

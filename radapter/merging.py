@@ -1,42 +1,25 @@
-"""From (run, alpha) to a plain model of the original size; choosing alpha on held-out data."""
+"""From (run, alpha) to a plain model of the original size."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import Cache, held_out_suite, trained_metric
-from radapter.evaluation.evaluate import evaluate_together
-from radapter.evaluation.intervals import standard_error
-from radapter.evaluation.result import Evaluation, Scored
-from radapter.evaluation.suite import Suite, Task
 from radapter.files import new_folder, write_atomic
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
 from radapter.models.checkpoints import check_safetensors
-from radapter.recipe import Recipe
 from radapter.registry import METHODS
 from radapter.registry import load as registered
 from radapter.run import Run, Which
-from radapter.runtimes.pytorch import PyTorchRuntime
-
-ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
-MEMORY_SHARE = 0.5
-"""Of what is free, how much the models of several alphas may take together"""
-RULE = "the smallest alpha that falls behind the best by no more than one standard error"
 
 
 @dataclass
@@ -169,197 +152,3 @@ def _is_whole(folder: Path, expected: str) -> bool:
         return load(folder).weights_hash == expected
     except BrokenInput:
         return False
-
-
-# ---------------------------------------------------------------- alpha
-
-
-def alpha_curve(
-    suite: Suite,
-    trained: Trained,
-    alphas: Sequence[float] = ALPHAS,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    opened: dict[str, dict[Task, Dataset]] | None = None,
-    cache: Cache | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[tuple[float, Evaluation]]:
-    """A suite scored at each alpha, from one stored adapter, in PyTorch; without picture features,
-    and with runtimes that have given up their models.
-
-    Each picture is read and decoded once for all alphas, or for as many as memory has room for: in
-    fp32, weights that an alpha does not change are there once. Merging is on the CPU in float64, so
-    the weights are bit for bit those that `radapter merge` writes.
-
-    Args:
-        device: `cpu`, `cuda`, or `auto`.
-        precision: `fp32`, `fp16` or `bf16`.
-        opened: what `suite.open()` gave, if it is open already.
-        cache: where features are kept; None: nowhere.
-        on_progress: called with pictures done, each once for every time that it is read, and all.
-    """
-    opened = opened or suite.open()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = load_base(trained.facts)
-    PyTorchRuntime(base, device, precision)  # an error, if there is no such device or precision
-    if precision == "fp32":
-        base.model.to(device)
-    waiting = list(alphas)
-    while waiting:
-        runtimes = _as_many_as_fit(base, trained, waiting, device, precision)
-        now, waiting = waiting[: len(runtimes)], waiting[len(runtimes) :]
-        before = len(alphas) - len(waiting) - len(now)
-        evaluated = evaluate_together(
-            suite,
-            [(runtime, base) for runtime in runtimes],
-            opened=opened,
-            cache=cache,
-            keep_features=False,
-            on_progress=functools.partial(_share, on_progress, before, len(now), len(alphas)),
-        )
-        for runtime in runtimes:  # what is scored refers to them, and may be kept
-            runtime.release()
-        yield from zip(now, evaluated, strict=True)
-
-
-def _as_many_as_fit(
-    base: LoadedModel, trained: Trained, alphas: Sequence[float], device: str, precision: str
-) -> list[PyTorchRuntime]:
-    """Runtimes of the first alphas: one at least, and no more than memory has room for."""
-    runtimes: list[PyTorchRuntime] = []
-    room, size = MEMORY_SHARE * free_memory(device), 0
-    while len(runtimes) < len(alphas) and size <= room:
-        model, size = _at(base, trained, alphas[len(runtimes)])
-        runtimes.append(PyTorchRuntime(model, device, precision))
-        if precision != "fp32":  # it has a copy of everything, and the model goes
-            size = sum(p.nbytes for p in model.model.parameters()) // 2
-        room -= size
-    return runtimes
-
-
-def _share(
-    on_progress: Callable[[int, int], None],
-    before: int,
-    now: int,
-    alphas: int,
-    done: int,
-    total: int,
-) -> None:
-    """Progress over all alphas while `now` of them are scored, after `before`."""
-    on_progress(before * total + now * done, alphas * total)
-
-
-def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel, int]:
-    """The plain model at a scale, where the base is, and how many bytes it has of its own."""
-    there = base.model.state_dict()
-    merged = trained.at(alpha)
-    start = trained.base.model.state_dict()
-    own = {name: value for name, value in merged.items() if not torch.equal(value, start[name])}
-    shared = {id(t): t for t in (*base.model.parameters(), *base.model.buffers())}
-    module = copy.deepcopy(base.model, shared)
-    state = {name: own[name].to(t.device) if name in own else t for name, t in there.items()}
-    module.load_state_dict(state, assign=True)
-    model = dataclasses.replace(base, model=module.eval().requires_grad_(False))
-    model.__dict__["weights_hash"] = weights_hash(merged)  # of what stands on the CPU
-    return model, sum(value.nbytes for value in own.values())
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a device has left, with those that torch keeps for what comes; of the CPU, that
-    the machine has."""
-    if device.startswith("cuda"):
-        place = torch.device(device)
-        kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
-        return int(torch.cuda.mem_get_info(place)[0]) + kept
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return 4 * 2**30
-
-
-def choose_alpha(
-    recipe: Recipe,
-    trained: Trained,
-    *,
-    device: str = "cpu",
-    cache: Cache | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """Pick alpha on held-out data of the training distribution, never on shifted data.
-
-    The score is `trained_metric`. The rule is `RULE`, since less of the adapter keeps more of the
-    base model. The standard error is that of the difference on the same pictures, so what both get
-    right or wrong does not blur it, and several captions of one picture are no independent items.
-
-    Returns:
-        `alpha`, `rule`, `metric`, `items` and the `curve`: a list of {alpha, score, behind,
-        standard_error}, `behind` being how far the score is below the best.
-
-    Raises:
-        UsageError: the recipe has no held-out data.
-    """
-    suite = held_out_suite(recipe, trained.classes)
-    metric = trained_metric(recipe)
-    scored: dict[float, Scored] = {}
-    for alpha, evaluated in alpha_curve(
-        suite, trained, device=device, cache=cache, on_progress=on_progress
-    ):
-        scored[alpha] = evaluated.metrics["held-out"][metric]
-    points = behind_the_best(scored)
-    return {
-        "alpha": smallest_within_one_error(scored),
-        "rule": RULE,
-        "metric": metric,
-        "items": len(scored[0.0].scores),
-        "curve": [
-            {
-                "alpha": alpha,
-                "score": float(item.scores.mean()),
-                "behind": points[alpha][0],
-                "standard_error": points[alpha][1],
-            }
-            for alpha, item in scored.items()
-        ],
-    }
-
-
-def base_alone(choice: Mapping[str, Any]) -> str | None:
-    """What to say where alpha 0 is chosen: nothing of the training is in what is merged."""
-    if choice["alpha"] != 0:
-        return None
-    best = max(choice["curve"], key=lambda point: point["score"])
-    zero = next(point for point in choice["curve"] if point["alpha"] == 0)
-    if best["alpha"] == 0:
-        why = f"no alpha does better on the {choice['items']:,} held-out items than the base model"
-        helps = "train longer, or with a larger optimisation.lr"
-    else:
-        why = (
-            f"alpha {best['alpha']:g} is better by {100 * zero['behind']:.1f} points on the "
-            f"{choice['items']:,} held-out items, which is within one standard error, "
-            f"{100 * zero['standard_error']:.1f}"
-        )
-        helps = f"hold out more pictures, train longer, or choose: --alpha {best['alpha']:g}"
-    return (
-        f"alpha 0 is the base model: nothing of the training is in what was merged. By the rule: "
-        f"{why}. What helps: {helps}."
-    )
-
-
-def behind_the_best(scored: Mapping[float, Scored]) -> dict[float, tuple[float, float]]:
-    """How far each alpha's score is below the best one's, and the standard error of that."""
-    best = max(scored.values(), key=lambda item: item.scores.mean())
-    found = {}
-    for alpha, item in scored.items():
-        lost = best.scores.astype(float) - item.scores
-        found[alpha] = (float(lost.mean()), standard_error(lost, best.clusters))
-    return found
-
-
-def smallest_within_one_error(scored: Mapping[float, Scored]) -> float:
-    """The rule of `--alpha auto`, from what was scored at each alpha."""
-    return min(alpha for alpha, (lost, error) in behind_the_best(scored).items() if lost <= error)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
 from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate, trained_metric
+from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.standalone import with_anchors
@@ -161,7 +162,7 @@ def _judged_as(runtime: Runtime) -> str:
 def evaluate_alphas(
     run: Run,
     suite: Suite,
-    alphas: Sequence[float] = merging.ALPHAS,
+    alphas: Sequence[float] = ALPHAS,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -192,7 +193,7 @@ def evaluate_alphas(
     trained = merging.open_trained(run)
     merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []
-    for alpha, evaluated in merging.alpha_curve(
+    for alpha, evaluated in alpha_curve(
         suite, trained, alphas, device=device, precision=precision, opened=opened, cache=cache,
         on_progress=on_progress,
     ):  # fmt: skip

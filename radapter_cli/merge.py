@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -56,7 +55,6 @@ def merge(
 
         radapter merge --adapter best
     """
-    from radapter import files
     from radapter import run as runs
 
     wanted = _parse(alpha)
@@ -65,26 +63,24 @@ def merge(
     which = cast(Literal["last", "best"], adapter.value)
     found.trained(which)
     with console.status("loading"):
-        from radapter import evaluation, merging
+        from radapter import merging
+        from radapter.evaluation import alphas, user_cache
     with found.lock():
         trained = merging.open_trained(found, which)
         choice = None
         if wanted == "auto":
             with console.progress("choosing alpha") as update:
-                choice = merging.choose_alpha(
+                choice = alphas.choose_alpha(
                     recipe,
                     trained,
                     device=device.value,
-                    cache=None if no_cache else evaluation.user_cache(),
+                    cache=None if no_cache else user_cache(),
                     on_progress=lambda done, total: update(done, total, ""),
                 )
-            if which == "best":
-                choice["adapter"] = "best"
-            path = found.path / "merged" / "alpha-auto.json"
-            files.write_atomic(path, json.dumps(choice, indent=2) + "\n")
+            alphas.write_choice(found, trained, choice)
         value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)
         folder, written = merging.write_merged(found, value, trained)
-        warning = merging.base_alone(choice) if choice else None
+        warning = alphas.base_alone(choice) if choice else None
         if warning:
             warnings.warn(warning, stacklevel=1)
     if as_json:

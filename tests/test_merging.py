@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from radapter import merging, models
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation import alphas
 from radapter.run import Run
 from radapter.training import train
 
@@ -185,8 +186,8 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
             found[-1].metrics = {"held-out": {"accuracy": scored}}
         return found
 
-    monkeypatch.setattr(merging, "evaluate_together", fake)
-    choice = merging.choose_alpha(run.recipe(), merging.open_trained(run))
+    monkeypatch.setattr(alphas, "evaluate_together", fake)
+    choice = alphas.choose_alpha(run.recipe(), merging.open_trained(run))
     point = {p["alpha"]: p for p in choice["curve"]}
     assert point[0.3]["behind"] == pytest.approx(0.02)
     assert point[0.3]["standard_error"] == pytest.approx(np.sqrt(0.02 * 0.98 / 99))
@@ -200,7 +201,7 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
 
 
 def test_auto_scores_held_out_pictures_of_the_training_distribution(run):
-    choice = merging.choose_alpha(run.recipe(), merging.open_trained(run))
+    choice = alphas.choose_alpha(run.recipe(), merging.open_trained(run))
     from radapter.data import open_data
 
     held_out = open_data(run.recipe().validation_data())
@@ -211,7 +212,7 @@ def test_auto_scores_held_out_pictures_of_the_training_distribution(run):
 def test_auto_without_held_out_data_says_what_to_set(run, tiny_folder, shapes):
     recipe = tiny.recipe(tiny_folder, shapes)
     with pytest.raises(UsageError, match=r"data.hold_out"):
-        merging.choose_alpha(recipe, merging.open_trained(run))
+        alphas.choose_alpha(recipe, merging.open_trained(run))
 
 
 def test_full_fine_tuning_merges_to_interpolated_weights(tiny_folder, shapes, tmp_path):

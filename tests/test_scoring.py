@@ -12,6 +12,7 @@ import torch
 
 from radapter import evaluation, merging, models, scoring
 from radapter.errors import BrokenInput
+from radapter.evaluation import alphas as over_alpha
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import train
 
@@ -46,7 +47,7 @@ def test_each_point_names_the_weights_it_was_scored_with(run):
 def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
     """As far as memory goes; without any room, once an alpha. The numbers are those of the models
     that are merged one by one."""
-    monkeypatch.setattr(merging, "free_memory", lambda device: free)
+    monkeypatch.setattr(over_alpha, "free_memory", lambda device: free)
     suite = evaluation.held_out_suite(run.recipe())
     opened = suite.open()
     data = opened["held-out"]["classification"]
@@ -59,7 +60,7 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
     opened["held-out"]["classification"] = dataclasses.replace(data, read=read)
     alphas = [0.3, 0.7, 1.0]
     trained = merging.open_trained(run)
-    curve = dict(merging.alpha_curve(suite, trained, alphas, opened=opened))
+    curve = dict(over_alpha.alpha_curve(suite, trained, alphas, opened=opened))
     assert set(reads.values()) == {1 if free else 3}
     assert len(reads) == len(data)
     for alpha in alphas:
@@ -98,11 +99,11 @@ def test_models_are_counted_and_gone_before_the_next_are_made(run, monkeypatch, 
         held.append((len(models), sum(t.nbytes for t in own)))
         return evaluate_together(suite, models, **settings)
 
-    evaluate_together = merging.evaluate_together
-    monkeypatch.setattr(merging, "free_memory", memory_left)
-    monkeypatch.setattr(merging, "evaluate_together", keep)
+    evaluate_together = over_alpha.evaluate_together
+    monkeypatch.setattr(over_alpha, "free_memory", memory_left)
+    monkeypatch.setattr(over_alpha, "evaluate_together", keep)
     suite = evaluation.held_out_suite(run.recipe())
-    curve = list(merging.alpha_curve(suite, trained, alphas, precision=precision))
+    curve = list(over_alpha.alpha_curve(suite, trained, alphas, precision=precision))
     assert [alpha for alpha, _ in curve] == alphas
     assert [number for number, _ in held] == [2, 2]
     for _, taken in held:
@@ -113,7 +114,7 @@ def test_what_torch_keeps_on_a_gpu_is_free(monkeypatch):
     found = {"mem_get_info": (5, 100), "memory_reserved": 40, "memory_allocated": 10}
     for name, value in found.items():
         monkeypatch.setattr(torch.cuda, name, lambda place, value=value: value)
-    assert merging.free_memory("cuda") == 5 + 40 - 10
+    assert over_alpha.free_memory("cuda") == 5 + 40 - 10
 
 
 def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
@@ -121,8 +122,8 @@ def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
     suite = evaluation.held_out_suite(run.recipe())
     trained = merging.open_trained(run)
     cache = evaluation.Cache(tmp_path / "cache", 10**9)
-    plain = dict(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0]))
-    list(merging.alpha_curve(suite, trained, [0.5], cache=cache))
+    plain = dict(over_alpha.alpha_curve(suite, trained, [0.0, 0.5, 1.0]))
+    list(over_alpha.alpha_curve(suite, trained, [0.5], cache=cache))
     encoded = []
     encode = PyTorchRuntime.encode_image
     monkeypatch.setattr(
@@ -132,13 +133,13 @@ def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
             encoded.append(self.provenance["weights_hash"]), encode(self, pixels)
         )[1],
     )  # fmt: skip
-    found = dict(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
+    found = dict(over_alpha.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
     assert {alpha: e.result() for alpha, e in found.items()} == {
         alpha: e.result() for alpha, e in plain.items()
     }
     assert set(encoded) == {models.weights_hash(trained.at(alpha)) for alpha in (0.0, 1.0)}
     encoded.clear()
-    list(merging.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
+    list(over_alpha.alpha_curve(suite, trained, [0.0, 0.5, 1.0], cache=cache))
     assert not encoded
 
 

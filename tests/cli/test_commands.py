@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from radapter import merging, models, scoring
-from radapter.evaluation import written
+from radapter.evaluation import alphas, written
 from radapter.recipe import shipped
 from radapter.run import Run
 
@@ -174,7 +174,7 @@ def test_auto_alpha_that_leaves_the_training_out_says_so(cli, trained, monkeypat
         {"alpha": 0.3, "score": 0.915 if best else 0.8, "behind": 0.0, "standard_error": 0.0},
     ]
     choice = {"alpha": 0.0, "rule": "r", "metric": "accuracy", "items": 40, "curve": curve}
-    monkeypatch.setattr(merging, "choose_alpha", lambda *args, **settings: choice)
+    monkeypatch.setattr(alphas, "choose_alpha", lambda *args, **settings: choice)
     outcome = cli("merge", "--alpha", "auto")
     assert outcome.code == 0, outcome.err
     assert "warning: alpha 0 is the base model: nothing of the training is in what" in outcome.err

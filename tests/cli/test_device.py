@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from radapter import merging
+from radapter import scoring
+from radapter.evaluation import alphas
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 COMMANDS = {
@@ -30,7 +31,7 @@ datasets:
 @pytest.mark.parametrize("command", COMMANDS, indirect=True)
 def test_every_model_is_scored_on_the_device_that_was_chosen(cli, command, monkeypatch):
     asked = []
-    init, curve = PyTorchRuntime.__init__, merging.alpha_curve
+    init, curve = PyTorchRuntime.__init__, alphas.alpha_curve
 
     def recorded(self, loaded, device="cpu", precision="fp32"):
         asked.append(device)
@@ -42,7 +43,8 @@ def test_every_model_is_scored_on_the_device_that_was_chosen(cli, command, monke
         asked[:] = [device]
 
     monkeypatch.setattr(PyTorchRuntime, "__init__", recorded)
-    monkeypatch.setattr(merging, "alpha_curve", over_alphas)
+    for module in (alphas, scoring):
+        monkeypatch.setattr(module, "alpha_curve", over_alphas)
     assert cli(*command).code == 0
     assert asked
     assert set(asked) == {"auto"}

@@ -11,7 +11,7 @@ from radapter import merging, models
 from radapter import run as runs
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import held_out_suite
+from radapter.evaluation import alphas, held_out_suite
 from radapter.training import Interrupted, files, loop, resume, train
 from radapter.training.validation import HeldOut
 
@@ -288,7 +288,7 @@ def test_a_best_adapter_that_could_not_be_written_is_written_later(recipe, tmp_p
 def test_on_cuda_the_number_is_that_of_the_merged_model(recipe, tmp_path):
     run = train(recipe(*EVERY, "device=cuda"), tmp_path)
     trained = merging.open_trained(run)
-    ((_, evaluated),) = merging.alpha_curve(
+    ((_, evaluated),) = alphas.alpha_curve(
         held_out_suite(run.recipe()), trained, [0.5], device="cuda"
     )
     assert len(validations(run)) == 8
