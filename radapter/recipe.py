@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import io
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.errors import UsageError
-from radapter.recipe_data import BEFORE, HeldOut
+from radapter.recipe_data import BEFORE, Data
 from radapter.recipe_errors import explain
-from radapter.recipe_sources import DataSource, ObjectNetData
+from radapter.recipe_sources import DataSource
 from radapter.registry import Momentum, Section, Unit
 
 S = typing.TypeVar("S", bound=BaseModel)
@@ -220,23 +221,22 @@ class Recipe(Section):
     suites: list[str] = Field(default=[])
     export: Export = Export()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _shots_follow_the_seed(cls, tree: Any) -> Any:
-        """One seed is a whole run of CoOp's: it draws the pictures, then trains on them."""
-        if not isinstance(tree, dict):
-            return tree
-        data, seed = tree.get("data"), tree.get("seed")
-        if not isinstance(data, dict) or data.get("source") != "coop":
-            return tree
-        if type(seed) is not int or seed < 0:
-            return tree
-        return {**tree, "data": {"shots_seed": seed, **data}}
+    def _data_follows_the_seed(cls, tree: Any, checked: Callable[[Any], Recipe]) -> Recipe:
+        recipe = checked(tree)
+        setting = recipe.data.seeded
+        if setting is None or setting in recipe.data.model_fields_set:
+            return recipe
+        if "seed" not in recipe.model_fields_set:
+            return recipe
+        data = recipe.data.model_copy(update={setting: recipe.seed})
+        return recipe.model_copy(update={"data": data})
 
     @model_validator(mode="after")
     def _licence_allows_training(self) -> Recipe:
-        if isinstance(self.data, ObjectNetData):
-            raise ValueError("ObjectNet's licence is for testing only: it is no training data")
+        if self.data.no_training:
+            raise ValueError(self.data.no_training)
         return self
 
     @model_validator(mode="after")
@@ -247,13 +247,11 @@ class Recipe(Section):
             )
         return self
 
-    def validation_data(self) -> DataSource | None:
+    def validation_data(self) -> Data | None:
         """Held-out pictures of the training distribution, without augmentation, or None."""
         if self.validation is not None:
             return self.validation
-        if isinstance(self.data, HeldOut) and not self.data.hold_out:
-            return None
-        return self.data.model_copy(update={"split": "validation"})
+        return self.data.held_out()
 
 
 # ---------------------------------------------------------------- loading

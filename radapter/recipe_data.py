@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -87,6 +88,49 @@ class Data(Section):
         """Templates that belong to the source, where it has any: they go before a suite's."""
         return None
 
+    # What is asked of every source; those with another answer have it in their own class.
+
+    if TYPE_CHECKING:
+        source: str = ""
+    no_training: ClassVar[str | None] = None
+    """Why it is no training data"""
+    licence: ClassVar[Mapping[str, str] | None] = None
+    """`name` and `licence` of a source that comes with radapter"""
+    may_be_passed_on: ClassVar[bool] = False
+    """Whether bundles may have pictures of it in them"""
+    resampled_by: ClassVar[str] = "pictures"
+    """What intervals are resampled by: pictures, or what the groups of its data sets are called,
+    which have the same numbers in all of them"""
+    seeded: ClassVar[str | None] = None
+    """The setting whose default is the recipe's seed"""
+    averaged_over: ClassVar[str | None] = None
+    """The setting that names one of several sets, over which papers report means"""
+
+    def in_words(self) -> str:
+        """A few words for a column of a table."""
+        return self.source
+
+    def published_as(self) -> str | None:
+        """What suites call the published set that this is of; None: the user's own data."""
+        return None
+
+    def held_out(self) -> Data | None:
+        """The pictures that are kept from training; None if none are."""
+        return self.model_copy(update={"split": "validation"})
+
+    def for_model_trained_on(self, trained: Data) -> Data | None:
+        """What of a suite's data such a model is scored on; None: not on this set, if the suite has
+        another of the same source that it is scored on."""
+        return self
+
+    def is_set_of(self, trained: Data) -> bool:
+        """Whether it is of the set that was trained on, whatever a suite says of its role."""
+        return False
+
+    def has_counts_of(self, other: Data) -> bool:
+        """Whether it has as many pictures and classes as the same set by another protocol."""
+        return True
+
     @model_validator(mode="after")
     def _templates_have_a_place(self) -> Data:
         if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
@@ -117,6 +161,22 @@ class EmojiData(Data):
     """Texts of a picture: its name, its keywords in one line, "subgroup: name", "a picture of
     subgroup."."""
 
+    licence = {  # noqa: RUF012
+        "name": "radapter's built-in emoji set",
+        "licence": "Apache-2.0, MIT, CC-BY-4.0 and Unicode-3.0, by part, and with credit: see "
+        "radapter/data/emoji/NOTICE.md in radapter",
+    }
+    may_be_passed_on = True
+    resampled_by = "concepts"
+
+    def in_words(self) -> str:
+        return f"emoji {'+'.join(self.styles)}, fold {self.fold}"
+
+    def for_model_trained_on(self, trained: Data) -> Data:
+        """The fold that was kept for testing."""
+        fold = trained.fold if isinstance(trained, EmojiData) else self.fold
+        return self.model_copy(update={"fold": fold})
+
 
 class HeldOut(Data):
     """Sources without splits of their own: a share of the pictures is held out, by name."""
@@ -127,6 +187,9 @@ class HeldOut(Data):
     sides; pictures with captions have no classes. `hash`: by that alone, as it was in the first
     versions, whose runs keep it."""
     split: Literal["train", "validation", "all"] = "train"
+
+    def held_out(self) -> Data | None:
+        return super().held_out() if self.hold_out else None
 
 
 class FolderData(HeldOut):
@@ -148,6 +211,9 @@ class FolderData(HeldOut):
         if self.dataset_split is not None and self.listed_in is not None:
             raise ValueError("choose by dataset_split or by listed_in, not by both")
         return self
+
+    def in_words(self) -> str:
+        return f"folder {Path(self.root).name}"
 
 
 class TableData(HeldOut):
@@ -192,6 +258,9 @@ class TableData(HeldOut):
             raise ValueError("several text columns are captions: classification takes one")
         return self
 
+    def in_words(self) -> str:
+        return f"table {Path(self.path).name}"
+
 
 class CaptionFilesData(HeldOut):
     """Pictures with a text file of captions beside each (1.jpg and 1.txt), in any folders below the
@@ -235,6 +304,9 @@ class ShardsData(InShards):
     or whatever is there."""
     class_names: list[str] | None = None
     """Names for the numbers in `.cls`; needed for classification."""
+
+    def in_words(self) -> str:
+        return f"shards {Path(self.shards).name}"
 
 
 class ClipBenchmarkData(InShards):
@@ -290,6 +362,14 @@ class KarpathyData(Data):
     task: Literal["captions"] = "captions"
     protocol: CaptionProtocol = "vse++"
 
+    def published_as(self) -> str:
+        stem = Path(self.path).stem
+        return next((name for name in ("coco", "flickr30k") if name in stem), stem)
+
+    def is_set_of(self, trained: Data) -> bool:
+        """The name of the file says what set it is."""
+        return isinstance(trained, KarpathyData) and Path(trained.path).name == Path(self.path).name
+
 
 class CocoCaptionsData(HeldOut):
     """COCO's official annotations: captions_train2014.json and others of that form."""
@@ -302,25 +382,5 @@ class CocoCaptionsData(HeldOut):
     task: Literal["captions"] = "captions"
     protocol: CaptionProtocol = "vse++"
 
-
-class HuggingFaceData(HeldOut):
-    """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
-
-    source: Literal["huggingface"]
-    path: str
-    """A folder that `save_to_disk` wrote, one with the set's data files, or a name on the hub"""
-    config: str | None = None
-    """The configuration, where a set has several"""
-    dataset_split: str | None = None
-    """One of the set's own splits, needed if it has several; `hold_out` holds out a share of it"""
-    image_column: str = "image"
-    text_column: str | None = None
-    """Captions: a text or a list of texts for each picture"""
-    label_column: str | None = None
-    """Classes: a ClassLabel, whose names are the class names, or names themselves"""
-
-    @model_validator(mode="after")
-    def _texts_or_labels(self) -> HuggingFaceData:
-        if self.text_column is None and self.label_column is None:
-            raise ValueError("name a text_column or a label_column")
-        return self
+    def published_as(self) -> str:
+        return "coco"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -15,13 +15,35 @@ from radapter.recipe_data import (
     EmojiData,
     FolderData,
     HeldOut,
-    HuggingFaceData,
     IdenticalClasses,
     KarpathyData,
     ShardsData,
     TableData,
     Templates,
 )
+
+
+class HuggingFaceData(HeldOut):
+    """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
+
+    source: Literal["huggingface"]
+    path: str
+    """A folder that `save_to_disk` wrote, one with the set's data files, or a name on the hub"""
+    config: str | None = None
+    """The configuration, where a set has several"""
+    dataset_split: str | None = None
+    """One of the set's own splits, needed if it has several; `hold_out` holds out a share of it"""
+    image_column: str = "image"
+    text_column: str | None = None
+    """Captions: a text or a list of texts for each picture"""
+    label_column: str | None = None
+    """Classes: a ClassLabel, whose names are the class names, or names themselves"""
+
+    @model_validator(mode="after")
+    def _texts_or_labels(self) -> HuggingFaceData:
+        if self.text_column is None and self.label_column is None:
+            raise ValueError("name a text_column or a label_column")
+        return self
 
 
 class ImageNetData(HeldOut):
@@ -47,6 +69,10 @@ class ImageNetData(HeldOut):
             raise ValueError("shots draws from `variant: train` only")
         return self
 
+    def published_as(self) -> str:
+        """All pictures but those of the shifted sets are ImageNet's."""
+        return "imagenet" if self.variant in ("train", "val") else f"imagenet-{self.variant}"
+
 
 class ObjectNetData(Data):
     """The 113 classes of ObjectNet that are ImageNet's too. Its licence is for testing only."""
@@ -62,6 +88,10 @@ class ObjectNetData(Data):
     `wise-ft-cropped`: the same with 2 pixels (the red border) cut off on each side, which that code
     means to do. `clip-benchmark`: no crop, ObjectNet's own 113 names in lower case."""
     identical_classes: IdenticalClasses = "apart"
+    no_training = "ObjectNet's licence is for testing only: it is no training data"
+
+    def published_as(self) -> str:
+        return "objectnet"
 
 
 CoopSet = Literal[
@@ -125,19 +155,46 @@ class CoopData(Data):
             raise ValueError("shots draws from train and validation, not from test")
         return self
 
+    seeded = "shots_seed"
+    """One seed is a whole run of CoOp's: it draws the pictures, then trains on them."""
+    averaged_over = "dataset"
 
-DataSource = Annotated[
-    EmojiData
-    | FolderData
-    | TableData
-    | CaptionFilesData
-    | ShardsData
-    | ClipBenchmarkData
-    | KarpathyData
-    | CocoCaptionsData
-    | HuggingFaceData
-    | ImageNetData
-    | ObjectNetData
-    | CoopData,
-    Field(discriminator="source"),
-]
+    def in_words(self) -> str:
+        shots = "" if self.shots is None else f", {self.shots} shots, seed {self.shots_seed}"
+        return f"{self.dataset}, {self.classes} classes{shots}"
+
+    def published_as(self) -> str:
+        return self.dataset
+
+    def for_model_trained_on(self, trained: Data) -> Data | None:
+        """Only the set that was trained on, by its protocol."""
+        if not isinstance(trained, CoopData):
+            return self
+        if trained.dataset != self.dataset:
+            return None
+        root = self.root if trained.root is None else trained.root
+        return self.model_copy(update={"root": root, "protocol": trained.protocol})
+
+    def has_counts_of(self, other: Data) -> bool:
+        """Another protocol's halves of the classes are of other classes."""
+        return self.classes == "all" or self.protocol == getattr(other, "protocol", None)
+
+
+if TYPE_CHECKING:
+    DataSource: TypeAlias = Data
+else:
+    DataSource = Annotated[
+        EmojiData
+        | FolderData
+        | TableData
+        | CaptionFilesData
+        | ShardsData
+        | ClipBenchmarkData
+        | KarpathyData
+        | CocoCaptionsData
+        | HuggingFaceData
+        | ImageNetData
+        | ObjectNetData
+        | CoopData,
+        Field(discriminator="source"),
+    ]

@@ -29,14 +29,13 @@ from radapter.recipe_data import (
     EmojiData,
     FolderData,
     HeldOut,
-    HuggingFaceData,
     KarpathyData,
     ShardsData,
     TableData,
     located,
     root_of,
 )
-from radapter.recipe_sources import CoopData, ImageNetData, ObjectNetData
+from radapter.recipe_sources import CoopData, HuggingFaceData, ImageNetData, ObjectNetData
 
 Stamp = tuple[int, int, int]
 """Size in bytes, and times in ns of the last change of the content and of the file: what is cheap

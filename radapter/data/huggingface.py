@@ -16,7 +16,8 @@ from radapter.data.class_names import class_name, gathered
 from radapter.data.dataset import Dataset, Stamp, file_stamp
 from radapter.data.pixels import Reading, read_picture, reading_of
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
-from radapter.recipe_data import HuggingFaceData, located
+from radapter.recipe_data import located
+from radapter.recipe_sources import HuggingFaceData
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""

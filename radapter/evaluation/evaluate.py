@@ -29,7 +29,6 @@ from radapter.evaluation.result import BINS, Evaluation, Scored
 from radapter.evaluation.suite import Suite, SuiteDataset, Task
 from radapter.evaluation.texts import Prepares, Texts
 from radapter.names import to_bytes
-from radapter.recipe_data import EmojiData
 from radapter.runtimes import Runtime
 
 EQUAL_CAPTIONS = {
@@ -48,8 +47,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
-    concepts = any(isinstance(dataset.data, EmojiData) for dataset in suite.datasets)
-    units = "concepts" if concepts else "pictures"
+    units = {d.data.resampled_by for d in suite.datasets} - {"pictures"} or {"pictures"}
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
@@ -60,7 +58,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
         **({"harmonic_means": suite.harmonic_means} if suite.harmonic_means else {}),
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": f"{EQUAL_CAPTIONS[suite.identical_captions]}; a tie counts as a miss",
-        "interval": f"95 %, percentile bootstrap over {units}",
+        "interval": f"95 %, percentile bootstrap over {' and '.join(sorted(units))}",
         "preprocessing": loaded.config["preprocess_cfg"],
     }
 
@@ -244,11 +242,11 @@ def _of_classes(dataset: Dataset, chance: float) -> list[str]:
 
 
 def _clusters(suite: Suite, name: str, dataset: Dataset) -> np.ndarray:
-    """What is resampled together, [pictures]: a concept in all its styles, so numbers of concepts
-    are the same in every data set; pictures of another set have no part in this one's."""
+    """What is resampled together, [pictures]: groups that have the same numbers in every data set,
+    or pictures, which have no part in another set's."""
     place = next(i for i, d in enumerate(suite.datasets, 1) if d.name == name)
-    concepts = isinstance(suite.datasets[place - 1].data, EmojiData)
-    return np.array(dataset.groups, dtype=np.int64) + (0 if concepts else place << 40)
+    pictures = suite.datasets[place - 1].data.resampled_by == "pictures"
+    return np.array(dataset.groups, dtype=np.int64) + (place << 40 if pictures else 0)
 
 
 def _pictures(tasks: dict[Task, Dataset]) -> dict[str, tuple[Dataset, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,14 +14,9 @@ from radapter.data.scored import among, captioned
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.recipe import Name, Recipe, read_yaml, validate
-from radapter.recipe_data import (
-    Data,
-    EmojiData,
-    KarpathyData,
-    Section,
-    Templates,
-)
-from radapter.recipe_sources import CoopData, DataSource
+from radapter.recipe_data import Data, Templates
+from radapter.recipe_sources import DataSource
+from radapter.registry import Section
 
 Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
@@ -141,41 +136,22 @@ class Suite(Section):
     def for_recipe(self, recipe: Recipe) -> Suite:
         """The suite for a model that a recipe trains.
 
-        Its emoji are those of the fold that was kept for testing; of CoOp's sets, the one that is
-        trained on is left, by its protocol; the data set whose caption file was trained on is
-        in-distribution; paths start from the recipe's data root.
+        Data sets are as their sources fit them to what was trained on; sets that do not fit are
+        left out, unless none of that source fits. Paths start from the recipe's data root.
         """
         trained = recipe.data
-        suite = self._for_coop(trained) if isinstance(trained, CoopData) else self
+        fitted = {d.name: d.data.for_model_trained_on(trained) for d in self.datasets}
+        unfit = [name for name, data in fitted.items() if data is None]
+        alike = [d.name for d in self.datasets if d.data.source == trained.source]
+        suite = self.without(unfit) if unfit and unfit != alike else self
         datasets = []
         for dataset in suite.datasets:
-            data, role = dataset.data, dataset.role
-            update: dict[str, Any] = {}
-            if isinstance(data, EmojiData) and isinstance(trained, EmojiData):
-                update["fold"] = trained.fold
-            if _caption_file(data) is not None and _caption_file(data) == _caption_file(trained):
+            data, role = fitted[dataset.name] or dataset.data, dataset.role
+            if data.is_set_of(trained):
                 role = "in-distribution"
             if data.data_root is None:
-                update["data_root"] = trained.data_root
-            update = {"role": role, "data": data.model_copy(update=update)}
-            datasets.append(dataset.model_copy(update=update))
-        return suite.model_copy(update={"datasets": datasets})
-
-    def _for_coop(self, data: CoopData) -> Suite:
-        sets = [d for d in self.datasets if isinstance(d.data, CoopData)]
-        others = [d.name for d in sets if getattr(d.data, "dataset", None) != data.dataset]
-        if len(others) == len(sets):
-            return self
-        suite = self.without(others) if others else self
-        update = {} if data.root is None else {"root": data.root}
-        datasets = [
-            _by_protocol(
-                d.model_copy(update={"data": d.data.model_copy(update=update)}), data.protocol
-            )
-            if isinstance(d.data, CoopData)
-            else d
-            for d in suite.datasets
-        ]
+                data = data.model_copy(update={"data_root": trained.data_root})
+            datasets.append(_with_data(dataset.model_copy(update={"role": role}), data))
         # What the recipe leaves is no change of the user's.
         return suite.model_copy(update={"datasets": datasets, "changes": self.changes})
 
@@ -296,11 +272,6 @@ def _published_name(model: str) -> str:
     return model.replace("-quickgelu:", ":")
 
 
-def _caption_file(data: Data) -> str | None:
-    """The name of Karpathy's file, which says what set it is."""
-    return Path(data.path).name if isinstance(data, KarpathyData) else None
-
-
 def _having(datasets: list[SuiteDataset], role: str) -> int:
     return sum(dataset.role == role for dataset in datasets)
 
@@ -314,10 +285,12 @@ def _by_protocol(dataset: SuiteDataset, protocol: str) -> SuiteDataset:
         raise UsageError(
             f"{dataset.name} has no protocol '{protocol}': {error.errors()[0]['msg']}."
         ) from None
-    # Other halves of the classes have other counts, which nobody published.
-    halves = isinstance(data, CoopData) and data.classes != "all"
-    other = halves and protocol != getattr(dataset.data, "protocol", None)
-    published = None if other else dataset.published
+    return _with_data(dataset, data)
+
+
+def _with_data(dataset: SuiteDataset, data: Data) -> SuiteDataset:
+    """A data set by another protocol, with the published counts if they are of that one too."""
+    published = dataset.published if data.has_counts_of(dataset.data) else None
     return dataset.model_copy(update={"data": data, "published": published})
 
 

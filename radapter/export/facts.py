@@ -22,10 +22,6 @@ from radapter.recipe import Recipe
 from radapter.run import Run
 
 OWN_DATA = "that of your data"
-BUILT_IN = (
-    "Apache-2.0, MIT, CC-BY-4.0 and Unicode-3.0, by part, and with credit: see "
-    "radapter/data/emoji/NOTICE.md in radapter"
-)
 FIGURES = ("value", "interval", "items", "chance")
 
 
@@ -39,7 +35,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
         merged: the facts of its merged model, from `merging.read_merged`.
     """
     hub = hub_name(merged["base_model"])
-    built_in = merged["base_model"] == "emoji-clip" and recipe.data.source == "emoji"
+    built_in = merged["base_model"] == "emoji-clip" and recipe.data.may_be_passed_on
     curves = alpha_curves(run)
     results = suite_results(run, merged["weights_hash"])
     return {
@@ -61,7 +57,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
 def golden_pictures(recipe: Recipe) -> list[Image] | None:
     """Training pictures for the golden files, if they may be passed on with the bundle: the
     built-in ones may. Others may be private or not to be redistributed, so for them it is None."""
-    if recipe.data.source != "emoji":
+    if not recipe.data.may_be_passed_on:
         return None
     return list(training_sample(recipe, golden.PICTURES).pictures)
 
@@ -193,21 +189,11 @@ def data_licence(recipe: Recipe) -> dict[str, str]:
     Returns:
         `name`, `licence` and, if it is published, `where`.
     """
-    data: Any = recipe.data
-    if data.source == "emoji":
-        return {"name": "radapter's built-in emoji set", "licence": BUILT_IN}
-    if data.source == "imagenet":
-        # All pictures but those of the shifted sets are ImageNet's.
-        name = "imagenet" if data.variant in ("train", "val") else f"imagenet-{data.variant}"
-    elif data.source == "coop":
-        name = data.dataset
-    elif data.source in ("karpathy", "coco-captions"):
-        stem = Path(data.path).stem
-        flickr = data.source == "karpathy" and "coco" not in stem
-        name = "coco" if not flickr else "flickr30k" if "flickr30k" in stem else stem
-    elif data.source == "objectnet":
-        name = "objectnet"
-    else:
+    data = recipe.data
+    if data.licence:
+        return dict(data.licence)
+    name = data.published_as()
+    if name is None:
         return {"name": f"your own ({data.source})", "licence": OWN_DATA}
     for suite in shipped_suites():
         for dataset in load_suite(suite).datasets:

@@ -1,10 +1,10 @@
-"""Means over runs that differ in seed alone, and over CoOp's sets too, as papers report them.
+"""Means over runs that differ in seed alone, and over sets too, as papers report them.
 
 Runs are averaged where their recipes are equal but for `seed` (and `data.shots_seed`), at the same
 alpha, and only numbers that may be compared: those of one group, that all of them have. Over sets,
-recipes are equal but for `data.dataset` too, every set has the same seeds, and a run's number is of
-the set that it trained on, which is whole. The harmonic mean is that of the averages, as the tables
-of CoCoOp and MaPLe have it, not the mean of harmonic means.
+recipes are equal but for the setting that names the set (CoOp's `dataset`) too, every set has the
+same seeds, and a run's number is of the set that it trained on, which is whole. The harmonic mean
+is that of the averages, as the tables of CoCoOp and MaPLe have it, not the mean of harmonic means.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from radapter.evaluation.intervals import harmonic_mean
-from radapter.recipe_sources import CoopData
 from radapter.reporting.comparison import (
     FACTS,
     HARMONIC,
@@ -75,7 +74,7 @@ def _key(row: Row, over_sets: bool = False) -> str:
     """The same for rows that differ in seed alone, or in set too."""
     assert row.recipe is not None
     tree: dict[str, Any] = row.recipe.model_dump(mode="json")
-    of_data = ("shots_seed", *(("dataset",) if over_sets and _set(row) else ()))
+    of_data = {"shots_seed", *([row.recipe.data.averaged_over] if over_sets else [])}
     if row.is_zero_shot:
         # One row for all runs from this model, so that only the set and the rules tell them apart.
         tree = {"data": {"dataset": _set(row)}, "settings": _rules(row)}
@@ -93,9 +92,9 @@ def _rules(row: Row) -> dict[str, Any]:
 
 
 def _set(row: Row) -> str:
-    """The one of CoOp's sets that was trained on, or nothing."""
+    """The one of several sets that was trained on, or nothing."""
     data = row.recipe.data if row.recipe else None
-    return data.dataset if isinstance(data, CoopData) else ""
+    return getattr(data, data.averaged_over) if data and data.averaged_over else ""
 
 
 def _draws(rows: Sequence[Row]) -> list[tuple[int, int]]:

@@ -15,20 +15,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from radapter.errors import BrokenInput, command
 from radapter.evaluation.evaluate import EQUAL_CLASSES
 from radapter.models.checkpoints import check_safetensors
 from radapter.recipe import Recipe
-from radapter.recipe_data import (
-    EmojiData,
-    FolderData,
-    ShardsData,
-    TableData,
-)
-from radapter.recipe_sources import CoopData
 from radapter.run import Run
 
 SHARE = re.compile(r"accuracy|.*_r\d+")
@@ -262,7 +254,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "run": run.name,
         "method": method_in_words(recipe),
         **base,
-        "data": data_in_words(recipe),
+        "data": recipe.data.in_words(),
         "alpha": None,
         "trained_parameters": adapter.get("trained_parameters"),
         "stored_bytes": path.stat().st_size,
@@ -280,23 +272,6 @@ def method_in_words(recipe: Recipe) -> str:
     """The method, with its rank where that is not full."""
     rank = getattr(recipe.method, "rank", "full")
     return recipe.method.name + ("" if rank == "full" else f", rank {rank}")
-
-
-def data_in_words(recipe: Recipe) -> str:
-    """The training data in a few words."""
-    data: Any = recipe.data
-    if isinstance(data, EmojiData):
-        return f"emoji {'+'.join(data.styles)}, fold {data.fold}"
-    if isinstance(data, CoopData):
-        shots = "" if data.shots is None else f", {data.shots} shots, seed {data.shots_seed}"
-        return f"{data.dataset}, {data.classes} classes{shots}"
-    if isinstance(data, FolderData):
-        return f"folder {Path(data.root).name}"
-    if isinstance(data, TableData):
-        return f"table {Path(data.path).name}"
-    if isinstance(data, ShardsData):
-        return f"shards {Path(data.shards).name}"
-    return str(data.source)
 
 
 def _cost(run: Run) -> dict[str, Any]:

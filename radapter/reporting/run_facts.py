@@ -9,7 +9,7 @@ from typing import Any
 from radapter.data.accounts import read_accounts
 from radapter.errors import BrokenInput
 from radapter.models.checkpoints import check_safetensors
-from radapter.reporting.comparison import data_in_words, method_in_words
+from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -44,7 +44,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "description": recipe.description,
         "model": recipe.model,
         "method": method_in_words(recipe),
-        "data": data_in_words(recipe),
+        "data": recipe.data.in_words(),
         "used": read_accounts(run.path),
         "training": training,
         "writer": writer,

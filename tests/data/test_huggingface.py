@@ -8,13 +8,13 @@ import pytest
 import trees
 
 from radapter import recipe as recipes
-from radapter import recipe_data
 from radapter.data import open_data
 from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.recipe_sources import HuggingFaceData
 
 
 def opened(path, **values):
-    return open_data(recipe_data.HuggingFaceData(source="huggingface", path=str(path), **values))
+    return open_data(HuggingFaceData(source="huggingface", path=str(path), **values))
 
 
 def test_a_missing_package_says_what_to_type(tmp_path, monkeypatch):
