@@ -48,7 +48,7 @@ from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
 from radapter.reporting import curves, plots
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 OUT = Path(__file__).parent / "results" / "emoji_study"
 SUMMARY = curves.STUDY
@@ -203,9 +203,9 @@ def linear_probe(
 
     Interpolated with that head over alpha. Retrieval is the zero-shot model's at every alpha.
     """
-    runtime = PyTorchRuntime(model)
+    opened = from_loaded(model)
     train_suite = both_tasks(recipe, "train")
-    base = [evaluation.evaluate(suite, runtime, model) for suite in (train_suite, *suites)]
+    base = [evaluation.evaluate(suite, opened) for suite in (train_suite, *suites)]
     dataset = train_suite.open()["noto"]["classification"]
     names = dataset.class_names
     head = torch.stack([base[0].text_features[f"class: {n}"] for n in names]).double()
@@ -260,8 +260,8 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
         ["trainable", "stored_bytes", "seconds", "start_share", "peak_bytes"]
     )
     if setting.name.endswith("zero-shot"):
-        runtime = PyTorchRuntime(model)
-        scored = [{0.0: evaluation.evaluate(s, runtime, model).metrics} for s in suites]
+        opened = from_loaded(model)
+        scored = [{0.0: evaluation.evaluate(s, opened).metrics} for s in suites]
     elif setting.probe is not None:
         scored = linear_probe(recipe, setting.probe, model, suites)
         size = len(open_data(recipe.data).class_names) * model.config["model_cfg"]["embed_dim"]

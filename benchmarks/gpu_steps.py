@@ -222,7 +222,7 @@ def parity() -> None:
     from radapter import merging
     from radapter.evaluation import compare, evaluate, load_suite
     from radapter.evaluation.parity import tolerance_of
-    from radapter.runtimes.pytorch import PyTorchRuntime
+    from radapter.runtimes.opened import from_loaded
 
     run = Path(json.loads((OUT / "training-fp32.json").read_text())["run"])
     tuned = merging.open_trained(run)
@@ -236,7 +236,7 @@ def parity() -> None:
     cases += [] if TINY else [("fp16", DEVICE, "fp16"), ("bf16", DEVICE, "bf16")]
     for name, device, precision in cases:
         own, start = dataclasses.replace(loaded), time.monotonic()
-        done[name] = evaluate(suite, PyTorchRuntime(own, device, precision), own, opened=opened)
+        done[name] = evaluate(suite, from_loaded(own, name, device, precision), opened=opened)
         pictures = sum(map(len, done[name].pictures.values()))
         row(f"{name}: pictures a second", f"{pictures / (time.monotonic() - start):.0f}")
     for name in [name for name in done if name not in ("cpu", "again")]:

@@ -63,7 +63,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     trained = list(attached.parameters())
     optimizer = adamw(trained, recipe.optimisation)
     tokens = loaded.tokenizer([f"a small green bird on a tree, number {i}" for i in range(batch)])
-    length, micro = loaded.shorten(tokens).shape[1], recipe.optimisation.micro_batch
+    length, micro = models.shorten(loaded.model, tokens).shape[1], recipe.optimisation.micro_batch
     sizes = Sizes(batch, batch, batch, length, micro)
     estimate = step_memory(loaded.model, attached, recipe, sizes).total
     size = loaded.model.visual.image_size

@@ -24,7 +24,7 @@ from radapter import bundle, evaluation, models, scoring
 from radapter import recipe as recipes
 from radapter.export import export_bundle, training_sample
 from radapter.export.verification import Inputs
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 METRICS = ("accuracy", "text_to_image_r1", "image_to_text_r1")
 
@@ -92,19 +92,23 @@ def main(
             return
         chosen = evaluation.load_suite(suite).for_recipe(recipe)
         opened = chosen.open()
-        reference = evaluation.evaluate(chosen, PyTorchRuntime(loaded), loaded, opened=opened)
+        reference = evaluation.evaluate(chosen, from_loaded(loaded), opened=opened)
         print(f"\n| {suite}, mean over styles, % | " + " | ".join(METRICS) + " | worst cosine |")
         print("|" + "---|" * (len(METRICS) + 2))
         engines = scoring.engines(folder, ["onnx"], loaded)
         engines += scoring.engines(folder, ["onnx"], loaded, precisions=[bundle.QDQ])
-        for label, runtime, deployed in engines:
-            engine = evaluation.evaluate(chosen, runtime, deployed, opened=opened)
+        for deployed in engines:
+            engine = evaluation.evaluate(chosen, deployed, opened=opened)
             verdict = evaluation.compare(reference, engine)
             cells = []
             for metric in METRICS:
                 mean = [row for row in verdict["metrics"] if row["metric"] == metric][-1]
                 cells.append(f"{100 * mean['reference']:.2f} {100 * mean['difference']:+.2f}")
-            print(f"| {label} | " + " | ".join(cells) + f" | {verdict['cosine']['worst']:.6f} |")
+            print(
+                f"| {deployed.name} | "
+                + " | ".join(cells)
+                + f" | {verdict['cosine']['worst']:.6f} |"
+            )
 
 
 if __name__ == "__main__":

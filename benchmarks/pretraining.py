@@ -22,7 +22,7 @@ from radapter import recipe as recipes
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.files import write_atomic
 from radapter.recipe_data import EmojiData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 OUT = Path(__file__).parent / "results" / "pretraining"
 STYLES = "data.styles=[fluent-emoji, fluent-emoji-flat, fluent-emoji-high-contrast, noto-v1]"
@@ -57,8 +57,7 @@ def score(variant: str, epochs: int) -> dict[str, Any]:
         trained = merging.open_trained(run)
         last = json.loads(run.metrics.read_text().splitlines()[-1])
         trained.base.model.load_state_dict(trained.at(1.0))
-    runtime = PyTorchRuntime(trained.base)
-    result = evaluation.evaluate(suite, runtime, trained.base).result()["datasets"][HELD_OUT]
+    result = evaluation.evaluate(suite, from_loaded(trained.base)).result()["datasets"][HELD_OUT]
     return {"variant": variant, "steps": last["steps"], "seconds": last["seconds"]} | result
 
 

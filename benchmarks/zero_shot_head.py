@@ -18,7 +18,7 @@ import typer
 from radapter import models
 from radapter.data.pairs import templates_of
 from radapter.evaluation.classification import classifier_head
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
 ) -> None:
     """Print both times, their ratio and the largest difference of the heads; exit 1 above 1e-5."""
     loaded = models.load(model)
-    runtime = PyTorchRuntime(loaded)
+    opened = from_loaded(loaded)
     names = open_clip.IMAGENET_CLASSNAMES[:classes]
     templates = open_clip.OPENAI_IMAGENET_TEMPLATES
     cases = {
@@ -36,11 +36,7 @@ def main(
             open_clip.build_zero_shot_classifier(loaded.model, loaded.tokenizer, names, templates).T
         ),
         "radapter": lambda: classifier_head(
-            runtime,
-            loaded.tokenizer,
-            names,
-            templates_of("openai"),
-            shorten=lambda tokens: models.shorten(loaded.model, tokens),
+            opened.runtime, opened.tokenizer, names, templates_of("openai")
         ),
     }
     best: dict[str, float] = {}

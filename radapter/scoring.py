@@ -14,15 +14,13 @@ from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.texts import Prepares
 from radapter.evaluation.versions import versions
 from radapter.evaluation.written import check_writable, write_result
-from radapter.inference.opening import from_bundle_preprocessing
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
+from radapter.runtimes.opened import OpenModel, bundle_preprocessing, from_loaded, with_runtime
 from radapter.runtimes.opening import open_engine, precisions_of, runnable
-from radapter.runtimes.pytorch import PyTorchRuntime
 
 Wanted = Literal["torch", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "all"]
 
@@ -76,24 +74,21 @@ def evaluate_run(
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     tuned = f"alpha {facts['alpha']:.2f}"
-    candidates: list[tuple[str, Runtime, Prepares]] = [
-        ("zero-shot", PyTorchRuntime(base, device, precision), base)
-    ]
+    candidates = [from_loaded(base, "zero-shot", device, precision)]
     if wanted in (None, "torch", "all"):
-        candidates.append((tuned, PyTorchRuntime(merged, device, precision), merged))
+        candidates.append(from_loaded(merged, tuned, device, precision))
     if folder is not None:
         everything = wanted is None or wanted == "all"
         names, left_out = runnable(folder) if everything else ([str(wanted)], {})
         candidates += engines(folder, names, merged)
     done: dict[str, Evaluation] = {}
-    for label, runtime, model in candidates:
-        done[label] = evaluate(
+    for model in candidates:
+        done[model.name] = evaluate(
             suite,
-            runtime,
             model,
             opened=opened,
             cache=cache,
-            on_progress=functools.partial(on_progress, label),
+            on_progress=functools.partial(on_progress, model.name),
         )
     recipe = run.recipe()
     result = {
@@ -103,7 +98,7 @@ def evaluate_run(
         "weights_hash": facts["weights_hash"],
         "seed": recipe.seed,
         "versions": versions(),
-        "protocol": protocol(suite, merged),
+        "protocol": protocol(suite, merged.config["preprocess_cfg"]),
         "models": {
             label: evaluated.result()
             | (with_anchors(evaluated, recipe.model) if label == "zero-shot" else {})
@@ -120,21 +115,22 @@ def engines(
     names: Sequence[str],
     merged: LoadedModel,
     precisions: Sequence[str] | None = None,
-) -> list[tuple[str, Runtime, Prepares]]:
+) -> list[OpenModel]:
     """A bundle's engines as they are deployed: with the preprocessing that the bundle states.
 
     Tokens are those of the model's own tokenizer: where the bundle's is known to differ, the
     towers would be blamed for it. Golden texts are what compares tokenizers.
 
     Returns:
-        The label, runtime and inputs of each engine in each precision that it has.
+        Each engine in each precision that it has, named for what it is.
     """
-    deployed = from_bundle_preprocessing(folder, merged)
-    found: list[tuple[str, Runtime, Prepares]] = []
+    deployed = bundle_preprocessing(folder)
+    found = []
     for name in names:
         for precision in precisions or precisions_of(folder, name):
             label = name if precision == "fp32" else f"{name} {precision}"
-            found.append((label, open_engine(folder, name, precision=precision), deployed))
+            runtime = open_engine(folder, name, precision=precision)
+            found.append(with_runtime(runtime, merged, name=label, **deployed))
     return found
 
 
@@ -207,7 +203,7 @@ def evaluate_alphas(
         **({"adapter": "best"} if trained.which == "best" else {}),
         "seed": recipe.seed,
         "versions": versions(),
-        "protocol": protocol(suite, trained.base),
+        "protocol": protocol(suite, trained.base.config["preprocess_cfg"]),
         "points": points,
     }
     return write_result(path, result)

@@ -179,8 +179,8 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
 
     def fake(suite, models, **settings):
         found = []
-        for _, loaded in models:
-            asked.append((suite, loaded.model.state_dict()["ln_final.bias"]))
+        for _ in models:
+            asked.append(suite)
             found.append(type("E", (), {})())
             scored = Scored(hits(*missed[len(asked) - 1]))
             found[-1].metrics = {"held-out": {"accuracy": scored}}
@@ -196,7 +196,7 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
     assert point[0.6]["behind"] == point[0.6]["standard_error"] == 0
     assert choice["alpha"] == 0.4
     assert [p["alpha"] for p in choice["curve"]] == [i / 10 for i in range(11)]
-    data = asked[0][0].datasets[0].data
+    data = asked[0].datasets[0].data
     assert data.split == "validation"
 
 

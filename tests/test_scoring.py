@@ -13,6 +13,7 @@ import torch
 from radapter import evaluation, merging, models, scoring
 from radapter.errors import BrokenInput
 from radapter.evaluation import alphas as over_alpha
+from radapter.runtimes.opened import from_loaded
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import train
 
@@ -66,7 +67,7 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
     for alpha in alphas:
         alone = models.load(run.recipe().model)
         alone.model.load_state_dict(trained.at(alpha))
-        expected = evaluation.evaluate(suite, PyTorchRuntime(alone), alone)
+        expected = evaluation.evaluate(suite, from_loaded(alone))
         found = curve[alpha].result()["datasets"]["held-out"]
         assert found == expected.result()["datasets"]["held-out"]
         assert torch.equal(curve[alpha].predictions["held-out"], expected.predictions["held-out"])
@@ -92,14 +93,22 @@ def test_models_are_counted_and_gone_before_the_next_are_made(run, monkeypatch, 
         return free
 
     def keep(suite, models, **settings):
-        made.extend(weakref.ref(runtime._model) for runtime, _ in models)
-        shared = {t.data_ptr() for t in models[0][1].model.state_dict().values()}
-        own = [t for runtime, _ in models for t in runtime._model.state_dict().values()]
+        made.extend(weakref.ref(model.runtime._model) for model in models)
+        (base,) = bases
+        shared = {t.data_ptr() for t in base.model.state_dict().values()}
+        own = [t for model in models for t in model.runtime._model.state_dict().values()]
         own = [t for t in own if t.data_ptr() not in shared]
         held.append((len(models), sum(t.nbytes for t in own)))
         return evaluate_together(suite, models, **settings)
 
+    bases, load_base = [], over_alpha.load_base
     evaluate_together = over_alpha.evaluate_together
+
+    def base_of(facts):
+        bases.append(load_base(facts))
+        return bases[-1]
+
+    monkeypatch.setattr(over_alpha, "load_base", base_of)
     monkeypatch.setattr(over_alpha, "free_memory", memory_left)
     monkeypatch.setattr(over_alpha, "evaluate_together", keep)
     suite = evaluation.held_out_suite(run.recipe())

@@ -12,7 +12,7 @@ from radapter import models
 from radapter.benchmarking.subjects import Subject
 from radapter.errors import UsageError
 from radapter.export.verification import LONG, TEXTS, blurred, image_size, white_noise
-from radapter.inference.opening import BundleTokenizer
+from radapter.runtimes.opened import BundleTokenizer
 
 
 class Inputs:

@@ -23,6 +23,7 @@ from radapter.merging import Trained, load_base
 from radapter.models import LoadedModel, weights_hash
 from radapter.recipe import Recipe
 from radapter.run import Run
+from radapter.runtimes.opened import with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
@@ -70,7 +71,7 @@ def alpha_curve(
         before = len(alphas) - len(waiting) - len(now)
         evaluated = evaluate_together(
             suite,
-            [(runtime, base) for runtime in runtimes],
+            [with_runtime(runtime, base) for runtime in runtimes],
             opened=opened,
             cache=cache,
             keep_features=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,13 +20,12 @@ def encode_texts(
     texts: Sequence[str],
     *,
     batch_size: int = 256,
-    shorten: Callable[[Tensor], Tensor] = lambda tokens: tokens,
 ) -> Tensor:
     """Unit-norm features [texts, dim]; equal texts are encoded once, short ones together."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     features = distributed.in_turns(
         [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)],
-        lambda some: runtime.encode_text(shorten(tokenizer(some))),
+        lambda some: runtime.encode_text(tokenizer(some)),
     )
     row = {text: i for i, text in enumerate(distinct)}
     return features[[row[text] for text in texts]]
@@ -37,13 +36,11 @@ def classifier_head(
     tokenizer: Any,
     class_names: Sequence[str],
     templates: Sequence[str],
-    *,
-    shorten: Callable[[Tensor], Tensor] = lambda tokens: tokens,
 ) -> Tensor:
     """Head [classes, dim]: the mean over templates of normalized text features, normalized."""
     row = {name: i for i, name in enumerate(dict.fromkeys(class_names))}
     prompts = [template.replace("{}", name) for name in row for template in templates]
-    features = encode_texts(runtime, tokenizer, prompts, shorten=shorten)
+    features = encode_texts(runtime, tokenizer, prompts)
     means = features.view(len(row), len(templates), -1).mean(dim=1)
     return F.normalize(means, dim=-1)[[row[name] for name in class_names]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ from radapter.evaluation.classification import (
 from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.result import BINS, Evaluation, Scored
 from radapter.evaluation.suite import Suite, SuiteDataset, Task
-from radapter.evaluation.texts import Prepares, Texts
+from radapter.evaluation.texts import Texts
 from radapter.names import to_bytes
-from radapter.runtimes import Runtime
+from radapter.runtimes.opened import OpenModel
 
 EQUAL_CAPTIONS = {
     "one": "texts of the same tokens are one caption",
@@ -42,7 +42,7 @@ EQUAL_CLASSES = {
 }
 
 
-def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
+def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     """The choices that a number depends on, to stand beside it; those of a data set stand there."""
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
@@ -59,7 +59,7 @@ def protocol(suite: Suite, loaded: Prepares) -> dict[str, Any]:
         "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
         "retrieval": f"{EQUAL_CAPTIONS[suite.identical_captions]}; a tie counts as a miss",
         "interval": f"95 %, percentile bootstrap over {' and '.join(sorted(units))}",
-        "preprocessing": loaded.config["preprocess_cfg"],
+        "preprocessing": preprocessing,
     }
 
 
@@ -69,8 +69,7 @@ def _hash(texts: list[str]) -> str:
 
 def evaluate(
     suite: Suite,
-    runtime: Runtime,
-    loaded: Prepares,
+    model: OpenModel,
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
@@ -81,10 +80,9 @@ def evaluate(
 
     Args:
         suite: what to score on.
-        runtime: what computes the features.
-        loaded: the model that the runtime was made from, for its tokenizer and preprocessing.
+        model: what computes the features.
         opened: what `suite.open()` gave, if it is open already.
-        cache: where features are looked for and kept, if the runtime has an `identity`, which has
+        cache: where features are looked for and kept, if its runtime has an `identity`, which has
             to be true of it: weights changed in place have the hash they were loaded with. None:
             nowhere. The result is the same.
         on_progress: called with pictures done and pictures in all.
@@ -99,7 +97,7 @@ def evaluate(
             are named).
     """
     (evaluation,) = evaluate_together(
-        suite, [(runtime, loaded)], opened=opened, batch_size=batch_size, cache=cache,
+        suite, [model], opened=opened, batch_size=batch_size, cache=cache,
         on_progress=on_progress,
     )  # fmt: skip
     return evaluation
@@ -107,7 +105,7 @@ def evaluate(
 
 def evaluate_together(
     suite: Suite,
-    models: Sequence[tuple[Runtime, Prepares]],
+    models: Sequence[OpenModel],
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = 64,
@@ -119,7 +117,7 @@ def evaluate_together(
     is read and decoded once for all. Numbers are those of `evaluate`, model by model.
 
     Args:
-        models: runtimes with what prepares their inputs; of one form and one `preprocess_cfg`.
+        models: of one form and one `preprocessing`.
         keep_features: False: features of pictures go when their data set is scored.
         others: as of `evaluate`, which says what is raised too.
     """
@@ -131,9 +129,8 @@ def evaluate_together(
     pictures = {name: _pictures(tasks) for name, tasks in opened.items()}
     total = sum(map(len, pictures.values()))
     done = 0
-    prepares = models[0][1]
-    evaluations = [Evaluation(suite, runtime) for runtime, _ in models]
-    texts = [Texts(e, loaded, cache) for e, (_, loaded) in zip(evaluations, models, strict=True)]
+    evaluations = [Evaluation(suite, model.runtime) for model in models]
+    texts = [Texts(e, model, cache) for e, model in zip(evaluations, models, strict=True)]
     for name, tasks in opened.items():
         seen: dict[str, str] = {}
 
@@ -146,9 +143,9 @@ def evaluate_together(
             on_progress(done, total)
 
         features, broken = encode_set(
-            [runtime for runtime, _ in models],
-            prepares.preprocess,
-            prepares.config["preprocess_cfg"],
+            [model.runtime for model in models],
+            models[0].preprocess,
+            models[0].preprocessing,
             [(key, *where) for key, where in pictures[name].items()],
             batch_size=batch_size,
             cache=cache,

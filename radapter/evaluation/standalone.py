@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
-from radapter.evaluation.texts import Prepares
 from radapter.evaluation.versions import versions
 from radapter.evaluation.written import check_writable, write_result
-from radapter.runtimes import Runtime
+from radapter.runtimes.opened import OpenModel
 
 FOLDER = Path("eval")
-
-
-class OpenModel(Prepares, Protocol):
-    """A model ready to be evaluated: what `inference.open_model` gives."""
-
-    @property
-    def runtime(self) -> Runtime: ...
 
 
 def evaluate_model(
@@ -59,9 +51,7 @@ def evaluate_model(
     weights = model.runtime.provenance["weights_hash"]
     path = out or FOLDER / f"{suite.file_name}-{slug}-{weights[:8]}{half}.json"
     check_writable(path)
-    evaluated = evaluate(
-        suite, model.runtime, model, opened=opened, cache=cache, on_progress=on_progress
-    )
+    evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
     result: dict[str, Any] = {
         "schema_version": 1,
         "suite": suite.name,
@@ -69,7 +59,7 @@ def evaluate_model(
         "weights_hash": weights,
         "seed": SEED,
         "versions": versions(),
-        "protocol": protocol(suite, model),
+        "protocol": protocol(suite, model.preprocessing),
         "models": {label: evaluated.result() | with_anchors(evaluated, name)},
         "parity": [],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,47 +16,25 @@ from radapter.evaluation import cache as caching
 from radapter.evaluation.classification import classifier_head, encode_texts
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Task
-
-
-class Prepares(Protocol):
-    """What makes a runtime's inputs: `LoadedModel` and `inference.OpenModel` do."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """list of texts -> token ids [n, length], int64"""
-
-    @property
-    def preprocess(self) -> Any:
-        """PIL picture -> float tensor [3, height, width]"""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """With `preprocess_cfg`"""
-        ...
-
-    def shorten(self, tokens: Tensor) -> Tensor:
-        """Token ids cut to the longest text, where that changes nothing."""
-        ...
+from radapter.runtimes.opened import OpenModel
 
 
 class Texts:
     """Text features, each distinct text encoded once for the whole suite."""
 
-    def __init__(self, evaluation: Evaluation, loaded: Prepares, cache: caching.Cache | None):
-        self.evaluation, self.loaded, self.cache = evaluation, loaded, cache
+    def __init__(self, evaluation: Evaluation, model: OpenModel, cache: caching.Cache | None):
+        self.evaluation, self.model, self.cache = evaluation, model, cache
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
     def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
-            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            runtime, tokenizer = self.model.runtime, self.model.tokenizer
             names = dataset.class_names
             self.heads[key] = caching.kept(
                 self.cache,
                 self._key(names, templates),
-                lambda: classifier_head(
-                    runtime, tokenizer, names, templates, shorten=self.loaded.shorten
-                ),
+                lambda: classifier_head(runtime, tokenizer, names, templates),
             )
             same = templates == templates_of(self.evaluation.suite.templates)
             start = "class: " if same else f"class of '{templates[0]}': "
@@ -69,11 +47,11 @@ class Texts:
         keys = [f"caption: {text}" for text in texts]
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
-            runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+            runtime, tokenizer = self.model.runtime, self.model.tokenizer
             features = caching.kept(
                 self.cache,
                 self._key(new),
-                lambda: encode_texts(runtime, tokenizer, new, shorten=self.loaded.shorten),
+                lambda: encode_texts(runtime, tokenizer, new),
             )
             known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
         return torch.stack([known[key] for key in keys])
@@ -92,10 +70,10 @@ class Texts:
 
     def _cut(self, what: str, texts: Iterable[str]) -> list[str]:
         distinct = list(dict.fromkeys(texts))
-        cut = cut_texts(self.loaded.tokenizer, distinct)
+        cut = cut_texts(self.model.tokenizer, distinct)
         if not cut:
             return []
-        length = context_of(self.loaded.tokenizer)[0]
+        length = context_of(self.model.tokenizer)[0]
         return [
             f"{len(cut):,} of {len(distinct):,} {what} are longer than the {length} tokens that "
             f"the model reads: the rest of them is not seen, as of '{cut[0][:60]}...'"
@@ -109,7 +87,7 @@ class Texts:
         distinct = list(dict.fromkeys(text for own in captions for text in own))
         for start in range(0, len(distinct), 1024):
             some = distinct[start : start + 1024]
-            for text, row in zip(some, self.loaded.tokenizer(some), strict=True):
+            for text, row in zip(some, self.model.tokenizer(some), strict=True):
                 ids = row.to(torch.int64).cpu().numpy().tobytes().rstrip(b"\0")  # not the padding
                 found[text] = first.setdefault(ids, text)
         return [[found[text] for text in own] for own in captions]
@@ -117,5 +95,5 @@ class Texts:
     def _key(self, texts: Sequence[str], templates: Sequence[str] = ()) -> caching.Key | None:
         if self.cache is None:
             return None
-        runtime, tokenizer = self.evaluation.runtime, self.loaded.tokenizer
+        runtime, tokenizer = self.model.runtime, self.model.tokenizer
         return caching.texts_key(runtime, tokenizer, texts, templates=templates)

@@ -19,9 +19,9 @@ from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation import Suite, evaluate, held_out_suite, load_suite
 from radapter.evaluation.suite import SuiteDataset, Task
 from radapter.export.picture_files import compare_files, scored_pictures
-from radapter.inference.opening import BundleTokenizer
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe
+from radapter.runtimes.opened import BundleTokenizer, from_loaded, with_runtime
 from radapter.runtimes.opening import runnable
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.scoring import engines, verdicts
@@ -85,13 +85,12 @@ def run_gate(
         # What TensorRT's int8 engines are built from; onnxruntime runs it too.
         deployed += engines(folder, ["onnx"], merged, precisions=[bundle.QDQ])
     reference = PyTorchRuntime(merged, device)
-    candidates = [("torch fp32", reference, merged)]
-    if any(runtime.precision == "fp16" for _, runtime, _ in deployed):
-        candidates.append(("torch fp16", PyTorchRuntime(merged, device, "fp16"), merged))
+    candidates = [with_runtime(reference, merged, name="torch fp32")]
+    if any(model.runtime.precision == "fp16" for model in deployed):
+        candidates.append(from_loaded(merged, "torch fp16", device, "fp16"))
     for suite, opened in samples:
         done = {
-            label: evaluate(suite, runtime, inputs, opened=opened)
-            for label, runtime, inputs in [*candidates, *deployed]
+            model.name: evaluate(suite, model, opened=opened) for model in (*candidates, *deployed)
         }
         scored = scored_pictures(opened, done["torch fp32"].pictures)
         compared.append(

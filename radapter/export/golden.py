@@ -24,7 +24,7 @@ from radapter import bundle, models
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import TOLERANCES
 from radapter.export.verification import Cases, image_size
-from radapter.inference.opening import BundleTokenizer
+from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 FOLDER, FILE = "golden", "golden/golden.json"

@@ -27,6 +27,7 @@ from radapter.export.towers import ONE_FILE, export_towers
 from radapter.export.verification import Cases, Inputs, check_agreement, image_size, verify
 from radapter.files import new_folder
 from radapter.runtimes.onnx import import_onnxruntime
+from radapter.runtimes.opened import from_loaded
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
@@ -216,8 +217,8 @@ def class_features(
         return F.normalize(torch.as_tensor(classes["features"]).detach().float().cpu(), dim=-1)
     prompts: Sequence[Sequence[str]] = classes.get("prompts") or [[n] for n in classes["names"]]
     texts = [text for row in prompts for text in row]
-    runtime = PyTorchRuntime(loaded, device)
-    features = encode_texts(runtime, loaded.tokenizer, texts, shorten=loaded.shorten)
+    model = from_loaded(loaded, device=device)
+    features = encode_texts(model.runtime, model.tokenizer, texts)
     means = [rows.mean(0) for rows in features.split([len(row) for row in prompts])]
     return F.normalize(torch.stack(means), dim=-1)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from radapter import bundle
 from radapter.data import Dataset
 from radapter.evaluation.parity import tolerance_of
-from radapter.inference.opening import from_bundle_preprocessing
 from radapter.models import LoadedModel
 from radapter.runtimes.onnx import open_file
+from radapter.runtimes.opened import bundle_preprocessing
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 BATCH = 32
@@ -119,12 +119,12 @@ def _outputs(
     each has its own size, or batches prepared as the bundle states it."""
     session = open_file(folder, file)
     (taken,) = session.get_inputs()
-    deployed = from_bundle_preprocessing(folder, merged)
+    preprocess = bundle_preprocessing(folder)["preprocess"]
     for batch in _batches(pictures):
         if taken.name == "pixels":
             inputs = [np.asarray(picture)[None] for _, picture in batch]
         else:
-            inputs = [torch.stack([deployed.preprocess(picture) for _, picture in batch]).numpy()]
+            inputs = [torch.stack([preprocess(picture) for _, picture in batch]).numpy()]
         for array in inputs:
             yield torch.from_numpy(session.run(None, {taken.name: array})[0])
 

@@ -38,9 +38,9 @@ from radapter.data.pixels import USUAL, without_prefix
 from radapter.errors import BrokenInput
 from radapter.files import clear_temporary, write_atomic
 from radapter.inference.encoding import encode_pictures
-from radapter.inference.opening import OpenModel
 from radapter.models.checkpoints import check_safetensors
 from radapter.names import from_bytes, to_bytes
+from radapter.runtimes.opened import OpenModel
 
 SCHEMA_VERSION = 1
 PART = 1024

@@ -19,7 +19,7 @@ from radapter.evaluation import Cache
 from radapter.evaluation import cache as caching
 from radapter.evaluation.classification import encode_texts
 from radapter.inference.encoding import encode_pictures
-from radapter.inference.opening import OpenModel
+from radapter.runtimes.opened import OpenModel
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
 from radapter.inference.features import chunks, names_of, read_facts
-from radapter.inference.opening import OpenModel
+from radapter.runtimes.opened import OpenModel
 
 
 def search(

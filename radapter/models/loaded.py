@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from radapter.models import conventions
-from radapter.models.text import shorten
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 TEXT_TOWER = "text_tower"
@@ -51,10 +50,6 @@ class LoadedModel:
     def weights_hash(self) -> str:
         """Hash of the weights as they were loaded; see `weights_hash`."""
         return weights_hash(self.model.state_dict())
-
-    def shorten(self, tokens: Tensor) -> Tensor:
-        """Token ids [batch, length] cut to the longest text, where that changes nothing."""
-        return shorten(self.model, tokens)
 
 
 def save(

@@ -21,7 +21,7 @@ from radapter.methods import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
 from radapter.registry import METHODS, load
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 Progress = Callable[[int, int], None]
 
@@ -47,8 +47,7 @@ class HeldOut:
         self.plain.model.load_state_dict(merged)
         evaluated = evaluate(
             self.suite,
-            PyTorchRuntime(self.plain, str(self.device)),
-            self.plain,
+            from_loaded(self.plain, device=str(self.device)),
             opened=self.opened,
             on_progress=on_progress,
         )

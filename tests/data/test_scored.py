@@ -11,7 +11,7 @@ from radapter.errors import BrokenInput
 from radapter.evaluation.retrieval import caption_task
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import FolderData, TableData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def loaded(tiny_folder):
 def scored(loaded, data, task="classification", **more):
     described = SuiteDataset(name="set", role="shifted", data=data, **more)
     suite = Suite(name="mine", tasks=[task], datasets=[described])
-    return evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+    return evaluation.evaluate(suite, from_loaded(loaded))
 
 
 def test_a_folder_of_other_classes_is_scored_among_those_of_the_model(loaded, shapes, tmp_path):

@@ -10,7 +10,7 @@ from radapter import evaluation, models
 from radapter.data import open_data
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import EmojiData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 classification = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
 zeroshot_retrieval = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
@@ -49,7 +49,7 @@ def ours(loaded, style, task, captions, **rules):
         datasets=[SuiteDataset(name="set", role="in-distribution", data=data)],
         **rules,
     )
-    found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+    found = evaluation.evaluate(suite, from_loaded(loaded))
     return found, open_data(data.model_copy(update={"task": task_of(task)}))
 
 
@@ -128,7 +128,7 @@ def test_coco_as_both_find_it_on_disk(loaded, tmp_path):
     suite = suite.model_copy(
         update={"datasets": [suite.datasets[0].model_copy(update={"data": data})]}
     )
-    found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+    found = evaluation.evaluate(suite, from_loaded(loaded))
     rows = CocoCaptions(
         str(root / "val2014"), str(trees.coco_test_karpathy(root)), transform=loaded.preprocess
     )

@@ -34,7 +34,7 @@ class Made:
         self.wanted, self.dim = wanted, dim
         self.number, self.asked, self.encoded = {}, [], []
         self.provenance = {"weights_hash": "0" * 64}
-        self.config = {"preprocess_cfg": {}}
+        self.runtime, self.preprocessing = self, {}
 
     def vector(self, text):
         index = self.number.setdefault(text, len(self.number))
@@ -43,9 +43,6 @@ class Made:
     def tokenizer(self, texts):
         self.asked += [texts := list(texts)]
         return torch.arange(len(texts))[:, None]
-
-    def shorten(self, tokens):
-        return tokens
 
     def preprocess(self, picture):
         return pil_to_tensor(picture)[:, 5:6, 5:6]
@@ -86,7 +83,7 @@ def placed(suite, root, *names):
 
 def scored(suite, wanted):
     made = Made(wanted)
-    return evaluation.evaluate(suite, made, made), made
+    return evaluation.evaluate(suite, made), made
 
 
 # ------------------------------------------------------------------ what is published

@@ -22,6 +22,7 @@ from radapter.evaluation.cache import Cache
 from radapter.evaluation.suite import Suite
 from radapter.recipe_data import TableData
 from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.opened import from_loaded, with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 __all__ = ["exported", "tiny"]
@@ -76,7 +77,7 @@ class Counting(PyTorchRuntime):
 
 def score(loaded, suite, cache, **more):
     runtime = Counting(loaded)
-    found = evaluation.evaluate(suite, runtime, loaded, cache=cache, **more)
+    found = evaluation.evaluate(suite, with_runtime(runtime, loaded), cache=cache, **more)
     return found, (runtime.pictures, runtime.texts)
 
 
@@ -238,7 +239,7 @@ def test_the_same_model_opened_in_another_way_shares_features(loaded, table, cac
     score(loaded, suite_of(table), cache)
     opened = open_model(tiny_folder)
     before = sorted(cache.folder.iterdir())
-    evaluation.evaluate(suite_of(table), opened.runtime, opened, cache=cache)
+    evaluation.evaluate(suite_of(table), opened, cache=cache)
     assert sorted(cache.folder.iterdir()) == before
 
 
@@ -256,7 +257,7 @@ def test_a_set_that_cannot_say_what_it_is_read_from_is_not_kept(loaded, cache, s
 def test_an_exported_engine_is_measured_each_time(exported, tiny, table, cache, monkeypatch):
     """Parity compares what the engine gives: an answer from a cache would vouch for itself."""
     suite = suite_of(table)
-    evaluation.evaluate(suite, PyTorchRuntime(tiny), tiny, cache=cache)
+    evaluation.evaluate(suite, from_loaded(tiny), cache=cache)
     kept = {path: path.read_bytes() for path in cache.folder.iterdir()}
     asked, runs = [], []
     monkeypatch.setattr(caching, "read", lambda cache, key: asked.append(key))
@@ -265,7 +266,7 @@ def test_an_exported_engine_is_measured_each_time(exported, tiny, table, cache, 
     monkeypatch.setattr(engine, "encode_image", lambda x: runs.append("image") or pictures(x))
     monkeypatch.setattr(engine, "encode_text", lambda x: runs.append("text") or texts(x))
     for _ in range(2):
-        evaluation.evaluate(suite, engine, tiny, cache=cache)
+        evaluation.evaluate(suite, with_runtime(engine, tiny), cache=cache)
     assert runs == ["image", "text", "text"] * 2
     assert set(asked) == {None}
     assert {path: path.read_bytes() for path in cache.folder.iterdir()} == kept

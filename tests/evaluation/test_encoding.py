@@ -13,6 +13,7 @@ from radapter import distributed, models
 from radapter.errors import BrokenInput
 from radapter.evaluation import Cache, Suite, encoding, evaluate
 from radapter.evaluation.encoding import Together, encode_batches
+from radapter.runtimes.opened import with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 
@@ -131,7 +132,7 @@ def scored(folder, suite, cache):
                 return real(batch)
 
             setattr(runtime, f"encode_{kind}", watched)
-        found = evaluate(suite, runtime, loaded, batch_size=5, cache=cache)
+        found = evaluate(suite, with_runtime(runtime, loaded), batch_size=5, cache=cache)
     values = {metric: found.value("shapes", metric) for metric in found.metrics["shapes"]}
     return values, found.image_features["shapes"].numpy(), asked, found.sets["shapes"]["pictures"]
 

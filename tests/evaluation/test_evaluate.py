@@ -17,7 +17,7 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import answer_scores, classifier_head, merge_equal_names
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def suite_of(data, tasks=("classification",), templates=("a photo of a {}.", "th
 
 def test_accuracy_equals_a_classifier_made_by_hand(loaded, shapes):
     suite = suite_of(FolderData(source="folder", root=str(shapes), split="all"))
-    found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded, batch_size=5)
+    found = evaluation.evaluate(suite, from_loaded(loaded), batch_size=5)
     dataset = open_data(suite.datasets[0].data)
     with torch.no_grad():
         head = []
@@ -67,7 +67,7 @@ def test_classes_of_one_name_are_one_class(loaded, shapes, tmp_path):
             (tmp_path / "cls").write_text(str(i % 2))
             shard.add(tmp_path / "cls", f"{i:04}.cls")
     data = ShardsData(source="shards", shards=f"{tmp_path}/s.tar", class_names=["crane", "crane"])
-    found = evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+    found = evaluation.evaluate(suite_of(data), from_loaded(loaded))
     accuracy = found.result()["datasets"]["set"]["accuracy"]
     assert accuracy["value"] == accuracy["chance"] == 1.0
 
@@ -78,7 +78,7 @@ def test_pictures_of_two_sets_are_resampled_apart_and_concepts_together(loaded, 
             SuiteDataset(name=f"set-{i}", role="shifted", data=own) for i, own in enumerate(data)
         ]
         suite = Suite(name="two", tasks=["classification"], datasets=sets)
-        found = evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+        found = evaluation.evaluate(suite, from_loaded(loaded))
         return [set(scored["accuracy"].clusters) for scored in found.metrics.values()]
 
     one, other = clusters(*[FolderData(source="folder", root=str(shapes), split="all")] * 2)
@@ -106,7 +106,7 @@ def test_captions_of_the_same_tokens_are_one_text(loaded, shapes, tmp_path):
     rows = [f"{shapes}/red_square/0{i}.png,{text}" for i, text in enumerate(texts)]
     (tmp_path / "t.csv").write_text("\n".join(["filepath,title", *rows]))
     data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all", task="captions")
-    found = evaluation.evaluate(suite_of(data, ["retrieval"]), PyTorchRuntime(loaded), loaded)
+    found = evaluation.evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
     assert found.sets["set"]["shared_captions"] == 2
     assert [t for t in found.text_features if t.startswith("caption")] == [
         "caption: a dog", "caption: a cat"
@@ -121,7 +121,7 @@ def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
     data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all")
     both = suite_of(data, tasks=("classification", "retrieval"))
     alone = suite_of(data, tasks=("retrieval",))
-    one, two = (evaluation.evaluate(s, PyTorchRuntime(loaded), loaded) for s in (both, alone))
+    one, two = (evaluation.evaluate(s, from_loaded(loaded)) for s in (both, alone))
     key = "caption: class: a"
     assert torch.equal(one.text_features[key], two.text_features[key])
     assert not torch.equal(one.text_features[key], one.text_features["class: a"])
@@ -136,14 +136,13 @@ def test_the_80_templates_are_the_published_ones():
 def test_openai_templates_give_open_clips_own_classifier(loaded):
     names = ["cat", "red fox"]
     lengths = []
-    runtime, shorten = PyTorchRuntime(loaded), loaded.shorten
-    head = classifier_head(
-        runtime,
-        loaded.tokenizer,
-        names,
-        templates_of("openai"),
-        shorten=lambda tokens: lengths.append(shorten(tokens).shape[1]) or shorten(tokens),
-    )
+    model = from_loaded(loaded)
+
+    def watched(texts):
+        lengths.append(model.tokenizer(texts).shape[1])
+        return model.tokenizer(texts)
+
+    head = classifier_head(model.runtime, watched, names, templates_of("openai"))
     assert max(lengths) < loaded.model.context_length  # as an evaluation does it, in less time
     theirs = open_clip_classifier(loaded, names)
     torch.testing.assert_close(head, theirs.T, atol=1e-6, rtol=0)
@@ -164,7 +163,7 @@ def test_recall_equals_a_full_similarity_matrix(loaded, shapes, tmp_path):
         rows += [f"{path},number {i}", f"{path},shape {i % 5}"]  # captions of several pictures
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     data = TableData(source="table", path=str(tmp_path / "t.csv"), task="captions", split="all")
-    found = evaluation.evaluate(suite_of(data, ["retrieval"]), PyTorchRuntime(loaded), loaded)
+    found = evaluation.evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
     texts = [f"number {i}" for i in range(len(files))] + [f"shape {i}" for i in range(5)]
     with torch.no_grad():
         dataset = open_data(data)
@@ -195,12 +194,12 @@ def test_broken_pictures_beyond_the_limit_are_named_and_fatal(loaded, tmp_path):
     for limit, named in ((0, "blue_circle/03.png"), (1, "red_square/01.png")):
         data = FolderData(source="folder", root=str(root), split="all", broken_images=limit)
         with pytest.raises(BrokenInput, match=named) as caught:
-            evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded, batch_size=3)
+            evaluation.evaluate(suite_of(data), from_loaded(loaded), batch_size=3)
         assert f"set: data.broken_images allows {limit}" in str(caught.value)
     spoil(root, *(path.relative_to(root) for path in root.rglob("*.png")))
     data = FolderData(source="folder", root=str(root), split="all", broken_images=99)
     with pytest.raises(BrokenInput, match="set: no picture can be read"):
-        evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+        evaluation.evaluate(suite_of(data), from_loaded(loaded))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
@@ -232,8 +231,7 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
             broken_images=3,
         )
         suite = suite_of(data, tasks=("classification", "retrieval"))
-        runtime = PyTorchRuntime(loaded)
-        results.append(evaluation.evaluate(suite, runtime, loaded, batch_size=batch_size))
+        results.append(evaluation.evaluate(suite, from_loaded(loaded), batch_size=batch_size))
     with_broken, without = results
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
     assert len(said) == 3
@@ -252,7 +250,7 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
     assert (entry["pictures"], entry["broken"]) == (len(rows) - 3, 3)
     assert without.result()["datasets"]["set"]["broken"] == 0
     # Named once in a process, however many models are scored.
-    evaluation.evaluate(suite_of(data), PyTorchRuntime(loaded), loaded)
+    evaluation.evaluate(suite_of(data), from_loaded(loaded))
     assert "with/p" not in capsys.readouterr().err
 
 

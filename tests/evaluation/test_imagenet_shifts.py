@@ -37,15 +37,12 @@ class Made:
     def __init__(self, texts, pictures):
         self.texts, self.pictures = texts, pictures
         self.provenance = {"weights_hash": "0" * 64}
-        self.config = {"preprocess_cfg": {}}
+        self.runtime, self.preprocessing = self, {}
         self.seen = []
 
     def tokenizer(self, texts):
         self.seen = list(texts)
         return torch.arange(len(texts))[:, None]
-
-    def shorten(self, tokens):
-        return tokens
 
     def preprocess(self, picture):
         return pil_to_tensor(picture)[:, :1, :1]
@@ -69,7 +66,7 @@ def suite_of(data, **facts):
 
 
 def score(data, made):
-    return evaluation.evaluate(suite_of(data), made, made)
+    return evaluation.evaluate(suite_of(data), made)
 
 
 def imagenet(root, variant):
@@ -235,7 +232,7 @@ def test_a_missing_suite_is_one_message(tmp_path):
 
 def evaluate_mini(root, suite=None):
     made = Made({}, lambda pixel: [1.0, 0.0, 0.0, 0.0])
-    return evaluation.evaluate(suite or shipped(root), made, made)
+    return evaluation.evaluate(suite or shipped(root), made)
 
 
 def whole(suite):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from radapter import evaluation, models
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import FolderData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def reference(tiny_folder, shapes):
         tasks=["classification"],
         datasets=[SuiteDataset(name="set", role="in-distribution", data=data)],
     )
-    return evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+    return evaluation.evaluate(suite, from_loaded(loaded))
 
 
 def test_the_same_features_pass(reference):

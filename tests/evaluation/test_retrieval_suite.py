@@ -12,7 +12,7 @@ from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import CocoCaptionsData
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 SHARED = "A man riding a wave on top of a surfboard."
 PROTOCOLS = ("vse++", "clip-benchmark")
@@ -58,7 +58,7 @@ def whole(suite):
 
 
 def score(suite, loaded):
-    return evaluation.evaluate(suite, PyTorchRuntime(loaded), loaded)
+    return evaluation.evaluate(suite, from_loaded(loaded))
 
 
 def recalls_of_papers(images, texts, picture_of):

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 
 from radapter import bundle, models
 from radapter.export import export_bundle, golden, huggingface
-from radapter.inference.opening import open_bundle
+from radapter.runtimes.opened import open_bundle
 
 transformers = pytest.importorskip("transformers")
 

@@ -15,15 +15,15 @@ from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.export.golden import DIFFERENT, EQUAL
 from radapter.export.huggingface import write_preprocessor, write_tokenizer
 from radapter.inference import open_model
-from radapter.inference.opening import (
+from radapter.inference.opening import classes_and_prompts
+from radapter.models import canonical_preprocessing
+from radapter.runtimes.opened import (
     BundleTokenizer,
-    classes_and_prompts,
     from_loaded,
     open_bundle,
     read_preprocessing,
     text_cleaning,
 )
-from radapter.models import canonical_preprocessing
 
 TEXTS = ["a cat", "", "Two red DOGS, 1234, and it's late", "¿qué?", "word " * 100]
 

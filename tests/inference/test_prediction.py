@@ -6,8 +6,8 @@ from tiny_bundle import NAMES, PROMPTS
 
 from radapter.classes import distinct
 from radapter.data.pictures import open_pictures
-from radapter.inference.opening import from_loaded
 from radapter.inference.prediction import head, predict
+from radapter.runtimes.opened import from_loaded
 
 
 def test_classes_of_one_name_are_one_answer(tiny, shapes):

@@ -11,7 +11,7 @@ from radapter.evaluation import Cache, Suite, compare, evaluate, load_suite
 from radapter.evaluation.evaluate import protocol
 from radapter.evaluation.parity import tolerance_of
 from radapter.reporting import alpha_table, evaluation_tables
-from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.runtimes.opened import from_loaded
 
 ENGINES = ("onnx", "onnx fp16", "onnx int8")
 SHARE = r"\d+\.\d ±\s?\d+\.\d"
@@ -29,13 +29,13 @@ def printed(parts, width=80):
 
 def result_of(suite, loaded, labels=("zero-shot", "alpha 0.50", "onnx"), cache=None):
     """A result with the same model in every column, and an engine's parity with it."""
-    evaluated = evaluate(suite, PyTorchRuntime(loaded), loaded, cache=cache)
+    evaluated = evaluate(suite, from_loaded(loaded), cache=cache)
     result = evaluated.result()
     verdict = compare(evaluated, evaluated, tolerance_of("fp32"))
     return {
         "suite": suite.name,
         "alpha": 0.5,
-        "protocol": protocol(suite, loaded),
+        "protocol": protocol(suite, loaded.config["preprocess_cfg"]),
         "models": {label: copy.deepcopy(result) for label in labels},
         "parity": [copy.deepcopy(verdict) | {"label": label} for label in ENGINES],
     }
