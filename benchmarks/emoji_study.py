@@ -38,12 +38,13 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from radapter import evaluation, merging, training
+from radapter import merging, training
 from radapter import recipe as recipes
 from radapter.data import emoji, open_data
 from radapter.evaluation import alphas
-from radapter.evaluation.result import Scored
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.result import Evaluation, Scored
+from radapter.evaluation.suite import Suite, SuiteDataset, load_suite, trained_metric
 from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
@@ -190,7 +191,7 @@ Curve = dict[float, dict[str, dict[str, Scored]]]
 
 def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     """What `merge --alpha auto` would take: it looks at the trained task."""
-    metric = evaluation.trained_metric(recipe)
+    metric = trained_metric(recipe)
     return alphas.smallest_within_one_error(
         {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
     )
@@ -205,7 +206,7 @@ def linear_probe(
     """
     opened = from_loaded(model)
     train_suite = both_tasks(recipe, "train")
-    base = [evaluation.evaluate(suite, opened) for suite in (train_suite, *suites)]
+    base = [evaluate(suite, opened) for suite in (train_suite, *suites)]
     dataset = train_suite.open()["noto"]["classification"]
     names = dataset.class_names
     head = torch.stack([base[0].text_features[f"class: {n}"] for n in names]).double()
@@ -253,7 +254,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     recipe = recipes.load(recipes.locate(setting.recipe), overrides)
     suites = [both_tasks(recipe, "validation")]
     if phase == "final":
-        suites.append(evaluation.load_suite("emoji-shifts").for_recipe(recipe))
+        suites.append(load_suite("emoji-shifts").for_recipe(recipe))
     model = load(recipe.model)
     # What is not measured stays None: a linear probe is not timed.
     facts: dict[str, Any] = dict.fromkeys(
@@ -261,7 +262,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     )
     if setting.name.endswith("zero-shot"):
         opened = from_loaded(model)
-        scored = [{0.0: evaluation.evaluate(s, opened).metrics} for s in suites]
+        scored = [{0.0: evaluate(s, opened).metrics} for s in suites]
     elif setting.probe is not None:
         scored = linear_probe(recipe, setting.probe, model, suites)
         size = len(open_data(recipe.data).class_names) * model.config["model_cfg"]["embed_dim"]
@@ -310,7 +311,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     write_atomic(result_path(out, phase, setting.name, fold, seed), json.dumps(content) + "\n")
 
 
-def _metrics(evaluated: Iterable[tuple[float, evaluation.Evaluation]]) -> Curve:
+def _metrics(evaluated: Iterable[tuple[float, Evaluation]]) -> Curve:
     return {alpha: found.metrics for alpha, found in evaluated}
 
 
@@ -418,7 +419,7 @@ def report(out: OutOption = OUT) -> None:
         if any(len(results) < len(pairs) for results in found.values()):
             raise typer.BadParameter(f"{title}: some runs are missing: run `final`")
         concepts = {fold: json.loads(concepts_path(out, fold).read_text()) for fold, _ in pairs}
-        trained = evaluation.trained_metric(recipes.load(recipes.locate(recipe)))
+        trained = trained_metric(recipes.load(recipes.locate(recipe)))
         summarized = emoji_study_tables.summarize(found, concepts, trained)
         # It ships in the wheel: no more digits than the tables need, which are made from it.
         methods = json.loads(json.dumps(summarized), parse_float=lambda x: round(float(x), 5))
@@ -437,7 +438,7 @@ def pictures(out: OutOption = OUT) -> None:
     """Draw the pictures of docs/ from the report, and from two trainings of fold 0."""
     for recipe in ("emoji", RETRIEVAL):
         study = curves.study(recipe)
-        trained = evaluation.trained_metric(recipes.load(recipes.locate(recipe)))
+        trained = trained_metric(recipes.load(recipes.locate(recipe)))
         x = ("in-distribution", trained)
         panels = [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
         drawn = curves.study_curves(study, x, panels, curves.STUDY_METHODS)
@@ -453,7 +454,7 @@ def pictures(out: OutOption = OUT) -> None:
 def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
     """Test concepts of fold 0, drawn by lot, in every style, with three models' answers."""
     chosen = {setting.name: setting for setting in finalists(out, "emoji")}
-    suite = evaluation.load_suite("emoji-shifts").model_copy(update={"tasks": ["classification"]})
+    suite = load_suite("emoji-shifts").model_copy(update={"tasks": ["classification"]})
     opened = {name: tasks["classification"] for name, tasks in suite.open().items()}
     answers: dict[str, dict[str, torch.Tensor]] = {}
     for name in ("full", "r-adapter"):

@@ -220,8 +220,9 @@ def training() -> None:
 
 def parity() -> None:
     from radapter import merging
-    from radapter.evaluation import compare, evaluate, load_suite
-    from radapter.evaluation.parity import tolerance_of
+    from radapter.evaluation.evaluate import evaluate
+    from radapter.evaluation.parity import compare, tolerance_of
+    from radapter.evaluation.suite import load_suite
     from radapter.runtimes.opened import from_loaded
 
     run = Path(json.loads((OUT / "training-fp32.json").read_text())["run"])

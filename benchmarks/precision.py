@@ -20,8 +20,11 @@ import torch
 import typer
 from onnx import TensorProto, helper
 
-from radapter import bundle, evaluation, models, scoring
+from radapter import bundle, models, scoring
 from radapter import recipe as recipes
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.parity import compare
+from radapter.evaluation.suite import load_suite
 from radapter.export import export_bundle, training_sample
 from radapter.export.verification import Inputs
 from radapter.runtimes.opened import from_loaded
@@ -90,16 +93,16 @@ def main(
             print(f"| {precision} | {row[0]:.1e} | {row[1]:.1e} |")
         if not suite:
             return
-        chosen = evaluation.load_suite(suite).for_recipe(recipe)
+        chosen = load_suite(suite).for_recipe(recipe)
         opened = chosen.open()
-        reference = evaluation.evaluate(chosen, from_loaded(loaded), opened=opened)
+        reference = evaluate(chosen, from_loaded(loaded), opened=opened)
         print(f"\n| {suite}, mean over styles, % | " + " | ".join(METRICS) + " | worst cosine |")
         print("|" + "---|" * (len(METRICS) + 2))
         engines = scoring.engines(folder, ["onnx"], loaded)
         engines += scoring.engines(folder, ["onnx"], loaded, precisions=[bundle.QDQ])
         for deployed in engines:
-            engine = evaluation.evaluate(chosen, deployed, opened=opened)
-            verdict = evaluation.compare(reference, engine)
+            engine = evaluate(chosen, deployed, opened=opened)
+            verdict = compare(reference, engine)
             cells = []
             for metric in METRICS:
                 mean = [row for row in verdict["metrics"] if row["metric"] == metric][-1]

@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from radapter import evaluation, merging, training
+from radapter import merging, training
 from radapter import recipe as recipes
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.files import write_atomic
 from radapter.recipe_data import EmojiData
@@ -57,7 +58,7 @@ def score(variant: str, epochs: int) -> dict[str, Any]:
         trained = merging.open_trained(run)
         last = json.loads(run.metrics.read_text().splitlines()[-1])
         trained.base.model.load_state_dict(trained.at(1.0))
-    result = evaluation.evaluate(suite, from_loaded(trained.base)).result()["datasets"][HELD_OUT]
+    result = evaluate(suite, from_loaded(trained.base)).result()["datasets"][HELD_OUT]
     return {"variant": variant, "steps": last["steps"], "seconds": last["seconds"]} | result
 
 

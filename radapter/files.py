@@ -1,14 +1,20 @@
-"""Writing files and folders whole or not at all, and their hashes."""
+"""Files and folders written whole or not at all, hashes, and the metadata of safetensors files."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from radapter.errors import BrokenInput
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> None:
@@ -108,3 +114,45 @@ def file_hash(path: Path | str) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a whole safetensors file, read without torch.
+
+    Raises:
+        BrokenInput: it is missing, truncated, a pickle, or anything else.
+    """
+    if not path.is_file():
+        raise BrokenInput(f"Weights not found: {path}.")
+    try:
+        with safe_open(path, framework="np") as tensors:
+            return tensors.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        # A damaged safetensors file can start like a pickle: eight bytes of a length, then JSON.
+        with open(path, "rb") as file:
+            start = file.read(9)
+        if (start[:2] == b"PK" or start[:1] == b"\x80") and start[8:] != b"{":
+            raise BrokenInput(
+                f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
+                "Only safetensors are taken."
+            ) from None
+        raise BrokenInput(f"{path} is damaged or truncated: {error}") from None
+
+
+def radapter_facts(path: Path) -> dict[str, Any]:
+    """What radapter wrote into the metadata of its own safetensors file (`facts_metadata`).
+
+    Raises:
+        BrokenInput: as `safetensors_metadata`.
+        ValueError: it is whole, and not one of radapter's.
+    """
+    facts = json.loads(safetensors_metadata(path).get("radapter", "null"))
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} has no facts of radapter's")
+    return facts
+
+
+def facts_metadata(facts: dict[str, Any]) -> dict[str, str]:
+    """`metadata` for `safetensors.torch.save`. One entry, as the order of several is not fixed in
+    the file: the same facts give the same bytes."""
+    return {"radapter": json.dumps(facts, sort_keys=True)}

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
-from radapter.files import new_folder, write_atomic
+from radapter.files import new_folder, radapter_facts, write_atomic
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
-from radapter.models.checkpoints import check_safetensors
 from radapter.registry import METHODS
 from radapter.registry import load as registered
 from radapter.run import Run, Which
@@ -61,7 +60,7 @@ def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
     which = which or run.which()
     path = run.trained(which)
     try:
-        facts = json.loads(check_safetensors(path)["radapter"])
+        facts = radapter_facts(path)
         name, expected = facts["base_model"], facts["base_hash"]
         if facts["method"]["name"] not in METHODS:
             raise BrokenInput(f"{path} was made by an unknown method: {facts['method']['name']}.")

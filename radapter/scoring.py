@@ -9,18 +9,20 @@ from typing import Any, Literal
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
-from radapter.evaluation import Cache, Evaluation, Suite, compare, evaluate, trained_metric
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
-from radapter.evaluation.evaluate import protocol
-from radapter.evaluation.parity import tolerance_of
+from radapter.evaluation.cache import Cache
+from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.parity import compare, tolerance_of
+from radapter.evaluation.result import Evaluation
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.versions import versions
+from radapter.evaluation.suite import Suite, trained_metric
 from radapter.evaluation.written import check_writable, write_result
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.opened import OpenModel, bundle_preprocessing, from_loaded, with_runtime
 from radapter.runtimes.opening import open_engine, precisions_of, runnable
+from radapter.versions import versions
 
 Wanted = Literal["torch", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "all"]
 

@@ -39,8 +39,8 @@ def data(
     if action == "check" and suite is None:
         raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
     with console.status("loading"):
-        from radapter.evaluation import load_suite, shipped_suites
         from radapter.evaluation.checking import look
+        from radapter.evaluation.suite import load_suite, shipped_suites
     if action == "check" and is_recipe(str(suite)):
         return check_recipe(str(suite), as_json)
     if action == "check":

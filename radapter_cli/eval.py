@@ -18,7 +18,7 @@ from radapter_cli.model_options import (
 )
 
 if TYPE_CHECKING:
-    from radapter.evaluation import Cache
+    from radapter.evaluation.cache import Cache
     from radapter.run import Run
 
 
@@ -152,7 +152,8 @@ def eval_command(
         if not suite and data is None:
             raise UsageError("--model needs --suite or --data: `radapter data` lists the suites.")
         with console.status("loading"):
-            from radapter.evaluation import load_suite, own_data
+            from radapter.evaluation import own_data
+            from radapter.evaluation.suite import load_suite
             from radapter.inference.opening import classes_and_prompts
         chosen = [load_suite(name) for name in suite or ()]
         if data is not None:
@@ -178,7 +179,9 @@ def eval_command(
     recipe = found.recipe()
     names = suite or recipe.suites
     with console.status("loading"):
-        from radapter.evaluation import held_out_suite, load_suite, own_data, user_cache
+        from radapter.evaluation import own_data
+        from radapter.evaluation.cache import user_cache
+        from radapter.evaluation.suite import held_out_suite, load_suite
     cache = None if no_cache else user_cache()
     classes, prompts = found.class_names(), recipe.data.prompts()
     if data is not None:
@@ -329,7 +332,8 @@ def evaluate_models(
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
-        from radapter.evaluation import standalone, user_cache
+        from radapter.evaluation import standalone
+        from radapter.evaluation.cache import user_cache
         from radapter.inference import open_model
     if out is not None and len(suites) > 1:
         raise UsageError("--out is one file: name one suite.")

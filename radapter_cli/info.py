@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 
 import radapter
+from radapter.versions import MACHINE, versions
 from radapter_cli import console
-
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "onnx", "onnxscript", "onnxruntime",
-            "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13", "safetensors")  # fmt: skip
 
 
 def show_version(wanted: bool) -> None:
     if wanted:
         print(f"radapter {radapter.__version__}")
-        for package, found in packages().items():
+        for package, found in versions(MACHINE).items():
             print(f"{package} {found}")
         raise typer.Exit()
-
-
-def packages() -> dict[str, str]:
-    """Installed versions of what radapter stands on; what is not installed is left out."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def info(as_json: console.JsonOption = False) -> None:
@@ -51,7 +37,7 @@ def collect() -> dict[str, dict[str, Any]]:
 
     from radapter import recipe
     from radapter.data import emoji
-    from radapter.evaluation import load_suite, shipped_suites
+    from radapter.evaluation.suite import load_suite, shipped_suites
     from radapter.models import names
     from radapter.run import all_runs
 
@@ -64,7 +50,7 @@ def collect() -> dict[str, dict[str, Any]]:
             "radapter": radapter.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            **packages(),
+            **versions(MACHINE),
         },
         "devices": devices,
         "runtimes": runtimes(),

@@ -64,7 +64,8 @@ def merge(
     found.trained(which)
     with console.status("loading"):
         from radapter import merging
-        from radapter.evaluation import alphas, user_cache
+        from radapter.evaluation import alphas
+        from radapter.evaluation.cache import user_cache
     with found.lock():
         trained = merging.open_trained(found, which)
         choice = None

@@ -79,7 +79,7 @@ def predict(
 
     found = open_several(pictures)
     opened = open_chosen(run, model, runtime, device, precision)
-    from radapter.evaluation import user_cache
+    from radapter.evaluation.cache import user_cache
     from radapter.inference import prediction
 
     names = None if classes is None else prediction.read_class_names(classes)

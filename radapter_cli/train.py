@@ -85,7 +85,7 @@ def train(
     loaded = recipes.load(recipes.locate(recipe), overrides or [])
     with console.status("loading"):
         from radapter import training
-        from radapter.evaluation import load_suite
+        from radapter.evaluation.suite import load_suite
     for name in loaded.suites:
         load_suite(name)  # better said now than after training
     if dry_run:

@@ -42,3 +42,19 @@ def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of three classes with eight pictures each, for reading only."""
     return tiny.draw_shapes(tmp_path_factory.mktemp("pictures") / "shapes")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured: `record_property("meter", line)`, which comes from workers too."""
+    reports = [r for kept in terminalreporter.stats.values() for r in kept]
+    meters = [
+        str(line)
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, line in report.user_properties
+        if name == "meter"
+    ]
+    if meters:
+        terminalreporter.section("meters")
+    for line in sorted(meters):
+        terminalreporter.write_line(line)

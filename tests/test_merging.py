@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from radapter import merging, models
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import alphas
+from radapter.files import radapter_facts
 from radapter.run import Run
 from radapter.training import train
 
@@ -141,7 +142,7 @@ def test_the_base_is_used_as_it_was_in_training(own_run, tmp_path):
 
 
 def adapter_facts(run):
-    return json.loads(models.checkpoints.check_safetensors(run.adapter)["radapter"])
+    return radapter_facts(run.adapter)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "no metadata"])

@@ -10,9 +10,12 @@ import pytest
 import tiny
 import torch
 
-from radapter import evaluation, merging, models, scoring
+from radapter import merging, models, scoring
 from radapter.errors import BrokenInput
 from radapter.evaluation import alphas as over_alpha
+from radapter.evaluation.cache import Cache
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite, held_out_suite
 from radapter.runtimes.opened import from_loaded
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import train
@@ -28,7 +31,7 @@ def run(tiny_folder, shapes, tmp_path_factory):
 
 def test_each_point_names_the_weights_it_was_scored_with(run):
     done = []
-    suite = evaluation.held_out_suite(run.recipe())
+    suite = held_out_suite(run.recipe())
     result = scoring.evaluate_alphas(
         run, suite, [0.0, 0.5, 1.0], on_progress=lambda *now: done.append(now)
     )
@@ -49,7 +52,7 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
     """As far as memory goes; without any room, once an alpha. The numbers are those of the models
     that are merged one by one."""
     monkeypatch.setattr(over_alpha, "free_memory", lambda device: free)
-    suite = evaluation.held_out_suite(run.recipe())
+    suite = held_out_suite(run.recipe())
     opened = suite.open()
     data = opened["held-out"]["classification"]
     reads = Counter()
@@ -67,7 +70,7 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
     for alpha in alphas:
         alone = models.load(run.recipe().model)
         alone.model.load_state_dict(trained.at(alpha))
-        expected = evaluation.evaluate(suite, from_loaded(alone))
+        expected = evaluate(suite, from_loaded(alone))
         found = curve[alpha].result()["datasets"]["held-out"]
         assert found == expected.result()["datasets"]["held-out"]
         assert torch.equal(curve[alpha].predictions["held-out"], expected.predictions["held-out"])
@@ -111,7 +114,7 @@ def test_models_are_counted_and_gone_before_the_next_are_made(run, monkeypatch, 
     monkeypatch.setattr(over_alpha, "load_base", base_of)
     monkeypatch.setattr(over_alpha, "free_memory", memory_left)
     monkeypatch.setattr(over_alpha, "evaluate_together", keep)
-    suite = evaluation.held_out_suite(run.recipe())
+    suite = held_out_suite(run.recipe())
     curve = list(over_alpha.alpha_curve(suite, trained, alphas, precision=precision))
     assert [alpha for alpha, _ in curve] == alphas
     assert [number for number, _ in held] == [2, 2]
@@ -128,9 +131,9 @@ def test_what_torch_keeps_on_a_gpu_is_free(monkeypatch):
 
 def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
     """One alpha is in the cache: the others are encoded, and what is found is the same."""
-    suite = evaluation.held_out_suite(run.recipe())
+    suite = held_out_suite(run.recipe())
     trained = merging.open_trained(run)
-    cache = evaluation.Cache(tmp_path / "cache", 10**9)
+    cache = Cache(tmp_path / "cache", 10**9)
     plain = dict(over_alpha.alpha_curve(suite, trained, [0.0, 0.5, 1.0]))
     list(over_alpha.alpha_curve(suite, trained, [0.5], cache=cache))
     encoded = []
@@ -159,7 +162,7 @@ def test_the_data_is_opened_before_any_model(run, tmp_path, monkeypatch, score):
 
     monkeypatch.setattr(merging, "load", load)
     data = {"source": "folder", "root": str(tmp_path / "gone"), "split": "all"}
-    suite = evaluation.Suite(
+    suite = Suite(
         name="mine",
         tasks=["classification"],
         datasets=[{"name": "set", "role": "shifted", "data": data}],

@@ -16,9 +16,9 @@ from radapter.benchmarking.machine import load, machine
 from radapter.benchmarking.measuring import Case, figures, measure
 from radapter.benchmarking.subjects import EXPORTED, RUNTIMES, open_runtimes, open_subject
 from radapter.errors import UsageError, nearest
-from radapter.evaluation.versions import versions
 from radapter.run import Run
 from radapter.runtimes import Runtime
+from radapter.versions import versions
 
 PICTURES, TEXTS = "pictures", "texts"
 

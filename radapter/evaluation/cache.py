@@ -40,11 +40,11 @@ from torch import Tensor
 
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.versions import versions
-from radapter.files import write_atomic
+from radapter.files import facts_metadata, write_atomic
 from radapter.models import canonical_preprocessing
 from radapter.names import to_bytes
 from radapter.runtimes import Runtime
+from radapter.versions import versions
 
 ENCODER = 2
 """Of the key: to be raised when our own code changes the bits of features."""
@@ -133,9 +133,7 @@ def write(cache: Cache | None, key: Key | None, features: Tensor, more: Any = No
         return
     features = features.contiguous()
     facts = {"key": _plain(key), "more": more, "sha256": _digest(features, _plain(key), more)}
-    # One metadata entry: the order of several is not fixed in the file.
-    metadata = {"radapter": json.dumps(facts, sort_keys=True)}
-    content = to_safetensors({"features": features}, metadata=metadata)
+    content = to_safetensors({"features": features}, metadata=facts_metadata(facts))
     if len(content) > cache.limit:
         return
     try:

@@ -25,6 +25,7 @@ from radapter.evaluation.classification import (
     predict,
 )
 from radapter.evaluation.encoding import encode_set
+from radapter.evaluation.published import EQUAL_CLASSES
 from radapter.evaluation.result import BINS, Evaluation, Scored
 from radapter.evaluation.suite import Suite, SuiteDataset, Task
 from radapter.evaluation.texts import Texts
@@ -35,10 +36,6 @@ EQUAL_CAPTIONS = {
     "one": "texts of the same tokens are one caption",
     "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
     "own picture",
-}
-EQUAL_CLASSES = {
-    "one": "one answer",
-    "apart": "each class counts for itself; of equal scores the first class",
 }
 
 

@@ -18,6 +18,11 @@ Recall = Literal[
 ]
 RETRIEVAL: tuple[Recall, ...] = get_args(Recall)
 Count = Annotated[int, Field(ge=1)]
+EQUAL_CLASSES = {
+    "one": "one answer",
+    "apart": "each class counts for itself; of equal scores the first class",
+}
+"""What a protocol says of classes of one name, by `identical_classes`"""
 
 
 class Published(Section):

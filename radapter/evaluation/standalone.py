@@ -12,9 +12,9 @@ from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
-from radapter.evaluation.versions import versions
 from radapter.evaluation.written import check_writable, write_result
 from radapter.runtimes.opened import OpenModel
+from radapter.versions import versions
 
 FOLDER = Path("eval")
 

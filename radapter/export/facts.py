@@ -13,7 +13,7 @@ from PIL.Image import Image
 from radapter import bundle
 from radapter.data.pairs import templates_of
 from radapter.errors import UsageError
-from radapter.evaluation import load_suite, shipped_suites
+from radapter.evaluation.suite import load_suite, shipped_suites
 from radapter.export import card, golden
 from radapter.export.sample import training_sample
 from radapter.files import file_hash

@@ -16,8 +16,8 @@ from radapter import bundle
 from radapter.data import Dataset
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, GateFailed, UsageError
-from radapter.evaluation import Suite, evaluate, held_out_suite, load_suite
-from radapter.evaluation.suite import SuiteDataset, Task
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite, SuiteDataset, Task, held_out_suite, load_suite
 from radapter.export.picture_files import compare_files, scored_pictures
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
-from radapter import __version__, bundle, models
+from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
 from radapter.evaluation.classification import encode_texts
@@ -29,6 +28,7 @@ from radapter.files import new_folder
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.opened import from_loaded
 from radapter.runtimes.pytorch import PyTorchRuntime
+from radapter.versions import BUNDLES, versions
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
 CALIBRATION_BATCH = 8
@@ -138,7 +138,7 @@ def export_bundle(
             "logit_scale": reference.logit_scale,
             "checkpoints": list(checkpoint),
             "golden": golden.FILE,
-            "versions": _versions(),
+            "versions": versions(BUNDLES),
             "models": {
                 file: {"precision": precision, "for": _runtimes(file, precision, from_bytes)}
                 | figures[file]
@@ -357,16 +357,3 @@ def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:
     """What runs a file. TensorRT's Resize does not smooth, so pictures as bytes are not for it."""
     further = {bundle.in_precision(f, precision) for f in (bundle.FROM_BYTES, bundle.CLASSIFIER)}
     return ["onnxruntime"] if from_bytes and file in further else bundle.RUNTIMES[precision]
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
-    found = {name: _version(name) for name in names}
-    return {"radapter": __version__, **{k: v for k, v in found.items() if v}}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

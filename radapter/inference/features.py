@@ -36,9 +36,8 @@ from radapter.data.left_out import merged, summary_of
 from radapter.data.pictures import Pictures
 from radapter.data.pixels import USUAL, without_prefix
 from radapter.errors import BrokenInput
-from radapter.files import clear_temporary, write_atomic
+from radapter.files import clear_temporary, facts_metadata, radapter_facts, write_atomic
 from radapter.inference.encoding import encode_pictures
-from radapter.models.checkpoints import check_safetensors
 from radapter.names import from_bytes, to_bytes
 from radapter.runtimes.opened import OpenModel
 
@@ -124,7 +123,7 @@ def embed(
                 done += len(batch.indices) + len(batch.failed)
                 on_progress(done, len(pictures))
             write_atomic(paths[i], _part(features, pictures, messages))
-        skipped = [message for path in paths for message in _metadata(path)["messages"]]
+        skipped = [message for path in paths for message in radapter_facts(path)["messages"]]
         left_out = merged(pictures.left_out, {"broken": without_prefix(skipped)})
         more = {"skipped": len(skipped), "left_out": summary_of(left_out)}
         facts = _join(paths, out, parts / ".joined.tmp", wanted | more)
@@ -237,18 +236,15 @@ def _part(features: dict[int, Tensor], pictures: Pictures, messages: list[str]) 
         "names": torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()),
         "name_ends": torch.tensor(ends, dtype=torch.int64),
     }
-    metadata = {"radapter": json.dumps({"messages": messages, "count": len(names)})}
-    return to_safetensors(tensors, metadata=metadata)
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    return dict(json.loads(check_safetensors(path)["radapter"]))
+    return to_safetensors(
+        tensors, metadata=facts_metadata({"messages": messages, "count": len(names)})
+    )
 
 
 def _is_whole(path: Path, size: int) -> bool:
     """Whether a part is there with all its pictures; one that is damaged is made again."""
     try:
-        facts = _metadata(path)
+        facts = radapter_facts(path)
         with safe_open(path, framework="pt") as part:
             if "stamps" not in part.keys():  # noqa: SIM118 (of an earlier version)
                 return False
@@ -280,7 +276,7 @@ def _join(paths: list[Path], out: Path, temporary: Path, facts: dict[str, Any]) 
         "features": ("F32", [count, dim], 4 * count * dim),
         "names": ("U8", [name_bytes], name_bytes),
     }
-    header: dict[str, Any] = {"__metadata__": {"radapter": json.dumps(facts, sort_keys=True)}}
+    header: dict[str, Any] = {"__metadata__": facts_metadata(facts)}
     start = 0
     for name, (dtype, shape, size) in places.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
@@ -323,7 +319,7 @@ def read_facts(path: Path | str) -> dict[str, Any]:
             f"No features file at {path}. Type first: radapter embed FOLDER --out {path}"
         )
     try:
-        facts = json.loads(check_safetensors(path)["radapter"])
+        facts = radapter_facts(path)
         version, count, dim = (int(facts[key]) for key in ("schema_version", "count", "dim"))
         facts["weights_hash"], facts["data"], facts["preprocessing"]
     except (KeyError, TypeError, ValueError):

@@ -15,8 +15,8 @@ from radapter.classes import distinct
 from radapter.data.pairs import templates_of
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import Cache
 from radapter.evaluation import cache as caching
+from radapter.evaluation.cache import Cache
 from radapter.evaluation.classification import encode_texts
 from radapter.inference.encoding import encode_pictures
 from radapter.runtimes.opened import OpenModel

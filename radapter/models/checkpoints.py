@@ -14,11 +14,11 @@ from unittest import mock
 import numpy as np
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
+from radapter.files import safetensors_metadata
 from radapter.models import torchscript
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BrokenInput(f"Weights not found: {path}.")
     if path.suffix == ".safetensors":
-        check_safetensors(path)
+        safetensors_metadata(path)
         content: Any = load_file(path)
     elif torchscript.is_one(path):
         content = torchscript.read(path)
@@ -145,22 +145,3 @@ def plain(error: BaseException) -> str:
     """The first sentence of a library's error, without the codes that colour a terminal."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     return " ".join(text.split())[:200] or type(error).__name__
-
-
-def check_safetensors(path: Path) -> dict[str, str]:
-    """The metadata of a whole safetensors file; BrokenInput if it is anything else."""
-    if not path.is_file():
-        raise BrokenInput(f"Weights not found: {path}.")
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            return tensors.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        # A damaged safetensors file can start like a pickle: eight bytes of a length, then JSON.
-        with open(path, "rb") as file:
-            start = file.read(9)
-        if (start[:2] == b"PK" or start[:1] == b"\x80") and start[8:] != b"{":
-            raise BrokenInput(
-                f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
-                "Only safetensors are taken."
-            ) from None
-        raise BrokenInput(f"{path} is damaged or truncated: {error}") from None

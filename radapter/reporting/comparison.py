@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radapter.errors import BrokenInput, command
-from radapter.evaluation.evaluate import EQUAL_CLASSES
-from radapter.models.checkpoints import check_safetensors
+from radapter.evaluation.published import EQUAL_CLASSES
+from radapter.files import radapter_facts
 from radapter.recipe import Recipe
 from radapter.run import Run
 
@@ -246,7 +246,7 @@ def _facts(run: Run) -> dict[str, Any]:
     recipe = run.recipe()
     path = run.trained(run.which())
     try:
-        adapter = json.loads(check_safetensors(path)["radapter"])
+        adapter = radapter_facts(path)
         base = {"base_model": adapter["base_model"], "base_hash": adapter["base_hash"]}
     except (KeyError, TypeError, ValueError):
         raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import Any
 
 from radapter.data.accounts import read_accounts
 from radapter.errors import BrokenInput
-from radapter.models.checkpoints import check_safetensors
+from radapter.files import radapter_facts
 from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
 
@@ -85,7 +84,7 @@ def adapter_facts(run: Run) -> dict[str, Any] | None:
     if not run.adapter.is_file():
         return None
     try:
-        facts = json.loads(check_safetensors(run.adapter)["radapter"])
+        facts = radapter_facts(run.adapter)
     except (BrokenInput, KeyError, TypeError, ValueError):
         facts = {}  # damaged: what a reader can be told without it is still told
     known = {key: facts.get(key) for key in ("steps", "trained_parameters", "start_share")}

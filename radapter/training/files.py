@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from radapter import run as runs
 from radapter.data.accounts import FILE, read_accounts
 from radapter.training.preparing import Parts
 from radapter.training.validation import Validation
+from radapter.versions import TRAINING, versions
 
 
 def write_adapter(run: runs.Run, parts: Parts, steps: int) -> None:
@@ -53,8 +53,7 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
         "trained_parameters": sum(p.numel() for p in parts.trained),
         **facts,
     }
-    # One metadata entry: the order of several is not fixed in the file.
-    return to_safetensors(stored, metadata={"radapter": json.dumps(facts, sort_keys=True)})
+    return to_safetensors(stored, metadata=files.facts_metadata(facts))
 
 
 def write_data(run: runs.Run, parts: Parts, broken: Collection[str] = ()) -> None:
@@ -78,17 +77,11 @@ def write_data(run: runs.Run, parts: Parts, broken: Collection[str] = ()) -> Non
 
 
 def write_environment(run: runs.Run) -> None:
-    packages = {}
-    for name in ("radapter", "torch", "torchvision", "open_clip_torch", "numpy", "safetensors"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed as a package"
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": packages,
+        "packages": versions(TRAINING),
     }
     files.write_atomic(run.path / "environment.json", json.dumps(facts, indent=2) + "\n")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from radapter import distributed
 from radapter.data import Dataset
-from radapter.evaluation import Suite, evaluate, held_out_suite, trained_metric
-from radapter.evaluation.suite import Task
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite, Task, held_out_suite, trained_metric
 from radapter.methods import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe

@@ -12,7 +12,7 @@ from tiny_bundle import exported  # noqa: F401 (a fixture)
 
 from radapter import models
 from radapter.data.imagenet import synsets
-from radapter.evaluation import load_suite
+from radapter.evaluation.suite import load_suite
 
 RECIPES = ["imagenet-vit-b-32", "imagenet-vit-b-16", "imagenet-vit-l-14-336", "imagenet-16shot"]
 SUITE = {

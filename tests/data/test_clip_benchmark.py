@@ -4,10 +4,10 @@ import pytest
 import tiny
 import trees
 
-from radapter import evaluation, models, recipe_data
+from radapter import models, recipe_data
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.evaluate import EQUAL_CLASSES, protocol
+from radapter.evaluation.evaluate import EQUAL_CLASSES, evaluate, protocol
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
@@ -47,7 +47,7 @@ def test_equal_names_count_as_clip_benchmark_counts_them(tiny_folder, tmp_path):
         data = {"source": "clip-benchmark", "root": str(root), "dataset_split": "test", **more}
         described = SuiteDataset(name="set", role="shifted", data=data)
         suite = Suite(name="mine", tasks=["classification"], datasets=[described])
-        found = evaluation.evaluate(suite, from_loaded(loaded))
+        found = evaluate(suite, from_loaded(loaded))
         scores[how] = found.result()["datasets"]["set"]["accuracy"]
         said[how] = found.sets["set"]["protocol"]["equal names"]
     assert scores["apart"]["value"] == 7 / 20  # those of class 0
@@ -113,8 +113,7 @@ def test_templates_are_the_sets_own_unless_others_are_given(tmp_path, monkeypatc
 def test_a_suite_scores_by_them_and_says_so(tmp_path, tiny_folder):
     root, loaded = trees.clip_benchmark(tmp_path / "set"), models.load(tiny_folder)
     found, given = (
-        evaluation.evaluate(suite, from_loaded(loaded))
-        for suite in (suite_of(root), suite_of(root, OWN))
+        evaluate(suite, from_loaded(loaded)) for suite in (suite_of(root), suite_of(root, OWN))
     )
     assert found.sets == given.sets
     assert found.sets["set"]["protocol"]["template"] == ", ".join(map(repr, OWN))

@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 
-from radapter import evaluation, models
+from radapter import models
 from radapter.data import open_data
 from radapter.data.scored import among, captioned
 from radapter.errors import BrokenInput
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.retrieval import caption_task
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import FolderData, TableData
@@ -22,7 +23,7 @@ def loaded(tiny_folder):
 def scored(loaded, data, task="classification", **more):
     described = SuiteDataset(name="set", role="shifted", data=data, **more)
     suite = Suite(name="mine", tasks=[task], datasets=[described])
-    return evaluation.evaluate(suite, from_loaded(loaded))
+    return evaluate(suite, from_loaded(loaded))
 
 
 def test_a_folder_of_other_classes_is_scored_among_those_of_the_model(loaded, shapes, tmp_path):

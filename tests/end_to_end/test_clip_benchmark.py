@@ -6,9 +6,10 @@ import trees
 from torch.utils.data import DataLoader
 from torchvision.datasets import CocoCaptions
 
-from radapter import evaluation, models
+from radapter import models
 from radapter.data import open_data
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_data import EmojiData
 from radapter.runtimes.opened import from_loaded
 
@@ -49,7 +50,7 @@ def ours(loaded, style, task, captions, **rules):
         datasets=[SuiteDataset(name="set", role="in-distribution", data=data)],
         **rules,
     )
-    found = evaluation.evaluate(suite, from_loaded(loaded))
+    found = evaluate(suite, from_loaded(loaded))
     return found, open_data(data.model_copy(update={"task": task_of(task)}))
 
 
@@ -122,13 +123,13 @@ def test_coco_as_both_find_it_on_disk(loaded, tmp_path):
     from its file of the same pictures. Captions of six and seven count in both."""
     pytest.importorskip("pycocotools")
     root = trees.distinct_captions(trees.coco(tmp_path / "coco"))
-    suite = evaluation.load_suite("retrieval").without(["flickr30k"])
+    suite = load_suite("retrieval").without(["flickr30k"])
     suite = suite.with_protocol("coco", "clip-benchmark")
     data = suite.datasets[0].data.model_copy(update={"data_root": str(tmp_path)})
     suite = suite.model_copy(
         update={"datasets": [suite.datasets[0].model_copy(update={"data": data})]}
     )
-    found = evaluation.evaluate(suite, from_loaded(loaded))
+    found = evaluate(suite, from_loaded(loaded))
     rows = CocoCaptions(
         str(root / "val2014"), str(trees.coco_test_karpathy(root)), transform=loaded.preprocess
     )

@@ -8,16 +8,15 @@ import torch.nn.functional as F
 from imagenet_tree import colour
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from radapter import evaluation
 from radapter import recipe as recipes
 from radapter.errors import UsageError
-from radapter.evaluation.evaluate import protocol
+from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import harmonic, harmonic_mean, mean_interval
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.suite import Suite
+from radapter.evaluation.suite import Suite, load_suite
 from radapter.recipe_sources import COOP_TEMPLATES
 
-FEW, HALVES = evaluation.load_suite("few-shot"), evaluation.load_suite("base-to-novel")
+FEW, HALVES = load_suite("few-shot"), load_suite("base-to-novel")
 B16 = "ViT-B-16:openai"
 
 
@@ -83,7 +82,7 @@ def placed(suite, root, *names):
 
 def scored(suite, wanted):
     made = Made(wanted)
-    return evaluation.evaluate(suite, made), made
+    return evaluate(suite, made), made
 
 
 # ------------------------------------------------------------------ what is published
@@ -223,7 +222,7 @@ def test_templates_by_data_set_are_recorded(root):
     own = suite.datasets[0].model_copy(update={"templates": ["{}!"]})
     mine = suite.model_copy(update={"datasets": [own, *suite.datasets[1:]]})
     assert protocol(mine, Made([]))["dataset_templates"][own.name] == ["{}!"]
-    shifts = protocol(evaluation.load_suite("imagenet-shifts"), Made([]))
+    shifts = protocol(load_suite("imagenet-shifts"), Made([]))
     assert not {"dataset_templates", "harmonic_means"} & shifts.keys()
 
 
@@ -253,7 +252,7 @@ def test_a_run_is_scored_on_the_set_that_it_trained_on():
     few = FEW.for_recipe(recipe(dataset="ucf101", root="my/ucf", data_root="/data"))
     assert [d.name for d in few.datasets] == ["ucf101"]
     assert (few.datasets[0].data.root, few.datasets[0].data.data_root) == ("my/ucf", "/data")
-    shifts = evaluation.load_suite("imagenet-shifts")
+    shifts = load_suite("imagenet-shifts")
     assert shifts.for_recipe(recipe(dataset="imagenet")) == shifts
     text = "{name: x, model: m, method: {name: lora}, data: {source: imagenet}}"
     assert FEW.for_recipe(recipes.parse(text)) == FEW  # cross-dataset transfer
@@ -291,7 +290,7 @@ def test_sets_are_left_out_by_name():
 def test_templates_of_the_shipped_suites():
     for described in (*FEW.datasets, *HALVES.datasets):
         assert FEW.prompts(described) == [COOP_TEMPLATES[described.data.dataset]]
-    emoji = evaluation.load_suite("emoji-shifts")
+    emoji = load_suite("emoji-shifts")
     assert {tuple(emoji.prompts(d)) for d in emoji.datasets} == {("a picture of {}.",)}
 
 

@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_bundle import exported, tiny
 
-from radapter import evaluation, models
+from radapter import models
 from radapter.data.dataset import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import cache as caching
-from radapter.evaluation.cache import Cache
+from radapter.evaluation.cache import Cache, user_cache
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite
 from radapter.recipe_data import TableData
 from radapter.runtimes.onnx import OnnxRuntime
@@ -77,7 +78,7 @@ class Counting(PyTorchRuntime):
 
 def score(loaded, suite, cache, **more):
     runtime = Counting(loaded)
-    found = evaluation.evaluate(suite, with_runtime(runtime, loaded), cache=cache, **more)
+    found = evaluate(suite, with_runtime(runtime, loaded), cache=cache, **more)
     return found, (runtime.pictures, runtime.texts)
 
 
@@ -239,7 +240,7 @@ def test_the_same_model_opened_in_another_way_shares_features(loaded, table, cac
     score(loaded, suite_of(table), cache)
     opened = open_model(tiny_folder)
     before = sorted(cache.folder.iterdir())
-    evaluation.evaluate(suite_of(table), opened, cache=cache)
+    evaluate(suite_of(table), opened, cache=cache)
     assert sorted(cache.folder.iterdir()) == before
 
 
@@ -257,7 +258,7 @@ def test_a_set_that_cannot_say_what_it_is_read_from_is_not_kept(loaded, cache, s
 def test_an_exported_engine_is_measured_each_time(exported, tiny, table, cache, monkeypatch):
     """Parity compares what the engine gives: an answer from a cache would vouch for itself."""
     suite = suite_of(table)
-    evaluation.evaluate(suite, from_loaded(tiny), cache=cache)
+    evaluate(suite, from_loaded(tiny), cache=cache)
     kept = {path: path.read_bytes() for path in cache.folder.iterdir()}
     asked, runs = [], []
     monkeypatch.setattr(caching, "read", lambda cache, key: asked.append(key))
@@ -266,7 +267,7 @@ def test_an_exported_engine_is_measured_each_time(exported, tiny, table, cache, 
     monkeypatch.setattr(engine, "encode_image", lambda x: runs.append("image") or pictures(x))
     monkeypatch.setattr(engine, "encode_text", lambda x: runs.append("text") or texts(x))
     for _ in range(2):
-        evaluation.evaluate(suite, with_runtime(engine, tiny), cache=cache)
+        evaluate(suite, with_runtime(engine, tiny), cache=cache)
     assert runs == ["image", "text", "text"] * 2
     assert set(asked) == {None}
     assert {path: path.read_bytes() for path in cache.folder.iterdir()} == kept
@@ -404,26 +405,26 @@ def test_several_processes_at_once(tmp_path):
 
 def test_where_the_users_cache_is(tmp_path, monkeypatch):
     monkeypatch.setenv("RADAPTER_CACHE", str(tmp_path / "own"))
-    assert evaluation.user_cache() == Cache(tmp_path / "own", 8 * 10**9)
+    assert user_cache() == Cache(tmp_path / "own", 8 * 10**9)
     monkeypatch.setenv("RADAPTER_CACHE_GB", "0.5")
-    assert evaluation.user_cache().limit == 5 * 10**8
+    assert user_cache().limit == 5 * 10**8
     monkeypatch.setenv("RADAPTER_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert evaluation.user_cache().folder == tmp_path / "radapter"
+    assert user_cache().folder == tmp_path / "radapter"
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     for ignored in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", ignored)
-        assert evaluation.user_cache().folder == tmp_path / "me" / ".cache" / "radapter"
+        assert user_cache().folder == tmp_path / "me" / ".cache" / "radapter"
     monkeypatch.setenv("RADAPTER_CACHE_GB", "0")
-    assert evaluation.user_cache() is None
+    assert user_cache() is None
     for wrong in ("many", "-1", "inf", "nan"):
         monkeypatch.setenv("RADAPTER_CACHE_GB", wrong)
         with pytest.raises(UsageError, match=f"RADAPTER_CACHE_GB.*'{wrong}'"):
-            evaluation.user_cache()
+            user_cache()
 
 
 def test_tests_have_a_cache_of_their_own():
-    folder = evaluation.user_cache().folder
+    folder = user_cache().folder
     assert not folder.is_relative_to(os.path.expanduser("~/.cache"))
 
 

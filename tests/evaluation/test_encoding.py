@@ -11,8 +11,11 @@ from ranks import in_ranks, results
 
 from radapter import distributed, models
 from radapter.errors import BrokenInput
-from radapter.evaluation import Cache, Suite, encoding, evaluate
+from radapter.evaluation import encoding
+from radapter.evaluation.cache import Cache
 from radapter.evaluation.encoding import Together, encode_batches
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite
 from radapter.runtimes.opened import with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 

@@ -10,12 +10,13 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from radapter import evaluation, models
+from radapter import models
 from radapter.data import open_data
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import answer_scores, classifier_head, merge_equal_names
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.opened import from_loaded
 
@@ -36,7 +37,7 @@ def suite_of(data, tasks=("classification",), templates=("a photo of a {}.", "th
 
 def test_accuracy_equals_a_classifier_made_by_hand(loaded, shapes):
     suite = suite_of(FolderData(source="folder", root=str(shapes), split="all"))
-    found = evaluation.evaluate(suite, from_loaded(loaded), batch_size=5)
+    found = evaluate(suite, from_loaded(loaded), batch_size=5)
     dataset = open_data(suite.datasets[0].data)
     with torch.no_grad():
         head = []
@@ -67,7 +68,7 @@ def test_classes_of_one_name_are_one_class(loaded, shapes, tmp_path):
             (tmp_path / "cls").write_text(str(i % 2))
             shard.add(tmp_path / "cls", f"{i:04}.cls")
     data = ShardsData(source="shards", shards=f"{tmp_path}/s.tar", class_names=["crane", "crane"])
-    found = evaluation.evaluate(suite_of(data), from_loaded(loaded))
+    found = evaluate(suite_of(data), from_loaded(loaded))
     accuracy = found.result()["datasets"]["set"]["accuracy"]
     assert accuracy["value"] == accuracy["chance"] == 1.0
 
@@ -78,7 +79,7 @@ def test_pictures_of_two_sets_are_resampled_apart_and_concepts_together(loaded, 
             SuiteDataset(name=f"set-{i}", role="shifted", data=own) for i, own in enumerate(data)
         ]
         suite = Suite(name="two", tasks=["classification"], datasets=sets)
-        found = evaluation.evaluate(suite, from_loaded(loaded))
+        found = evaluate(suite, from_loaded(loaded))
         return [set(scored["accuracy"].clusters) for scored in found.metrics.values()]
 
     one, other = clusters(*[FolderData(source="folder", root=str(shapes), split="all")] * 2)
@@ -106,7 +107,7 @@ def test_captions_of_the_same_tokens_are_one_text(loaded, shapes, tmp_path):
     rows = [f"{shapes}/red_square/0{i}.png,{text}" for i, text in enumerate(texts)]
     (tmp_path / "t.csv").write_text("\n".join(["filepath,title", *rows]))
     data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all", task="captions")
-    found = evaluation.evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
+    found = evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
     assert found.sets["set"]["shared_captions"] == 2
     assert [t for t in found.text_features if t.startswith("caption")] == [
         "caption: a dog", "caption: a cat"
@@ -121,7 +122,7 @@ def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
     data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all")
     both = suite_of(data, tasks=("classification", "retrieval"))
     alone = suite_of(data, tasks=("retrieval",))
-    one, two = (evaluation.evaluate(s, from_loaded(loaded)) for s in (both, alone))
+    one, two = (evaluate(s, from_loaded(loaded)) for s in (both, alone))
     key = "caption: class: a"
     assert torch.equal(one.text_features[key], two.text_features[key])
     assert not torch.equal(one.text_features[key], one.text_features["class: a"])
@@ -163,7 +164,7 @@ def test_recall_equals_a_full_similarity_matrix(loaded, shapes, tmp_path):
         rows += [f"{path},number {i}", f"{path},shape {i % 5}"]  # captions of several pictures
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     data = TableData(source="table", path=str(tmp_path / "t.csv"), task="captions", split="all")
-    found = evaluation.evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
+    found = evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
     texts = [f"number {i}" for i in range(len(files))] + [f"shape {i}" for i in range(5)]
     with torch.no_grad():
         dataset = open_data(data)
@@ -194,12 +195,12 @@ def test_broken_pictures_beyond_the_limit_are_named_and_fatal(loaded, tmp_path):
     for limit, named in ((0, "blue_circle/03.png"), (1, "red_square/01.png")):
         data = FolderData(source="folder", root=str(root), split="all", broken_images=limit)
         with pytest.raises(BrokenInput, match=named) as caught:
-            evaluation.evaluate(suite_of(data), from_loaded(loaded), batch_size=3)
+            evaluate(suite_of(data), from_loaded(loaded), batch_size=3)
         assert f"set: data.broken_images allows {limit}" in str(caught.value)
     spoil(root, *(path.relative_to(root) for path in root.rglob("*.png")))
     data = FolderData(source="folder", root=str(root), split="all", broken_images=99)
     with pytest.raises(BrokenInput, match="set: no picture can be read"):
-        evaluation.evaluate(suite_of(data), from_loaded(loaded))
+        evaluate(suite_of(data), from_loaded(loaded))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
@@ -231,7 +232,7 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
             broken_images=3,
         )
         suite = suite_of(data, tasks=("classification", "retrieval"))
-        results.append(evaluation.evaluate(suite, from_loaded(loaded), batch_size=batch_size))
+        results.append(evaluate(suite, from_loaded(loaded), batch_size=batch_size))
     with_broken, without = results
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
     assert len(said) == 3
@@ -250,7 +251,7 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
     assert (entry["pictures"], entry["broken"]) == (len(rows) - 3, 3)
     assert without.result()["datasets"]["set"]["broken"] == 0
     # Named once in a process, however many models are scored.
-    evaluation.evaluate(suite_of(data), from_loaded(loaded))
+    evaluate(suite_of(data), from_loaded(loaded))
     assert "with/p" not in capsys.readouterr().err
 
 
@@ -270,18 +271,18 @@ def test_missing_sets_are_listed_all_at_once(tmp_path):
 
 def test_an_unknown_suite_gets_the_nearest_name():
     with pytest.raises(UsageError, match="Did you mean 'emoji-shifts'"):
-        evaluation.load_suite("emoji-shift")
+        load_suite("emoji-shift")
 
 
 def test_a_suite_file_is_checked_with_lines(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: x\ntasks: [classification]\ndatasets:\n  - {name: a, rolle: shifted}\n")
     with pytest.raises(UsageError, match=r"mine.yaml:4:.*rolle.*did you mean 'role'"):
-        evaluation.load_suite(str(path))
+        load_suite(str(path))
 
 
 def test_the_shipped_suite_tests_on_the_fold_of_the_recipe():
-    suite = evaluation.load_suite("emoji-shifts")
+    suite = load_suite("emoji-shifts")
     recipe = tiny.recipe("m", "r")
     emoji = recipe.model_copy(update={"data": EmojiData(source="emoji", fold=3)})
     assert {d.data.fold for d in suite.for_recipe(emoji).datasets} == {3}

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from imagenet_tree import fill, fill_objectnet, fill_suite
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from radapter import evaluation
 from radapter.data.imagenet import class_names, subset
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import (
@@ -17,9 +16,10 @@ from radapter.evaluation.classification import (
     calibration_error,
     predict,
 )
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_sources import ImageNetData, ObjectNetData
 
 NAMES = class_names()
@@ -66,7 +66,7 @@ def suite_of(data, **facts):
 
 
 def score(data, made):
-    return evaluation.evaluate(suite_of(data), made)
+    return evaluate(suite_of(data), made)
 
 
 def imagenet(root, variant):
@@ -183,7 +183,7 @@ def test_the_calibration_error_is_the_formula():
 
 def shipped(root):
     """imagenet-shifts with one template, so that a test need not encode 80,000 prompts."""
-    suite = evaluation.load_suite("imagenet-shifts").model_copy(update={"templates": ["{}"]})
+    suite = load_suite("imagenet-shifts").model_copy(update={"templates": ["{}"]})
     datasets = [
         d.model_copy(update={"data": d.data.model_copy(update={"data_root": str(root)})})
         for d in suite.datasets
@@ -192,7 +192,7 @@ def shipped(root):
 
 
 def test_the_suite_says_what_is_published():
-    suite = evaluation.load_suite("imagenet-shifts")
+    suite = load_suite("imagenet-shifts")
     counts = {d.name: (d.published.pictures, d.published.classes) for d in suite.datasets}
     assert counts == {
         "imagenet": (50_000, 1000),
@@ -232,7 +232,7 @@ def test_a_missing_suite_is_one_message(tmp_path):
 
 def evaluate_mini(root, suite=None):
     made = Made({}, lambda pixel: [1.0, 0.0, 0.0, 0.0])
-    return evaluation.evaluate(suite or shipped(root), made)
+    return evaluate(suite or shipped(root), made)
 
 
 def whole(suite):

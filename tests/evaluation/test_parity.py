@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from radapter import evaluation, models
+from radapter import models
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.parity import compare
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import FolderData
 from radapter.runtimes.opened import from_loaded
@@ -22,11 +24,11 @@ def reference(tiny_folder, shapes):
         tasks=["classification"],
         datasets=[SuiteDataset(name="set", role="in-distribution", data=data)],
     )
-    return evaluation.evaluate(suite, from_loaded(loaded))
+    return evaluate(suite, from_loaded(loaded))
 
 
 def test_the_same_features_pass(reference):
-    verdict = evaluation.compare(reference, copy.deepcopy(reference))
+    verdict = compare(reference, copy.deepcopy(reference))
     assert verdict["passed"]
     assert verdict["cosine"]["worst"] == pytest.approx(1.0, abs=1e-12)
     assert verdict["agreement"] == 1.0
@@ -37,7 +39,7 @@ def test_one_wrong_picture_fails_and_is_named(reference):
     engine = copy.deepcopy(reference)
     features = engine.image_features["set"]
     features[7] = F.normalize(features[7] + 0.01 * torch.randn(features.shape[1]), dim=-1)
-    verdict = evaluation.compare(reference, engine)
+    verdict = compare(reference, engine)
     assert not verdict["passed"]
     assert verdict["cosine"]["worst_inputs"][0][0] == f"set {reference.pictures['set'][7]}"
     expected = float(F.cosine_similarity(features[7], reference.image_features["set"][7], dim=0))
@@ -47,7 +49,7 @@ def test_one_wrong_picture_fails_and_is_named(reference):
 def test_nan_features_fail(reference):
     engine = copy.deepcopy(reference)
     engine.image_features["set"][0] = torch.nan
-    assert not evaluation.compare(reference, engine)["passed"]
+    assert not compare(reference, engine)["passed"]
 
 
 def test_other_answers_fail_even_with_the_same_features(reference):
@@ -55,7 +57,7 @@ def test_other_answers_fail_even_with_the_same_features(reference):
     engine.predictions["set"][:] = (engine.predictions["set"] + 1) % 3
     assert reference.value("set", "accuracy") > 0.3
     engine.metrics["set"]["accuracy"].scores[:] = False
-    verdict = evaluation.compare(reference, engine)
+    verdict = compare(reference, engine)
     assert verdict["agreement"] == 0.0
     assert any("agreement" in failure for failure in verdict["failures"])
     assert any("accuracy differs" in failure for failure in verdict["failures"])
@@ -65,7 +67,7 @@ def test_another_temperature_fails(reference):
     engine = copy.copy(reference)
     engine.runtime = copy.copy(reference.runtime)
     engine.runtime.logit_scale = 1.01 * reference.runtime.logit_scale
-    (failure,) = evaluation.compare(reference, engine)["failures"]
+    (failure,) = compare(reference, engine)["failures"]
     assert failure.startswith("the logit scale is off by +1.0e-02")
 
 
@@ -82,7 +84,7 @@ def test_a_metric_fails_when_it_surely_differs(reference, items, wrong, fails):
     changed = engine.metrics["set"]["accuracy"]
     changed.scores, changed.clusters = item.scores.copy(), item.clusters
     changed.scores[:wrong] = False
-    verdict = evaluation.compare(ours, engine)
+    verdict = compare(ours, engine)
     (row,) = (row for row in verdict["metrics"] if row["metric"] == "accuracy")
     assert row["difference"] == pytest.approx(-wrong / items)
     assert any("accuracy differs" in failure for failure in verdict["failures"]) == fails
@@ -100,5 +102,5 @@ def test_a_loss_too_small_for_any_one_set_shows_in_their_mean(reference):
             own.scores = np.arange(24) < right
             own.clusters = np.arange(24) + 24 * number
             evaluated.metrics[f"set {number}"] = {"accuracy": own}
-    (failure,) = (f for f in evaluation.compare(ours, engine)["failures"] if "differs" in f)
+    (failure,) = (f for f in compare(ours, engine)["failures"] if "differs" in f)
     assert failure.startswith("mean of 40 accuracy differs by -4.17")

@@ -5,12 +5,12 @@ import pytest
 import tiny
 import trees
 
-from radapter import evaluation
 from radapter import recipe as recipes
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_data import CocoCaptionsData
 from radapter.runtimes.opened import from_loaded
 
@@ -42,7 +42,7 @@ def placed(root, suite):
 
 
 def shipped(root, protocol="vse++"):
-    return placed(root, evaluation.load_suite("retrieval")).with_protocol("coco", protocol)
+    return placed(root, load_suite("retrieval")).with_protocol("coco", protocol)
 
 
 def whole(suite):
@@ -58,7 +58,7 @@ def whole(suite):
 
 
 def score(suite, loaded):
-    return evaluation.evaluate(suite, from_loaded(loaded))
+    return evaluate(suite, from_loaded(loaded))
 
 
 def recalls_of_papers(images, texts, picture_of):
@@ -141,7 +141,7 @@ def test_an_identical_caption_is_right_for_its_own_picture_alone(root, loaded):
 
 
 def test_the_suite_says_what_is_published():
-    suite = evaluation.load_suite("retrieval")
+    suite = load_suite("retrieval")
     flickr, coco = suite.datasets
     assert (flickr.name, flickr.published.pictures, flickr.captions()) == ("flickr30k", 1000, 5000)
     assert (coco.name, coco.published.pictures, coco.captions()) == ("coco", 5000, 25_000)
@@ -211,14 +211,14 @@ def test_what_is_missing_is_named_with_the_option_that_does_without(root, tmp_pa
 
 def test_a_protocol_that_is_not_known():
     with pytest.raises(UsageError, match=r"coco has no protocol 'five': .*'vse\+\+' or 'clip-ben"):
-        evaluation.load_suite("retrieval").with_protocol("coco", "five")
+        load_suite("retrieval").with_protocol("coco", "five")
 
 
 @pytest.mark.parametrize("name", ["coco", "flickr30k"])
 def test_what_a_recipe_trains_on_is_in_distribution(name):
     recipe = recipes.load(recipes.shipped()[name], overrides=["data.data_root=/data"])
     assert recipe.suites == ["retrieval"]
-    suite = evaluation.load_suite("retrieval").for_recipe(recipe)
+    suite = load_suite("retrieval").for_recipe(recipe)
     roles = {d.name: d.role for d in suite.datasets}
     assert roles.pop(name) == "in-distribution"
     assert set(roles.values()) == {"zero-shot"}

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from radapter import models
 from radapter.errors import BrokenInput, UsageError
+from radapter.files import safetensors_metadata
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 LIKE = "like=ViT-B-32:laion2b_s34b_b79k"
@@ -109,7 +110,7 @@ def test_the_activation_survives_a_second_round(quick_folder, tmp_path):
         first, second = (tiny.features(m.model, images, tokens) for m in (loaded, again))
     assert torch.equal(first, second)
     assert again.weights_hash == loaded.weights_hash
-    assert models.checkpoints.check_safetensors(tmp_path / "again" / WEIGHTS)["made"] == "here"
+    assert safetensors_metadata(tmp_path / "again" / WEIGHTS)["made"] == "here"
     without = json.loads((tmp_path / "again" / CONFIG).read_text())
     del without["model_cfg"]["quick_gelu"]
     (tmp_path / "again" / CONFIG).write_text(json.dumps(without))
@@ -302,11 +303,11 @@ def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
             break
     else:
         pytest.fail("no such length")
-    assert models.checkpoints.check_safetensors(tmp_path / "a.safetensors") == metadata
+    assert safetensors_metadata(tmp_path / "a.safetensors") == metadata
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(whole[:-1])
     with pytest.raises(BrokenInput, match="is damaged or truncated"):
-        models.checkpoints.check_safetensors(tmp_path / "a.safetensors")
+        safetensors_metadata(tmp_path / "a.safetensors")
 
 
 def test_a_file_of_the_built_in_model_says_what_to_do(tmp_path):

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from radapter import models
-from radapter.evaluation import Cache, Suite, compare, evaluate, load_suite
-from radapter.evaluation.evaluate import protocol
-from radapter.evaluation.parity import tolerance_of
+from radapter.evaluation.cache import Cache
+from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.parity import compare, tolerance_of
+from radapter.evaluation.suite import Suite, load_suite
 from radapter.reporting import alpha_table, evaluation_tables
 from radapter.runtimes.opened import from_loaded
 

@@ -11,7 +11,8 @@ from radapter import merging, models
 from radapter import run as runs
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation import alphas, held_out_suite
+from radapter.evaluation import alphas
+from radapter.evaluation.suite import held_out_suite
 from radapter.training import Interrupted, files, loop, resume, train
 from radapter.training.validation import HeldOut
 

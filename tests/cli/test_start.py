@@ -1,0 +1,40 @@
+"""Commands that only read JSON and YAML start without torch, open_clip and transformers."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "torchvision", "open_clip", "transformers", "onnx", "onnxruntime"):
+            raise ImportError(f"{name} is imported")
+
+sys.meta_path.insert(0, Absent())
+from radapter_cli.main import run
+run()
+"""
+
+
+COMMANDS = (
+    "--help", "--version", "recipes", "recipes show emoji", "runs", "runs show", "compare runs/*",
+    "data list", "train --help", "export --help", "eval --help",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_starts_without_torch(command, merged, record_property):
+    folder = merged.path.parents[1]
+    words = command.replace("runs/*", f"runs/{merged.name}").split()
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *words], cwd=folder, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or done.stderr
+    record_property("meter", f"radapter {command}: {seconds:.1f} s to start and end")
