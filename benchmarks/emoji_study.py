@@ -41,9 +41,10 @@ import typer
 from radapter import merging, training
 from radapter import recipe as recipes
 from radapter.data import emoji, open_data
+from radapter.data.pairs import templates_of
 from radapter.evaluation import alphas
 from radapter.evaluation.evaluate import evaluate
-from radapter.evaluation.result import Evaluation, Scored
+from radapter.evaluation.result import Evaluation, Scored, SetResult, TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite, trained_metric
 from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
@@ -197,6 +198,12 @@ def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     )
 
 
+def kept(of: SetResult) -> torch.Tensor:
+    """Features of pictures [pictures, dim]."""
+    assert of.image_features is not None
+    return of.image_features.double()
+
+
 def linear_probe(
     recipe: Recipe, decay: float, model: LoadedModel, suites: list[Suite]
 ) -> list[Curve]:
@@ -209,10 +216,12 @@ def linear_probe(
     base = [evaluate(suite, opened) for suite in (train_suite, *suites)]
     dataset = train_suite.open()["noto"]["classification"]
     names = dataset.class_names
-    head = torch.stack([base[0].text_features[f"class: {n}"] for n in names]).double()
+    prompts = tuple(templates_of(train_suite.templates))
+    keys = [TextKey("class", name, prompts) for name in names]
+    head = torch.stack([base[0].text_features[key] for key in keys]).double()
     kappa = float(model.model.logit_scale.detach().exp())
     # The pictures of the first task, classification, come first.
-    x = base[0].image_features["noto"][: len(dataset)].double()
+    x = kept(base[0].sets["noto"])[: len(dataset)]
     y = torch.tensor(dataset.labels)
 
     change = torch.zeros_like(head, requires_grad=True)
@@ -235,9 +244,9 @@ def linear_probe(
             found[alpha] = {}
             for name, tasks in opened.items():
                 classes = tasks["classification"]
-                features = evaluated.image_features[name][: len(classes)].double()
+                features = kept(evaluated.sets[name])[: len(classes)]
                 predicted = (features @ (head + alpha * change).T).argmax(dim=1)
-                old = evaluated.metrics[name]
+                old = evaluated.sets[name].metrics
                 right = (predicted == torch.tensor(classes.labels)).numpy()
                 accuracy = Scored(right, old["accuracy"].clusters, old["accuracy"].chance)
                 found[alpha][name] = {**old, "accuracy": accuracy}
@@ -262,7 +271,7 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
     )
     if setting.name.endswith("zero-shot"):
         opened = from_loaded(model)
-        scored = [{0.0: evaluate(s, opened).metrics} for s in suites]
+        scored = [_metrics([(0.0, evaluate(s, opened))]) for s in suites]
     elif setting.probe is not None:
         scored = linear_probe(recipe, setting.probe, model, suites)
         size = len(open_data(recipe.data).class_names) * model.config["model_cfg"]["embed_dim"]
@@ -312,7 +321,9 @@ def one(phase: str, settings: str, fold: int, seed: int, out: OutOption = OUT) -
 
 
 def _metrics(evaluated: Iterable[tuple[float, Evaluation]]) -> Curve:
-    return {alpha: found.metrics for alpha, found in evaluated}
+    return {
+        alpha: {name: own.metrics for name, own in found.sets.items()} for alpha, found in evaluated
+    }
 
 
 def plain(alpha: float, metrics: dict[str, Scored]) -> dict[str, float]:
@@ -456,7 +467,7 @@ def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
     chosen = {setting.name: setting for setting in finalists(out, "emoji")}
     suite = load_suite("emoji-shifts").model_copy(update={"tasks": ["classification"]})
     opened = {name: tasks["classification"] for name, tasks in suite.open().items()}
-    answers: dict[str, dict[str, torch.Tensor]] = {}
+    answers: dict[str, dict[str, Any]] = {}
     for name in ("full", "r-adapter"):
         overrides = ["data.fold=0", "seed=0", *chosen[name].overrides]
         recipe = recipes.load(recipes.locate("emoji"), overrides)
@@ -465,7 +476,9 @@ def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
             alpha = 1.0 if name == "full" else alphas.choose_alpha(recipe, trained)["alpha"]
             label = "full" if name == "full" else f"R-Adapter, alpha {alpha:g}"
             for at, found in alphas.alpha_curve(suite, trained, [0.0, alpha]):
-                answers["zero-shot" if at == 0 else label] = found.predictions
+                answers["zero-shot" if at == 0 else label] = {
+                    name: own.predictions for name, own in found.sets.items()
+                }
     first = next(iter(opened.values()))
     drawn = sorted(np.random.default_rng(0).choice(len(first), rows, replace=False).tolist())
     shown = []

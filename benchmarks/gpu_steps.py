@@ -238,7 +238,7 @@ def parity() -> None:
     for name, device, precision in cases:
         own, start = dataclasses.replace(loaded), time.monotonic()
         done[name] = evaluate(suite, from_loaded(own, name, device, precision), opened=opened)
-        pictures = sum(map(len, done[name].pictures.values()))
+        pictures = sum(len(own.pictures) for own in done[name].sets.values())
         row(f"{name}: pictures a second", f"{pictures / (time.monotonic() - start):.0f}")
     for name in [name for name in done if name not in ("cpu", "again")]:
         # bf16 keeps fewer digits than fp16: its figures are told and not judged.
@@ -250,8 +250,8 @@ def parity() -> None:
         verdict = {} if name == "bf16" else {"want": "the gate passes", "ok": found["passed"]}
         row(what, value, **verdict)
     same = all(
-        torch.equal(features, done["again"].image_features[name])
-        for name, features in done["fp32"].image_features.items()
+        torch.equal(own.image_features, done["again"].sets[name].image_features)
+        for name, own in done["fp32"].sets.items()
     )
     row("the same features twice, bit for bit", same, "True", same)
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from radapter import merging, models
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import alphas
+from radapter.evaluation.result import SetResult
 from radapter.files import radapter_facts
 from radapter.run import Run
 from radapter.training import train
@@ -184,7 +185,8 @@ def test_auto_takes_the_smallest_alpha_within_one_standard_error(run, monkeypatc
             asked.append(suite)
             found.append(type("E", (), {})())
             scored = Scored(hits(*missed[len(asked) - 1]))
-            found[-1].metrics = {"held-out": {"accuracy": scored}}
+            held_out = SetResult([], {}, metrics={"accuracy": scored})
+            found[-1].sets = {"held-out": held_out}
         return found
 
     monkeypatch.setattr(alphas, "evaluate_together", fake)

@@ -73,7 +73,9 @@ def test_each_picture_is_read_once_for_all_alphas(run, monkeypatch, free):
         expected = evaluate(suite, from_loaded(alone))
         found = curve[alpha].result()["datasets"]["held-out"]
         assert found == expected.result()["datasets"]["held-out"]
-        assert torch.equal(curve[alpha].predictions["held-out"], expected.predictions["held-out"])
+        assert torch.equal(
+            curve[alpha].sets["held-out"].predictions, expected.sets["held-out"].predictions
+        )
         assert curve[alpha].runtime.identity == PyTorchRuntime(alone).identity
     base = models.load(run.recipe().model).weights_hash
     assert models.weights_hash(trained.base.model.state_dict()) == base

@@ -167,7 +167,7 @@ def choose_alpha(
     for alpha, evaluated in alpha_curve(
         suite, trained, device=device, cache=cache, on_progress=on_progress
     ):
-        scored[alpha] = evaluated.metrics["held-out"][metric]
+        scored[alpha] = evaluated.sets["held-out"].metrics[metric]
     points = behind_the_best(scored)
     return {
         "alpha": smallest_within_one_error(scored),

@@ -25,13 +25,14 @@ from radapter.evaluation.classification import (
     predict,
 )
 from radapter.evaluation.encoding import encode_set
-from radapter.evaluation.published import EQUAL_CLASSES
-from radapter.evaluation.result import BINS, Evaluation, Scored
+from radapter.evaluation.published import EQUAL_CLASSES, RETRIEVAL
+from radapter.evaluation.result import Evaluation, Scored, SetResult
 from radapter.evaluation.suite import Suite, SuiteDataset, Task
 from radapter.evaluation.texts import Texts
 from radapter.names import to_bytes
 from radapter.runtimes.opened import OpenModel
 
+BINS = 15  # of the calibration error, as most papers have it
 EQUAL_CAPTIONS = {
     "one": "texts of the same tokens are one caption",
     "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
@@ -159,11 +160,11 @@ def evaluate_together(
         remarks += texts[0].remarks(tasks, suite.prompts(described[name]))
         for i, evaluation in enumerate(evaluations):
             own, features[i] = features[i], torch.empty(0, 0)  # so that it can go
-            evaluation.pictures[name] = names
-            evaluation.sets[name] = facts | {"remarks": list(dict.fromkeys(remarks))}
+            result = SetResult(names, facts | {"remarks": list(dict.fromkeys(remarks))})
+            evaluation.sets[name] = result
             _score(evaluation, described[name], tasks, own, texts[i])
             if keep_features:
-                evaluation.image_features[name] = own
+                result.image_features = own
     return evaluations
 
 
@@ -176,21 +177,23 @@ def _score(
 ) -> None:
     """Fill in every metric of a data set, from features of its pictures in their order."""
     suite, name = evaluation.suite, described.name
-    row = {key: i for i, key in enumerate(evaluation.pictures[name])}
-    scored = evaluation.metrics[name] = {}
+    result = evaluation.sets[name]
+    row = {key: i for i, key in enumerate(result.pictures)}
     for task, dataset in tasks.items():
         own = features[[row[key] for key in dataset.keys]]
         clusters = _clusters(suite, name, dataset)
         if task == "classification":
             head = texts.head(dataset, templates_of(suite.prompts(described)))
             apart = described.data.identical_classes == "apart"
-            _classify(evaluation, name, dataset, own, head, clusters, apart)
-            evaluation.sets[name]["remarks"] += _of_classes(dataset, scored["accuracy"].chance)
+            scale = evaluation.runtime.logit_scale
+            _classify(result, dataset, own, head, scale, clusters, apart)
+            remarks = _of_classes(dataset, result.metrics["accuracy"].chance)
+            result.facts["remarks"] += remarks
         else:
             apart = suite.identical_captions == "apart"
-            evaluation.ranks[name] = _retrieve(scored, dataset, own, texts, apart, clusters)
+            _retrieve(result, dataset, own, texts, apart, clusters)
             alike = texts.alike(dataset.captions)
-            evaluation.sets[name] |= {
+            result.facts |= {
                 "captions": sum(map(len, dataset.captions)),
                 "shared_captions": retrieval.shared_captions(alike),
             }
@@ -259,39 +262,40 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
 
 
 def _classify(
-    evaluation: Evaluation,
-    name: str,
+    result: SetResult,
     dataset: Dataset,
     features: Tensor,
     head: Tensor,
+    logit_scale: float,
     clusters: np.ndarray,
     apart: bool,
 ) -> None:
     answer = answer_of(dataset.class_names, dataset.answers, apart=apart)
-    predicted, sure = predict(features, head, answer, evaluation.runtime.logit_scale)
+    predicted, sure = predict(features, head, answer, logit_scale)
     right = predicted == answer[torch.tensor(dataset.labels)]
-    evaluation.metrics[name]["accuracy"] = Scored(
-        right.numpy(), clusters, 1 / (int(answer.max()) + 1)
-    )
-    evaluation.calibration[name] = calibration_error(sure, right, BINS)
+    result.metrics["accuracy"] = Scored(right.numpy(), clusters, 1 / (int(answer.max()) + 1))
+    calibration = {"value": calibration_error(sure, right, BINS), "bins": BINS}
+    result.further["calibration_error"] = calibration
     # Two runtimes may break the tie between classes of one name differently: that is agreement.
     first = torch.tensor([int((answer == a).nonzero()[0]) for a in range(int(answer.max()) + 1)])
-    evaluation.predictions[name] = merge_equal_names(dataset.class_names)[first[predicted]]
+    result.predictions = merge_equal_names(dataset.class_names)[first[predicted]]
 
 
 def _retrieve(
-    scored: dict[str, Scored],
+    result: SetResult,
     dataset: Dataset,
     features: Tensor,
     texts: Texts,
     apart: bool,
     groups: np.ndarray,
-) -> dict[str, Tensor]:
+) -> None:
+    """Recalls both ways, and what papers report beside them: the sum, in %, of R@1, R@5 and R@10
+    both ways, and median ranks, from 1, a half rounded down, as VSE++ has it."""
     task = retrieval.caption_task(texts.alike(dataset.captions), apart)
     text_features = texts.captions(task.texts)
     first_group = groups[[right[0] for right in task.pictures_of]]
     ones = torch.ones(len(features), dtype=torch.int32)
-    found = {}
+    medians = {}
     for way, queries, which, targets, positives, copies, clusters in (
         (
             "text_to_image",
@@ -304,11 +308,11 @@ def _retrieve(
         ),
         ("image_to_text", features, None, text_features, task.captions_of, task.copies, groups),
     ):
-        ranks = found[way] = retrieval.best_ranks(
-            queries, targets, positives, copies=copies, which=which
-        )
+        ranks = retrieval.best_ranks(queries, targets, positives, copies=copies, which=which)
+        medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
         odds = retrieval.chance(positives, int(copies.sum()))
         for k in (1, 5, 10):
             hits = (ranks < k).numpy()
-            scored[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))
-    return found
+            result.metrics[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))
+    recalls = sum(result.value(metric) for metric in RETRIEVAL)
+    result.further["retrieval"] = {"recall_sum": 100 * recalls} | medians

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.intervals import mean_interval
-from radapter.evaluation.result import Evaluation
+from radapter.evaluation.result import Evaluation, SetResult, TextKey
+from radapter.evaluation.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,13 @@ def compare(
         failures.append(f"the logit scale is off by {scale:+.1e}, allowed {SCALE:.0e}")
 
     agreement = None
-    if reference.predictions:
-        equal = torch.cat(
-            [reference.predictions[n] == engine.predictions[n] for n in reference.predictions]
-        )
-        agreement = float(equal.double().mean())
+    equal = [
+        ours.predictions == theirs.predictions
+        for ours, theirs in _both(reference, engine)
+        if ours.predictions is not None and theirs.predictions is not None
+    ]
+    if equal:
+        agreement = float(torch.cat(equal).double().mean())
         if not agreement >= tolerance.agreement:
             failures.append(f"top-1 agreement {agreement:.2%}, allowed {tolerance.agreement:.2%}")
 
@@ -145,9 +149,10 @@ def compare(
 def _metrics(reference: Evaluation, engine: Evaluation) -> list[dict[str, Any]]:
     """A row for each metric of each data set, then one for its mean over the sets that have it."""
     changes: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}
-    for dataset, scored in reference.metrics.items():
-        for metric, item in scored.items():
-            changed = engine.metrics[dataset][metric].scores.astype(float) - item.scores
+    for dataset, ours in reference.sets.items():
+        for metric, item in ours.metrics.items():
+            theirs = engine.sets[dataset].metrics[metric]
+            changed = theirs.scores.astype(float) - item.scores
             changes.setdefault(metric, []).append((dataset, changed, item.clusters))
     rows = []
     for metric, found in changes.items():
@@ -166,7 +171,7 @@ def _row(
 ) -> dict[str, Any]:
     names, changed, clusters = zip(*changes, strict=True)
     ours, theirs = (
-        sum(evaluation.value(name, metric) for name in names) / len(names)
+        sum(evaluation.sets[name].value(metric) for name in names) / len(names)
         for evaluation in (reference, engine)
     )
     return {
@@ -182,26 +187,38 @@ def _row(
 def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float], float]:
     """The cosine of every picture's and text's features, by name; the largest error of a norm."""
     cosines: dict[str, float] = {}
-    pairs = {
-        name: (features, engine.image_features[name], [f"{name} {p}" for p in pictures])
-        for (name, features), pictures in zip(
-            reference.image_features.items(), reference.pictures.values(), strict=True
-        )
-    }
+    pairs = [
+        (ours.image_features, theirs.image_features, [f"{name} {p}" for p in ours.pictures])
+        for name, (ours, theirs) in zip(reference.sets, _both(reference, engine), strict=True)
+    ]
     texts = list(reference.text_features)
     if texts:
-        ours, theirs = (
-            torch.stack([evaluation.text_features[text] for text in texts])
+        features = [
+            torch.stack([evaluation.text_features[key] for key in texts])
             for evaluation in (reference, engine)
-        )
-        pairs["texts"] = ours, theirs, texts
+        ]
+        pairs.append((features[0], features[1], [_named(key, reference.suite) for key in texts]))
     norm = 0.0
-    for ours, theirs, names in pairs.values():
+    for ours, theirs, names in pairs:
+        assert ours is not None
+        assert theirs is not None
         cosines |= dict(zip(names, _cosine(ours, theirs), strict=True))
         # Of captions and pictures; a head is a mean that is normalized again.
         off = (theirs.double().norm(dim=-1) - 1).abs().max().item()
         norm = off if math.isnan(off) else max(norm, off)
     return cosines, norm
+
+
+def _both(reference: Evaluation, engine: Evaluation) -> list[tuple[SetResult, SetResult]]:
+    return [(ours, engine.sets[name]) for name, ours in reference.sets.items()]
+
+
+def _named(key: TextKey, suite: Suite) -> str:
+    """A text for people: a class with a template where that is not the suite's."""
+    of = f" of '{key.templates[0]}'" if key.templates else ""
+    if list(key.templates) == templates_of(suite.templates):
+        of = ""
+    return f"{key.kind}{of}: {key.text}"
 
 
 def _cosine(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:

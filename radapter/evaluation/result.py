@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from radapter.evaluation.intervals import harmonic, mean_interval
-from radapter.evaluation.published import RETRIEVAL
 from radapter.evaluation.suite import Suite
 from radapter.runtimes import Runtime
-
-BINS = 15  # of the calibration error, as most papers have it
 
 
 @dataclass
@@ -27,38 +24,52 @@ class Scored:
     chance: float
 
 
+class TextKey(NamedTuple):
+    """What a text feature is of: a caption, or a class with the templates of its prompts."""
+
+    kind: Literal["caption", "class"]
+    text: str
+    templates: tuple[str, ...] = ()
+
+
+@dataclass
+class SetResult:
+    """Features and scores of one runtime on one data set."""
+
+    pictures: list[str]
+    """The names of those that were scored"""
+    facts: dict[str, Any]
+    """`pictures` that were scored, `broken` ones left out, `classes`, `captions`, how many of these
+    another picture has in the same tokens (`shared_captions`), `fingerprint` of what was scored,
+    `protocol` and `partial`, how its counts differ from the published ones (None if they do not),
+    what was passed over (`left_out`, by reason) and `remarks`: sentences without their full stop
+    that say what makes a number say less than it seems to"""
+    image_features: Tensor | None = None
+    """[pictures, dim], where they are kept"""
+    metrics: dict[str, Scored] = field(default_factory=dict)
+    predictions: Tensor | None = None
+    """Of a classification, classes with identical names counted as one, [pictures]"""
+    further: dict[str, Any] = field(default_factory=dict)
+    """What is reported beside the metrics: numbers without an interval"""
+
+    def value(self, metric: str) -> float:
+        return float(self.metrics[metric].scores.mean())
+
+    @property
+    def is_partial(self) -> bool:
+        return bool(self.facts["partial"])
+
+
 @dataclass
 class Evaluation:
     """Features and scores of one runtime on one suite."""
 
     suite: Suite
     runtime: Runtime
-    metrics: dict[str, dict[str, Scored]] = field(default_factory=dict)
-    """metrics[data set][metric]"""
-    pictures: dict[str, list[str]] = field(default_factory=dict)
-    """By data set, the names of those that were scored"""
-    image_features: dict[str, Tensor] = field(default_factory=dict)
-    """By data set, [pictures, dim]"""
-    text_features: dict[str, Tensor] = field(default_factory=dict)
-    """By "caption: TEXT" and, for the heads of classifiers, "class: NAME", [dim]"""
-    predictions: dict[str, Tensor] = field(default_factory=dict)
-    """By data set, classes with identical names counted as one, [pictures]"""
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By data set: `pictures` that were scored, `broken` ones left out, `classes`, `captions`, how
-    many of these another picture has in the same tokens (`shared_captions`), `fingerprint`
-    of what was scored, `protocol` and `partial`, how its counts differ from the published ones
-    (None if they do not), what was passed over (`left_out`, by reason) and `remarks`: sentences
-    without their full stop that say what makes a number say less than it seems to"""
-    calibration: dict[str, float] = field(default_factory=dict)
-    """Expected calibration error by data set, from 0 to 1"""
-    ranks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """By data set and way of retrieval, the best rank of a right target, from 0, [queries]"""
-
-    def value(self, dataset: str, metric: str) -> float:
-        return float(self.metrics[dataset][metric].scores.mean())
-
-    def is_partial(self, dataset: str) -> bool:
-        return bool(self.sets[dataset]["partial"])
+    sets: dict[str, SetResult] = field(default_factory=dict)
+    """By data set"""
+    text_features: dict[TextKey, Tensor] = field(default_factory=dict)
+    """[dim]; of a class, its row in the head of the classifier"""
 
     def result(self) -> dict[str, Any]:
         """Everything that is reported, as plain data: shares from 0 to 1, 95 % intervals.
@@ -68,13 +79,10 @@ class Evaluation:
         """
         datasets: dict[str, Any] = {}
         for dataset in self.suite.datasets:
-            scored = self.metrics[dataset.name]
-            own = {metric: _summary([item]) for metric, item in scored.items()}
-            if dataset.name in self.calibration:
-                own["calibration_error"] = {"value": self.calibration[dataset.name], "bins": BINS}
-            datasets[dataset.name] = {"role": dataset.role, **self.sets[dataset.name], **own}
-            if dataset.name in self.ranks:
-                datasets[dataset.name]["retrieval"] = self._retrieval(dataset.name)
+            own = self.sets[dataset.name]
+            metrics = {metric: _summary([item]) for metric, item in own.metrics.items()}
+            facts = {"role": dataset.role, **own.facts}
+            datasets[dataset.name] = facts | metrics | own.further
         roles: dict[str, Any] = {}
         for role in self.suite.roles():
             names = [d.name for d in self.suite.datasets if d.role == role]
@@ -82,8 +90,8 @@ class Evaluation:
             if not means["datasets"] and len(names) > 1:
                 continue
             roles[role] = means if means["datasets"] else self._mean(names, partial=True)
-            for metric in self.metrics[names[0]]:
-                values = {name: self.value(name, metric) for name in roles[role]["datasets"]}
+            for metric in self.sets[names[0]].metrics:
+                values = {name: self.sets[name].value(metric) for name in roles[role]["datasets"]}
                 worst = min(values, key=lambda name: values[name])
                 roles[role][metric] |= {"worst": values[worst], "worst_dataset": worst}
         result = {
@@ -104,9 +112,9 @@ class Evaluation:
     def _harmonic(self, *of: str) -> dict[str, Any]:
         """The harmonic mean of the accuracies of two data sets or averages, if all is whole."""
         first, second = (self.suite.members(part) for part in of)
-        if any(map(self.is_partial, first + second)):
+        if any(self.sets[name].is_partial for name in first + second):
             return {"of": list(of)}
-        scored = [self.metrics[name]["accuracy"] for name in first + second]
+        scored = [self.sets[name].metrics["accuracy"] for name in first + second]
         sets = [s.scores for s in scored], [s.clusters for s in scored]
         return {"of": list(of), "accuracy": harmonic(*sets, len(first))}
 
@@ -119,21 +127,13 @@ class Evaluation:
 
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
         """Every metric's mean over the data sets that are whole; what they are, what is not."""
-        used = [name for name in names if partial or not self.is_partial(name)]
+        used = [name for name in names if partial or not self.sets[name].is_partial]
         left_out = [name for name in names if name not in used]
         means = {
-            metric: _summary([self.metrics[name][metric] for name in used])
-            for metric in (self.metrics[used[0]] if used else ())
+            metric: _summary([self.sets[name].metrics[metric] for name in used])
+            for metric in (self.sets[used[0]].metrics if used else ())
         }
         return {"datasets": used, **({"left_out": left_out} if left_out else {}), **means}
-
-    def _retrieval(self, dataset: str) -> dict[str, float]:
-        """What papers report of retrieval beside the recalls: their sum, in %, of R@1, R@5 and R@10
-        both ways, and median ranks, from 1, a half rounded down, as VSE++ has it."""
-        ranks = self.ranks[dataset]
-        recalls = sum(self.value(dataset, metric) for metric in RETRIEVAL)
-        medians = {f"{w}_median_rank": 1 + int(np.median(r.numpy())) for w, r in ranks.items()}
-        return {"recall_sum": 100 * recalls} | medians
 
 
 def _summary(scored: list[Scored]) -> dict[str, Any]:

@@ -72,16 +72,17 @@ def with_anchors(evaluated: Evaluation, model: str) -> dict[str, Any]:
     `anchors_elsewhere`: by data set, the protocol under which there are some."""
     found: dict[str, dict[str, Any]] = {}
     for dataset, metric, value, anchors in evaluated.suite.anchors_for(model):
-        if evaluated.is_partial(dataset) or metric not in evaluated.metrics[dataset]:
+        own = evaluated.sets[dataset]
+        if own.is_partial or metric not in own.metrics:
             continue
         found.setdefault(dataset, {})[metric] = {
             "published": value / 100,
-            "difference": evaluated.value(dataset, metric) - value / 100,
+            "difference": own.value(metric) - value / 100,
             "tolerance": anchors.tolerance / 100,
             "source": anchors.source,
         }
     elsewhere = evaluated.suite.anchors_elsewhere(model)
-    elsewhere = {name: p for name, p in elsewhere.items() if not evaluated.is_partial(name)}
+    elsewhere = {name: p for name, p in elsewhere.items() if not evaluated.sets[name].is_partial}
     return ({"anchors": found} if found else {}) | (
         {"anchors_elsewhere": elsewhere} if elsewhere else {}
     )

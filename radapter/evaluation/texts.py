@@ -14,7 +14,7 @@ from radapter.data.pairs import templates_of
 from radapter.data.texts import context_of, cut_texts
 from radapter.evaluation import cache as caching
 from radapter.evaluation.classification import classifier_head, encode_texts
-from radapter.evaluation.result import Evaluation
+from radapter.evaluation.result import Evaluation, TextKey
 from radapter.evaluation.suite import Task
 from radapter.runtimes.opened import OpenModel
 
@@ -36,15 +36,13 @@ class Texts:
                 self._key(names, templates),
                 lambda: classifier_head(runtime, tokenizer, names, templates),
             )
-            same = templates == templates_of(self.evaluation.suite.templates)
-            start = "class: " if same else f"class of '{templates[0]}': "
-            for class_name, feature in zip(dataset.class_names, self.heads[key], strict=True):
-                self.evaluation.text_features[start + class_name] = feature
+            for name, feature in zip(names, self.heads[key], strict=True):
+                self.evaluation.text_features[TextKey("class", name, tuple(templates))] = feature
         return self.heads[key]
 
     def captions(self, texts: list[str]) -> Tensor:
         known = self.evaluation.text_features
-        keys = [f"caption: {text}" for text in texts]
+        keys = [TextKey("caption", text) for text in texts]
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
             runtime, tokenizer = self.model.runtime, self.model.tokenizer
@@ -53,7 +51,7 @@ class Texts:
                 self._key(new),
                 lambda: encode_texts(runtime, tokenizer, new),
             )
-            known.update({f"caption: {t}": f for t, f in zip(new, features, strict=True)})
+            known |= {TextKey("caption", t): f for t, f in zip(new, features, strict=True)}
         return torch.stack([known[key] for key in keys])
 
     def remarks(self, tasks: Mapping[Task, Dataset], templates: Any) -> list[str]:

@@ -17,6 +17,7 @@ from radapter.data import Dataset
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, Task, held_out_suite, load_suite
 from radapter.export.picture_files import compare_files, scored_pictures
 from radapter.models import LoadedModel, shorten
@@ -92,7 +93,7 @@ def run_gate(
         done = {
             model.name: evaluate(suite, model, opened=opened) for model in (*candidates, *deployed)
         }
-        scored = scored_pictures(opened, done["torch fp32"].pictures)
+        scored = scored_pictures(opened, done["torch fp32"].sets)
         compared.append(
             {
                 "suite": suite.name,
@@ -134,7 +135,7 @@ def _check_scales(folder: Path, merged: LoadedModel) -> None:
             raise GateFailed(f"{file} says that the logit scale is {value:g}; it is {scale:g}.")
 
 
-def compare_tokens(folder: Path, merged: LoadedModel, texts: Iterable[str]) -> dict[str, Any]:
+def compare_tokens(folder: Path, merged: LoadedModel, texts: Iterable[TextKey]) -> dict[str, Any]:
     """The bundle's tokenizer beside the model's own on a suite's captions and class names.
 
     It is known to differ on texts that open_clip repairs first, so this is said and decides
@@ -142,7 +143,7 @@ def compare_tokens(folder: Path, merged: LoadedModel, texts: Iterable[str]) -> d
     """
     theirs = BundleTokenizer(folder, bundle.read_manifest(folder))
     different, number = [], 0
-    for text in (text.partition(": ")[2] for text in texts):
+    for _, text, _ in texts:
         number += 1
         ours = shorten(merged.model, merged.tokenizer([text]))[0].tolist()
         if theirs([text])[0].tolist() != ours:

@@ -14,6 +14,7 @@ from torch import Tensor
 from radapter import bundle
 from radapter.data import Dataset
 from radapter.evaluation.parity import tolerance_of
+from radapter.evaluation.result import SetResult
 from radapter.models import LoadedModel
 from radapter.runtimes.onnx import open_file
 from radapter.runtimes.opened import bundle_preprocessing
@@ -130,13 +131,13 @@ def _outputs(
 
 
 def scored_pictures(
-    opened: Mapping[str, Mapping[Any, Dataset]], scored: Mapping[str, Sequence[str]]
+    opened: Mapping[str, Mapping[Any, Dataset]], scored: Mapping[str, SetResult]
 ) -> list[tuple[str, Dataset]]:
     """The pictures of a suite's data sets that were scored, by name, each once: all tasks of a set
     have the same ones, and broken ones are left out."""
     found = []
-    for name, keys in scored.items():
-        dataset, wanted = next(iter(opened[name].values())), set(keys)
+    for name, result in scored.items():
+        dataset, wanted = next(iter(opened[name].values())), set(result.pictures)
         chosen = [i for i, key in enumerate(dataset.keys) if key in wanted]
         found.append((name, dataset.select(chosen)))
     return found

@@ -52,12 +52,13 @@ class HeldOut:
             on_progress=on_progress,
         )
         ((name, tasks),) = self.opened.items()
-        readable = set(evaluated.pictures[name])
+        result = evaluated.sets[name]
+        readable = set(result.pictures)
         for task, dataset in tasks.items():  # what cannot be read is named once, not every time
             kept = [i for i, key in enumerate(dataset.keys) if key in readable]
             if len(kept) < len(dataset):
                 tasks[task] = dataset.select(kept)
-        found = {metric: evaluated.value(name, metric) for metric in evaluated.metrics[name]}
+        found = {metric: result.value(metric) for metric in result.metrics}
         return distributed.everyone(found)[0]  # all decide alike, even on unlike machines
 
 

@@ -152,14 +152,14 @@ def test_halves_are_scored_among_their_own_names(root):
     """Class 4 looks like class 0: wrong among all classes, in its own half it has no such rival."""
     wanted = [DTD[0], DTD[1], DTD[1], DTD[3], DTD[0]]
     found, made = scored(placed(HALVES, root, "dtd"), wanted)
-    values = {n: found.value(n, "accuracy") for n in ("dtd-base", "dtd-novel")}
+    values = {n: found.sets[n].value("accuracy") for n in ("dtd-base", "dtd-novel")}
     assert values["dtd-base"] == pytest.approx(2 / 3)
     # All cosines of class 4 in its half are 0: a tie goes to the first class, which is wrong.
     assert values["dtd-novel"] == 1 / 2
     assert [sorted(texts) for texts in made.encoded] == [sorted(DTD[:3]), sorted(DTD[3:])]
-    assert found.metrics["dtd-base"]["accuracy"].chance == pytest.approx(1 / 3)
+    assert found.sets["dtd-base"].metrics["accuracy"].chance == pytest.approx(1 / 3)
     every, _ = scored(placed(FEW, root, "dtd"), [DTD[0], DTD[1], DTD[2], DTD[3], DTD[0]])
-    assert every.value("dtd", "accuracy") == pytest.approx(4 / 5)
+    assert every.sets["dtd"].value("accuracy") == pytest.approx(4 / 5)
     result = found.result()
     assert result["datasets"]["dtd-base"]["protocol"]["template"] == "'{} texture.'"
     assert "against its own names only" in result["datasets"]["dtd-novel"]["protocol"]["classes"]
@@ -177,7 +177,7 @@ def test_the_harmonic_mean_over_sets_is_that_of_the_means(root):
     suite = placed(HALVES, root, "dtd", "oxford_pets")
     # Label -> text, of both sets; in dtd the labels 0, 3 and 4 are right.
     found, _ = scored(suite, [DTD[0], DTD[0], pets[0], DTD[3], DTD[4]])
-    value = {d.name: found.value(d.name, "accuracy") for d in suite.datasets}
+    value = {d.name: found.sets[d.name].value("accuracy") for d in suite.datasets}
     assert value["dtd-base"] == pytest.approx(1 / 3)
     assert value["dtd-novel"] == 1
     result = found.result()
@@ -231,8 +231,8 @@ def test_one_name_in_two_templates_is_two_texts(root):
     other = both[0].model_copy(update={"name": "other", "templates": ["{}."]})
     suite = Suite(name="mine", tasks=["classification"], datasets=[*both, other])
     found, made = scored(suite, DTD)
-    assert found.value("dtd", "accuracy") == 1
-    assert found.value("other", "accuracy") == pytest.approx(1 / 5)  # all tie: the first class
+    assert found.sets["dtd"].value("accuracy") == 1
+    assert found.sets["other"].value("accuracy") == pytest.approx(1 / 5)  # all tie: the first class
     assert len(made.number) == len(found.text_features) == 10
 
 

@@ -85,14 +85,17 @@ def score(loaded, suite, cache, **more):
 def same(one, two):
     """Equal bit by bit: features, predictions and all that is reported."""
     assert one.result() == two.result()
-    for part in ("image_features", "text_features", "predictions"):
-        ours, theirs = getattr(one, part), getattr(two, part)
-        assert list(ours) == list(theirs)
-        for name, values in ours.items():
-            assert values.dtype == theirs[name].dtype
-            assert torch.equal(values, theirs[name]), name
-    for way, ranks in one.ranks["set"].items():
-        assert torch.equal(ranks, two.ranks["set"][way])
+    assert list(one.text_features) == list(two.text_features)
+    pairs = [(values, two.text_features[key]) for key, values in one.text_features.items()]
+    for name, ours in one.sets.items():
+        theirs = two.sets[name]
+        pairs += [(ours.image_features, theirs.image_features)]
+        pairs += [(ours.predictions, theirs.predictions)] * (ours.predictions is not None)
+        for metric, scored in ours.metrics.items():
+            assert (scored.scores == theirs.metrics[metric].scores).all()
+    for ours, theirs in pairs:
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
     return True
 
 
@@ -111,7 +114,7 @@ def test_kept_features_are_the_computed_ones_bit_by_bit(loaded, table, cache):
     assert reports == [(9, 9)]
     assert same(without, first)
     assert same(without, again)
-    assert again.sets["set"]["broken"] == 1
+    assert again.sets["set"].facts["broken"] == 1
     assert len(list(cache.folder.iterdir())) == 3  # pictures, captions, a head
 
 
@@ -143,7 +146,7 @@ def test_what_could_not_be_read_is_looked_at_again(loaded, table, cache, tmp_pat
     (root / "01.png").write_bytes((root / "00.png").read_bytes())
     found, encoded = score(loaded, suite, cache, opened={"set": opened})
     assert encoded == (1, 0)
-    assert (found.sets["set"]["broken"], found.sets["set"]["pictures"]) == (0, 9)
+    assert (found.sets["set"].facts["broken"], found.sets["set"].facts["pictures"]) == (0, 9)
     assert score(loaded, suite, cache, opened={"set": opened})[1] == (0, 0)
 
 
@@ -443,5 +446,5 @@ def test_another_way_of_reading_is_another_key_where_no_sampled_picture_shows_it
         for how in ("apply", "ignore")
     }
     assert found["ignore"][1][0] > 0  # pictures were encoded again
-    apply, ignore = (found[how][0].image_features["set"] for how in ("apply", "ignore"))
+    apply, ignore = (found[how][0].sets["set"].image_features for how in ("apply", "ignore"))
     assert not torch.equal(apply, ignore)

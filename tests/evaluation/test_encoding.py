@@ -136,8 +136,9 @@ def scored(folder, suite, cache):
 
             setattr(runtime, f"encode_{kind}", watched)
         found = evaluate(suite, with_runtime(runtime, loaded), batch_size=5, cache=cache)
-    values = {metric: found.value("shapes", metric) for metric in found.metrics["shapes"]}
-    return values, found.image_features["shapes"].numpy(), asked, found.sets["shapes"]["pictures"]
+    own = found.sets["shapes"]
+    values = {metric: own.value(metric) for metric in own.metrics}
+    return values, own.image_features.numpy(), asked, own.facts["pictures"]
 
 
 def noted(file, *arguments):

@@ -16,6 +16,7 @@ from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import answer_scores, classifier_head, merge_equal_names
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.opened import from_loaded
@@ -50,7 +51,7 @@ def test_accuracy_equals_a_classifier_made_by_hand(loaded, shapes):
             picture = loaded.preprocess(dataset.read(i))[None]
             scores = loaded.model.encode_image(picture, normalize=True) @ torch.stack(head).T
             right.append(int(scores.argmax()) == label)
-    assert found.metrics["set"]["accuracy"].scores.tolist() == right
+    assert found.sets["set"].metrics["accuracy"].scores.tolist() == right
     result = found.result()
     assert result["roles"]["in-distribution"]["accuracy"]["value"] == sum(right) / len(right)
     assert result["datasets"]["set"]["accuracy"]["chance"] == pytest.approx(1 / 3)
@@ -80,7 +81,7 @@ def test_pictures_of_two_sets_are_resampled_apart_and_concepts_together(loaded, 
         ]
         suite = Suite(name="two", tasks=["classification"], datasets=sets)
         found = evaluate(suite, from_loaded(loaded))
-        return [set(scored["accuracy"].clusters) for scored in found.metrics.values()]
+        return [set(own.metrics["accuracy"].clusters) for own in found.sets.values()]
 
     one, other = clusters(*[FolderData(source="folder", root=str(shapes), split="all")] * 2)
     assert len(one) == len(other) == 24
@@ -108,11 +109,9 @@ def test_captions_of_the_same_tokens_are_one_text(loaded, shapes, tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["filepath,title", *rows]))
     data = TableData(source="table", path=str(tmp_path / "t.csv"), split="all", task="captions")
     found = evaluate(suite_of(data, ["retrieval"]), from_loaded(loaded))
-    assert found.sets["set"]["shared_captions"] == 2
-    assert [t for t in found.text_features if t.startswith("caption")] == [
-        "caption: a dog", "caption: a cat"
-    ]  # fmt: skip
-    assert found.metrics["set"]["text_to_image_r1"].scores.shape == (2,)
+    assert found.sets["set"].facts["shared_captions"] == 2
+    assert list(found.text_features) == [TextKey("caption", "a dog"), TextKey("caption", "a cat")]
+    assert found.sets["set"].metrics["text_to_image_r1"].scores.shape == (2,)
 
 
 def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
@@ -123,9 +122,11 @@ def test_a_caption_that_reads_like_a_class(loaded, shapes, tmp_path):
     both = suite_of(data, tasks=("classification", "retrieval"))
     alone = suite_of(data, tasks=("retrieval",))
     one, two = (evaluate(s, from_loaded(loaded)) for s in (both, alone))
-    key = "caption: class: a"
+    key = TextKey("caption", "class: a")
     assert torch.equal(one.text_features[key], two.text_features[key])
-    assert not torch.equal(one.text_features[key], one.text_features["class: a"])
+    assert not torch.equal(
+        one.text_features[key], one.text_features["class", "a", tuple(suite_of(data).templates)]
+    )
 
 
 def test_the_80_templates_are_the_published_ones():
@@ -178,10 +179,10 @@ def test_recall_equals_a_full_similarity_matrix(loaded, shapes, tmp_path):
     for k in (1, 5):
         top = similarity.topk(k, dim=1).indices
         expected = right.gather(1, top).any(1).double().mean()
-        assert found.value("set", f"text_to_image_r{k}") == pytest.approx(float(expected))
+        assert found.sets["set"].value(f"text_to_image_r{k}") == pytest.approx(float(expected))
         top = similarity.T.topk(k, dim=1).indices
         expected = right.T.gather(1, top).any(1).double().mean()
-        assert found.value("set", f"image_to_text_r{k}") == pytest.approx(float(expected))
+        assert found.sets["set"].value(f"image_to_text_r{k}") == pytest.approx(float(expected))
 
 
 def spoil(root, *names):
@@ -237,11 +238,11 @@ def test_a_set_with_broken_pictures_scores_as_one_without_them(
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
     assert len(said) == 3
     assert all(any(f"with/p/{name}" in line for line in said) for name in bad)
-    features = [found.image_features["set"] for found in results]
+    features = [found.sets["set"].image_features for found in results]
     torch.testing.assert_close(*features, atol=1e-6, rtol=0)  # batches are cut differently
-    assert torch.equal(with_broken.predictions["set"], without.predictions["set"])
-    for metric, scored in without.metrics["set"].items():
-        found = with_broken.metrics["set"][metric]
+    assert torch.equal(with_broken.sets["set"].predictions, without.sets["set"].predictions)
+    for metric, scored in without.sets["set"].metrics.items():
+        found = with_broken.sets["set"].metrics[metric]
         assert found.scores.tolist() == scored.scores.tolist(), metric
         assert found.chance == scored.chance, metric
         # Clusters are numbered anew; the same items are in one.

@@ -84,14 +84,14 @@ def test_r_is_scored_within_its_own_200_classes(tmp_path):
     made = Made(texts, lambda pixel: [1.0, 0.1, 0.0, 0.0])
     fill(tmp_path / "imagenet-r", "r", [right])
     found = score(imagenet(tmp_path, "r"), made)
-    assert found.value("set", "accuracy") == 1
-    assert found.metrics["set"]["accuracy"].chance == 1 / 200
-    assert found.predictions["set"].tolist() == [right]
+    assert found.sets["set"].value("accuracy") == 1
+    assert found.sets["set"].metrics["accuracy"].chance == 1 / 200
+    assert found.sets["set"].predictions.tolist() == [right]
     assert found.result()["datasets"]["set"]["protocol"]["classes"].startswith("200 of ImageNet's")
     fill(tmp_path / "sketch", "sketch", [right])
     found = score(imagenet(tmp_path, "sketch"), made)  # all 1000
-    assert found.value("set", "accuracy") == 0
-    assert found.predictions["set"].tolist() == [outside]
+    assert found.sets["set"].value("accuracy") == 0
+    assert found.sets["set"].predictions.tolist() == [outside]
 
 
 def test_equal_names_count_as_published(tmp_path):
@@ -100,8 +100,8 @@ def test_equal_names_count_as_published(tmp_path):
     made = Made({"missile": unit(1.0, 0.0, 0.0)}, lambda pixel: [1.0, 0.0, 0.0, 0.0])
     fill(tmp_path / "sketch", "sketch", [657, 744])
     found = score(imagenet(tmp_path, "sketch"), made)
-    assert found.metrics["set"]["accuracy"].scores.tolist() == [True, False]
-    assert found.predictions["set"].tolist() == [657, 657]
+    assert found.sets["set"].metrics["accuracy"].scores.tolist() == [True, False]
+    assert found.sets["set"].predictions.tolist() == [657, 657]
 
 
 def test_the_two_protocols_of_objectnet_answer_differently(tmp_path):
@@ -118,8 +118,8 @@ def test_the_two_protocols_of_objectnet_answer_differently(tmp_path):
     lineage = score(objectnet(tmp_path, "wise-ft"), made)
     benchmark = score(objectnet(tmp_path, "clip-benchmark"), made)
     # alarm_clock, dress, drying_rack_for_dishes, full_sized_towel
-    assert lineage.metrics["set"]["accuracy"].scores.tolist() == [True, False, False, False]
-    assert benchmark.metrics["set"]["accuracy"].scores.tolist() == [False, True, False, False]
+    assert lineage.sets["set"].metrics["accuracy"].scores.tolist() == [True, False, False, False]
+    assert benchmark.sets["set"].metrics["accuracy"].scores.tolist() == [False, True, False, False]
     assert lineage.result()["datasets"]["set"]["protocol"]["objectnet"] == "wise-ft"
     assert benchmark.result()["datasets"]["set"]["protocol"]["crop"] == "none"
 
@@ -135,9 +135,9 @@ def test_the_border_of_objectnet_can_decide(tmp_path):
     cropped = score(objectnet(tmp_path, "wise-ft-cropped"), made)
     whole = score(objectnet(tmp_path, "wise-ft"), made)
     framed = score(objectnet(tmp_path, "clip-benchmark"), made)
-    assert cropped.metrics["set"]["accuracy"].scores.tolist() == [True, False, False, False]
-    assert whole.metrics["set"]["accuracy"].scores.tolist() == [False, True, False, False]
-    assert framed.metrics["set"]["accuracy"].scores.tolist() == [False, True, False, False]
+    assert cropped.sets["set"].metrics["accuracy"].scores.tolist() == [True, False, False, False]
+    assert whole.sets["set"].metrics["accuracy"].scores.tolist() == [False, True, False, False]
+    assert framed.sets["set"].metrics["accuracy"].scores.tolist() == [False, True, False, False]
 
 
 # ------------------------------------------------------------------ answers
@@ -286,7 +286,7 @@ def test_anchors_are_of_these_weights_this_protocol_and_whole_sets(tmp_path):
     assert found["objectnet"]["accuracy"]["published"] == pytest.approx(0.5417)
     assert found["objectnet"]["accuracy"]["source"].startswith("CaRot")
     result = evaluate_mini(tmp_path, suite)
-    ours = result.value("imagenet", "accuracy")
+    ours = result.sets["imagenet"].value("accuracy")
     assert found["imagenet"]["accuracy"]["difference"] == pytest.approx(ours - 0.6834)
     other = suite.with_protocol("objectnet", "clip-benchmark")
     found = with_anchors(evaluate_mini(tmp_path, whole(other)), "ViT-B-16-quickgelu:openai")

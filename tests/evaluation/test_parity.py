@@ -1,6 +1,7 @@
 """The parity gate: equal engines pass, damaged ones do not."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,26 +38,28 @@ def test_the_same_features_pass(reference):
 
 def test_one_wrong_picture_fails_and_is_named(reference):
     engine = copy.deepcopy(reference)
-    features = engine.image_features["set"]
+    features = engine.sets["set"].image_features
     features[7] = F.normalize(features[7] + 0.01 * torch.randn(features.shape[1]), dim=-1)
     verdict = compare(reference, engine)
     assert not verdict["passed"]
-    assert verdict["cosine"]["worst_inputs"][0][0] == f"set {reference.pictures['set'][7]}"
-    expected = float(F.cosine_similarity(features[7], reference.image_features["set"][7], dim=0))
+    assert verdict["cosine"]["worst_inputs"][0][0] == f"set {reference.sets['set'].pictures[7]}"
+    true = reference.sets["set"].image_features
+    expected = float(F.cosine_similarity(features[7], true[7], dim=0))
     assert verdict["cosine"]["worst"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_nan_features_fail(reference):
     engine = copy.deepcopy(reference)
-    engine.image_features["set"][0] = torch.nan
+    engine.sets["set"].image_features[0] = torch.nan
     assert not compare(reference, engine)["passed"]
 
 
 def test_other_answers_fail_even_with_the_same_features(reference):
     engine = copy.deepcopy(reference)
-    engine.predictions["set"][:] = (engine.predictions["set"] + 1) % 3
-    assert reference.value("set", "accuracy") > 0.3
-    engine.metrics["set"]["accuracy"].scores[:] = False
+    result = engine.sets["set"]
+    result.predictions[:] = (result.predictions + 1) % 3
+    assert reference.sets["set"].value("accuracy") > 0.3
+    result.metrics["accuracy"].scores[:] = False
     verdict = compare(reference, engine)
     assert verdict["agreement"] == 0.0
     assert any("agreement" in failure for failure in verdict["failures"])
@@ -79,9 +82,9 @@ def test_a_metric_fails_when_it_surely_differs(reference, items, wrong, fails):
     """Three near ties of 24 that tip over are 12.5 points, and no evidence: drawn anew with
     replacement, 24 items hold none of the three in 3.5 % of the cases."""
     engine, ours = copy.deepcopy(reference), copy.deepcopy(reference)
-    item = ours.metrics["set"]["accuracy"]
+    item = ours.sets["set"].metrics["accuracy"]
     item.scores, item.clusters = np.ones(items, bool), np.arange(items)
-    changed = engine.metrics["set"]["accuracy"]
+    changed = engine.sets["set"].metrics["accuracy"]
     changed.scores, changed.clusters = item.scores.copy(), item.clusters
     changed.scores[:wrong] = False
     verdict = compare(ours, engine)
@@ -94,13 +97,14 @@ def test_a_loss_too_small_for_any_one_set_shows_in_their_mean(reference):
     """Of 40 sets each loses one item of 24: no set is sure, their mean is."""
     ours, engine = copy.deepcopy(reference), copy.deepcopy(reference)
     for evaluated, right in ((ours, 24), (engine, 23)):
-        (scored,) = evaluated.metrics.values()
-        item = scored["accuracy"]
-        evaluated.metrics = {}
+        (result,) = evaluated.sets.values()
+        item = result.metrics["accuracy"]
+        evaluated.sets = {}
         for number in range(40):
             own = copy.copy(item)
             own.scores = np.arange(24) < right
             own.clusters = np.arange(24) + 24 * number
-            evaluated.metrics[f"set {number}"] = {"accuracy": own}
+            metrics = {"accuracy": own}
+            evaluated.sets[f"set {number}"] = replace(result, metrics=metrics)
     (failure,) = (f for f in compare(ours, engine)["failures"] if "differs" in f)
     assert failure.startswith("mean of 40 accuracy differs by -4.17")

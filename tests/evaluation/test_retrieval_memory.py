@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from radapter.data import Dataset
 from radapter.evaluation.evaluate import _retrieve
-from radapter.evaluation.result import _summary
+from radapter.evaluation.result import SetResult, _summary
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -28,10 +28,10 @@ dataset = Dataset("made up", [str(i) for i in range(PICTURES)], read=None, capti
 given = types.SimpleNamespace(
     captions=lambda wanted: texts[: len(wanted)], alike=lambda captions: captions
 )
-scored = {}
+scored = SetResult([], {})
 before = peak()
 _retrieve(scored, dataset, pictures, given, True, np.arange(PICTURES))
-for item in scored.values():
+for item in scored.metrics.values():
     _summary([item])
 print(peak() - before)
 """

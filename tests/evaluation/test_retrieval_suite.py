@@ -9,6 +9,7 @@ from radapter import recipe as recipes
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.published import Anchors
+from radapter.evaluation.result import TextKey
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.recipe_data import CocoCaptionsData
@@ -91,14 +92,16 @@ def test_recalls_are_those_that_papers_count(root, loaded, protocol):
     seen = set()
     for name, tasks in suite.open().items():
         captions = tasks["retrieval"].captions
-        texts = np.stack([found.text_features[f"caption: {t}"] for own in captions for t in own])
+        texts = np.stack(
+            [found.text_features[TextKey("caption", t)] for own in captions for t in own]
+        )
         picture_of = np.array([i for i, own in enumerate(captions) for _ in own])
-        expected = recalls_of_papers(found.image_features[name].numpy(), texts, picture_of)
+        expected = recalls_of_papers(found.sets[name].image_features.numpy(), texts, picture_of)
         for key, value in expected.items():
             if key.endswith("rank"):
                 assert result[name]["retrieval"][key] == value
             else:
-                assert found.value(name, key) == pytest.approx(value)
+                assert found.sets[name].value(key) == pytest.approx(value)
         recalls = [v for k, v in expected.items() if not k.endswith("rank")]
         assert result[name]["retrieval"]["recall_sum"] == pytest.approx(100 * sum(recalls))
         seen |= set(recalls)
@@ -131,9 +134,9 @@ def test_an_identical_caption_is_right_for_its_own_picture_alone(root, loaded):
     suite = shipped(root).without(["flickr30k"])
     apart = score(suite, loaded)
     one = score(suite.model_copy(update={"identical_captions": "one"}), loaded)
-    items = [len(e.metrics["coco"]["text_to_image_r1"].scores) for e in (apart, one)]
+    items = [len(e.sets["coco"].metrics["text_to_image_r1"].scores) for e in (apart, one)]
     assert items == [25, 24]
-    assert f"caption: {SHARED}" in apart.text_features
+    assert TextKey("caption", SHARED) in apart.text_features
     assert len(apart.text_features) == 24  # encoded once
 
 
@@ -169,8 +172,8 @@ def test_anchors_are_of_the_protocol_that_they_were_found_with(root, loaded):
     assert found["anchors_elsewhere"] == {"coco": "clip-benchmark"}
     found = found["anchors"]
     assert set(found) == {"flickr30k"}  # whose protocols are the same
-    assert set(found["flickr30k"]) == set(result.metrics["flickr30k"])
-    ours = result.value("flickr30k", "image_to_text_r5")
+    assert set(found["flickr30k"]) == set(result.sets["flickr30k"].metrics)
+    ours = result.sets["flickr30k"].value("image_to_text_r5")
     item = found["flickr30k"]["image_to_text_r5"]
     assert item["difference"] == pytest.approx(ours - 0.966)
     result = score(whole(shipped(root, "clip-benchmark")), loaded)
@@ -245,8 +248,8 @@ def test_coco_from_a_file_in_the_official_form(root, loaded, tmp_path):
         name="mine", tasks=["retrieval"], datasets=[described], identical_captions="apart"
     )
     found, expected = score(suite, loaded), score(known, loaded)
-    for metric in expected.metrics["coco"]:
-        assert found.value("coco", metric) == expected.value("coco", metric)
+    for metric in expected.sets["coco"].metrics:
+        assert found.sets["coco"].value(metric) == expected.sets["coco"].value(metric)
     assert found.result()["datasets"]["coco"]["partial"] == "5 of 5,000 pictures, 26 of 25,010 " + (
         "captions"
     )

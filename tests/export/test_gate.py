@@ -16,6 +16,7 @@ from tiny_bundle import FACTS, make
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
+from radapter.evaluation.result import TextKey
 from radapter.export import class_features, export_bundle, gate, parity_gate
 from radapter.files import file_hash
 from radapter.recipe import parse
@@ -319,7 +320,11 @@ def test_of_eighty_prompts_a_few_are_compared(shapes, loaded):
 
 
 def test_texts_with_other_token_ids_are_counted(good, loaded):
-    texts = ["caption: a cat", "caption: it’s “curly”", "class: Ωmega"]
+    texts = [
+        TextKey("caption", "itap: a cat"),  # as it is, and not what stands behind a colon
+        TextKey("caption", "it’s “curly”"),
+        TextKey("class", "Ωmega", ("a {}",)),
+    ]
     found = gate.compare_tokens(good, loaded, texts)
     assert found == {"texts": 3, "different": 1, "examples": ["it’s “curly”"]}
 

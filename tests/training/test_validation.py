@@ -293,7 +293,7 @@ def test_on_cuda_the_number_is_that_of_the_merged_model(recipe, tmp_path):
         held_out_suite(run.recipe()), trained, [0.5], device="cuda"
     )
     assert len(validations(run)) == 8
-    assert validations(run)[-1][1] == {"accuracy": evaluated.value("held-out", "accuracy")}
+    assert validations(run)[-1][1] == {"accuracy": evaluated.sets["held-out"].value("accuracy")}
 
 
 # ------------------------------------------------------------------ the recipe
