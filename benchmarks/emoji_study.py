@@ -44,7 +44,8 @@ from radapter.data import emoji, open_data
 from radapter.data.pairs import templates_of
 from radapter.evaluation import alphas
 from radapter.evaluation.evaluate import evaluate
-from radapter.evaluation.result import Evaluation, Scored, SetResult, TextKey
+from radapter.evaluation.result import Evaluation, SetResult, TextKey
+from radapter.evaluation.scores import Scored, metric_of
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite, trained_metric
 from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
@@ -453,7 +454,7 @@ def pictures(out: OutOption = OUT) -> None:
         x = ("in-distribution", trained)
         panels = [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
         drawn = curves.study_curves(study, x, panels, curves.STUDY_METHODS)
-        names = [curves.TITLES[metric] for _, metric in (x, *panels)]
+        names = [metric_of(metric).heading for _, metric in (x, *panels)]
         path = DOCS / f"{recipe}-curves.png"
         labels = [f"{name}: unseen styles" for name in names[1:]]
         plots.trade_off(drawn, f"{names[0]}: noto (trained style)", labels, path)

@@ -24,12 +24,13 @@ from radapter import bundle, models, scoring
 from radapter import recipe as recipes
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
+from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import load_suite
 from radapter.export import export_bundle, training_sample
 from radapter.export.verification import Inputs
 from radapter.runtimes.opened import from_loaded
 
-METRICS = ("accuracy", "text_to_image_r1", "image_to_text_r1")
+METRICS = tuple(headlines())
 
 
 def worst_cosine(path: Path, inputs: np.ndarray, expected: np.ndarray) -> float:

@@ -20,6 +20,7 @@ import typer
 from radapter import merging, training
 from radapter import recipe as recipes
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.files import write_atomic
 from radapter.recipe_data import EmojiData
@@ -72,7 +73,7 @@ def main(
 ) -> None:
     """Run the variants that have no result yet, then print the table."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {epochs} epochs")
-    metrics = ("accuracy", "text_to_image_r1", "image_to_text_r1")
+    metrics = tuple(headlines())
     print("| | " + " | ".join(metrics) + " | s a step |\n|---|---|---|---|---|")
     for name in variant or VARIANTS:
         path = out / f"{name.replace(' ', '_')}-{epochs}.json"

@@ -25,6 +25,12 @@ METHODS = {
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
 
+TASKS = {
+    "classification": "radapter.evaluation.tasks.classification",
+    "retrieval": "radapter.evaluation.tasks.retrieval",
+}
+"""What suites score: METRICS, DATA, `needs`, `asks`, `protocol` and `score`"""
+
 
 class Section(BaseModel):
     """A mapping in a recipe or suite; its keys are the fields and no others."""

@@ -17,14 +17,7 @@ from radapter_cli.export import export
 from radapter_cli.merge import merge
 from radapter_cli.train import train
 
-ROWS = [
-    ("class accuracy, noto (trained)", "in-distribution", "accuracy"),
-    ("class accuracy, unseen styles", "unseen", "accuracy"),
-    ("class accuracy, seen styles", "seen", "accuracy"),
-    ("caption to picture, noto", "in-distribution", "text_to_image_r1"),
-    ("caption to picture, unseen styles", "unseen", "text_to_image_r1"),
-    ("caption to picture, seen styles", "seen", "text_to_image_r1"),
-]
+ROLES = {"in-distribution": "noto", "unseen": "unseen styles", "seen": "seen styles"}
 
 
 def demo(as_json: console.JsonOption = False) -> None:
@@ -80,6 +73,7 @@ def demo(as_json: console.JsonOption = False) -> None:
 
 def study_table(curve: dict[str, Any]) -> Table:
     """What this run gained and lost, beside the means of the study that comes with radapter."""
+    from radapter.evaluation.scores import main_metrics, name_of
     from radapter.reporting import curves
 
     study = curves.study()
@@ -107,12 +101,15 @@ def study_table(curve: dict[str, Any]) -> Table:
     table.add_column("")
     for title, _, _ in columns:
         table.add_column(title, justify="right")
-    for title, role, metric in ROWS:
-        cells = [
-            ours[role][metric]["value"] if ours else theirs[metric][curves.STUDY_ROLES[role]]
-            for _, ours, theirs in columns
-        ]
-        table.add_row(title, *(f"{100 * value:.1f}" for value in cells))
+    for metric in main_metrics().values():
+        for role, words in ROLES.items():
+            cells = [
+                ours[role][metric]["value"] if ours else theirs[metric][curves.STUDY_ROLES[role]]
+                for _, ours, theirs in columns
+            ]
+            trained = " (trained)" if (metric, role) == ("accuracy", "in-distribution") else ""
+            title = f"{name_of(metric).removesuffix(' R@1')}, {words}{trained}"
+            table.add_row(title, *(f"{100 * value:.1f}" for value in cells))
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from radapter.metrics import name_of
+from radapter.evaluation.scores import name_of
 from radapter_cli import console
 
 if TYPE_CHECKING:

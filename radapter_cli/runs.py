@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import RadapterError, UsageError
-from radapter.metrics import name_of
+from radapter.evaluation.scores import main_metrics, name_of
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def best_numbers(run: Run) -> list[str]:
             result = json.loads(path.read_text())
             label = next(name for name in result["models"] if name.startswith("alpha"))
             roles = result["models"][label]["roles"]
-            metric = next(
-                m for m in ("accuracy", "text_to_image_r1") if m in next(iter(roles.values()))
-            )
+            metric = next(m for m in main_metrics().values() if m in next(iter(roles.values())))
             numbers = {role: 100 * values[metric]["value"] for role, values in roles.items()}
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
             continue

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import UsageError
-from radapter.metrics import name_of
+from radapter.evaluation.scores import name_of
 from radapter_cli import console, live
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from radapter.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "registry", "versions", "names", "metrics", "files", "classes", "precision",
+    "errors", "registry", "versions", "names", "files", "classes", "precision",
     "processors", "distributed", "recipe_errors", "recipe_data", "recipe_sources", "recipe",
     "run", "data", "starting", "models", "losses", "methods", "merging", "bundle", "runtimes",
     "evaluation", "training", "inference", "scoring", "export", "benchmarking", "reporting",

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import torch
 from PIL import Image, ImageDraw
+from rich.console import Console
 
 from radapter import models
 from radapter import recipe as recipes
@@ -123,6 +124,17 @@ seed: 3
 def features(model: Any, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Image and text features of one batch under each other, [2 * batch, dim]."""
     return torch.cat([model.encode_image(images), models.encode_text(model, tokens)])
+
+
+def printed(parts: Any, width: int = 80) -> list[str]:
+    """The lines that a terminal shows, none of them cut."""
+    console = Console(width=width)
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert max(map(len, lines)) <= width
+    return lines
 
 
 def batch(loaded: models.LoadedModel, size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,8 +16,9 @@ from radapter.data import Dataset
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate_together
 from radapter.evaluation.intervals import standard_error
-from radapter.evaluation.result import Evaluation, Scored
-from radapter.evaluation.suite import Suite, Task, held_out_suite, trained_metric
+from radapter.evaluation.result import Evaluation
+from radapter.evaluation.scores import Scored, Task
+from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.files import write_atomic
 from radapter.merging import Trained, load_base
 from radapter.models import LoadedModel, weights_hash

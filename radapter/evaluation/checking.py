@@ -16,6 +16,7 @@ from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import KarpathyData
 from radapter.recipe_sources import ObjectNetData
+from radapter.registry import TASKS, load
 
 SAMPLE = 100
 """Pictures that are decoded of a set without classes."""
@@ -75,7 +76,7 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
         "role": described.role,
         "published": published.model_dump() if published else None,
     }
-    kind = "classification" if suite.tasks[0] == "classification" else "captions"
+    kind = load(TASKS, suite.tasks[0]).DATA
     try:
         dataset = open_data(described.data.model_copy(update={"task": kind}))
     except RadapterError as error:  # of one set; the others are looked at

@@ -17,27 +17,15 @@ from radapter.data.left_out import merged, summary_of
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
-from radapter.evaluation import retrieval
-from radapter.evaluation.classification import (
-    answer_of,
-    calibration_error,
-    merge_equal_names,
-    predict,
-)
 from radapter.evaluation.encoding import encode_set
-from radapter.evaluation.published import EQUAL_CLASSES, RETRIEVAL
-from radapter.evaluation.result import Evaluation, Scored, SetResult
-from radapter.evaluation.suite import Suite, SuiteDataset, Task
+from radapter.evaluation.published import EQUAL_CLASSES
+from radapter.evaluation.result import Evaluation, SetResult
+from radapter.evaluation.scores import Scores, Task
+from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.evaluation.texts import Texts
 from radapter.names import to_bytes
+from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
-
-BINS = 15  # of the calibration error, as most papers have it
-EQUAL_CAPTIONS = {
-    "one": "texts of the same tokens are one caption",
-    "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
-    "own picture",
-}
 
 
 def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,17 +33,15 @@ def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
+    of_tasks = [load(TASKS, task).protocol(suite, counts) for task in TASKS]
     units = {d.data.resampled_by for d in suite.datasets} - {"pictures"} or {"pictures"}
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
         **({"dataset_templates": own} if own else {}),
-        "head": "mean of normalized text features, templates: "
-        f"{' or '.join(map(str, counts))}; normalized",
         "averages": suite.averages,
         **({"harmonic_means": suite.harmonic_means} if suite.harmonic_means else {}),
-        "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
-        "retrieval": f"{EQUAL_CAPTIONS[suite.identical_captions]}; a tie counts as a miss",
+        **{key: value for own in of_tasks for key, value in own.items()},
         "interval": f"95 %, percentile bootstrap over {' and '.join(sorted(units))}",
         "preprocessing": preprocessing,
     }
@@ -182,21 +168,15 @@ def _score(
     for task, dataset in tasks.items():
         own = features[[row[key] for key in dataset.keys]]
         clusters = _clusters(suite, name, dataset)
-        if task == "classification":
-            head = texts.head(dataset, templates_of(suite.prompts(described)))
-            apart = described.data.identical_classes == "apart"
-            scale = evaluation.runtime.logit_scale
-            _classify(result, dataset, own, head, scale, clusters, apart)
-            remarks = _of_classes(dataset, result.metrics["accuracy"].chance)
-            result.facts["remarks"] += remarks
-        else:
-            apart = suite.identical_captions == "apart"
-            _retrieve(result, dataset, own, texts, apart, clusters)
-            alike = texts.alike(dataset.captions)
-            result.facts |= {
-                "captions": sum(map(len, dataset.captions)),
-                "shared_captions": retrieval.shared_captions(alike),
-            }
+        found: Scores = load(TASKS, task).score(
+            dataset, own, texts, suite=suite, described=described, clusters=clusters
+        )
+        result.metrics |= found.metrics
+        result.facts |= found.facts
+        result.facts["remarks"] += found.remarks
+        result.further |= found.further
+        if found.predictions is not None:
+            result.predictions = found.predictions
 
 
 def _facts(
@@ -228,16 +208,6 @@ def _facts(
     }
 
 
-def _of_classes(dataset: Dataset, chance: float) -> list[str]:
-    """What makes an accuracy say little."""
-    there = {dataset.class_names[label] for label in dataset.labels}
-    if chance == 1:
-        return ["there is one class to choose from, so every answer is right"]
-    if len(there) == 1:
-        return [f"all pictures are of one class, {there.pop()}: accuracy is how often it is named"]
-    return []
-
-
 def _clusters(suite: Suite, name: str, dataset: Dataset) -> np.ndarray:
     """What is resampled together, [pictures]: groups that have the same numbers in every data set,
     or pictures, which have no part in another set's."""
@@ -259,60 +229,3 @@ def _without(dataset: Dataset, broken: dict[str, str]) -> Dataset:
     if not broken:
         return dataset
     return dataset.select([i for i, key in enumerate(dataset.keys) if key not in broken])
-
-
-def _classify(
-    result: SetResult,
-    dataset: Dataset,
-    features: Tensor,
-    head: Tensor,
-    logit_scale: float,
-    clusters: np.ndarray,
-    apart: bool,
-) -> None:
-    answer = answer_of(dataset.class_names, dataset.answers, apart=apart)
-    predicted, sure = predict(features, head, answer, logit_scale)
-    right = predicted == answer[torch.tensor(dataset.labels)]
-    result.metrics["accuracy"] = Scored(right.numpy(), clusters, 1 / (int(answer.max()) + 1))
-    calibration = {"value": calibration_error(sure, right, BINS), "bins": BINS}
-    result.further["calibration_error"] = calibration
-    # Two runtimes may break the tie between classes of one name differently: that is agreement.
-    first = torch.tensor([int((answer == a).nonzero()[0]) for a in range(int(answer.max()) + 1)])
-    result.predictions = merge_equal_names(dataset.class_names)[first[predicted]]
-
-
-def _retrieve(
-    result: SetResult,
-    dataset: Dataset,
-    features: Tensor,
-    texts: Texts,
-    apart: bool,
-    groups: np.ndarray,
-) -> None:
-    """Recalls both ways, and what papers report beside them: the sum, in %, of R@1, R@5 and R@10
-    both ways, and median ranks, from 1, a half rounded down, as VSE++ has it."""
-    task = retrieval.caption_task(texts.alike(dataset.captions), apart)
-    text_features = texts.captions(task.texts)
-    first_group = groups[[right[0] for right in task.pictures_of]]
-    ones = torch.ones(len(features), dtype=torch.int32)
-    medians = {}
-    for way, queries, which, targets, positives, copies, clusters in (
-        (
-            "text_to_image",
-            text_features,
-            task.queries,
-            features,
-            task.pictures_of,
-            ones,
-            first_group,
-        ),
-        ("image_to_text", features, None, text_features, task.captions_of, task.copies, groups),
-    ):
-        ranks = retrieval.best_ranks(queries, targets, positives, copies=copies, which=which)
-        medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
-        odds = retrieval.chance(positives, int(copies.sum()))
-        for k in (1, 5, 10):
-            hits = (ranks < k).numpy()
-            result.metrics[f"{way}_r{k}"] = Scored(hits, clusters, min(1.0, odds * k))
-    recalls = sum(result.value(metric) for metric in RETRIEVAL)
-    result.further["retrieval"] = {"recall_sum": 100 * recalls} | medians

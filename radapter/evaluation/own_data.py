@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from radapter.data import open_data
 from radapter.data.karpathy import split_sizes
 from radapter.errors import UsageError
+from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.recipe_data import HeldOut, KarpathyData, Templates
 from radapter.recipe_sources import DataSource
@@ -45,7 +46,7 @@ def suite_of(
         name=f"data-{name}",
         description=f"{what} at {path}",
         templates=templates,
-        tasks=["classification" if classify else "retrieval"],
+        tasks=[task_for(settings.task)],
         datasets=[
             SuiteDataset(
                 name=name,

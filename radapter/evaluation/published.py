@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from radapter.evaluation.scores import MetricName
 from radapter.registry import Section
 
-Recall = Literal[
-    "image_to_text_r1",
-    "image_to_text_r5",
-    "image_to_text_r10",
-    "text_to_image_r1",
-    "text_to_image_r5",
-    "text_to_image_r10",
-]
-RETRIEVAL: tuple[Recall, ...] = get_args(Recall)
 Count = Annotated[int, Field(ge=1)]
 EQUAL_CLASSES = {
     "one": "one answer",
@@ -52,9 +44,7 @@ class Anchors(Section):
     """In points."""
     protocols: dict[str, str] = Field(default={})
     """Of data sets whose protocols differ: the one that these numbers were found with."""
-    metrics: Annotated[list[Literal["accuracy"] | Recall], Field(min_length=1)] = Field(
-        default=["accuracy"]
-    )
+    metrics: Annotated[list[MetricName], Field(min_length=1)] = Field(default=["accuracy"])
     scores: dict[str, dict[str, float | list[float]]]
     """In %, by model (`NAME:TAG`) and data set: the metric, or a number for each of `metrics`."""
 

@@ -9,19 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from radapter.evaluation.intervals import harmonic, mean_interval
+from radapter.evaluation.scores import Scored
 from radapter.evaluation.suite import Suite
 from radapter.runtimes import Runtime
-
-
-@dataclass
-class Scored:
-    """One metric on one data set: a score for every item."""
-
-    scores: np.ndarray
-    """[items], 1 for a hit and 0 for a miss"""
-    clusters: np.ndarray
-    """[items], the concept or picture that the item belongs to"""
-    chance: float
 
 
 class TextKey(NamedTuple):

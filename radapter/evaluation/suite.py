@@ -10,15 +10,14 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
-from radapter.data.scored import among, captioned
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
+from radapter.evaluation.scores import Task, main_metrics, task_for
 from radapter.recipe import Name, Recipe, read_yaml, validate
 from radapter.recipe_data import Data, Templates
 from radapter.recipe_sources import DataSource
-from radapter.registry import Section
+from radapter.registry import TASKS, Section, load
 
-Task = Literal["classification", "retrieval"]
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
 FOLDER = Path(__file__).parent / "suites"
 LONGEST = 120
@@ -244,14 +243,10 @@ class Suite(Section):
         missing: dict[str, None] = {}
         for dataset in self.datasets:
             for task in self.tasks:
-                kind = "classification" if task == "classification" else "captions"
-                settings = dataset.data.model_copy(update={"task": kind})
+                module = load(TASKS, task)
+                settings = dataset.data.model_copy(update={"task": module.DATA})
                 try:
-                    found = open_data(settings)
-                    if task == "retrieval":
-                        found = captioned(found)
-                    elif dataset.classes is not None:
-                        found = among(found, dataset.classes)
+                    found = module.needs(open_data(settings), dataset.classes)
                     opened.setdefault(dataset.name, {})[task] = found
                 except RadapterError as error:
                     errors.append(error)
@@ -350,7 +345,7 @@ def held_out_suite(recipe: Recipe, classes: Sequence[str] | None = None) -> Suit
     return Suite(
         name="held-out",
         templates=settings.prompts(),
-        tasks=["classification" if settings.task == "classification" else "retrieval"],
+        tasks=[task_for(settings.task)],
         datasets=[
             SuiteDataset(
                 name="held-out", role="in-distribution", data=settings,
@@ -364,4 +359,4 @@ def trained_metric(recipe: Recipe) -> str:
     """What is looked at on held-out data, by validation while training and by `merge --alpha auto`:
     accuracy for a recipe of classes, text-to-image recall for captions."""
     data = recipe.validation_data() or recipe.data
-    return "accuracy" if data.task == "classification" else "text_to_image_r1"
+    return main_metrics()[task_for(data.task)]

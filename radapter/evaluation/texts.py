@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,9 @@ from radapter.data.texts import context_of, cut_texts
 from radapter.evaluation import cache as caching
 from radapter.evaluation.classification import classifier_head, encode_texts
 from radapter.evaluation.result import Evaluation, TextKey
-from radapter.evaluation.suite import Task
+from radapter.evaluation.scores import Task
+from radapter.recipe_data import Templates
+from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
 
 
@@ -26,7 +27,9 @@ class Texts:
         self.evaluation, self.model, self.cache = evaluation, model, cache
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
-    def head(self, dataset: Dataset, templates: list[str]) -> Tensor:
+    def head(self, dataset: Dataset, prompts: Templates) -> Tensor:
+        """The head of a classifier, [classes, dim]."""
+        templates = templates_of(prompts)
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
             runtime, tokenizer = self.model.runtime, self.model.tokenizer
@@ -41,6 +44,7 @@ class Texts:
         return self.heads[key]
 
     def captions(self, texts: list[str]) -> Tensor:
+        """Features of texts as they are, [texts, dim]."""
         known = self.evaluation.text_features
         keys = [TextKey("caption", text) for text in texts]
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
@@ -56,15 +60,9 @@ class Texts:
 
     def remarks(self, tasks: Mapping[Task, Dataset], templates: Any) -> list[str]:
         """On texts that are longer than the model reads."""
-        found: list[str] = []
-        for task, dataset in tasks.items():
-            if task == "classification":
-                texts = templates_of(templates)
-                prompts = (t.replace("{}", name) for t in texts for name in dataset.class_names)
-                found += self._cut("class prompts", prompts)
-            else:
-                found += self._cut("captions", itertools.chain(*dataset.captions))
-        return found
+        prompts = templates_of(templates)
+        asked = [load(TASKS, task).asks(dataset, prompts) for task, dataset in tasks.items()]
+        return [remark for what, texts in asked for remark in self._cut(what, texts)]
 
     def _cut(self, what: str, texts: Iterable[str]) -> list[str]:
         distinct = list(dict.fromkeys(texts))

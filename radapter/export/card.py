@@ -9,16 +9,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from radapter import bundle
+from radapter.evaluation.scores import headlines, name_of
 from radapter.export import golden
 from radapter.models import conventions
 
 TASK = "zero-shot-image-classification"
-METRICS = {
-    "accuracy": "class accuracy",
-    "image_to_text_r1": "picture to caption R@1",
-    "text_to_image_r1": "caption to picture R@1",
-}
-"""Those of a suite that the card has room for; the manifest has all"""
 
 
 def finish(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +66,7 @@ def _header(facts: Mapping[str, Any]) -> str:
             dataset_name=f"{suite['suite']}: {dataset}",
             dataset_type=dataset,
             metric_type=metric,
-            metric_name=f"{METRICS[metric]}, {label}",
+            metric_name=f"{name_of(metric)}, {label}",
             metric_value=round(scored["value"], 4),
         )
         for suite in facts.get("results", [])
@@ -79,7 +74,7 @@ def _header(facts: Mapping[str, Any]) -> str:
         if label != "zero-shot"
         for dataset, scores in datasets.items()
         for metric, scored in scores.items()
-        if metric in METRICS
+        if metric in headlines()
     ]
     data = ModelCardData(
         library_name="transformers" if "transformers" in checkpoints else "onnx",
@@ -194,11 +189,11 @@ def _results(facts: Mapping[str, Any]) -> str:
         labels = list(suite["models"])
         rows = []
         for dataset, first in suite["models"][labels[0]].items():
-            for metric in METRICS:
+            for metric in sorted(headlines()):
                 if metric in first:
                     cells = [_score(suite["models"][label][dataset], metric) for label in labels]
                     note = f" ({first['partial']})" if first.get("partial") else ""
-                    what = f"{dataset}{note}", first["role"], METRICS[metric]
+                    what = f"{dataset}{note}", first["role"], name_of(metric)
                     rows.append((*what, *cells))
         text += f"Suite `{suite['suite']}`, in % with 95 % intervals:\n\n"
         text += _table(("data", "role", "metric", *labels), rows) + "\n"
@@ -218,8 +213,7 @@ def _curves(facts: Mapping[str, Any]) -> str:
             (f"{point['alpha']:g}", *(f"{100 * point[key]:.1f}" for key in columns))
             for point in curve["points"]
         ]
-        name = METRICS.get(curve["metric"], curve["metric"])
-        text += f"Over alpha, on {curve['on']}, {name} in %:\n\n"
+        text += f"Over alpha, on {curve['on']}, {name_of(curve['metric'])} in %:\n\n"
         text += _table(("alpha", *columns), rows) + "\n"
     return text
 
@@ -258,7 +252,7 @@ def _parity(facts: Mapping[str, Any]) -> str:
                     ""
                     if largest is None
                     else f"{100 * largest['difference']:+.2f} ({largest['dataset']}: "
-                    f"{METRICS.get(largest['metric'], largest['metric'])})",
+                    f"{name_of(largest['metric'])})",
                 )
             )
         head = "engine", "worst cosine", "top-1 agreement, %", "largest difference of a metric"

@@ -18,7 +18,8 @@ from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.result import TextKey
-from radapter.evaluation.suite import Suite, SuiteDataset, Task, held_out_suite, load_suite
+from radapter.evaluation.scores import Task, task_for
+from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_suite
 from radapter.export.picture_files import compare_files, scored_pictures
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe
@@ -178,9 +179,9 @@ def _own_suite(recipe: Recipe) -> Suite:
         return held_out_suite(recipe)
     except UsageError:  # it holds nothing out
         data = recipe.data
-        task: Task = "classification" if data.task == "classification" else "retrieval"
         described = SuiteDataset(name="training", role="in-distribution", data=data)
-        return Suite(name="training", templates=data.prompts(), tasks=[task], datasets=[described])
+        tasks, prompts = [task_for(data.task)], data.prompts()
+        return Suite(name="training", templates=prompts, tasks=tasks, datasets=[described])
 
 
 def _few_prompts(suite: Suite, seed: int) -> Suite:

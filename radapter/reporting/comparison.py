@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from radapter.errors import BrokenInput, command
 from radapter.evaluation.published import EQUAL_CLASSES
+from radapter.evaluation.scores import metrics
 from radapter.files import radapter_facts
 from radapter.recipe import Recipe
 from radapter.run import Run
 
-SHARE = re.compile(r"accuracy|.*_r\d+")
-"""Metrics that are shares from 0 to 1 and better when larger; only those are ranked"""
 NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
 OF_THE_SETS = ("dataset_templates", "harmonic_means")
@@ -136,10 +134,12 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     places = dict.fromkeys(key[:2] for row in comparison.rows for key in row.numbers)
     for suite, role in places:
         _group(comparison, suite, role)
+    known = metrics()
     for suite in comparison.suites():
         for key in comparison.columns(suite):
-            if SHARE.fullmatch(key[2]):
-                _rank([row.numbers[key] for row in comparison.rows if key in row.numbers])
+            if key[2] in known:
+                numbers = [row.numbers[key] for row in comparison.rows if key in row.numbers]
+                _rank(numbers, 1 if known[key[2]].better == "larger" else -1)
     return comparison
 
 
@@ -349,21 +349,23 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _rank(numbers: list[Number]) -> None:
-    """Mark the best of each group, or those that cannot be told from it."""
+def _rank(numbers: list[Number], sign: int = 1) -> None:
+    """Mark the best of each group, or those that cannot be told from it. The best is the largest
+    of `sign` times the numbers."""
     for group in dict.fromkeys(number.group for number in numbers):
         members = [n for n in numbers if n.group == group and n.interval is not None]
         if len(members) < 2:
             continue
-        best = max(members, key=lambda number: number.value)
-        close = [n for n in members if n is not best and not _leads(best, n)]
+        best = max(members, key=lambda number: sign * number.value)
+        close = [n for n in members if n is not best and not _leads(best, n, sign)]
         best.mark = "noise" if close else "best"
         for number in close:
             number.mark = "noise"
 
 
-def _leads(best: Number, other: Number) -> bool:
+def _leads(best: Number, other: Number, sign: int = 1) -> bool:
     assert best.interval is not None
     assert other.interval is not None
-    down, up = best.value - best.interval[0], other.interval[1] - other.value
-    return best.value - other.value > math.hypot(down, up)
+    near, far = (0, 1) if sign > 0 else (1, 0)  # the ends of the two that face each other
+    down, up = best.value - best.interval[near], other.interval[far] - other.value
+    return sign * (best.value - other.value) > math.hypot(down, up)

@@ -13,9 +13,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from radapter.metrics import name_of
-from radapter.reporting.comparison import FACTS, SHARE, Average, Comparison, Number, Row
-from radapter.reporting.curves import TITLES
+from radapter.evaluation.scores import metric_of
+from radapter.reporting.comparison import FACTS, Average, Comparison, Number, Row
 
 SCHEMA_VERSION = 1
 ABREAST = 7
@@ -200,21 +199,20 @@ def _numbers(
     for key in comparison.columns(suite):
         if key[2] != title:
             title = key[2]
-            share = "" if not SHARE.fullmatch(title) else ", %"
-            yield [TITLES.get(title, name_of(title) + share), *([""] * len(chosen))]
+            yield [metric_of(title).heading, *([""] * len(chosen))]
         yield [f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen)]
 
 
 def _cell(number: Number | None, metric: str) -> str:
     if number is None:
         return "-"
-    scale, digits = (100, 1) if SHARE.fullmatch(metric) else (1, 3)
-    text = f"{scale * number.value:.{digits}f}"
+    own = metric_of(metric)
+    text = own.text(number.value)
     if number.interval:
         low, high = number.interval
-        text += f" ±{scale * (high - low) / 2:.{digits}f}"
+        text += f" ±{own.text((high - low) / 2)}"
     if number.deviation is not None:
-        text += f" sd {scale * number.deviation:.{digits}f}"
+        text += f" sd {own.text(number.deviation)}"
     group = "" if number.group in ("a", "") else f" ({number.group})"
     return text + MARKS[number.mark] + group
 

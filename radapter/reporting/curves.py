@@ -7,12 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from radapter.metrics import NAMES
+from radapter.evaluation.scores import main_metrics, metric_of
 from radapter.reporting.plots import Curve, trade_off
 
-TITLES = {
-    metric: f"{NAMES[metric]}, %" for metric in ("accuracy", "text_to_image_r1", "image_to_text_r1")
-}
 STUDY = Path(__file__).with_name("emoji_study.json")
 STUDY_METHODS = {
     "full": "full fine-tuning (interpolated: WiSE-FT)",
@@ -33,7 +30,7 @@ def axes(result: dict[str, Any]) -> tuple[Axis, list[Axis]]:
         return ("", ""), []
     own = "in-distribution" if "in-distribution" in roles else next(iter(roles))
     others = [role for role in roles if role != own]
-    metrics = [m for m in ("accuracy", "text_to_image_r1") if m in roles[own]]
+    metrics = [metric for metric in main_metrics().values() if metric in roles[own]]
     trained = result["trained_metric"] if result["trained_metric"] in metrics else metrics[0]
     return (own, trained), [(others[0], metric) for metric in metrics] if others else []
 
@@ -42,7 +39,7 @@ def axis_label(axis: Axis, result: dict[str, Any]) -> str:
     role, metric = axis
     names = result["points"][0]["roles"][role]["datasets"]
     what = names[0] if len(names) == 1 else f"{role}, mean of {len(names)}"
-    return f"{TITLES[metric]}: {what}"
+    return f"{metric_of(metric).heading}: {what}"
 
 
 def curve(result: dict[str, Any], label: str) -> Curve:

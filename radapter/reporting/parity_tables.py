@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from radapter.reporting.curves import TITLES
+from radapter.evaluation.scores import headlines
 
 
 def parity_tables(
@@ -30,13 +30,13 @@ def parity_tables(
     table.add_row("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
     if verdicts[0]["agreement"] is not None:
         table.add_row("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
-    for metric, title in TITLES.items():  # recalls at 5 and 10: in the JSON, and failures are said
+    for name, metric in headlines().items():  # others: in the JSON, and failures are said
         found = zip(*(verdict["metrics"] for verdict in verdicts), strict=True)
-        chosen = [rows for rows in found if rows[0]["metric"] == metric]
+        chosen = [rows for rows in found if rows[0]["metric"] == name]
         if chosen:
-            table.add_row(Text(title, style="italic"))
+            table.add_row(Text(metric.heading, style="italic"))
         for rows in chosen:
-            reference = f"{100 * rows[0]['reference']:.1f}"
+            reference = metric.text(rows[0]["reference"])
             table.add_row(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
     table.add_row("", "", *map(_word, verdicts))
     yield table

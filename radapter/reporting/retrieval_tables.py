@@ -9,10 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from radapter.evaluation.tasks.retrieval import METRICS, RECALLS, WAYS
 from radapter.reporting.suite_tables import is_off, notes, tuned_and_engine, with_interval
-
-WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
-RECALLS = (1, 5, 10)
 
 
 def retrieval_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
@@ -31,12 +29,12 @@ def retrieval_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
         table.add_row(Text(f"{facts['role']}: {name}{part}", style="italic"))
         counts = f"{facts['pictures']:,} pictures, {facts['captions']:,} captions"
         table.add_row(Text(f"  {counts}", style="dim"))
-        for way, title in WAYS.items():
+        for way, title in reversed(WAYS.items()):
             table.add_row(f"  {title}")
             metrics = [f"{way}_r{k}" for k in RECALLS]
             for label, model in models.items():
                 own = model["datasets"][name]
-                recalls = [with_interval(own[metric]) for metric in metrics]
+                recalls = [with_interval(own[metric], METRICS[metric]) for metric in metrics]
                 rank = own["retrieval"][f"{way}_median_rank"]
                 table.add_row(f"    {label}", *recalls, f"{rank:g}")
                 for row in _published(model.get("anchors", {}).get(name, {}), metrics):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from radapter.data.left_out import IN_WORDS
-from radapter.reporting.curves import TITLES
+from radapter.evaluation.scores import Metric, headlines, tasks_of
 
 
 def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -42,8 +42,10 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     if engine:
         table.add_column(f"{engine} -\nalpha", justify="right", no_wrap=True)
 
-    def add(title: str, items: list[dict[str, Any]], anchor: dict[str, Any] | None) -> None:
-        cells = [with_interval(item) for item in items]
+    def add(
+        title: str, metric: Metric, items: list[dict[str, Any]], anchor: dict[str, Any] | None
+    ) -> None:
+        cells = [with_interval(item, metric) for item in items]
         if anchors:
             cells[1:1] = _anchor_cells(anchor)
         if engine:
@@ -52,34 +54,36 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
             cells.append(Text(f"{100 * difference:+.2f}"))
         table.add_row(Text(title), *cells)
 
-    def add_harmonic(metric: str, second: str) -> None:
+    def add_harmonic(key: str, second: str) -> None:
         """The harmonic means that are whole once a data set or average stands in the table."""
         for name, mean in first.get("harmonic_means", {}).items():
-            if mean["of"][1] == second and metric in mean:
-                items = [m["harmonic_means"][name][metric] for m in models.values()]
-                add(f"  harmonic mean: {name}", items, None)
-            elif mean["of"][1] == second and metric == "accuracy":
+            if mean["of"][1] == second and key in mean:
+                items = [m["harmonic_means"][name][key] for m in models.values()]
+                add(f"  harmonic mean: {name}", metric, items, None)
+            elif mean["of"][1] == second and key == "accuracy":
                 table.add_row(f"  harmonic mean: {name}: not all is whole", style="dim")
 
-    for metric, title in TITLES.items():
-        chances = [100 * facts[metric]["chance"] for facts in datasets.values() if metric in facts]
+    for key, metric in headlines().items():
+        having = {name: facts for name, facts in datasets.items() if key in facts}
+        chances = [metric.text(facts[key]["chance"]) for facts in having.values()]
         if not chances:
             continue
-        table.add_row(Text(f"{title} (chance {_range(chances)})", style="italic"))
-        for name, facts in datasets.items():
+        table.add_row(Text(f"{metric.heading} (chance {_range(chances)})", style="italic"))
+        for name, facts in having.items():
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
-            anchor = anchors.get(name, {}).get(metric)
-            add(label, [m["datasets"][name][metric] for m in models.values()], anchor)
-            add_harmonic(metric, name)
+            anchor = anchors.get(name, {}).get(key)
+            add(label, metric, [m["datasets"][name][key] for m in models.values()], anchor)
+            add_harmonic(key, name)
         for role, mean in means_of_roles(first).items():
-            items = [m["roles"][role][metric] for m in models.values()]
-            add(f"  {role}: mean of {counted(mean)}", items, None)
+            items = [m["roles"][role][key] for m in models.values()]
+            add(f"  {role}: mean of {counted(mean)}", metric, items, None)
         for name, mean in first.get("averages", {}).items():
-            if metric in mean:
-                add(f"  {name}", [m["averages"][name][metric] for m in models.values()], None)
+            if key in mean:
+                items = [m["averages"][name][key] for m in models.values()]
+                add(f"  {name}", metric, items, None)
             else:
                 table.add_row(f"  {name}: not all is whole", style="dim")
-            add_harmonic(metric, name)
+            add_harmonic(key, name)
     if any("calibration_error" in facts for facts in datasets.values()):
         table.add_row(Text("expected calibration error, %", style="italic"))
         for name in datasets:
@@ -113,15 +117,14 @@ def counted(mean: dict[str, Any]) -> str:
     return f"{used} of {used + left_out}" if left_out else f"{used}"
 
 
-def _range(values: Sequence[float]) -> str:
-    ends = list(dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values))))
-    return " to ".join(ends)
+def _range(values: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys((min(values, key=float), max(values, key=float))))
 
 
-def with_interval(item: dict[str, Any]) -> Text:
-    """A share in %, with half of its interval."""
+def with_interval(item: dict[str, Any], metric: Metric) -> Text:
+    """A value with half of its interval."""
     low, high = item["interval"]
-    return Text(f"{100 * item['value']:.1f} ±{100 * (high - low) / 2:3.1f}")
+    return Text(f"{metric.text(item['value'])} ±{metric.text((high - low) / 2):>3}")
 
 
 def _anchor_cells(anchor: dict[str, Any] | None) -> list[Text]:
@@ -154,11 +157,12 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
     """What holds for all models of a result, from one of them."""
     datasets, anchors = first["datasets"], first.get("anchors", {})
     yield f"± is half of the interval ({protocol['interval']})."
-    if any("accuracy" in facts for facts in datasets.values()):
+    tasks = {task for facts in datasets.values() for task in tasks_of(facts)}
+    if "classification" in tasks:
         yield f"Head: {protocol['head']}. Calibration: {protocol['calibration']}."
         if not all("template" in facts["protocol"] for facts in datasets.values()):
             yield f"Templates: {_templates(protocol['templates'])}."
-    if any("text_to_image_r1" in facts for facts in datasets.values()):
+    if "retrieval" in tasks:
         yield f"Retrieval: {protocol['retrieval']}."
         if protocol["retrieval"].startswith("texts of the same tokens are one"):
             yield "Published recalls count them apart: `identical_captions: apart`."

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from radapter.reporting.curves import TITLES
+from radapter.evaluation.scores import headlines, tasks_of
 from radapter.reporting.parity_tables import parity_tables
 from radapter.reporting.retrieval_tables import retrieval_tables
 from radapter.reporting.suite_tables import (
@@ -43,7 +43,7 @@ def _scores(result: dict[str, Any]) -> Iterator[RenderableType]:
     first = next(iter(models.values()))
     what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
     yield Text(f"{result['suite']}, {what}", style="bold")
-    if not any("accuracy" in facts for facts in first["datasets"].values()):
+    if all(tasks_of(facts) == ["retrieval"] for facts in first["datasets"].values()):
         yield from retrieval_tables(result)
         return
     yield from dataset_tables(result)
@@ -60,13 +60,13 @@ def alpha_table(result: dict[str, Any]) -> Iterator[RenderableType]:
     table.add_column("alpha", no_wrap=True)
     for part, name in columns:
         table.add_column(Text(_alpha_title(first, part, name)), justify="right", overflow="fold")
-    for metric, title in TITLES.items():
-        if not any(metric in first[part][name] for part, name in columns):
+    for key, metric in headlines().items():
+        if not any(key in first[part][name] for part, name in columns):
             continue
-        table.add_row(Text(title.removesuffix(", %"), style="italic"))
+        table.add_row(Text(metric.title, style="italic"))
         for point in points:
-            found = [point[part][name].get(metric) for part, name in columns]
-            cells = [with_interval(item) if item else Text("-") for item in found]
+            found = [point[part][name].get(key) for part, name in columns]
+            cells = [with_interval(item, metric) if item else Text("-") for item in found]
             mark = " <-" if point["alpha"] == chosen else ""
             table.add_row(f"  {point['alpha']:g}{mark}", *cells)
     if columns:

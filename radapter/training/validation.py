@@ -16,7 +16,8 @@ from torch import Tensor
 from radapter import distributed
 from radapter.data import Dataset
 from radapter.evaluation.evaluate import evaluate
-from radapter.evaluation.suite import Suite, Task, held_out_suite, trained_metric
+from radapter.evaluation.scores import Task
+from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.methods import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe

@@ -10,8 +10,8 @@ import resource, types
 import numpy as np
 import torch
 from radapter.data import Dataset
-from radapter.evaluation.evaluate import _retrieve
-from radapter.evaluation.result import SetResult, _summary
+from radapter.evaluation.tasks import retrieval
+from radapter.evaluation.result import _summary
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -28,9 +28,10 @@ dataset = Dataset("made up", [str(i) for i in range(PICTURES)], read=None, capti
 given = types.SimpleNamespace(
     captions=lambda wanted: texts[: len(wanted)], alike=lambda captions: captions
 )
-scored = SetResult([], {})
+suite = types.SimpleNamespace(identical_captions="apart")
 before = peak()
-_retrieve(scored, dataset, pictures, given, True, np.arange(PICTURES))
+scored = retrieval.score(dataset, pictures, given, suite=suite, described=None,
+                         clusters=np.arange(PICTURES))
 for item in scored.metrics.values():
     _summary([item])
 print(peak() - before)

@@ -4,7 +4,7 @@ import copy
 import re
 
 import pytest
-from rich.console import Console
+from tiny import printed
 
 from radapter import models
 from radapter.evaluation.cache import Cache
@@ -16,16 +16,6 @@ from radapter.runtimes.opened import from_loaded
 
 ENGINES = ("onnx", "onnx fp16", "onnx int8")
 SHARE = r"\d+\.\d ±\s?\d+\.\d"
-
-
-def printed(parts, width=80):
-    console = Console(width=width)
-    with console.capture() as captured:
-        for part in parts:
-            console.print(part)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    assert max(map(len, lines)) <= width
-    return lines
 
 
 def result_of(suite, loaded, labels=("zero-shot", "alpha 0.50", "onnx"), cache=None):

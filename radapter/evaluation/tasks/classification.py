@@ -1,0 +1,101 @@
+"""Zero-shot classification: the class whose text is nearest to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from radapter.data.scored import among
+from radapter.evaluation.scores import Metric, Scored, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from radapter.data import Dataset
+    from radapter.evaluation.suite import Suite, SuiteDataset
+    from radapter.evaluation.texts import Texts
+
+METRICS = {"accuracy": Metric("class accuracy", headline=True)}
+DATA = "classification"
+BINS = 15  # of the calibration error, as most papers have it
+
+
+def needs(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
+    """What of a data set can be scored.
+
+    Args:
+        dataset: opened as DATA.
+        classes: to choose from; None: its own.
+
+    Raises:
+        RadapterError: it lacks what the task needs, in one sentence.
+    """
+    return dataset if classes is None else among(dataset, classes)
+
+
+def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:
+    """The texts that the model reads, and what they are called."""
+    return "class prompts", (t.replace("{}", n) for t in templates for n in dataset.class_names)
+
+
+def protocol(suite: Suite, prompts: Sequence[int]) -> dict[str, Any]:
+    """The choices that numbers of any data set depend on.
+
+    Args:
+        prompts: the numbers of templates that data sets of the suite have.
+    """
+    return {
+        "head": "mean of normalized text features, templates: "
+        f"{' or '.join(map(str, prompts))}; normalized",
+        "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
+    }
+
+
+def score(
+    dataset: Dataset,
+    features: Tensor,
+    texts: Texts,
+    *,
+    suite: Suite,
+    described: SuiteDataset,
+    clusters: np.ndarray,
+) -> Scores:
+    """Accuracy, and the calibration error.
+
+    Args:
+        dataset: what `needs` gave.
+        features: of its pictures, unit norm [pictures, dim].
+        texts: encodes captions and heads of classifiers, each once.
+        suite: and of it `described`, the data set with its settings.
+        clusters: what of the pictures is resampled together, [pictures].
+    """
+    import torch
+
+    from radapter.evaluation import classification as zero_shot
+
+    head = texts.head(dataset, suite.prompts(described))
+    apart = described.data.identical_classes == "apart"
+    answer = zero_shot.answer_of(dataset.class_names, dataset.answers, apart=apart)
+    predicted, sure = zero_shot.predict(features, head, answer, texts.model.runtime.logit_scale)
+    right = predicted == answer[torch.tensor(dataset.labels)]
+    answers = int(answer.max()) + 1
+    # Two runtimes may break the tie between classes of one name differently: that is agreement.
+    first = torch.tensor([int((answer == a).nonzero()[0]) for a in range(answers)])
+    calibration = {"value": zero_shot.calibration_error(sure, right, BINS), "bins": BINS}
+    return Scores(
+        {"accuracy": Scored(right.numpy(), clusters, 1 / answers)},
+        predictions=zero_shot.merge_equal_names(dataset.class_names)[first[predicted]],
+        remarks=_remarks(dataset, answers),
+        further={"calibration_error": calibration},
+    )
+
+
+def _remarks(dataset: Dataset, answers: int) -> list[str]:
+    """What makes an accuracy say little."""
+    there = {dataset.class_names[label] for label in dataset.labels}
+    if answers == 1:
+        return ["there is one class to choose from, so every answer is right"]
+    if len(there) == 1:
+        return [f"all pictures are of one class, {there.pop()}: accuracy is how often it is named"]
+    return []

@@ -1,0 +1,90 @@
+"""Retrieval between the pictures of a set and their captions, both ways."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from radapter.data.scored import captioned
+from radapter.evaluation.scores import Metric, Scored, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from radapter.data import Dataset
+    from radapter.evaluation.suite import Suite, SuiteDataset
+    from radapter.evaluation.texts import Texts
+
+WAYS = {"text_to_image": "caption to picture", "image_to_text": "picture to caption"}
+RECALLS = (1, 5, 10)
+METRICS = {
+    f"{way}_r{k}": Metric(f"{title} R@{k}", headline=k == 1)
+    for way, title in WAYS.items()
+    for k in RECALLS
+}
+DATA = "captions"
+EQUAL_CAPTIONS = {
+    "one": "texts of the same tokens are one caption",
+    "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
+    "own picture",
+}
+
+
+def needs(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
+    """The pictures with a caption."""
+    return captioned(dataset)
+
+
+def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:
+    return "captions", itertools.chain(*dataset.captions)
+
+
+def protocol(suite: Suite, prompts: Sequence[int]) -> dict[str, Any]:
+    equal = EQUAL_CAPTIONS[suite.identical_captions]
+    return {"retrieval": f"{equal}; a tie counts as a miss"}
+
+
+def score(
+    dataset: Dataset,
+    features: Tensor,
+    texts: Texts,
+    *,
+    suite: Suite,
+    described: SuiteDataset,
+    clusters: np.ndarray,
+) -> Scores:
+    """Recalls both ways, and what papers report beside them: their sum, in %, and median ranks,
+    from 1, a half rounded down, as VSE++ has it."""
+    import numpy as np
+    import torch
+
+    from radapter.evaluation import retrieval
+
+    alike = texts.alike(dataset.captions)
+    task = retrieval.caption_task(alike, suite.identical_captions == "apart")
+    captions = texts.captions(task.texts)
+    ones = torch.ones(len(features), dtype=torch.int32)
+    # Queries with the row of each, targets with their copies, the right ones, what is one item.
+    ways = {
+        "text_to_image": (captions, task.queries, features, ones, task.pictures_of,
+                          clusters[[right[0] for right in task.pictures_of]]),
+        "image_to_text": (features, None, captions, task.copies, task.captions_of, clusters),
+    }  # fmt: skip
+    scored, medians = {}, {}
+    for way, (queries, which, targets, copies, right, own) in ways.items():
+        ranks = retrieval.best_ranks(queries, targets, right, copies=copies, which=which)
+        medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
+        chance = retrieval.chance(right, int(copies.sum()))
+        for k in RECALLS:
+            scored[f"{way}_r{k}"] = Scored((ranks < k).numpy(), own, min(1.0, chance * k))
+    recalls = [scored[f"{way}_r{k}"].scores.mean() for way in reversed(WAYS) for k in RECALLS]
+    return Scores(
+        scored,
+        facts={
+            "captions": sum(map(len, dataset.captions)),
+            "shared_captions": retrieval.shared_captions(alike),
+        },
+        further={"retrieval": {"recall_sum": 100 * float(sum(recalls))} | medians},
+    )
