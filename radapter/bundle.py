@@ -30,12 +30,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from radapter.errors import BrokenInput
 from radapter.files import file_hash, new_folder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -81,6 +82,8 @@ def write_classes(
         features: [classes, dim], unit norm; kept as float32, readable with numpy alone.
         logit_scale: what cosines are multiplied by before a softmax (1 / temperature).
     """
+    import numpy as np
+
     features = np.ascontiguousarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(names):
         raise ValueError(f"{len(names)} class names, but features of shape {features.shape}")
@@ -97,6 +100,8 @@ def read_classes(folder: Path | str) -> tuple[list[str], np.ndarray, float] | No
     Raises:
         BrokenInput: the files are damaged or do not fit each other.
     """
+    import numpy as np
+
     folder = Path(folder)
     if not (folder / CLASSES).is_file():
         return None

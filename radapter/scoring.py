@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
@@ -20,17 +20,15 @@ from radapter.evaluation.written import check_writable, write_result
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
+from radapter.runtimes.engines import open_engine, precisions_of, runnable
 from radapter.runtimes.opened import OpenModel, bundle_preprocessing, from_loaded, with_runtime
-from radapter.runtimes.opening import open_engine, precisions_of, runnable
 from radapter.versions import versions
-
-Wanted = Literal["torch", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "all"]
 
 
 def evaluate_run(
     run: Run,
     suite: Suite,
-    wanted: Wanted | None = None,
+    wanted: str | None = None,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -212,7 +210,7 @@ def evaluate_alphas(
 
 
 def bundle_folder(
-    run: Run, weights_hash: str, wanted: Wanted | None
+    run: Run, weights_hash: str, wanted: str | None
 ) -> tuple[Path | None, dict[str, str]]:
     """The bundle of the present merged model, None if only PyTorch is wanted or there is; and what
     is left out with the reason: a bundle of another merged model, where no engine is asked for.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from radapter.errors import UsageError
+from radapter.runtimes.engines import ENGINES
 from radapter_cli import console
 from radapter_cli.export import PrecisionChoice
 from radapter_cli.model_options import ModelOption
@@ -20,7 +21,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="torch, torch-cuda, onnx, onnx-cuda, onnx-tensorrt, tensorrt; may be given "
+            help=f"{', '.join(ENGINES)}; may be given "
             "several times. PyTorch is the reference, in fp32. Default: all that run here.",
         ),
     ] = None,
@@ -67,7 +68,7 @@ def bench(
         from radapter import benchmarking
         from radapter.run import find
     settings = benchmarking.Settings(
-        runtimes=runtime or list(benchmarking.RUNTIMES),
+        runtimes=runtime or list(ENGINES),
         precisions=None if precision is None else [choice.value for choice in precision],
         batches=batches,
         threads=counts,

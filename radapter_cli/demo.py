@@ -42,7 +42,7 @@ def demo(as_json: console.JsonOption = False) -> None:
     run = str(trained.path)
     step("radapter merge", lambda: merge(run=run))
     step("radapter export", lambda: export(run=run))
-    step("radapter eval --runtime all", lambda: eval_command(run=run, runtime=RuntimeChoice.all))
+    step("radapter eval --runtime all", lambda: eval_command(run=run, runtime=RuntimeChoice("all")))
     step("radapter eval --alphas 0:1:0.25", lambda: eval_command(run=run, alphas="0:1:0.25"))
 
     (evaluated,) = trained.evaluations.glob("*-alpha-*.json")

@@ -11,11 +11,11 @@ import typer
 from radapter.errors import BrokenInput, UsageError
 from radapter_cli import console
 from radapter_cli.model_options import (
+    FP32,
     DeviceChoice,
     DeviceOption,
     EngineOption,
     ModelOption,
-    PrecisionChoice,
     PrecisionOption,
     open_chosen,
 )
@@ -34,7 +34,7 @@ def embed(
     model: ModelOption = None,
     runtime: EngineOption = None,
     device: DeviceOption = DeviceChoice.auto,
-    precision: PrecisionOption = PrecisionChoice.fp32,
+    precision: PrecisionOption = FP32,
     as_json: console.JsonOption = False,
 ) -> None:
     """Write unit-norm features of pictures with their names; stopped, the same command goes on.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from radapter.errors import BrokenInput, GateFailed, UsageError
+from radapter.runtimes.engines import EXPORTED
 from radapter_cli import console
 from radapter_cli.model_options import (
+    FP32,
     DeviceChoice,
     DeviceOption,
     PrecisionChoice,
@@ -23,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeChoice(enum.StrEnum):
-    torch = "torch"
-    onnx = "onnx"
-    onnx_cuda = "onnx-cuda"
-    onnx_tensorrt = "onnx-tensorrt"
-    tensorrt = "tensorrt"
-    all = "all"
+    vars().update({name: name for name in ("torch", *EXPORTED, "all")})
 
 
 def complete_suite(incomplete: str) -> list[str]:
@@ -124,7 +121,7 @@ def eval_command(
     ] = False,
     run: console.RunOption = None,
     device: DeviceOption = DeviceChoice.auto,
-    precision: PrecisionOption = PrecisionChoice.fp32,
+    precision: PrecisionOption = FP32,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -173,7 +170,7 @@ def eval_command(
     from radapter.run import find
 
     wanted = None if alphas is None else parse_alphas(alphas)
-    if wanted and runtime not in (None, RuntimeChoice.torch):
+    if wanted and runtime not in (None, "torch"):
         raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
     found = find(Path(run) if run else None)
     recipe = found.recipe()
@@ -290,7 +287,7 @@ def side_by_side(
         return scoring.evaluate_run(
             run,
             suite,
-            cast("scoring.Wanted | None", runtime and runtime.value),
+            runtime and runtime.value,
             device=device.value,
             precision=precision.value,
             tolerances=tolerances,

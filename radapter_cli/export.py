@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radapter.bundle import PRECISIONS
 from radapter.errors import GateFailed, UsageError
+from radapter.runtimes.trt.flavours import FLAVOURS
 from radapter_cli import console
 from radapter_cli.model_options import DeviceChoice, DeviceOption
 
@@ -23,9 +25,7 @@ ENGINES = "TensorRT"
 
 
 class PrecisionChoice(enum.StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
+    vars().update({name: name for name in PRECISIONS})
 
 
 class CheckpointChoice(enum.StrEnum):
@@ -39,8 +39,7 @@ class InputChoice(enum.StrEnum):
 
 
 class FlavourChoice(enum.StrEnum):
-    tensorrt = "tensorrt"
-    rtx = "rtx"
+    vars().update({name: name for name in FLAVOURS})
 
 
 class HardwareChoice(enum.StrEnum):
@@ -184,7 +183,7 @@ def export(
         from radapter.errors import BrokenInput
         from radapter.evaluation.parity import tolerance_of
         from radapter.export import golden, tensorrt
-        from radapter.runtimes import flavours
+        from radapter.runtimes.trt import flavours
     if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
         raise UsageError("--trt-... options go with --trt.")
     options = tensorrt.Options(

@@ -72,8 +72,8 @@ def collect() -> dict[str, dict[str, Any]]:
 def runtimes() -> dict[str, str]:
     """Each runtime and whether it really loads here."""
     from radapter.errors import MissingDependency
-    from radapter.runtimes import cuda, flavours
     from radapter.runtimes.onnx import CPU, NAMES, import_onnxruntime, missing_library, preload
+    from radapter.runtimes.trt import cuda, flavours
 
     found = {"torch": "loads"}
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from radapter.errors import UsageError
+from radapter.runtimes.engines import PROGRAMS, TORCH_PRECISIONS
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 
 class EngineChoice(enum.StrEnum):
-    torch = "torch"
-    onnx = "onnx"
-    tensorrt = "tensorrt"
+    vars().update({name: name for name in PROGRAMS})
 
 
 class DeviceChoice(enum.StrEnum):
@@ -28,11 +27,10 @@ class DeviceChoice(enum.StrEnum):
 
 
 class PrecisionChoice(enum.StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
+    vars().update({name: name for name in TORCH_PRECISIONS})
 
 
+FP32 = PrecisionChoice("fp32")
 PrecisionOption = Annotated[
     PrecisionChoice,
     typer.Option(
@@ -67,7 +65,7 @@ def open_chosen(
     model: str | None,
     engine: EngineChoice | None,
     device: DeviceChoice,
-    precision: PrecisionChoice = PrecisionChoice.fp32,
+    precision: PrecisionChoice = FP32,
 ) -> OpenModel:
     """The model that the options name; without any, the newest run's."""
     from radapter.run import find

@@ -12,11 +12,11 @@ import typer
 from radapter.errors import BrokenInput, UsageError
 from radapter_cli import console
 from radapter_cli.model_options import (
+    FP32,
     DeviceChoice,
     DeviceOption,
     EngineOption,
     ModelOption,
-    PrecisionChoice,
     PrecisionOption,
     open_chosen,
 )
@@ -46,7 +46,7 @@ def predict(
     model: ModelOption = None,
     runtime: EngineOption = None,
     device: DeviceOption = DeviceChoice.auto,
-    precision: PrecisionOption = PrecisionChoice.fp32,
+    precision: PrecisionOption = FP32,
     as_lines: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object a picture, as they come.")
     ] = False,

@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 
 from radapter import bundle
-from radapter.runtimes import cuda, flavours
+from radapter.runtimes.trt import cuda, flavours
 
 NAMES = Path(__file__).parent / "export" / "tensorrt_names"
 VERSIONS = {"10.16": "tensorrt", "11.4": "tensorrt", "rtx-1.7": "rtx"}
@@ -359,7 +359,7 @@ def fake_cuda(monkeypatch, trt: Fake) -> None:
 
 def load_fake(monkeypatch, trt: Fake) -> None:
     """Put the fake in the library's place, with a GPU for it."""
-    from radapter.runtimes import tensorrt
+    from radapter.runtimes.trt import runtime
 
     version = next(v for v in VERSIONS if Fake(v).__version__ == trt.__version__)
     log = functools.cache(flavours.logger.__wrapped__)  # the real one keeps its logger
@@ -367,5 +367,5 @@ def load_fake(monkeypatch, trt: Fake) -> None:
     monkeypatch.setattr(flavours, "load", lambda flavour: trt)
     monkeypatch.setattr(flavours, "installed", lambda: [flavours.FLAVOURS[VERSIONS[version]]])
     monkeypatch.setattr(cuda, "gpu", lambda index: GPU)
-    monkeypatch.setattr(tensorrt, "cuda_device", lambda index: torch.device("cpu"))
+    monkeypatch.setattr(runtime, "cuda_device", lambda index: torch.device("cpu"))
     fake_cuda(monkeypatch, trt)

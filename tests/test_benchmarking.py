@@ -14,11 +14,13 @@ import torch
 from tiny_bundle import bundle_copy, exported, make, tiny
 
 from radapter import bundle, models
-from radapter.benchmarking import RUNTIMES, Kind, Settings, Subject, bench, measuring, subjects
+from radapter.benchmarking import Settings, Subject, bench, measuring, subjects
 from radapter.benchmarking.inputs import Inputs
 from radapter.benchmarking.measuring import Case, figures, measure
 from radapter.benchmarking.subjects import open_runtimes
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
+from radapter.runtimes import pytorch
+from radapter.runtimes.engines import ENGINES, Engine
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -183,12 +185,12 @@ def test_engines_of_half_precision_are_compared_with_pytorch_in_half_precision()
 
 def test_pytorch_on_cuda_is_opened_in_the_precisions_of_the_engines(tiny, monkeypatch):
     opened = []
-    monkeypatch.setattr(subjects, "PyTorchRuntime", lambda loaded, *where: opened.append(where))
+    monkeypatch.setattr(pytorch, "PyTorchRuntime", lambda loaded, *where: opened.append(where))
     open_runtimes(Subject("a", tiny, None), ["torch-cuda"], ["fp16", "int8"], [1])
     assert opened == [("cuda", "fp32"), ("cuda", "fp16")]
     opened.clear()
     open_runtimes(Subject("a", tiny, None), ["torch", "torch-cuda"], ["fp32", "int8"], [1])
-    assert opened == [(), ("cuda", "fp32")]
+    assert opened == [("cpu", "fp32"), ("cuda", "fp32")]
 
 
 def test_the_figures_are_those_of_the_times():
@@ -236,7 +238,7 @@ def test_what_is_missing_is_named(exported, tiny_folder, monkeypatch):
     assert "has no int8, only fp32" in reasons["onnx", "int8"]
     assert 'pip install "radapter[gpu]"' in reasons["onnx-cuda", "fp32"]
     assert "no int8" in reasons["onnx-cuda", "int8"]
-    assert set(RUNTIMES) == {name for name, _ in reasons} | {"onnx"}
+    assert set(ENGINES) == {name for name, _ in reasons} | {"onnx"}
 
     real = builtins.__import__
 
@@ -263,12 +265,12 @@ def test_nothing_to_measure_is_the_first_reason(exported, tiny_folder):
         bench(exported, Settings(["onnx"], ["fp16"]))
 
 
-def test_a_new_runtime_is_one_entry(exported, monkeypatch):
-    class Doubled(OnnxRuntime):
-        pass
+def open_engine(engine, folder, **settings):
+    return OnnxRuntime(folder, **settings)
 
-    kind = Kind(lambda s, precision, n: Doubled(s.bundle(), precision=precision))
-    monkeypatch.setitem(RUNTIMES, "doubled", kind)
+
+def test_a_new_runtime_is_one_entry(exported, monkeypatch):
+    monkeypatch.setitem(ENGINES, "doubled", Engine(__name__))
     result = bench(exported, Settings(["doubled"], batches=[1], **QUICK))
     assert [c["runtime"] for c in result["cases"]] == ["doubled"] * 2
 

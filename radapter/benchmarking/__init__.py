@@ -6,6 +6,6 @@ gives features on the CPU: copies to a device and back are in its time.
 """
 
 from radapter.benchmarking.benchmark import Settings, bench
-from radapter.benchmarking.subjects import RUNTIMES, Kind, Subject
+from radapter.benchmarking.subjects import Subject
 
-__all__ = ["RUNTIMES", "Kind", "Settings", "Subject", "bench"]
+__all__ = ["Settings", "Subject", "bench"]

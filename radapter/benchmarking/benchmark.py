@@ -14,10 +14,11 @@ from radapter import bundle
 from radapter.benchmarking.inputs import Inputs
 from radapter.benchmarking.machine import load, machine
 from radapter.benchmarking.measuring import Case, figures, measure
-from radapter.benchmarking.subjects import EXPORTED, RUNTIMES, open_runtimes, open_subject
+from radapter.benchmarking.subjects import EXPORTED, open_runtimes, open_subject
 from radapter.errors import UsageError, nearest
 from radapter.run import Run
 from radapter.runtimes import Runtime
+from radapter.runtimes.engines import ENGINES
 from radapter.versions import versions
 
 PICTURES, TEXTS = "pictures", "texts"
@@ -31,7 +32,7 @@ class Settings:
         UsageError: a name is unknown, a number out of range, or there is nothing to measure.
     """
 
-    runtimes: Sequence[str] = tuple(RUNTIMES)
+    runtimes: Sequence[str] = tuple(ENGINES)
     precisions: Sequence[str] | None = None
     """Of exported engines. None: those of the bundle; of a model without one, fp32 and int8"""
     batches: Sequence[int] = (1, 32)
@@ -45,7 +46,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for what, values, known in (
-            ("runtime", self.runtimes, list(RUNTIMES)),
+            ("runtime", self.runtimes, list(ENGINES)),
             ("precision", self.precisions, list(bundle.PRECISIONS)),
         ):
             if values is not None and not values:
@@ -62,7 +63,7 @@ class Settings:
     @property
     def engines(self) -> bool:
         """Whether a bundle is needed."""
-        return any(not RUNTIMES[name].reference for name in self.runtimes)
+        return any(not ENGINES[name].reference for name in self.runtimes)
 
 
 def bench(
@@ -145,8 +146,8 @@ def _case(
 ) -> Case:
     encode = runtime.encode_image if tower == PICTURES else runtime.encode_text
     values = inputs.pictures(batch) if tower == PICTURES else inputs.tokens(batch)
-    kind = RUNTIMES[name]
+    engine = ENGINES[name]
     return Case(
-        tower, name, runtime.precision, kind.device, batch, threads,
-        lambda: encode(values), kind.reference,
+        tower, name, runtime.precision, engine.device, batch, threads,
+        lambda: encode(values), engine.reference,
     )  # fmt: skip

@@ -23,9 +23,7 @@ from radapter.merging import read_merged
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
-from radapter.runtimes.onnx import OnnxRuntime
-from radapter.runtimes.pytorch import PyTorchRuntime
-from radapter.runtimes.tensorrt import TensorRTRuntime
+from radapter.runtimes.engines import ENGINES
 
 EXPORTED = ("fp32", "int8")
 """Precisions that a model without a bundle is exported in"""
@@ -51,49 +49,6 @@ class Subject:
             assert self.export
             self.folder = self.export()
         return self.folder
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A runtime that can be measured."""
-
-    open: Callable[[Subject, str, int], Runtime]
-    """Of a subject, in a precision, with a number of threads (without meaning on a GPU)"""
-    precisions: Sequence[str] = bundle.PRECISIONS
-    device: str = "cpu"
-    reference: bool = False
-    """PyTorch eager: what the others on its device are compared with, in fp32 and, where engines of
-    half precision are measured and it has that, in fp16 too"""
-
-
-RUNTIMES: dict[str, Kind] = {
-    "torch": Kind(lambda s, *_: PyTorchRuntime(s.weights()), ["fp32"], reference=True),
-    "torch-cuda": Kind(
-        lambda s, precision, _: PyTorchRuntime(s.weights(), "cuda", precision),
-        ["fp32", "fp16"],
-        "cuda",
-        reference=True,
-    ),
-    "onnx": Kind(lambda s, precision, n: OnnxRuntime(s.bundle(), precision=precision, threads=n)),
-    # The operators of dynamic int8 are the CPU's.
-    "onnx-cuda": Kind(
-        lambda s, precision, _: OnnxRuntime(
-            s.bundle(), "CUDAExecutionProvider", precision=precision
-        ),
-        ["fp32", "fp16"],
-        "cuda",
-    ),
-    "onnx-tensorrt": Kind(
-        lambda s, precision, _: OnnxRuntime(
-            s.bundle(), "TensorrtExecutionProvider", precision=precision
-        ),
-        ["fp32", "fp16"],
-        "cuda",
-    ),
-    "tensorrt": Kind(
-        lambda s, precision, _: TensorRTRuntime(s.bundle(), precision=precision), device="cuda"
-    ),
-}
 
 
 @contextlib.contextmanager
@@ -159,7 +114,7 @@ def open_runtimes(
 
     Args:
         subject: the model.
-        names: of `RUNTIMES`.
+        names: of `ENGINES`.
         precisions: of engines; PyTorch is opened in fp32 in any case.
         threads: on the CPU.
 
@@ -174,16 +129,20 @@ def open_runtimes(
     left_out = []
     first: RadapterError | None = None
     for name in dict.fromkeys(names):
-        kind = RUNTIMES[name]
-        own = [p for p in precisions if p in kind.precisions]
-        for precision in dict.fromkeys(["fp32", *own] if kind.reference else precisions):
+        engine = ENGINES[name]
+        on_cpu = engine.device == "cpu"
+        wanted = list(precisions)
+        if engine.reference:  # in half precision where engines of it are measured, on GPUs alone
+            wanted = ["fp32", *(p for p in precisions if p in engine.precisions and not on_cpu)]
+        for precision in dict.fromkeys(wanted):
             try:
-                if precision not in kind.precisions:
-                    known = " and ".join(kind.precisions)
+                if precision not in engine.precisions:
+                    known = " and ".join(engine.precisions)
                     raise UsageError(f"The runtime {name} has {known} only, no {precision}.")
-                for n in threads if kind.device == "cpu" else threads[:1]:
-                    runtime = kind.open(subject, precision, n)
-                    opened.append((name, runtime, n if kind.device == "cpu" else None))
+                source = subject.weights() if engine.reference else subject.bundle()
+                for n in threads if on_cpu else threads[:1]:
+                    runtime = engine.open(source, precision=precision, threads=n)
+                    opened.append((name, runtime, n if on_cpu else None))
             except GateFailed:
                 raise
             except RadapterError as error:

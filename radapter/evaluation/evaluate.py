@@ -25,6 +25,7 @@ from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.evaluation.texts import Texts
 from radapter.names import to_bytes
 from radapter.registry import TASKS, load
+from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
 
 
@@ -56,7 +57,7 @@ def evaluate(
     model: OpenModel,
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     cache: caching.Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -92,7 +93,7 @@ def evaluate_together(
     models: Sequence[OpenModel],
     *,
     opened: dict[str, dict[Task, Dataset]] | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     cache: caching.Cache | None = None,
     keep_features: bool = True,
     on_progress: Callable[[int, int], None] = lambda done, total: None,

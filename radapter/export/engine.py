@@ -18,8 +18,8 @@ import onnx
 
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.files import write_atomic
-from radapter.runtimes import cuda, flavours
-from radapter.runtimes.flavours import RTX, Flavour
+from radapter.runtimes.trt import cuda, flavours
+from radapter.runtimes.trt.flavours import RTX, Flavour
 
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]

@@ -23,8 +23,8 @@ from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_
 from radapter.export.picture_files import compare_files, scored_pictures
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe
+from radapter.runtimes.engines import runnable
 from radapter.runtimes.opened import BundleTokenizer, from_loaded, with_runtime
-from radapter.runtimes.opening import runnable
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.scoring import engines, verdicts
 

@@ -18,8 +18,8 @@ from radapter import bundle
 from radapter.errors import BrokenInput
 from radapter.export import card
 from radapter.export.engine import Options, Profile, Shape, build_engine, expected, read_graph
-from radapter.runtimes.flavours import Flavour
-from radapter.runtimes.opening import runnable
+from radapter.runtimes.engines import runnable
+from radapter.runtimes.trt.flavours import Flavour
 
 SHORTEST_TEXT = 2  # tokens: start and end
 KERNELS = 4_000_000  # bytes in an engine beside the weights

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from radapter.data.pictures import Pictures
 from radapter.evaluation.encoding import Encoded, encode_batches
+from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
-
-BATCH = 64
-"""Pictures encoded together. Fixed: the last bits of features depend on it."""
 
 
 def encode_pictures(

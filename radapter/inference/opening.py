@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, UsageError, command
+from radapter.errors import BrokenInput, UsageError, command, nearest
 from radapter.merging import read_merged
 from radapter.run import Run
-from radapter.runtimes.opened import Engine, OpenModel, from_loaded, open_bundle
+from radapter.runtimes.engines import PROGRAMS
+from radapter.runtimes.opened import OpenModel, from_loaded, open_bundle
 
 
 def open_model(
     source: Run | Path | str,
-    engine: Engine | None = None,
+    engine: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> OpenModel:
@@ -35,6 +36,8 @@ def open_model(
         MissingDependency: no onnxruntime, or no such device.
     """
     is_bundle = not isinstance(source, Run) and (Path(source) / bundle.MANIFEST).is_file()
+    if engine is not None and engine not in PROGRAMS:
+        raise UsageError(f"No engine '{engine}'.{nearest(engine, list(PROGRAMS))}")
     if precision != "fp32" and (is_bundle or engine not in (None, "torch")):
         raise UsageError(
             f"--precision {precision} is of PyTorch: an exported engine has the precision that it "
@@ -54,7 +57,7 @@ def open_model(
     return from_loaded(models.load(source), device=device, precision=precision)
 
 
-def _open_run(run: Run, engine: Engine | None, device: str, precision: str) -> OpenModel:
+def _open_run(run: Run, engine: str | None, device: str, precision: str) -> OpenModel:
     templates = run.recipe().data.prompts()
     if engine in (None, "torch"):
         loaded, facts = read_merged(run)

@@ -1,12 +1,18 @@
 """What computes features: PyTorch or an exported engine, behind one interface.
 
 Evaluation sees only `Runtime`, so every suite runs on every runtime. Import the one that is
-needed: `radapter.runtimes.pytorch`, `.onnx`, `.tensorrt`, or `.opening` for an engine by name.
+needed: `radapter.runtimes.pytorch`, `.onnx`, `.trt.runtime`, or `.engines` for one by its name.
 """
 
-from typing import Any, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH = 64
+"""Items encoded together. Fixed: the last bits of features depend on it"""
 
 
 class Runtime(Protocol):
@@ -32,4 +38,4 @@ class Runtime(Protocol):
         ...
 
 
-__all__ = ["Runtime"]
+__all__ = ["BATCH", "Runtime"]

@@ -1,115 +1,138 @@
-"""Which engines of a bundle may be loaded here: of one flavour, for this version and this GPU."""
+"""What runs a model, by the name that the command line has for it. Listing engines imports no
+torch; opening one imports the module that it is in.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from radapter import bundle
-from radapter.errors import BrokenInput
-from radapter.runtimes import cuda, flavours
-from radapter.runtimes.flavours import RTX
+from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
+from radapter.runtimes.trt import cuda, flavours
+from radapter.runtimes.trt.fitting import check_engine, choose_engines
 
-PREFERRED = ("fp32", "fp16", "int8")
-TOWERS = {
-    "vision_model": ("pixel_values", "image_embeds"),
-    "text_model": ("input_ids", "text_embeds"),
+if TYPE_CHECKING:
+    from radapter.runtimes import Runtime
+
+TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes features, on one kind of device."""
+
+    module: str
+    """With `open_engine`, which takes this entry, a source and what `open` is given"""
+    device: str = "cpu"
+    precisions: tuple[str, ...] = bundle.PRECISIONS
+    provider: str = ""
+    """Of onnxruntime"""
+    reference: bool = False
+    """PyTorch: its source is a loaded model, where the others' is a bundle, and it is what these
+    are compared with"""
+
+    def open(self, source: Any, **settings: Any) -> Runtime:
+        """The engine, ready to run.
+
+        Args:
+            source: a `LoadedModel` for a reference, else the folder of a bundle.
+            settings: `precision` (of those that the source has; default: its first), `threads` (on
+                the CPU), `weights_hash` (of the model that a bundle has to be made from).
+        """
+        runtime: Runtime = importlib.import_module(self.module).open_engine(
+            self, source, **settings
+        )
+        return runtime
+
+
+_PYTORCH, _ONNX = "radapter.runtimes.pytorch", "radapter.runtimes.onnx"
+_HALF = ("fp32", "fp16")  # the operators of dynamic int8 are the CPU's
+ENGINES = {
+    "torch": Engine(_PYTORCH, "cpu", TORCH_PRECISIONS, reference=True),
+    "torch-cuda": Engine(_PYTORCH, "cuda", TORCH_PRECISIONS, reference=True),
+    "onnx": Engine(_ONNX, "cpu", provider="CPUExecutionProvider"),
+    "onnx-cuda": Engine(_ONNX, "cuda", _HALF, "CUDAExecutionProvider"),
+    "onnx-tensorrt": Engine(_ONNX, "cuda", _HALF, "TensorrtExecutionProvider"),
+    "tensorrt": Engine("radapter.runtimes.trt.runtime", "cuda"),
 }
-"""Input and output of each tower, by how the names of its ONNX files begin"""
+EXPORTED = tuple(name for name, engine in ENGINES.items() if not engine.reference)
+"""Those that a bundle has"""
+PROGRAMS = tuple(dict.fromkeys(name.partition("-")[0] for name in ENGINES))
+"""What runs a model where the device is named beside it: torch, onnx, tensorrt"""
 
 
-def choose_engines(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    flavour: str | None,
-    precision: str | None,
-    gpu: cuda.Gpu | None = None,
-) -> dict[str, Mapping[str, Any]]:
-    """The manifest's entries of both towers' engines, of one flavour and precision; of several
-    flavours, one that is installed here and whose engines are for this GPU, if there is one.
+def open_engine(
+    folder: Path | str,
+    engine: str,
+    *,
+    precision: str | None = None,
+    weights_hash: str | None = None,
+) -> Runtime:
+    """A bundle's engine, ready to run. What was asked for serves, or it is an error.
 
-    Raises:
-        BrokenInput: there are none.
-    """
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for entry in manifest.get("engines", []):
-        stem = PurePosixPath(entry["onnx"]).stem
-        for tower in TOWERS:
-            if stem.startswith(tower):
-                found.setdefault((entry["precision"], entry["flavour"]), {})[tower] = entry
-    installed = {found.name for found in flavours.installed()}
-    whole = sorted(
-        (key for key, towers in found.items() if len(towers) == len(TOWERS)),
-        key=lambda key: (
-            key[1] not in installed,
-            gpu is not None and not all(_gpu_fits(e, gpu) for e in found[key].values()),
-            PREFERRED.index(key[0]),
-        ),
-    )
-    for key in whole:
-        if precision in (None, key[0]) and flavour in (None, key[1]):
-            return found[key]
-    wanted = " ".join(filter(None, (flavour, precision)))
-    has = ", ".join(f"{a} ({b})" for a, b in whole)
-    raise BrokenInput(
-        f"Bundle {folder} has no {wanted + ' ' if wanted else ''}engines of both towers"
-        f"{', only ' + has if has else ''}. Type first: radapter export --trt"
-    )
-
-
-def check_engine(
-    entry: Mapping[str, Any], manifest: Mapping[str, Any], trt: Any, gpu: cuda.Gpu
-) -> None:
-    """Check that an engine is for this version and this GPU, and from the bundle's ONNX file.
+    Args:
+        folder: the bundle.
+        engine: one of `EXPORTED`: `onnx`, onnxruntime on the CPU; `onnx-cuda` and `onnx-tensorrt`,
+            by those of its providers; `tensorrt`, the engines that `radapter export --trt` built.
+        precision: of those that it has. Default: its first.
+        weights_hash: of the merged model that the bundle has to be made from, if that matters.
 
     Raises:
-        BrokenInput: it is not; the message has the command that builds it anew.
+        UsageError: there is no engine of that name, or not in that precision.
+        BrokenInput: the bundle is damaged or stale, has no such engine, or one for another GPU.
+        MissingDependency: a package or a GPU is missing.
     """
-    flavour = flavours.FLAVOURS[entry["flavour"]]
-    again = f"Type: radapter export --trt --trt-flavour {flavour.name}"
-    files, onnx = manifest["files"], entry["onnx"]
-    hashes = files.get(onnx), files.get(f"{onnx}.data")
-    if hashes != (entry["onnx_sha256"], entry.get("data_sha256")):
-        raise BrokenInput(
-            f"{entry['file']} is stale: {entry['onnx']} is not the file that it was built from. "
-            f"{again}"
-        )
-    if not _version_fits(entry, trt.__version__):
-        raise BrokenInput(
-            f"{entry['file']} was built by {flavour.title} {entry['version']}, here is "
-            f"{trt.__version__}, and engines are bound to their version. {again}"
-        )
-    if _gpu_fits(entry, gpu):
-        return
-    if flavour == RTX:
-        known = f"SM{gpu.compute_capability.replace('.', '')}" in trt.ComputeCapability.__members__
-        again += f" --trt-gpu {gpu.compute_capability}"
-        if not known:
-            again = (
-                "TensorRT-RTX does not build for it. Type: radapter export --trt --trt-flavour "
-                f"tensorrt (after {flavours.TENSORRT.install})"
+    if engine not in EXPORTED:
+        raise UsageError(f"No engine '{engine}'.{nearest(engine, list(EXPORTED))}")
+    return ENGINES[engine].open(Path(folder), precision=precision, weights_hash=weights_hash)
+
+
+def runnable(folder: Path | str) -> tuple[list[str], dict[str, str]]:
+    """The engines of a bundle that run here: `onnx`, and `tensorrt` where it was built and there
+    is a GPU; and the reason for what was built but does not run.
+
+    Raises:
+        BrokenInput: the bundle has no readable manifest.
+    """
+    manifest: Mapping[str, Any] = bundle.read_manifest(folder)
+    if not manifest.get("engines"):
+        return ["onnx"], {}
+    import torch
+
+    try:
+        gpu = cuda.gpu(0)
+        if not torch.cuda.is_available():
+            raise MissingDependency(
+                f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "
+                "finds: install one that is built with CUDA."
             )
-    raise BrokenInput(
-        f"{entry['file']} was built for {bundle.built_for(entry)}, here is {gpu.name} "
-        f"({gpu.compute_capability}). {again}"
-    )
+        for precision in precisions_of(folder, "tensorrt"):
+            chosen = choose_engines(Path(folder), manifest, None, precision, gpu)
+            for entry in chosen.values():
+                flavour = flavours.FLAVOURS[entry["flavour"]]
+                flavours.choose(flavour.name)
+                check_engine(entry, manifest, flavours.load(flavour), gpu)
+    except (MissingDependency, BrokenInput) as error:
+        return ["onnx"], {"tensorrt": str(error)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenInput(
+            f"{Path(folder) / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+        ) from None
+    return ["onnx", "tensorrt"], {}
 
 
-def _version_fits(entry: Mapping[str, Any], version: str) -> bool:
-    """Equal; or, where the engine is made for it, a later one of the same major version."""
-    if entry["version"] == version:
-        return True
-    then, now = ([int(n) for n in v.split(".")[:3]] for v in (entry["version"], version))
-    return bool(entry["version_compatible"]) and then[0] == now[0] and then <= now
+def precisions_of(folder: Path | str, engine: str) -> list[str]:
+    """The precisions that a bundle has for an engine, the preferred first.
 
-
-def _gpu_fits(entry: Mapping[str, Any], gpu: cuda.Gpu) -> bool:
-    if "target_gpus" in entry:
-        return gpu.compute_capability in entry["target_gpus"]
-    built = entry["gpu"]
-    if entry["hardware"] == "ampere-plus":
-        return float(gpu.compute_capability) >= 8
-    if entry["hardware"] == "same-compute-capability":
-        return bool(built["compute_capability"] == gpu.compute_capability)
-    return bool(built == vars(gpu))
+    Raises:
+        BrokenInput: the bundle has no readable manifest.
+    """
+    manifest: Mapping[str, Any] = bundle.read_manifest(folder)
+    if engine != "tensorrt":
+        return list(manifest.get("precisions") or [bundle.PRECISIONS[0]])
+    built = {entry["precision"] for entry in manifest.get("engines", [])}
+    return [p for p in bundle.PRECISIONS if p in built] or [bundle.PRECISIONS[0]]

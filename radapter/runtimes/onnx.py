@@ -26,15 +26,15 @@ from radapter.errors import (
     UsageError,
     ran_out_of_memory,
 )
+from radapter.runtimes import BATCH
+from radapter.runtimes.engines import ENGINES, Engine
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
-NAMES = {CPU: "onnx", CUDA: "onnx-cuda", TENSORRT: "onnx-tensorrt"}
+NAMES = {engine.provider: name for name, engine in ENGINES.items() if engine.provider}
+CPU, CUDA, TENSORRT = NAMES
 # What a model spends its time in. Arithmetic on shapes stays on the CPU whatever the provider.
 COMPUTE = {"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "Gemm", "FusedGemm", "Conv",
            "FusedConv", "Attention", "MultiHeadAttention", "Softmax", "LayerNormalization",
            "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "QuickGelu"}  # fmt: skip
-EVALUATION_BATCH = 64
 CPU_LINE, GPU_LINE = 'pip install "radapter[cpu]"', 'pip install "radapter[gpu]"'
 
 
@@ -188,6 +188,11 @@ class OnnxRuntime:
         return torch.cat(found)
 
 
+def open_engine(engine: Engine, folder: Path, **settings: Any) -> OnnxRuntime:
+    """See `engines.Engine.open`."""
+    return OnnxRuntime(folder, engine.provider, **settings)
+
+
 def open_file(folder: Path, file: str) -> Any:
     """An onnxruntime session on the CPU for any ONNX file of a bundle that is verified.
 
@@ -226,7 +231,7 @@ def _may_use_tf32() -> bool:
 
 def largest_batch(manifest: Mapping[str, Any]) -> int:
     """That onnxruntime's TensorRT provider is told to build for."""
-    return max(int(manifest["max_batch"]), EVALUATION_BATCH)
+    return max(int(manifest["max_batch"]), BATCH)
 
 
 def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:

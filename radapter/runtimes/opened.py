@@ -22,9 +22,8 @@ from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import CPU, CUDA, OnnxRuntime, import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
-from radapter.runtimes.tensorrt import TensorRTRuntime
+from radapter.runtimes.trt.runtime import TensorRTRuntime
 
-Engine = Literal["torch", "onnx", "tensorrt"]
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 
 
@@ -87,7 +86,7 @@ def open_bundle(
     folder: Path,
     device: str = "cpu",
     *,
-    engine: Engine = "onnx",
+    engine: str = "onnx",
     name: str | None = None,
     weights_hash: str | None = None,
     **more: Any,
@@ -135,7 +134,7 @@ def _transform(preprocessing: dict[str, Any]) -> Callable[[Image.Image], Tensor]
     return transform
 
 
-def _bundle_runtime(folder: Path, device: str, engine: Engine, weights_hash: str | None) -> Runtime:
+def _bundle_runtime(folder: Path, device: str, engine: str, weights_hash: str | None) -> Runtime:
     if engine == "tensorrt":
         if device == "cpu":
             raise UsageError("TensorRT runs on CUDA only: use the device auto or cuda.")

@@ -19,8 +19,9 @@ from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
 from radapter.models import half
 from radapter.precision import exact_fp32
+from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TYPES = dict(zip(TORCH_PRECISIONS, (torch.float32, torch.float16, torch.bfloat16), strict=True))
 
 
 @contextlib.contextmanager
@@ -59,8 +60,8 @@ class PyTorchRuntime:
     def __init__(
         self, loaded: models.LoadedModel, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        if precision not in PRECISIONS:
-            known = list(PRECISIONS)
+        if precision not in TYPES:
+            known = list(TYPES)
             raise UsageError(f"PyTorch has no precision '{precision}'.{nearest(precision, known)}")
         wanted = device
         if device == "auto":
@@ -68,7 +69,7 @@ class PyTorchRuntime:
         self.precision = precision
         self._model = loaded.model
         if precision != "fp32":
-            self._model = half.to_half(copy.deepcopy(loaded.model), PRECISIONS[precision])
+            self._model = half.to_half(copy.deepcopy(loaded.model), TYPES[precision])
         try:
             if not _is_on(self._model, torch.device(device)):
                 self._model = copy.deepcopy(self._model).to(device)
@@ -122,6 +123,13 @@ class PyTorchRuntime:
     def release(self) -> None:
         """Give up the model. What the runtime says of itself stays; it encodes nothing more."""
         del self._model
+
+
+def open_engine(
+    engine: Engine, loaded: models.LoadedModel, *, precision: str | None = None, **_: Any
+) -> PyTorchRuntime:
+    """See `engines.Engine.open`; threads are torch's own setting."""
+    return PyTorchRuntime(loaded, engine.device, precision or "fp32")
 
 
 def moved(tensor: Tensor, place: torch.device) -> Tensor:

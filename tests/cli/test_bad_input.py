@@ -172,7 +172,7 @@ def test_an_unfinished_run_is_not_passed_over(cli, merged, tmp_path):
 
 
 def test_trt_says_what_to_install(cli, merged, monkeypatch):
-    from radapter.runtimes import flavours
+    from radapter.runtimes.trt import flavours
 
     monkeypatch.setattr(flavours, "find_spec", lambda name: None)
     check(cli("export", "--trt"), 5, 'pip install "radapter[trt-rtx]"')

@@ -17,8 +17,8 @@ from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.export import export_bundle
 from radapter.export.engine import Options, build_engine, normal_gpu, read_graph
-from radapter.runtimes import flavours
-from radapter.runtimes.flavours import RTX, TENSORRT
+from radapter.runtimes.trt import flavours
+from radapter.runtimes.trt.flavours import RTX, TENSORRT
 
 # Not importorskip: where it should be installed, its absence is a failure.
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
@@ -30,7 +30,7 @@ import hashlib, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from radapter.export.engine import build_engine
-from radapter.runtimes.flavours import RTX
+from radapter.runtimes.trt.flavours import RTX
 profile = {"pixel_values": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}
 print(hashlib.sha256(build_engine(Path(sys.argv[2]), profile, RTX)[0]).hexdigest())
 """

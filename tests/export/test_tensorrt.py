@@ -13,7 +13,7 @@ from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.export import export_bundle, tensorrt
 from radapter.export.engine import Options, read_graph
 from radapter.files import file_hash
-from radapter.runtimes.flavours import RTX
+from radapter.runtimes.trt.flavours import RTX
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")
 

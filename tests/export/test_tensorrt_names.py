@@ -34,9 +34,9 @@ HOLDS = {
         "layer.attention": "IAttention",
         "config.get_timing_cache()": "ITimingCache",
     },
-    "runtimes/flavours.py": {"trt": "module"},
-    "runtimes/engines.py": {"trt": "module"},
-    "runtimes/tensorrt.py": {
+    "runtimes/trt/flavours.py": {"trt": "module"},
+    "runtimes/trt/fitting.py": {"trt": "module"},
+    "runtimes/trt/runtime.py": {
         "trt": "module",
         "self._trt": "module",
         "runtime": "Runtime",
@@ -170,7 +170,7 @@ def test_the_files_use_many_names():
         for file, holds in HOLDS.items()
     }
     assert counts["export/engine.py"] >= 30
-    assert counts["runtimes/tensorrt.py"] >= 20
+    assert counts["runtimes/trt/runtime.py"] >= 20
 
 
 def test_what_code_reaches_by_getattr_is_known():
@@ -208,7 +208,7 @@ def test_the_check_bites(line, said):
 
 def test_a_new_object_has_to_be_declared():
     tree = ast.parse("inspector = engine.create_engine_inspector()")
-    assert unknown_variables(tree, HOLDS["runtimes/tensorrt.py"]) == ["inspector"]
+    assert unknown_variables(tree, HOLDS["runtimes/trt/runtime.py"]) == ["inspector"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TensorRT-RTX: tested on Linux")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from radapter.errors import MissingDependency
-from radapter.runtimes import cuda
+from radapter.runtimes.trt import cuda
 
 
 class Driver:

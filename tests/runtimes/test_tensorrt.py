@@ -17,17 +17,16 @@ from fake_tensorrt import GPU, VERSIONS, Fake, load_fake, with_engines
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.files import file_hash
-from radapter.runtimes import cuda, flavours
-from radapter.runtimes import tensorrt as runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
-from radapter.runtimes.tensorrt import TensorRTRuntime
+from radapter.runtimes.trt import cuda, flavours, runtime
+from radapter.runtimes.trt.runtime import TensorRTRuntime
 
 SUFFIX = {"tensorrt": "trt", "rtx": "rtx"}
 WITHOUT_GPU = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from radapter.errors import MissingDependency
-from radapter.runtimes.tensorrt import TensorRTRuntime
+from radapter.runtimes.trt.runtime import TensorRTRuntime
 try:
     TensorRTRuntime(sys.argv[2])
 except MissingDependency as error:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.runtimes import cuda, flavours
-from radapter.runtimes.engines import TOWERS, check_engine, choose_engines
-from radapter.runtimes.flavours import RTX, Flavour
+from radapter.runtimes.engines import Engine
+from radapter.runtimes.trt import cuda, flavours
+from radapter.runtimes.trt.fitting import TOWERS, check_engine, choose_engines
+from radapter.runtimes.trt.flavours import RTX, Flavour
 
 LENGTHS = 8  # tokens
 SLOTS = 4  # input shapes that buffers (and a CUDA graph) are kept for
@@ -103,6 +104,13 @@ class TensorRTRuntime:
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         return self._towers["text_model"](tokens)
+
+
+def open_engine(
+    row: Engine, folder: Path, *, threads: int | None = None, **settings: Any
+) -> TensorRTRuntime:
+    """See `engines.Engine.open`; threads have no meaning on a GPU."""
+    return TensorRTRuntime(folder, row.device, **settings)
 
 
 @dataclass

@@ -1,14 +1,34 @@
 """An engine by its name on the command line, and which of a bundle's engines run here."""
 
+import importlib
+import subprocess
+import sys
+
 import pytest
 import torch
 from fake_tensorrt import GPU, with_engines
 
 from radapter.errors import MissingDependency, UsageError
-from radapter.runtimes import cuda, flavours
-from radapter.runtimes.engines import choose_engines
-from radapter.runtimes.onnx import OnnxRuntime
-from radapter.runtimes.opening import open_engine, runnable
+from radapter.runtimes.engines import ENGINES, EXPORTED, PROGRAMS, open_engine, runnable
+from radapter.runtimes.onnx import NAMES, OnnxRuntime
+from radapter.runtimes.trt import cuda, flavours
+from radapter.runtimes.trt.fitting import choose_engines
+
+
+def test_every_list_of_engines_is_of_the_table():
+    from radapter_cli.eval import RuntimeChoice
+    from radapter_cli.model_options import EngineChoice
+
+    assert list(RuntimeChoice) == ["torch", *EXPORTED, "all"]
+    assert tuple(EngineChoice) == PROGRAMS == ("torch", "onnx", "tensorrt")
+    assert set(NAMES.values()) == {name for name in ENGINES if name.startswith("onnx")}
+    for engine in ENGINES.values():
+        assert callable(importlib.import_module(engine.module).open_engine)
+
+
+def test_listing_engines_imports_no_torch():
+    code = "import sys, radapter.runtimes.engines; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_cpu_is_onnx(exported):

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from radapter.errors import MissingDependency, RadapterError, UsageError, nearest
-from radapter.runtimes import cuda
+from radapter.runtimes.trt import cuda
 
 
 @dataclass(frozen=True)

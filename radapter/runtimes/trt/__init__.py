@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: what is installed, which engines of a bundle fit, and running them."""
