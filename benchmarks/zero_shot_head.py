@@ -17,7 +17,7 @@ import typer
 
 from radapter import models
 from radapter.data.pairs import templates_of
-from radapter.evaluation.classification import classifier_head
+from radapter.heads import zero_shot
 from radapter.runtimes.opened import from_loaded
 
 
@@ -35,8 +35,8 @@ def main(
         "open_clip": lambda: (
             open_clip.build_zero_shot_classifier(loaded.model, loaded.tokenizer, names, templates).T
         ),
-        "radapter": lambda: classifier_head(
-            opened.runtime, opened.tokenizer, names, templates_of("openai")
+        "radapter": lambda: zero_shot.weights(
+            opened, zero_shot.prompts_of(names, templates_of("openai"))
         ),
     }
     best: dict[str, float] = {}

@@ -14,7 +14,8 @@ ORDER = (
     "errors", "registry", "versions", "names", "files", "classes", "precision",
     "processors", "distributed", "recipe_errors", "recipe_data", "recipe_sources", "recipe",
     "run", "data", "starting", "models", "losses", "methods", "merging", "bundle", "runtimes",
-    "evaluation", "training", "inference", "scoring", "export", "benchmarking", "reporting",
+    "heads", "evaluation", "training", "inference", "scoring", "export", "benchmarking",
+    "reporting",
 )  # fmt: skip
 LIBRARY = sorted(
     p

@@ -1,48 +1,13 @@
-"""Zero-shot classification: class names to a head, features to predictions."""
+"""Zero-shot classification: features and a head to predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from radapter import distributed
 from radapter.classes import first_of_name
-from radapter.runtimes import Runtime
-
-
-def encode_texts(
-    runtime: Runtime,
-    tokenizer: Any,
-    texts: Sequence[str],
-    *,
-    batch_size: int = 256,
-) -> Tensor:
-    """Unit-norm features [texts, dim]; equal texts are encoded once, short ones together."""
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    features = distributed.in_turns(
-        [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)],
-        lambda some: runtime.encode_text(tokenizer(some)),
-    )
-    row = {text: i for i, text in enumerate(distinct)}
-    return features[[row[text] for text in texts]]
-
-
-def classifier_head(
-    runtime: Runtime,
-    tokenizer: Any,
-    class_names: Sequence[str],
-    templates: Sequence[str],
-) -> Tensor:
-    """Head [classes, dim]: the mean over templates of normalized text features, normalized."""
-    row = {name: i for i, name in enumerate(dict.fromkeys(class_names))}
-    prompts = [template.replace("{}", name) for name in row for template in templates]
-    features = encode_texts(runtime, tokenizer, prompts)
-    means = features.view(len(row), len(templates), -1).mean(dim=1)
-    return F.normalize(means, dim=-1)[[row[name] for name in class_names]]
 
 
 def answer_of(

@@ -12,9 +12,9 @@ from radapter.data import Dataset
 from radapter.data.pairs import templates_of
 from radapter.data.texts import context_of, cut_texts
 from radapter.evaluation import cache as caching
-from radapter.evaluation.classification import classifier_head, encode_texts
 from radapter.evaluation.result import Evaluation, TextKey
 from radapter.evaluation.scores import Task
+from radapter.heads import zero_shot
 from radapter.recipe_data import Templates
 from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
@@ -32,12 +32,11 @@ class Texts:
         templates = templates_of(prompts)
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
-            runtime, tokenizer = self.model.runtime, self.model.tokenizer
             names = dataset.class_names
             self.heads[key] = caching.kept(
                 self.cache,
                 self._key(names, templates),
-                lambda: classifier_head(runtime, tokenizer, names, templates),
+                lambda: zero_shot.weights(self.model, zero_shot.prompts_of(names, templates)),
             )
             for name, feature in zip(names, self.heads[key], strict=True):
                 self.evaluation.text_features[TextKey("class", name, tuple(templates))] = feature
@@ -49,11 +48,8 @@ class Texts:
         keys = [TextKey("caption", text) for text in texts]
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
-            runtime, tokenizer = self.model.runtime, self.model.tokenizer
             features = caching.kept(
-                self.cache,
-                self._key(new),
-                lambda: encode_texts(runtime, tokenizer, new),
+                self.cache, self._key(new), lambda: zero_shot.encode_texts(self.model, new)
             )
             known |= {TextKey("caption", t): f for t, f in zip(new, features, strict=True)}
         return torch.stack([known[key] for key in keys])

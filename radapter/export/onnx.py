@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.evaluation.classification import encode_texts
 from radapter.export import card, checkpoints, golden, graphs
 from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
@@ -25,6 +22,7 @@ from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.export.verification import Cases, Inputs, check_agreement, image_size, verify
 from radapter.files import new_folder
+from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.opened import from_loaded
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -206,21 +204,9 @@ def plan(
 def class_features(
     loaded: models.LoadedModel, classes: Mapping[str, Any], device: str = "cpu"
 ) -> Tensor:
-    """Text features [classes, dim], unit norm: a class is the mean of its prompts' unit features.
-
-    Args:
-        loaded: the model.
-        classes: as for `export_bundle`.
-        device: `cpu`, `cuda`, `auto`: where texts are encoded, many at a time.
-    """
-    if "features" in classes:
-        return F.normalize(torch.as_tensor(classes["features"]).detach().float().cpu(), dim=-1)
-    prompts: Sequence[Sequence[str]] = classes.get("prompts") or [[n] for n in classes["names"]]
-    texts = [text for row in prompts for text in row]
-    model = from_loaded(loaded, device=device)
-    features = encode_texts(model.runtime, model.tokenizer, texts)
-    means = [rows.mean(0) for rows in features.split([len(row) for row in prompts])]
-    return F.normalize(torch.stack(means), dim=-1)
+    """The zero-shot head of classes in the form that `export_bundle` takes, its texts encoded on
+    `device`: `cpu`, `cuda` or `auto`."""
+    return zero_shot.weights(from_loaded(loaded, device=device), classes)
 
 
 def classes_hash(classes: Mapping[str, Any]) -> str:

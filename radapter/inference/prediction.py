@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from radapter.classes import distinct
@@ -17,7 +15,7 @@ from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import cache as caching
 from radapter.evaluation.cache import Cache
-from radapter.evaluation.classification import encode_texts
+from radapter.heads import zero_shot
 from radapter.inference.encoding import encode_pictures
 from radapter.runtimes.opened import OpenModel
 
@@ -84,25 +82,18 @@ def classes_for(
     wrong = next((text for text in texts if text.count("{}") != 1), None)
     if wrong is not None:
         raise UsageError(f"A template needs exactly one {{}} for the class name, found '{wrong}'.")
-    return {"names": list(names), "prompts": [[t.replace("{}", n) for t in texts] for n in names]}
+    return zero_shot.prompts_of(names, texts)
 
 
 def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = None) -> Tensor:
-    """Text features [classes, dim]: the mean over prompts of unit features, normalized.
+    """The zero-shot head [classes, dim]; features of prompts are looked for and kept in the cache,
+    those of engines never."""
 
-    The features of prompts are looked for and kept in the cache, those of engines never.
-    """
-    if "features" in classes:
-        return F.normalize(torch.as_tensor(classes["features"]).float(), dim=-1)
-    prompts = classes["prompts"]
-    texts = [text for row in prompts for text in row]
-    flat = caching.kept(
-        cache,
-        None if cache is None else caching.texts_key(model.runtime, model.tokenizer, texts),
-        lambda: encode_texts(model.runtime, model.tokenizer, texts),
-    )
-    means = [rows.mean(0) for rows in flat.split([len(row) for row in prompts])]
-    return F.normalize(torch.stack(means), dim=-1)
+    def encode(model: OpenModel, texts: Sequence[str]) -> Tensor:
+        key = None if cache is None else caching.texts_key(model.runtime, model.tokenizer, texts)
+        return caching.kept(cache, key, lambda: zero_shot.encode_texts(model, texts))
+
+    return zero_shot.weights(model, classes, encode)
 
 
 def predict(

@@ -1,5 +1,6 @@
 """A suite on a tiny model against numbers computed from open_clip's own methods."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -14,10 +15,11 @@ from radapter import models
 from radapter.data import open_data
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.classification import answer_scores, classifier_head, merge_equal_names
+from radapter.evaluation.classification import answer_scores, merge_equal_names
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
+from radapter.heads import zero_shot
 from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.opened import from_loaded
 
@@ -144,7 +146,8 @@ def test_openai_templates_give_open_clips_own_classifier(loaded):
         lengths.append(model.tokenizer(texts).shape[1])
         return model.tokenizer(texts)
 
-    head = classifier_head(model.runtime, watched, names, templates_of("openai"))
+    classes = zero_shot.prompts_of(names, templates_of("openai"))
+    head = zero_shot.weights(dataclasses.replace(model, tokenizer=watched), classes)
     assert max(lengths) < loaded.model.context_length  # as an evaluation does it, in less time
     theirs = open_clip_classifier(loaded, names)
     torch.testing.assert_close(head, theirs.T, atol=1e-6, rtol=0)

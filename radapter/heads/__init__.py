@@ -1,0 +1,1 @@
+"""From features of pictures to classes."""
