@@ -19,11 +19,11 @@ import typer
 
 from radapter import merging, training
 from radapter import recipe as recipes
+from radapter.data.sources.emoji import EmojiData
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.files import write_atomic
-from radapter.recipe_data import EmojiData
 from radapter.runtimes.opened import from_loaded
 
 OUT = Path(__file__).parent / "results" / "pretraining"

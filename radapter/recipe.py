@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from radapter.data.opening import DataSource
+from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
-from radapter.recipe_data import BEFORE, Data
 from radapter.recipe_errors import explain
-from radapter.recipe_sources import DataSource
 from radapter.registry import Momentum, Section, Unit
 
 S = typing.TypeVar("S", bound=BaseModel)
@@ -310,6 +310,14 @@ def as_trained(recipe: Recipe) -> Recipe:
         if unsaid:
             update[name] = data.model_copy(update=unsaid)
     return recipe.model_copy(update=update) if update else recipe
+
+
+def rooted(recipe: Recipe) -> Recipe:
+    """The recipe for a later process, without this one's data root and in any folder: see
+    `Data.settled`."""
+    sections = {"data": recipe.data, "validation": recipe.validation}
+    settled = {name: data.settled() for name, data in sections.items() if data is not None}
+    return recipe.model_copy(update=settled)
 
 
 def dump(recipe: Recipe) -> str:

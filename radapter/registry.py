@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -24,6 +23,21 @@ METHODS = {
     "lora": "radapter.methods.lora",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
+SOURCES = {
+    "emoji": "radapter.data.sources.emoji:EmojiData",
+    "folder": "radapter.data.sources.folder:FolderData",
+    "table": "radapter.data.sources.table:TableData",
+    "caption-files": "radapter.data.sources.caption_files:CaptionFilesData",
+    "shards": "radapter.data.sources.shards:ShardsData",
+    "clip-benchmark": "radapter.data.sources.clip_benchmark:ClipBenchmarkData",
+    "karpathy": "radapter.data.sources.karpathy:KarpathyData",
+    "coco-captions": "radapter.data.sources.coco_captions:CocoCaptionsData",
+    "huggingface": "radapter.data.sources.huggingface:HuggingFaceData",
+    "imagenet": "radapter.data.sources.imagenet:ImageNetData",
+    "objectnet": "radapter.data.sources.objectnet:ObjectNetData",
+    "coop": "radapter.data.sources.coop:CoopData",
+}
+"""Sources of data: the section's class, whose `open` gives the data set"""
 
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
@@ -57,9 +71,11 @@ Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 # ---------------------------------------------------------------- from a name to what it calls
 
 
-def load(table: Mapping[str, str], name: str) -> ModuleType:
-    """The module that is registered under a name."""
-    return importlib.import_module(table[name])
+def load(table: Mapping[str, str], name: str) -> Any:
+    """What is registered under a name: a module, or what a module calls as is said behind `:`."""
+    module, _, member = table[name].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, member) if member else loaded
 
 
 def schema(name: str, module: str, function: str) -> type[Call]:

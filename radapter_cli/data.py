@@ -70,10 +70,12 @@ def is_recipe(name: str) -> bool:
 def check_recipe(name: str, as_json: bool) -> None:
     """What a recipe would use of its data and leave out, and which pictures are copies."""
     from radapter import recipe as recipes
+    from radapter.data import open_data
     from radapter.data.accounts import SIDES, accounts_of, lines_of_accounts
 
     recipe = recipes.load(name)
-    accounts = accounts_of(recipe)
+    needed = recipe.validation is not None
+    accounts = accounts_of(open_data(recipe.data), recipe.validation_data(), needed=needed)
     if as_json:
         return console.print_json({"recipe": name, "data": accounts})
     for side in SIDES:

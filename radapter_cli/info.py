@@ -36,9 +36,9 @@ def collect() -> dict[str, dict[str, Any]]:
     import torch
 
     from radapter import recipe
-    from radapter.data import emoji
     from radapter.evaluation.suite import load_suite, shipped_suites
     from radapter.models import names
+    from radapter.registry import SOURCES, load
     from radapter.run import all_runs
 
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
@@ -62,9 +62,7 @@ def collect() -> dict[str, dict[str, Any]]:
         "suites": {
             name: f"{len(load_suite(name).datasets)} data sets" for name in shipped_suites()
         },
-        "data": {
-            "emoji": f"{len(emoji.concepts())} concepts in {len(emoji.styles())} styles, built in"
-        },
+        "data": {n: said for n in SOURCES if (said := load(SOURCES, n).built_in()) is not None},
         "runs": {"./runs": f"{len(all_runs())}"},
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import imagenet_tree
 from imagenet_tree import colour, picture
 
-from radapter.data.imagenet import class_names, synsets
+from radapter.data.sources.imagenet import class_names, synsets
 
 EACH = {"train": 6, "val": 5, "test": 2}
 ORDER = (2, 0, 4, 1, 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.imagenet import lemmas, synsets
+from radapter.data.sources.imagenet import lemmas, synsets
 
 SIZE = 12
 RED = (255, 0, 0)

@@ -12,8 +12,8 @@ from radapter.registry import METHODS
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "registry", "versions", "names", "files", "classes", "precision",
-    "processors", "distributed", "recipe_errors", "recipe_data", "recipe_sources", "recipe",
-    "run", "data", "starting", "models", "losses", "methods", "merging", "bundle", "runtimes",
+    "processors", "distributed", "recipe_errors", "data", "recipe",
+    "run", "starting", "models", "losses", "methods", "merging", "bundle", "runtimes",
     "heads", "evaluation", "training", "inference", "scoring", "export", "benchmarking",
     "reporting",
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_the_mathematics_knows_no_recipes_runs_or_data(own):
     paths = [path for path in LIBRARY if part_of(path) == own]
     assert paths
     for path in paths:
-        sections = {"recipe", "recipe_data", "recipe_sources", "recipe_errors"}
+        sections = {"recipe", "recipe_errors"}
         assert not parts_of(path) & (sections | {"run", "data"}), name_of(path)
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from radapter import recipe as recipes
-from radapter import recipe_data
+from radapter import registry
 from radapter.errors import UsageError
 
 TEXT = """\
@@ -263,10 +263,10 @@ def test_locate(tmp_path, monkeypatch):
 def test_every_section_refuses_unknown_keys():
     ours = [
         section
-        for module in (recipes, recipe_data)
-        for _, section in inspect.getmembers(module, inspect.isclass)
-        if issubclass(section, BaseModel) and section.__module__ == module.__name__
+        for _, section in inspect.getmembers(recipes, inspect.isclass)
+        if issubclass(section, BaseModel) and section.__module__ == recipes.__name__
     ]
+    ours += [registry.load(registry.SOURCES, name) for name in registry.SOURCES]
     assert len(ours) > 10
     for section in ours:
         assert section.model_config.get("extra") == "forbid"

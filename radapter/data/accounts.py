@@ -8,32 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.copies import find_copies, lines_of_copies
-from radapter.data.dataset import Dataset, open_data
+from radapter.data.dataset import Dataset
 from radapter.data.left_out import lines_of_summary
+from radapter.data.opening import open_data
+from radapter.data.settings import Data
 from radapter.errors import RadapterError
-from radapter.recipe import Recipe
 
 FILE = "data.json"
 SIDES = ("train", "validation")
 
 
-def accounts_of(recipe: Recipe, train: Dataset | None = None) -> dict[str, Any]:
+def accounts_of(train: Dataset, validation: Data | None, *, needed: bool) -> dict[str, Any]:
     """A `Dataset.account` of `train` and, if any is held out, of `validation`, and `copies`: see
     `find_copies`.
 
     Args:
-        train: the training data, if it is open already.
+        needed: whether the validation data has to be there: a share that is held out may be
+            nothing.
 
     Raises:
-        BrokenInput: the training data is missing or damaged.
+        BrokenInput: the validation data is needed, and missing or damaged.
     """
-    train = open_data(recipe.data) if train is None else train
     held = None
-    if (settings := recipe.validation_data()) is not None:
-        # A validation section has to be there; a share that is held out may be nothing.
-        missing = () if recipe.validation is not None else (RadapterError,)
-        with contextlib.suppress(*missing):
-            held = open_data(settings)
+    if validation is not None:
+        with contextlib.suppress(*(() if needed else (RadapterError,))):
+            held = open_data(validation)
     sides = {"train": train} if held is None else {"train": train, "validation": held}
     accounts = {name: side.account() for name, side in sides.items()}
     return accounts | {"copies": find_copies(train, held)}

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from radapter.data.dataset import Dataset
+from radapter.data.settings import Augmentation, Data
 from radapter.errors import BrokenInput
-from radapter.recipe_data import Augmentation, Data
 
 WHITE = 255
 

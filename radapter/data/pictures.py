@@ -9,16 +9,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.dataset import file_stamp
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import list_pictures
 from radapter.data.pixels import IMAGE_EXTENSIONS, read_picture
-from radapter.data.tables import open_table, picture_path
+from radapter.data.sources.table import TableData, picture_path
+from radapter.data.stores import file_stamp
+from radapter.data.table_rows import SEPARATED
 from radapter.errors import BrokenInput
 from radapter.names import to_bytes
-from radapter.recipe_data import TableData
 
-TABLES = (".csv", ".tab", ".tsv")
 COLUMN = "filepath"
 
 
@@ -104,7 +103,7 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
         return Pictures(path, found.pictures, found.left_out)
     if not path.is_file():
         raise BrokenInput(f"No such picture, folder or table: {path}.")
-    if path.suffix.lower() not in TABLES:
+    if path.suffix.lower() not in SEPARATED:
         return Pictures(path.parent, [path.name])
     settings = TableData(
         source="table",
@@ -113,7 +112,7 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
         image_column=image_column,
         text_column=image_column,
     )
-    table = open_table(settings)
+    table = settings.open()
     if not table.keys:
         raise BrokenInput(f"{path} has no rows.")
     places = [str(picture_path(path.parent, key, settings)) for key in table.keys]

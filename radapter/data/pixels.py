@@ -10,13 +10,11 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from radapter.errors import BrokenInput
-from radapter.recipe_data import Data, Orientation, Transparency
 
 # What Pillow tells developers about odd files. A picture is read, or BrokenInput names it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -31,6 +29,11 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 LONGEST = 200
 """How many times as long as wide a picture may be. Resizing the shorter side first, as CLIP does,
 would make gigabytes of a line of pixels."""
+
+Orientation = Literal["apply", "ignore"]
+"""Whether a photo is turned as its EXIF orientation says."""
+Transparency = Literal["white", "black", "discard"]
+"""What shows through a transparent picture. `discard`: the colours that lie hidden in the file."""
 
 Image.init()
 IMAGE_EXTENSIONS = tuple(
@@ -57,12 +60,8 @@ class Reading:
 
 USUAL = Reading()
 """How one's own pictures are read."""
-
-
-def reading_of(settings: Data) -> Reading:
-    """What a data section states, else the convention of its source."""
-    own = settings.convention
-    return Reading(settings.orientation or own[0], settings.transparency or own[1])
+PUBLISHED = Reading("ignore", "discard")
+"""How the pictures of published sets are read by the code that published scores come from."""
 
 
 def is_hidden(name: str) -> bool:
@@ -132,6 +131,8 @@ def to_rgb(picture: Image.Image, transparency: Transparency = "white") -> Image.
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey as 8-bit grey, scaled: Pillow's own conversion clips at 255."""
+    import numpy as np  # here, as recipes are checked without it
+
     samples = np.asarray(picture).astype(np.uint32)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF, which may have 12 bits or a white of 0
     white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1

@@ -12,12 +12,22 @@ from typing import Any
 
 from radapter.data.pixels import is_picture
 from radapter.errors import BrokenInput, MissingDependency, nearest
-from radapter.recipe_data import TableData
 
-DELIMITED = (".csv", ".tsv", ".tab", ".txt")
+SEPARATED = (".csv", ".tsv", ".tab")
+DELIMITED = (*SEPARATED, ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
 ENDINGS = (*DELIMITED, *JSON_LINES, ".json", ".parquet")
 csv.field_size_limit(2**31 - 1)  # a cell may be long: alt texts of the web are
+
+
+@dataclass(frozen=True)
+class Form:
+    """Settings of the source `table` by which a file is read."""
+
+    image_column: str = ""
+    columns: list[str] | None = None
+    delimiter: str | None = None
+    quoting: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Row:
     """What is wrong with it"""
 
 
-def read_rows(path: Path, settings: TableData, columns: list[str]) -> Iterator[Row]:
+def read_rows(path: Path, form: Form, columns: list[str]) -> Iterator[Row]:
     """Every row of a table.
 
     Args:
@@ -48,7 +58,7 @@ def read_rows(path: Path, settings: TableData, columns: list[str]) -> Iterator[R
         elif ending == ".parquet":
             rows = _parquet(path, columns)
         else:
-            rows = _delimited(path, settings, columns)
+            rows = _delimited(path, form, columns)
         seen: dict[str, None] = {}
         some = False
         for row in rows:
@@ -68,20 +78,20 @@ def check_columns(path: Path, columns: list[str], have: list[str]) -> None:
             raise BrokenInput(f"{path} has no column '{column}'.{nearest(column, have)}")
 
 
-def delimiter_of(path: Path, settings: TableData) -> str:
-    if settings.delimiter is not None:
-        return settings.delimiter
+def delimiter_of(path: Path, form: Form) -> str:
+    if form.delimiter is not None:
+        return form.delimiter
     return "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
 
 
-def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[Row]:
-    delimiter = delimiter_of(path, settings)
+def _delimited(path: Path, form: Form, columns: list[str]) -> Iterator[Row]:
+    delimiter = delimiter_of(path, form)
     # Tables with pipes are written without quotes, and with spaces for the eye.
-    bare = settings.quoting == "none" or (settings.quoting is None and delimiter == "|")
+    bare = form.quoting == "none" or (form.quoting is None and delimiter == "|")
     quoting: Any = csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True, quoting=quoting)
-        header = settings.columns or []
+        header = form.columns or []
         while not header:
             try:
                 header = next(reader)
@@ -92,7 +102,7 @@ def _delimited(path: Path, settings: TableData, columns: list[str]) -> Iterator[
         if delimiter == "|":
             header = [name.strip() for name in header]
         check_columns(path, columns, header)
-        image = header.index(settings.image_column) if settings.image_column in header else None
+        image = header.index(form.image_column) if form.image_column in header else None
         shapes: set[str] = set()
         while True:
             begin = reader.line_num + 1

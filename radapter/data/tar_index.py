@@ -17,7 +17,6 @@ from typing import IO
 
 from PIL import Image
 
-from radapter.data.dataset import Stamp, file_stamp
 from radapter.data.pixels import USUAL, Reading, is_hidden, read_picture
 from radapter.errors import BrokenInput
 
@@ -37,10 +36,6 @@ class Member:
         file = _opened(self.shard)
         file.seek(self.offset)
         return file.read(self.size)
-
-    def stamp(self) -> Stamp:
-        """Its own size, and when the shard was last changed."""
-        return self.size, *file_stamp(self.shard)[1:]
 
     def picture(self, reading: Reading = USUAL) -> Image.Image:
         return read_picture(io.BytesIO(self.read()), f"{self.shard}: {self.name}", reading)

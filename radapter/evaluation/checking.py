@@ -8,14 +8,10 @@ from typing import Any
 
 from radapter.data import Dataset, open_data
 from radapter.data.copies import find_copies
-from radapter.data.dataset import MissingData
-from radapter.data.karpathy import split_sizes
 from radapter.data.left_out import summary_of
-from radapter.data.objectnet import mapping_sizes
+from radapter.data.settings import MissingData
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import KarpathyData
-from radapter.recipe_sources import ObjectNetData
 from radapter.registry import TASKS, load
 
 SAMPLE = 100
@@ -35,7 +31,7 @@ def check(
     suite: Suite, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, Any]]:
     """What `look` gives with `findings`, all that is wrong, after a picture a class was decoded,
-    and with the sizes of all `splits`, where a file lists them, and of ObjectNet's `mapping`; of
+    and with the sizes of all `splits`, where a file lists them, or of a `mapping`; of
     sets that are there, with what is `left_out` and with `copies`, see `data.copies`.
 
     Args:
@@ -49,10 +45,7 @@ def check(
         name, (facts, dataset) = described.name, looked[described.name]
         findings = [facts["problem"]] if facts["problem"] else []
         if dataset is not None:
-            if isinstance(described.data, KarpathyData):
-                facts["splits"] = split_sizes(described.data)
-            if isinstance(described.data, ObjectNetData):
-                facts["mapping"] = mapping_sizes(described.data)
+            facts |= described.data.sizes()
             findings += _size_problems(
                 facts, "splits", "the split file is not the published one, in pictures"
             )

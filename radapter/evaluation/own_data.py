@@ -10,12 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from radapter.data import open_data
-from radapter.data.karpathy import split_sizes
+from radapter.data.opening import DataSource
+from radapter.data.settings import HeldOut, Templates
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import HeldOut, KarpathyData, Templates
-from radapter.recipe_sources import DataSource
 from radapter.starting import look
 from radapter.starting.splits import Chosen, Doubt, check_unmixed, split_of_name
 
@@ -69,14 +68,11 @@ def _settings(path: str, pictures: str | None) -> tuple[Any, str]:
         settings: Any = TypeAdapter(DataSource).validate_python(found.data)
         if found.chosen and (found.chosen.left or found.chosen.validation):
             raise UsageError(_several(path, found.chosen))
-        if isinstance(settings, KarpathyData):
-            if "test" not in split_sizes(settings):
-                raise UsageError(f"{path} has no test split: nothing in it is there to be scored.")
-            settings = settings.model_copy(update={"split": "test"})
-        elif isinstance(settings, HeldOut):
-            settings = settings.model_copy(update={"split": "all"})
-            if not found.chosen:
-                check_unmixed(open_data(settings).keys, path)
+        settings = settings.scored()
+        if settings is None:
+            raise UsageError(f"{path} has no test split: nothing in it is there to be scored.")
+        if isinstance(settings, HeldOut) and not found.chosen:
+            check_unmixed(open_data(settings).keys, path)
     except Doubt as doubt:
         raise UsageError(
             f"{doubt} (--split and --task are options of `radapter init`; here name the folder or "

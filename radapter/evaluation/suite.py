@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
+from radapter.data.opening import DataSource
+from radapter.data.settings import Data, Templates
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.evaluation.scores import Task, main_metrics, task_for
 from radapter.recipe import Name, Recipe, read_yaml, validate
-from radapter.recipe_data import Data, Templates
-from radapter.recipe_sources import DataSource
 from radapter.registry import TASKS, Section, load
 
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from radapter.data import Dataset
 from radapter.data.pairs import templates_of
+from radapter.data.settings import Templates
 from radapter.data.texts import context_of, cut_texts
 from radapter.evaluation import cache as caching
 from radapter.evaluation.result import Evaluation, TextKey
 from radapter.evaluation.scores import Task
 from radapter.heads import zero_shot
-from radapter.recipe_data import Templates
 from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
 

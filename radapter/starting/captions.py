@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from radapter.data.coco import is_coco_captions
-from radapter.data.karpathy import is_karpathy
-from radapter.data.picture_files import read_json
+from radapter.data.captions import read_json
+from radapter.data.sources.coco_captions import is_coco_captions
+from radapter.data.sources.karpathy import is_karpathy
 from radapter.errors import UsageError
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import choose

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from radapter.data import Dataset
+from radapter.data.settings import Data
 from radapter.errors import BrokenInput
-from radapter.recipe_data import Data
 
 SAMPLE = 64  # pictures that are opened
 MOST = 0.1

@@ -6,10 +6,10 @@ import re
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from radapter.data.caption_files import ENDINGS, caption_of
-from radapter.data.folders import read_list
 from radapter.data.listing import class_folders, list_pictures
 from radapter.data.names_file import is_id
+from radapter.data.sources.caption_files import ENDINGS, caption_of
+from radapter.data.sources.folder import read_list
 from radapter.errors import UsageError
 from radapter.starting.class_words import names_file_for
 from radapter.starting.found import Found, Spot, Wanted

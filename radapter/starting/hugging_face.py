@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from radapter.data.huggingface import SAVED, as_pictures, package
+from radapter.data.sources.huggingface import SAVED, as_pictures, package
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import choose

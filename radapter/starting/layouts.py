@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from radapter.data.huggingface import SAVED
 from radapter.data.listing import class_folders
+from radapter.data.opening import DataSource
+from radapter.data.settings import Data, located
+from radapter.data.sources.clip_benchmark import ClipBenchmarkData
+from radapter.data.sources.huggingface import SAVED
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData, Data, located
-from radapter.recipe_sources import DataSource
 from radapter.starting.captions import captions_file, captions_folder
 from radapter.starting.folders import EXPECTED, folder_of_pictures, has_pictures
 from radapter.starting.found import Found, Spot, Task, Wanted
@@ -21,9 +22,6 @@ from radapter.starting.hugging_face import holds_pictures, set_of_files
 from radapter.starting.shards import has_words, is_shard, refuse_compressed, shard, shards_in
 from radapter.starting.splits import Doubt, choose, like_splits, sort
 from radapter.starting.tables import ENDINGS, is_table, table
-
-WITH_PICTURES = ("table", "karpathy", "coco-captions")
-"""Sources that name pictures which may lie elsewhere"""
 
 
 def look(
@@ -44,9 +42,9 @@ def look(
     spot = _spot(path)
     wanted = Wanted(None if pictures is None else _spot(pictures), split, task)
     found = _file(spot, wanted) if spot.path.is_file() else _folder(spot, wanted)
-    if pictures is not None and found.data["source"] not in WITH_PICTURES:
-        raise UsageError(f"--pictures goes with a table or a caption file, and {path} is none.")
     settings: Any = TypeAdapter(DataSource).validate_python(found.data)
+    if pictures is not None and not settings.pictures_elsewhere:
+        raise UsageError(f"--pictures goes with a table or a caption file, and {path} is none.")
     if task not in (None, settings.task):
         lacks = "no classes" if task == "classification" else "no captions"
         raise UsageError(f"--task {task}: {path} is {found.what}, and {lacks} were found in it.")

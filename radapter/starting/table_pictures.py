@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from radapter.data.pixels import IMAGE_EXTENSIONS, is_picture
-from radapter.data.tables import picture_path
+from radapter.data.sources.table import TableData, picture_path
 from radapter.errors import BrokenInput
-from radapter.recipe_data import TableData
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import Doubt, Split, split_of_name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 
 from radapter.data.names_file import is_id
 from radapter.data.pixels import is_picture
-from radapter.data.table_rows import DELIMITED, ENDINGS, delimiter_of, read_rows
-from radapter.data.tables import Gathered, gather
+from radapter.data.sources.table import Gathered, TableData, gather
+from radapter.data.table_rows import DELIMITED, ENDINGS, Form, delimiter_of, read_rows
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import TableData
 from radapter.starting.class_words import names_file_for, refuse_several_classes
 from radapter.starting.found import Found, Spot, Wanted
 from radapter.starting.splits import Chosen, Doubt, choose, is_plain, split_of_name
@@ -119,21 +119,21 @@ def _separators(path: Path, found: Found) -> None:
             names[1 - image] = FIRST[1]
         data["columns"] = names
         found.taken["columns"] = "the first line is a row like others, so they are named here"
-    settings = TableData(source="table", path="", delimiter=delimiter, columns=data.get("columns"))
-    if delimiter == delimiter_of(path, settings.model_copy(update={"delimiter": None})):
+    form = Form(FIRST[0], data.get("columns"), delimiter)
+    if delimiter == delimiter_of(path, Form()):
         del data["delimiter"]
     if delimiter == "|":
         return
-    usual, bare = (_rows_broken(path, settings, quoting) for quoting in ("usual", "none"))
+    usual, bare = (_rows_broken(path, form, quoting) for quoting in ("usual", "none"))
     if usual and not bare:
         data["quoting"] = "none"
         found.taken["quoting"] = "quotes are letters like others here; `usual` would lose rows"
 
 
-def _rows_broken(path: Path, settings: TableData, quoting: str) -> bool:
-    settings = settings.model_copy(update={"quoting": quoting, "image_column": FIRST[0]})
+def _rows_broken(path: Path, form: Form, quoting: str) -> bool:
+    form = dataclasses.replace(form, quoting=quoting)
     try:
-        return any(row.broken for row in read_rows(path, settings, []))
+        return any(row.broken for row in read_rows(path, form, []))
     except BrokenInput:
         return True
 
@@ -163,7 +163,7 @@ def _known(header: list[str]) -> int:
 def _look(path: Path, data: dict[str, Any], found: Found) -> Look:
     settings = TableData.model_validate(data)
     look = Look([])
-    for row in read_rows(path, settings, []):
+    for row in read_rows(path, settings.form(), []):
         for column, cell in row.cells.items():
             seen = look.values.setdefault(str(column), set())
             if cell is not None and len(seen) <= FEW:

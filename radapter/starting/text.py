@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from radapter import precision
 from radapter.data import Dataset
-from radapter.recipe_data import Data, HeldOut
+from radapter.data.settings import Data, HeldOut
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 STEPS = 3_000  # R-Adapter's published 16-shot run has 3,100, in 50 epochs

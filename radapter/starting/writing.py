@@ -13,14 +13,13 @@ from pydantic import TypeAdapter
 
 from radapter.data import Dataset, open_data
 from radapter.data.copies import find_copies, lines_of_copies
-from radapter.data.dataset import split_of
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.names_file import is_id
+from radapter.data.opening import DataSource, split_of
+from radapter.data.settings import Data, HeldOut
 from radapter.data.texts import cut_texts
-from radapter.recipe_data import Data, HeldOut
-from radapter.recipe_sources import DataSource
 from radapter.starting.checking import check_enough, unreadable
-from radapter.starting.found import Found, Task
+from radapter.starting.found import Task
 from radapter.starting.layouts import look
 from radapter.starting.splits import check_unmixed
 from radapter.starting.text import MODEL, Part, recipe_text, size_of
@@ -28,8 +27,6 @@ from radapter.starting.text import MODEL, Part, recipe_text, size_of
 CAPTIONS = 20_000  # that are counted in tokens
 FEW = 1_000  # pictures: a tenth of fewer says little
 HELD_OUT = 5_000  # pictures: more say little more
-OWN_SPLITS = ("karpathy", "coco-captions", "clip-benchmark", "huggingface")
-"""Sources whose paths do not say the split that a picture is of"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,8 @@ def start(
     settings = _settings(found.data)
     held = isinstance(settings, HeldOut)
     whole = open_data(settings.model_copy(update={"split": "all"} if held else {}))
-    if split != "none" and not _says_its_split(found):
+    says_its_split = settings.own_splits or {"dataset_split", "listed_in"} & found.data.keys()
+    if split != "none" and not says_its_split:
         check_unmixed(whole.keys, whole.source)
     check_enough(whole, settings)
     train = part_of(whole, found.data)
@@ -108,11 +106,6 @@ def start(
     size = size_of(pairs, len(whole))
     text = recipe_text(name, path, settings, train, validation, summary, size, scored, found.taken)
     return Start(name, text, summary, left_out)
-
-
-def _says_its_split(found: Found) -> bool:
-    chosen = {"dataset_split", "listed_in"} & found.data.keys()
-    return bool(chosen) or found.data["source"] in OWN_SPLITS
 
 
 # ---------------------------------------------------------------- what is there

@@ -15,12 +15,12 @@ import torch
 
 from radapter import distributed
 from radapter import run as runs
-from radapter.data.dataset import check_broken, rooted
+from radapter.data.dataset import check_broken
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError
 from radapter.models import weights_hash
 from radapter.precision import exact_fp32
-from radapter.recipe import Recipe
+from radapter.recipe import Recipe, rooted
 from radapter.training import checkpoints, failures, memory, resuming
 from radapter.training.feeding import ahead
 from radapter.training.files import write_adapter, write_best, write_data, write_environment

@@ -44,7 +44,8 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
         found = fit(parts, processes)
     except RuntimeError as error:  # a model asks for the content of tensors; fake ones have none
         problem = next(iter(str(error).splitlines()), "") or type(error).__name__
-    data = accounts_of(recipe, parts.pairs.dataset)
+    needed = recipe.validation is not None
+    data = accounts_of(parts.pairs.dataset, recipe.validation_data(), needed=needed)
     return dataclasses.replace(
         parts.plan(), processes=processes, fit=found, no_fit=problem, data=data
     )

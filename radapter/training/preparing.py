@@ -15,7 +15,6 @@ from torch import Tensor
 from radapter import distributed
 from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, training_transform
-from radapter.data.shard_order import shard_order
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods import Attached
@@ -23,7 +22,6 @@ from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
-from radapter.recipe_data import InShards
 from radapter.registry import METHODS
 from radapter.registry import load as registered
 from radapter.training import execution, objective, tracking
@@ -89,15 +87,7 @@ class Parts:
     def order(self, start_step: int = 0) -> Order:
         o = self.recipe.optimisation
         size = min(o.batch_size, len(self.pairs))
-        data, shuffle = self.recipe.data, None
-        if isinstance(data, InShards) and data.shuffle_buffer is not None:
-            shuffle = functools.partial(
-                shard_order,
-                self.pairs.shards(),
-                size,
-                buffer=data.shuffle_buffer,
-                streams=data.streams,
-            )
+        shuffle = self.recipe.data.shuffle(self.pairs.shards, size)
         return Order(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
 
     def validation(self) -> Validation | None:
@@ -180,11 +170,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
     size = min(recipe.optimisation.batch_size, len(pairs))
-    if isinstance(recipe.data, InShards) and size % recipe.data.streams:
-        raise UsageError(
-            f"A batch has {size} pairs, which has to be a multiple of data.streams, "
-            f"{recipe.data.streams}: change that or optimisation.batch_size."
-        )
+    recipe.data.check_batch(size)
     trained = list(attached.parameters())
     optimizer = adamw(trained, recipe.optimisation)
     retained = None

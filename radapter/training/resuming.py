@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from radapter import run as runs
-from radapter.data.dataset import rooted
 from radapter.errors import BrokenInput, UsageError
 from radapter.names import to_bytes
-from radapter.recipe import Recipe
+from radapter.recipe import Recipe, rooted
 from radapter.training.checkpoints import Checkpoint
 from radapter.training.preparing import Parts
 

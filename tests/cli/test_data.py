@@ -11,7 +11,7 @@ import tiny_bundle
 from tiny_bundle import exported  # noqa: F401 (a fixture)
 
 from radapter import models
-from radapter.data.imagenet import synsets
+from radapter.data.sources.imagenet import synsets
 from radapter.evaluation.suite import load_suite
 
 RECIPES = ["imagenet-vit-b-32", "imagenet-vit-b-16", "imagenet-vit-l-14-336", "imagenet-16shot"]
@@ -393,8 +393,8 @@ def test_the_recipe_trains_on_its_miniature(cli, name, training_tree, tiny_folde
 def test_no_prompt_is_cut(tiny_folder):
     """`text_length` of the recipes is enough for every name in the longest of the templates."""
     from radapter import recipe
-    from radapter.data.imagenet import class_names
     from radapter.data.pairs import templates_of
+    from radapter.data.sources.imagenet import class_names
 
     tokenizer = tiny.build().tokenizer
     length = lambda texts: (tokenizer(texts) != 0).sum(dim=1)  # noqa: E731

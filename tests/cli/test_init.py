@@ -308,8 +308,8 @@ def test_a_value_reads_back(value):
 def test_enough_is_held_out(pictures, least):
     """Names decide which pictures; of few, another share is taken if that is hardly any."""
     from radapter.data import Dataset
-    from radapter.data.dataset import split_of
-    from radapter.recipe_data import FolderData
+    from radapter.data.opening import split_of
+    from radapter.data.sources.folder import FolderData
     from radapter.starting.writing import _hold_out
 
     for seed in range(20):

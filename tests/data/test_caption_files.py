@@ -7,8 +7,10 @@ import pytest
 import trees
 
 from radapter import recipe as recipes
-from radapter import recipe_data
 from radapter.data import open_data
+from radapter.data.sources.coco_captions import CocoCaptionsData
+from radapter.data.sources.karpathy import KarpathyData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
 
 
@@ -23,11 +25,11 @@ def coco(tmp_path_factory):
 
 
 def karpathy(path, **values):
-    return open_data(recipe_data.KarpathyData(source="karpathy", path=str(path), **values))
+    return open_data(KarpathyData(source="karpathy", path=str(path), **values))
 
 
 def official(path, **values):
-    return open_data(recipe_data.CocoCaptionsData(source="coco-captions", path=str(path), **values))
+    return open_data(CocoCaptionsData(source="coco-captions", path=str(path), **values))
 
 
 def same(picture, number):
@@ -212,8 +214,8 @@ def test_kaggles_table_with_its_broken_line(tmp_path):
     with pytest.raises(
         BrokenInput, match=r"results.csv:5: a needed cell is empty(?s:.*)broken_rows"
     ):
-        open_data(recipe_data.TableData(**values))
-    found = open_data(recipe_data.TableData(**values, broken_rows=1))
+        open_data(TableData(**values))
+    found = open_data(TableData(**values, broken_rows=1))
     assert found.keys == ["1000092795.jpg", "2199200615.jpg"]
     assert found.captions[0] == [
         'Two young guys , one "tall" , look at their hands .',
@@ -226,7 +228,7 @@ def test_kaggles_table_with_its_broken_line(tmp_path):
 
 def test_a_text_with_commas_and_no_quotes_is_not_cut(tmp_path):
     (tmp_path / "t.csv").write_text("filepath,title\na.png,one\nb.png,red, green\nc.png,x,\n")
-    table = recipe_data.TableData(source="table", path=str(tmp_path / "t.csv"), task="captions")
+    table = TableData(source="table", path=str(tmp_path / "t.csv"), task="captions")
     with pytest.raises(BrokenInput, match="t.csv:3: more cells than columns"):
         open_data(table)
     assert len(open_data(table.model_copy(update={"broken_rows": 1}))) == 2

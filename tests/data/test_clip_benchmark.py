@@ -4,8 +4,9 @@ import pytest
 import tiny
 import trees
 
-from radapter import models, recipe_data
+from radapter import models
 from radapter.data import open_data
+from radapter.data.sources.clip_benchmark import ClipBenchmarkData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import EQUAL_CLASSES, evaluate, protocol
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -14,9 +15,7 @@ from radapter.training import train
 
 
 def opened(root, **values):
-    return open_data(
-        recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root), **values)
-    )
+    return open_data(ClipBenchmarkData(source="clip-benchmark", root=str(root), **values))
 
 
 def test_classes(tmp_path):
@@ -86,7 +85,7 @@ OWN = ["a photo of a {}.", "a drawing of the {}."]
 
 
 def suite_of(root, own=None, **values):
-    data = recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root), **values)
+    data = ClipBenchmarkData(source="clip-benchmark", root=str(root), **values)
     described = SuiteDataset(name="set", role="shifted", data=data, templates=own)
     return Suite(name="mine", templates=["{}"], tasks=["classification"], datasets=[described])
 
@@ -137,7 +136,7 @@ def test_clip_benchmark_reads_the_same(tmp_path):
     theirs = builder.build_wds_dataset("set", lambda picture: picture, "test", str(root))
     ours = opened(root, dataset_split="test")
     assert theirs.classes == ours.class_names
-    prompts = recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root)).prompts()
+    prompts = ClipBenchmarkData(source="clip-benchmark", root=str(root)).prompts()
     assert [t.format(c="cat") for t in theirs.templates] == [t.format("cat") for t in prompts]
     samples = list(theirs)
     assert [label for _, label in samples] == ours.labels

@@ -9,11 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from radapter import recipe as recipes
-from radapter.data import imagenet, open_data
-from radapter.data.coop import draw
-from radapter.data.imagenet import synsets
+from radapter.data import open_data
+from radapter.data.sources import imagenet
+from radapter.data.sources.coop import LAYOUTS, CoopData, draw
+from radapter.data.sources.imagenet import ImageNetData, synsets
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_sources import COOP_TEMPLATES, CoopData, ImageNetData
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 NAMES = {  # of the prompts: those of the split files, without underscores
@@ -143,12 +143,12 @@ def test_the_release_has_names_of_open_clip_for_imagenet(data, tmp_path):
 
 
 def test_templates_are_those_of_set_and_protocol():
-    for dataset, template in COOP_TEMPLATES.items():
+    for dataset, layout in LAYOUTS.items():
         settings = {"source": "coop", "dataset": dataset}
-        assert CoopData(**settings).prompts() == [template]
+        assert CoopData(**settings).prompts() == [layout.template]
         assert CoopData(**settings, protocol="radapter-release").prompts() == "openai"
         assert CoopData(**settings, templates=["{}"]).prompts() == ["{}"]
-    assert set(COOP_TEMPLATES) == set(tree.ALL)
+    assert set(LAYOUTS) == set(tree.ALL)
     with pytest.raises(ValidationError, match="exactly one {}"):
         CoopData(source="coop", dataset="dtd", templates=["a photo"])
 

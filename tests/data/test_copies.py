@@ -6,7 +6,7 @@ from PIL import Image
 
 from radapter.data import open_data
 from radapter.data.copies import find_copies, lines_of_copies
-from radapter.recipe_data import FolderData
+from radapter.data.sources.folder import FolderData
 
 
 def opened(root):

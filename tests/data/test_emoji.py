@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from radapter import recipe_data
 from radapter.data import emoji, open_data
+from radapter.data.sources.emoji import EmojiData
 from radapter.errors import UsageError
 
 STYLES = [
@@ -13,7 +13,7 @@ STYLES = [
 
 
 def settings(**values):
-    return recipe_data.EmojiData(source="emoji", **{"task": "captions", **values})
+    return EmojiData(source="emoji", **{"task": "captions", **values})
 
 
 def hexcodes(dataset):

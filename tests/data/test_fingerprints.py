@@ -7,15 +7,21 @@ import tarfile
 import pytest
 import trees
 
-from radapter import recipe_data
 from radapter.data import open_data
-from radapter.data.dataset import file_stamp
+from radapter.data.sources.clip_benchmark import ClipBenchmarkData
+from radapter.data.sources.coco_captions import CocoCaptionsData
+from radapter.data.sources.emoji import EmojiData
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.karpathy import KarpathyData
+from radapter.data.sources.shards import ShardsData
+from radapter.data.sources.table import TableData
+from radapter.data.stores import file_stamp
 
 
 def folder(root):
     for i in range(6):
         trees.jpeg(root / "tree" / ("cat", "dog")[i % 2] / f"{i}.jpg", i)
-    return recipe_data.FolderData(source="folder", root=str(root / "tree"), split="all")
+    return FolderData(source="folder", root=str(root / "tree"), split="all")
 
 
 def table(root):
@@ -24,7 +30,7 @@ def table(root):
         trees.jpeg(root / "pictures" / f"{i}.jpg", i)
         rows.append(f"{i}.jpg,picture {i}")
     (root / "t.csv").write_text("\n".join(rows))
-    return recipe_data.TableData(
+    return TableData(
         source="table", path=str(root / "t.csv"), root=str(root / "pictures"), split="all"
     )
 
@@ -36,26 +42,24 @@ def shards(root):
             samples[f"{i}.jpg"] = trees.encoded(3 * number + i, "JPEG")
             samples[f"{i}.txt"] = f"picture {i}".encode()
         trees.shard(root / f"{number}.tar", samples)
-    return recipe_data.ShardsData(
-        source="shards", shards=f"{root}/{{0..1}}.tar", task="captions", split="all"
-    )
+    return ShardsData(source="shards", shards=f"{root}/{{0..1}}.tar", task="captions", split="all")
 
 
 def clip_benchmark(root):
     trees.clip_benchmark(root)
-    return recipe_data.ClipBenchmarkData(source="clip-benchmark", root=str(root))
+    return ClipBenchmarkData(source="clip-benchmark", root=str(root))
 
 
 def karpathy(root):
     trees.flickr30k(root)
     path = str(root / "dataset_flickr30k.json")
-    return recipe_data.KarpathyData(source="karpathy", path=path, split="test")
+    return KarpathyData(source="karpathy", path=path, split="test")
 
 
 def coco(root):
     trees.coco(root)
     path = str(root / "annotations" / "captions_val2014.json")
-    return recipe_data.CocoCaptionsData(source="coco-captions", path=path)
+    return CocoCaptionsData(source="coco-captions", path=path)
 
 
 SOURCES = [folder, table, shards, clip_benchmark, karpathy, coco]
@@ -108,7 +112,7 @@ def test_a_shard_that_was_written_anew_is_noticed(tmp_path):
 
 
 def test_the_built_in_set_has_stamps():
-    dataset = open_data(recipe_data.EmojiData(source="emoji", styles=["noto"]))
+    dataset = open_data(EmojiData(source="emoji", styles=["noto"]))
     stamps = [dataset.stamp(i) for i in range(len(dataset))]
     assert len({size for size, *_ in stamps}) > 100
     assert len({changed for _, changed, _ in stamps}) == 1
@@ -117,9 +121,7 @@ def test_the_built_in_set_has_stamps():
 def test_a_copied_folder_keeps_sizes_and_times(tmp_path):
     dataset = open_data(folder(tmp_path / "one"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")  # with times, as mv and rsync do
-    settings = recipe_data.FolderData(
-        source="folder", root=str(tmp_path / "two" / "tree"), split="all"
-    )
+    settings = FolderData(source="folder", root=str(tmp_path / "two" / "tree"), split="all")
     other = open_data(settings)
     assert [other.stamp(i)[:2] for i in range(6)] == [dataset.stamp(i)[:2] for i in range(6)]
     assert other.fingerprint() == dataset.fingerprint()

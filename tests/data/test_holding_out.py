@@ -9,7 +9,8 @@ from PIL import Image
 from radapter import recipe as recipes
 from radapter.data import open_data
 from radapter.data.holding_out import by_class, by_hash
-from radapter.recipe_data import FolderData, TableData
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.table import TableData
 from radapter.run import Run
 
 

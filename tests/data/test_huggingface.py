@@ -9,8 +9,8 @@ import trees
 
 from radapter import recipe as recipes
 from radapter.data import open_data
+from radapter.data.sources.huggingface import HuggingFaceData
 from radapter.errors import BrokenInput, MissingDependency, UsageError
-from radapter.recipe_sources import HuggingFaceData
 
 
 def opened(path, **values):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from radapter.data import imagenet, open_data
-from radapter.data.imagenet import class_names, subset, synsets
+from radapter.data import open_data
+from radapter.data.sources import imagenet
+from radapter.data.sources.imagenet import ImageNetData, class_names, subset, synsets
 from radapter.errors import BrokenInput, MissingDependency
-from radapter.recipe_sources import ImageNetData
 
 
 def opened(data, variant, **values):

@@ -9,8 +9,9 @@ from radapter.data import open_data
 from radapter.data.class_names import class_name, gathered
 from radapter.data.listing import list_pictures
 from radapter.data.pictures import open_pictures
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput
-from radapter.recipe_data import FolderData, TableData
 
 
 def picture(path, shade=0):

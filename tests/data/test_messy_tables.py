@@ -2,14 +2,14 @@
 
 import pytest
 
-from radapter import recipe_data
 from radapter.data import open_data
 from radapter.data.names_file import called, may_begin_with_one
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput
 
 
 def table(path, **values):
-    return recipe_data.TableData(source="table", path=str(path), **{"task": "captions", **values})
+    return TableData(source="table", path=str(path), **{"task": "captions", **values})
 
 
 def test_a_stray_quote_among_ids_without_an_ending(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 
 from radapter import recipe as recipes
 from radapter.data import open_data
-from radapter.data.imagenet import class_names
+from radapter.data.sources.imagenet import class_names
+from radapter.data.sources.objectnet import ObjectNetData
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_sources import ObjectNetData
 
 # The overlapping classes in the order of their folders: (folder, own name, ImageNet classes).
 CLASSES = [

@@ -7,9 +7,14 @@ import tiny
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from radapter import models, recipe_data
+from radapter import models
 from radapter.data import Dataset, open_data
 from radapter.data.pairs import Collate, Order, Pairs, loader, templates_of, training_transform
+from radapter.data.settings import Augmentation
+from radapter.data.sources.emoji import EmojiData
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.shards import ShardsData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput
 from radapter.training.feeding import Pixels
 
@@ -17,7 +22,7 @@ CFG = {"size": 32, "mean": tiny.MEAN, "std": tiny.STD, "interpolation": "bicubic
 
 
 def folder(root, **values):
-    return recipe_data.FolderData(source="folder", root=str(root), **values)
+    return FolderData(source="folder", root=str(root), **values)
 
 
 def pairs_of(settings, seed=0, dataset=None):
@@ -112,7 +117,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_number(shapes):
 def test_without_augmentation_a_picture_is_the_evaluation_picture(shapes, tiny_folder):
     """Square pictures, whole crops: training and evaluation see the same pixels."""
     square = open_data(folder(shapes)).read(3).crop((0, 0, 32, 32))
-    plain = recipe_data.Augmentation(crop=(1.0, 1.0))
+    plain = Augmentation(crop=(1.0, 1.0))
     trained = Pixels(tiny.MEAN, tiny.STD, torch.device("cpu"))(
         training_transform(plain, CFG)(square)
     )
@@ -122,10 +127,10 @@ def test_without_augmentation_a_picture_is_the_evaluation_picture(shapes, tiny_f
 
 def test_augmentations_change_pictures_within_their_range(shapes):
     picture = open_data(folder(shapes)).read(3).resize((32, 32))
-    plain = training_transform(recipe_data.Augmentation(crop=(1.0, 1.0)), CFG)(picture)
+    plain = training_transform(Augmentation(crop=(1.0, 1.0)), CFG)(picture)
     for change in ({"flip": 1.0}, {"rotate": 30}, {"colour": 0.5}, {"grey": 1.0}):
         torch.manual_seed(1)
-        settings = recipe_data.Augmentation(crop=(1.0, 1.0), **change)
+        settings = Augmentation(crop=(1.0, 1.0), **change)
         changed = training_transform(settings, CFG)(picture)
         assert changed.shape == (3, 32, 32)
         assert not torch.equal(changed, plain), change
@@ -186,7 +191,7 @@ def test_what_workers_get_can_be_pickled(shapes, tokenizer, tmp_path, source):
     settings = folder(shapes, augmentation={"rotate": 20, "flip": 0.5, "colour": 0.1, "grey": 0.1})
     if source == "table":
         (tmp_path / "t.csv").write_text("filepath,title\nred_square/00.png,red\n")
-        settings = recipe_data.TableData(
+        settings = TableData(
             source="table", path=str(tmp_path / "t.csv"), root=str(shapes), task="captions"
         )
     elif source == "shards":
@@ -194,11 +199,9 @@ def test_what_workers_get_can_be_pickled(shapes, tokenizer, tmp_path, source):
             file.add(shapes / "red_square" / "00.png", "0.png")
             (tmp_path / "0.txt").write_text("red")
             file.add(tmp_path / "0.txt", "0.txt")
-        settings = recipe_data.ShardsData(
-            source="shards", shards=str(tmp_path / "s.tar"), task="captions"
-        )
+        settings = ShardsData(source="shards", shards=str(tmp_path / "s.tar"), task="captions")
     elif source == "emoji":
-        settings = recipe_data.EmojiData(source="emoji", task="captions")
+        settings = EmojiData(source="emoji", task="captions")
     dataset = open_data(settings)
     pairs = pairs_of(settings, dataset=dataset.select([0]) if source == "chosen" else dataset)
     copy = pickle.loads(pickle.dumps(pairs))
@@ -212,7 +215,7 @@ def test_workers_change_nothing(shapes, tokenizer, source):
     if source == "folder":
         settings = folder(shapes, templates=["a {}", "the {}"], augmentation={"rotate": 20})
     else:
-        settings = recipe_data.EmojiData(source="emoji", task="captions", split="test")
+        settings = EmojiData(source="emoji", task="captions", split="test")
     pairs = pairs_of(settings)
     batches = []
     for workers in (0, 1, 2):

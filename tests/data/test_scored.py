@@ -7,11 +7,12 @@ import pytest
 from radapter import models
 from radapter.data import open_data
 from radapter.data.scored import among, captioned
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.retrieval import caption_task
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import FolderData, TableData
 from radapter.runtimes.opened import from_loaded
 
 

@@ -10,8 +10,8 @@ import trees
 
 from radapter.data import open_data
 from radapter.data.copies import find_copies
+from radapter.data.sources.clip_benchmark import ClipBenchmarkData
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData
 
 from .test_sources import colour, pixel, png, sample, shards, tar
 

@@ -9,8 +9,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from radapter import recipe_data
 from radapter.data import open_data
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.shards import ShardsData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
 
 
@@ -45,7 +47,7 @@ def pixel(dataset, i):
 
 
 def folder(root, **values):
-    return recipe_data.FolderData(source="folder", root=str(root), **values)
+    return FolderData(source="folder", root=str(root), **values)
 
 
 def test_a_folder(tmp_path):
@@ -140,7 +142,7 @@ def test_one_thing_is_never_on_both_sides(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["filepath,title,thing", *lines]))
     settings = {"source": "table", "path": str(tmp_path / "t.csv"), "group_column": "thing"}
     settings |= {"task": "captions", "hold_out": 0.4}
-    parts = [open_data(recipe_data.TableData(**settings, split=s)) for s in ("train", "validation")]
+    parts = [open_data(TableData(**settings, split=s)) for s in ("train", "validation")]
     things = [{int(key[1:-4]) % 7 for key in part.keys} for part in parts]
     assert all(things)
     assert not things[0] & things[1]
@@ -158,7 +160,7 @@ def test_nothing_held_out(tmp_path):
 
 
 def table(path, **values):
-    return recipe_data.TableData(source="table", path=str(path), **{"task": "captions", **values})
+    return TableData(source="table", path=str(path), **{"task": "captions", **values})
 
 
 def test_a_table_of_captions(tmp_path):
@@ -225,9 +227,7 @@ def test_a_missing_table_and_a_missing_picture(tmp_path):
 
 
 def shards(pattern, **values):
-    return recipe_data.ShardsData(
-        source="shards", shards=str(pattern), **{"task": "captions", **values}
-    )
+    return ShardsData(source="shards", shards=str(pattern), **{"task": "captions", **values})
 
 
 def tar(path, members, **options):

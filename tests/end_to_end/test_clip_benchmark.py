@@ -8,9 +8,9 @@ from torchvision.datasets import CocoCaptions
 
 from radapter import models
 from radapter.data import open_data
+from radapter.data.sources.emoji import EmojiData
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
-from radapter.recipe_data import EmojiData
 from radapter.runtimes.opened import from_loaded
 
 classification = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")

@@ -9,12 +9,12 @@ from imagenet_tree import colour
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from radapter import recipe as recipes
+from radapter.data.sources.coop import LAYOUTS
 from radapter.errors import UsageError
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import harmonic, harmonic_mean, mean_interval
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, load_suite
-from radapter.recipe_sources import COOP_TEMPLATES
 
 FEW, HALVES = load_suite("few-shot"), load_suite("base-to-novel")
 B16 = "ViT-B-16:openai"
@@ -289,7 +289,7 @@ def test_sets_are_left_out_by_name():
 
 def test_templates_of_the_shipped_suites():
     for described in (*FEW.datasets, *HALVES.datasets):
-        assert FEW.prompts(described) == [COOP_TEMPLATES[described.data.dataset]]
+        assert FEW.prompts(described) == [LAYOUTS[described.data.dataset].template]
     emoji = load_suite("emoji-shifts")
     assert {tuple(emoji.prompts(d)) for d in emoji.datasets} == {("a picture of {}.",)}
 

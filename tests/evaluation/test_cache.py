@@ -16,12 +16,12 @@ from tiny_bundle import exported, tiny
 
 from radapter import models
 from radapter.data.dataset import Dataset
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import cache as caching
 from radapter.evaluation.cache import Cache, user_cache
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite
-from radapter.recipe_data import TableData
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.opened import from_loaded, with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime

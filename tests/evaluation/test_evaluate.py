@@ -14,13 +14,16 @@ import torch.nn.functional as F
 from radapter import models
 from radapter.data import open_data
 from radapter.data.pairs import templates_of
+from radapter.data.sources.emoji import EmojiData
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.shards import ShardsData
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import answer_scores, merge_equal_names
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.heads import zero_shot
-from radapter.recipe_data import EmojiData, FolderData, ShardsData, TableData
 from radapter.runtimes.opened import from_loaded
 
 

@@ -8,11 +8,13 @@ import tiny
 
 from radapter import merging, models, scoring
 from radapter.data import Dataset
+from radapter.data.settings import Data
+from radapter.data.sources.folder import FolderData
+from radapter.data.sources.table import TableData
 from radapter.errors import RadapterError
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.scores import main_metrics, metric_of, metrics, name_of, task_for, tasks_of
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import Data, FolderData, TableData
 from radapter.registry import TASKS, load
 from radapter.reporting import comparison, comparison_tables, tables
 from radapter.runtimes.opened import from_loaded

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from imagenet_tree import fill, fill_objectnet, fill_suite
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from radapter.data.imagenet import class_names, subset
+from radapter.data.sources.imagenet import ImageNetData, class_names, subset
+from radapter.data.sources.objectnet import ObjectNetData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.classification import (
     answer_of,
@@ -20,7 +21,6 @@ from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
-from radapter.recipe_sources import ImageNetData, ObjectNetData
 
 NAMES = class_names()
 

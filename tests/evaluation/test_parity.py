@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from radapter import models
+from radapter.data.sources.folder import FolderData
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.recipe_data import FolderData
 from radapter.runtimes.opened import from_loaded
 
 

@@ -8,9 +8,9 @@ import tiny
 import trees
 
 from radapter.data import open_data
+from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import parse
-from radapter.recipe_data import TableData
 from radapter.starting import start
 from radapter.starting.checking import unreadable
 from radapter.starting.found import Spot, Wanted

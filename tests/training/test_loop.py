@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from radapter import models
 from radapter import recipe as recipes
 from radapter import run as runs
-from radapter.data.dataset import rooted
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.methods import full
+from radapter.recipe import rooted
 from radapter.training import Interrupted, files, objective, plan, preparing, resume, train
 from radapter.training.step import training_mode
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from radapter import models, registry
 from radapter.data import Dataset, open_data
 from radapter.data.pairs import Collate, Pairs, training_transform
+from radapter.data.settings import Augmentation
+from radapter.data.sources.emoji import EmojiData
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import mpm_nce, multi_positive, retention
 from radapter.recipe import Objective, Retain
-from radapter.recipe_data import Augmentation, EmojiData
 from radapter.registry import METHODS
 from radapter.training import objective, plan
 from radapter.training.feeding import Pixels

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radapter import recipe as recipes
+from radapter.data.opening import DataSource
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import Recipe
-from radapter.recipe_sources import DataSource
 from radapter.training import Interrupted, resume, resuming, train
 
 

@@ -14,10 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from radapter.data.dataset import Dataset, Stamp
-from radapter.data.tar_index import index_shard
-from radapter.errors import UsageError, nearest
-from radapter.recipe_data import EmojiData
+from radapter.data.tar_index import Member, index_shard
 
 HERE = Path(__file__).parent
 FOLDS = 5
@@ -61,47 +58,16 @@ def captions(concept: dict[str, Any], kinds: list[str]) -> list[str]:
 
 
 @functools.cache
-def _picture(style: str, hexcode: str) -> Image.Image:
+def picture(style: str, hexcode: str) -> Image.Image:
     """Decoded once and kept: the whole set takes 100 MB."""
-    return _index(style)[hexcode][".webp"].picture()
+    return member(style, hexcode).picture()
+
+
+def member(style: str, hexcode: str) -> Member:
+    """Where a picture lies."""
+    return _index(style)[hexcode][".webp"]
 
 
 @functools.cache
-def _index(style: str) -> Any:
+def _index(style: str) -> dict[str, dict[str, Member]]:
     return {s.key: s.members for s in index_shard(HERE / f"{style}.tar").samples}
-
-
-def open_emoji(settings: EmojiData) -> Dataset:
-    """Pictures of the chosen styles and split; the group is the concept, in whatever style."""
-    for style in settings.styles:
-        if style not in styles():
-            raise UsageError(f"Unknown emoji style '{style}'.{nearest(style, styles())}")
-    names = class_names()
-    classify = settings.task == "classification"
-    chosen = [
-        (style, number, concept)
-        for style in settings.styles
-        for number, concept in enumerate(concepts())
-        if in_split(concept, settings.split, settings.fold)
-        and not (classify and concept["subgroup"] not in names)
-    ]
-    return Dataset(
-        source=f"emoji {'+'.join(settings.styles)}, {settings.split} of fold {settings.fold}",
-        keys=[f"{style}/{concept['hexcode']}" for style, _, concept in chosen],
-        read=functools.partial(_read, [(style, c["hexcode"]) for style, _, c in chosen]),
-        labels=[names.index(c["subgroup"]) for _, _, c in chosen] if classify else [],
-        class_names=names if classify else [],
-        captions=[captions(concept, list(settings.captions)) for _, _, concept in chosen],
-        groups=[number for _, number, _ in chosen],
-        stamp=functools.partial(_stamp, [(style, c["hexcode"]) for style, _, c in chosen]),
-    )
-
-
-def _read(pictures: list[tuple[str, str]], index: int) -> Image.Image:
-    return _picture(*pictures[index])
-
-
-def _stamp(pictures: list[tuple[str, str]], index: int) -> Stamp:
-    style, hexcode = pictures[index]
-    stamp: Stamp = _index(style)[hexcode][".webp"].stamp()
-    return stamp

@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from radapter.data.dataset import MissingData
+from radapter.data.settings import MissingData
 from radapter.errors import BrokenInput
-from radapter.recipe_data import CaptionProtocol
 
+CaptionProtocol = Literal["vse++", "clip-benchmark"]
+"""Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
+it. `clip-benchmark`: all of them. Of COCO's test split that is 25,000 captions or 25,010."""
 KEPT: dict[CaptionProtocol, int | None] = {"vse++": 5, "clip-benchmark": None}
 """How many captions of a picture are kept, from the first on; None: all"""
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from PIL import Image
+from braceexpand import braceexpand
+from pydantic import Field, model_validator
 
-from radapter.data.dataset import Dataset, MissingData, Stamp, check_broken
+from radapter.data.captions import read_json
+from radapter.data.dataset import Dataset, check_broken
 from radapter.data.left_out import LeftOut, Reason, count, merged
-from radapter.data.picture_files import read_json
-from radapter.data.pixels import IMAGE_EXTENSIONS, Reading, reading_of
+from radapter.data.pixels import IMAGE_EXTENSIONS
+from radapter.data.settings import HeldOut, MissingData, Shuffle, located
+from radapter.data.stores import ShardMembers
 from radapter.data.tar_index import Member, Sample, index_shard
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import ClipBenchmarkData, InShards, ShardsData, located
 
 SIZES = "sizes.json"
 """WebDataset's name for the numbers of samples in the shards of a folder"""
@@ -27,60 +28,78 @@ LACKING: tuple[Reason, ...] = ("without picture", "without caption", "in no clas
 """Why samples are left out"""
 
 
-def open_shards(settings: ShardsData) -> Dataset:
-    """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number).
+class InShards(HeldOut):
+    captions_in: Annotated[str, Field(pattern=r"^\.[a-z0-9]+(:.+)?$")] | None = None
+    """Where a sample's captions are: an extension, or a key of a JSON file, as `.json:caption` of
+    img2dataset's shards. None: `.txt`, one a line."""
+    shuffle_buffer: Annotated[int, Field(ge=1)] | None = None
+    """Shuffle the shards, and samples within a buffer of so many, so that each shard is read nearly
+    from start to end, as network disks like it. None: all samples are shuffled, read at random."""
+    streams: Annotated[int, Field(ge=1)] = 1
+    """With `shuffle_buffer`: how many places in the shards a batch is read from. With a multiple of
+    the number of devices, each reads shards of its own; the result does not depend on that."""
 
-    Raises:
-        BrokenInput: a shard is missing or damaged, or has another number of samples than it should.
-        UsageError: the shards are not local, or classes have no names.
-    """
-    from webdataset.shardlists import expand_urls
+    @model_validator(mode="after")
+    def _streams_are_of_a_buffer(self) -> InShards:
+        if self.streams > 1 and self.shuffle_buffer is None:
+            raise ValueError("streams goes with shuffle_buffer")
+        return self
 
-    if settings.shards.startswith("pipe:") or "://" in settings.shards:
-        raise UsageError(f"shards: only local tar files are read, found '{settings.shards}'")
-    paths = [located(settings, url) for url in expand_urls(settings.shards)]
-    dataset = _open(settings, f"shards {settings.shards}", paths, settings.class_names or [])
-    passed = {reason: names for reason, names in dataset.left_out.items() if reason in LACKING}
-    samples = len(dataset) + count(passed)
-    if settings.samples not in (None, samples):
-        raise BrokenInput(
-            f"{dataset.source} have {samples:,} samples, and data.samples says "
-            f"{settings.samples:,}: fetch what is cut short or missing, or mend that number."
+    def shuffle(self, shards: Callable[[], list[int]], batch_size: int) -> Shuffle | None:
+        if self.shuffle_buffer is None:
+            return None
+        from radapter.data.shard_order import shard_order  # which needs torch
+
+        return functools.partial(
+            shard_order, shards(), batch_size, buffer=self.shuffle_buffer, streams=self.streams
         )
-    return dataset
+
+    def check_batch(self, size: int) -> None:
+        if size % self.streams:
+            raise UsageError(
+                f"A batch has {size} pairs, which has to be a multiple of data.streams, "
+                f"{self.streams}: change that or optimisation.batch_size."
+            )
 
 
-def open_clip_benchmark(settings: ClipBenchmarkData) -> Dataset:
-    """The shards of a split in clip-benchmark's layout, its class names from the file beside them.
+class ShardsData(InShards):
+    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`.
 
-    Raises:
-        BrokenInput: the split, its nshards.txt, a shard or the class names are missing, or its
-            templates are damaged.
-        UsageError: the set has several classes a picture.
-    """
-    root = located(settings, settings.root)
-    split = root / settings.dataset_split
-    try:
-        number = int((split / "nshards.txt").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        have = ", ".join(sorted(p.parent.name for p in root.glob("*/nshards.txt"))) or "none"
-        raise BrokenInput(
-            f"{split} has no nshards.txt with the number of its shards. Splits that are there "
-            f"(data.dataset_split): {have}."
-        ) from None
-    kind = root / "dataset_type.txt"
-    if kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "multilabel":
-        raise UsageError(f"{root} has several classes a picture, which is no task of ours.")
-    if settings.task == "classification":
-        settings.own_prompts()  # damaged ones are named before any work is done
-    names = root / "classnames.txt"
-    class_names: list[str] = []
-    if settings.task == "classification" and names.is_file():
-        class_names = [
-            line.strip() for line in names.read_text(encoding="utf-8").rstrip().splitlines()
-        ]
-    paths = [split / f"{i}.tar" for i in range(number)]
-    return _open(settings, f"clip-benchmark {split}", paths, class_names, str(names))
+    Where a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
+    names has to hold that many samples: a download that was cut short between two is noticed."""
+
+    source: Literal["shards"]
+    shards: str
+    """A path or brace pattern, such as data/train-{000..011}.tar."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """How many samples all shards have to hold, before any is held out. None: what sizes.json says,
+    or whatever is there."""
+    class_names: list[str] | None = None
+    """Names for the numbers in `.cls`; needed for classification."""
+
+    def in_words(self) -> str:
+        return f"shards {Path(self.shards).name}"
+
+    def open(self) -> Dataset:
+        """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number).
+
+        Raises:
+            BrokenInput: a shard is missing or damaged, or has more or fewer samples than it should.
+            UsageError: the shards are not local, or classes have no names.
+        """
+        if self.shards.startswith("pipe:") or "://" in self.shards:
+            raise UsageError(f"shards: only local tar files are read, found '{self.shards}'")
+        names = [name for part in self.shards.split("::") for name in braceexpand(part)]
+        paths = [located(self, path) for path in names]
+        dataset = samples(self, f"shards {self.shards}", paths, self.class_names or [])
+        passed = {reason: names for reason, names in dataset.left_out.items() if reason in LACKING}
+        number = len(dataset) + count(passed)
+        if self.samples not in (None, number):
+            raise BrokenInput(
+                f"{dataset.source} have {number:,} samples, and data.samples says "
+                f"{self.samples:,}: fetch what is cut short or missing, or mend that number."
+            )
+        return dataset
 
 
 class Row(NamedTuple):
@@ -95,11 +114,16 @@ class Row(NamedTuple):
     label: int | None
 
 
-def _open(
-    settings: InShards, source: str, paths: list[Path], names: list[str], where: str = "class_names"
+def samples(
+    settings: InShards, source: str, paths: list[Path], names: list[str], file: Path | None = None
 ) -> Dataset:
     """The samples that have what the task needs. What lacks it is skipped and named, as many as
-    `broken_images` allows."""
+    `broken_images` allows.
+
+    Args:
+        names: of the numbers in `.cls`.
+        file: where those names are from; None: the data section.
+    """
     rows, hidden, first = _rows(paths, settings.captions_in or ".txt")
     classify = settings.task == "classification"
     has_texts = any(row.texts for row in rows)
@@ -125,27 +149,29 @@ def _open(
     check_broken(broken, settings.broken_images, "data.broken_images")
     labels = [row.label for row in kept if row.label is not None]
     if classify and labels:
-        if not names and isinstance(settings, ClipBenchmarkData):
-            raise BrokenInput(f"No such file: {where}. It names the numbers in .cls, one a line.")
+        if not names and file is not None:
+            raise BrokenInput(f"No such file: {file}. It names the numbers in .cls, one a line.")
         if not names:
             raise UsageError("data.class_names is missing: it names the numbers in .cls")
         if max(labels) >= len(names):
+            where = file or "class_names"
             raise BrokenInput(f"Class {max(labels)} has no name: {where} has {len(names)}.")
     pictures = [row.picture for row in kept if row.picture is not None]
+    store = ShardMembers(pictures, settings.reading())
     captions = [row.texts for row in kept]
     without = len(left_out.get("without caption", []))
     return Dataset(
         source=source,
         keys=[row.key for row in kept],
-        read=functools.partial(_read, pictures, reading_of(settings)),
+        read=store.read,
         labels=labels if len(labels) == len(kept) else [],
         class_names=names,
         captions=captions if all(captions) else [],
         groups=list(range(len(kept))),
         protocol={"pictures without a caption": f"{without}, left out"} if without else {},
         shards=[row.shard for row in kept],
-        stamp=functools.partial(_stamp, pictures),
-        digest=functools.partial(_digest, pictures),
+        stamp=store.stamp,
+        digest=store.digest,
         left_out=merged(left_out),
     )
 
@@ -264,15 +290,3 @@ def _facts(path: Path) -> dict[str, Any]:
         return read_json(path)
     except MissingData:
         return {}
-
-
-def _read(pictures: list[Member], reading: Reading, index: int) -> Image.Image:
-    return pictures[index].picture(reading)
-
-
-def _digest(pictures: list[Member], index: int) -> str:
-    return hashlib.sha256(pictures[index].read()).hexdigest()
-
-
-def _stamp(pictures: list[Member], index: int) -> Stamp:
-    return pictures[index].stamp()

@@ -43,25 +43,37 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from radapter.data import imagenet
+from pydantic import Field, model_validator
+
 from radapter.data.class_names import class_name
-from radapter.data.dataset import (
-    Dataset,
-    Files,
+from radapter.data.dataset import Dataset
+from radapter.data.pixels import PUBLISHED
+from radapter.data.settings import (
+    Data,
+    IdenticalClasses,
     MissingData,
+    Templates,
     first_folder,
+    located,
 )
-from radapter.data.pixels import reading_of
+from radapter.data.sources import imagenet
+from radapter.data.stores import Files
 from radapter.errors import BrokenInput, UsageError
-from radapter.recipe_data import located
-from radapter.recipe_sources import CoopData, ImageNetData
 
 WHERE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 VALIDATION_SHOTS = 4
 """Most validation pictures a class"""
 COOP_RULE = "coop: names, order of classes and pictures as in CoOp's files"
+RELEASE_RULE = (
+    "radapter-release: folder names, `_` kept, in alphabetical order; pictures of CoOp's split"
+)
+CoopSet = Literal[
+    "caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet", "oxford_flowers",
+    "oxford_pets", "stanford_cars", "sun397", "ucf101",
+]  # fmt: skip
+"""The eleven sets by the names that CoOp's scripts know them by."""
 Row = tuple[str, int]
 """Path below the pictures' folder, label"""
 
@@ -71,6 +83,7 @@ class Layout:
     title: str
     folder: str
     pictures: str = "images"
+    template: str = "a photo of a {}."
     in_folders: bool = True
     """Whether each class has a folder of its own below `pictures`"""
 
@@ -79,64 +92,131 @@ class Layout:
         return f"split_zhou_{self.title}.json"
 
 
-LAYOUTS = {
+LAYOUTS: dict[CoopSet, Layout] = {
     "caltech101": Layout("Caltech101", "caltech-101", "101_ObjectCategories"),
-    "dtd": Layout("DescribableTextures", "dtd"),
-    "eurosat": Layout("EuroSAT", "eurosat", "2750"),
-    "fgvc_aircraft": Layout("FGVCAircraft", "fgvc_aircraft", in_folders=False),
-    "food101": Layout("Food101", "food-101"),
+    "dtd": Layout("DescribableTextures", "dtd", template="{} texture."),
+    "eurosat": Layout("EuroSAT", "eurosat", "2750", "a centered satellite photo of {}."),
+    "fgvc_aircraft": Layout(
+        "FGVCAircraft", "fgvc_aircraft",
+        template="a photo of a {}, a type of aircraft.", in_folders=False,
+    ),
+    "food101": Layout("Food101", "food-101", template="a photo of {}, a type of food."),
     "imagenet": Layout("ImageNet", "imagenet"),
-    "oxford_flowers": Layout("OxfordFlowers", "oxford_flowers", "jpg", in_folders=False),
-    "oxford_pets": Layout("OxfordPets", "oxford_pets", in_folders=False),
+    "oxford_flowers": Layout(
+        "OxfordFlowers", "oxford_flowers", "jpg",
+        "a photo of a {}, a type of flower.", in_folders=False,
+    ),
+    "oxford_pets": Layout(
+        "OxfordPets", "oxford_pets", template="a photo of a {}, a type of pet.", in_folders=False
+    ),
     "stanford_cars": Layout("StanfordCars", "stanford_cars", "", in_folders=False),
     "sun397": Layout("SUN397", "sun397", "SUN397"),
-    "ucf101": Layout("UCF101", "ucf101", "UCF-101-midframes"),
-}
+    "ucf101": Layout("UCF101", "ucf101", "UCF-101-midframes", "a photo of a person doing {}."),
+}  # fmt: skip
 
 
-def open_coop(settings: CoopData) -> Dataset:
-    """The pictures of one split, of all classes or of one half of them; see the module.
+class CoopData(Data):
+    """The eleven sets of CoOp, CoCoOp and MaPLe by CoOp's split files, in the folders that its
+    DATASETS.md asks for; the head of this file has the facts."""
 
-    Raises:
-        BrokenInput: the set, its split or pictures of the split are not there, or the split is not
-            of the form that is known.
-        UsageError: ImageNet has no validation split, only validation shots.
-    """
-    if settings.dataset == "imagenet":
-        return _open_imagenet(settings)
-    layout = LAYOUTS[settings.dataset]
-    root = first_folder(settings, settings.root, (layout.folder,), layout.title)
-    pictures = root / layout.pictures
-    if not pictures.is_dir():
-        raise MissingData(f"{layout.title} has no pictures at {pictures}: no such folder.")
-    read = _read_aircraft if settings.dataset == "fgvc_aircraft" else _read_split
-    splits, names = read(root, layout)
-    rows = splits[settings.split]
-    if settings.shots is not None:
-        rows = draw(splits, settings.shots, settings.shots_seed)[settings.split]
-    paths = [path for path, _ in rows]
-    _check_pictures(pictures, paths, layout)
-    files = Files(pictures, paths, reading_of(settings))
-    every = Dataset(
-        source="",
-        keys=paths,
-        read=files.read,
-        stamp=files.stamp,
-        labels=[label for _, label in rows],
-        groups=list(range(len(rows))),
-    )
-    if settings.protocol == "coop":
-        spelled = {label: class_name(name) for label, name in names.items()}
-        return _of_classes(every, settings, spelled, sorted(names), COOP_RULE)
-    if layout.in_folders:
-        names = _folders([row for split in splits.values() for row in split], settings.dataset)
-    order = sorted(names, key=names.__getitem__)
-    if settings.dataset == "sun397":  # a/apse/indoor: the first is only a letter
-        names = {k: name.partition("/")[2].replace("/", "_") for k, name in names.items()}
-    rule = (
-        "radapter-release: folder names, `_` kept, in alphabetical order; pictures of CoOp's split"
-    )
-    return _of_classes(every, settings, names, order, rule)
+    convention = PUBLISHED
+    source: Literal["coop"]
+    dataset: CoopSet
+    split: Literal["train", "validation", "test"] = "train"
+    """`validation` is what the files call val; ImageNet is tested on its validation pictures."""
+    classes: Literal["all", "base", "novel"] = "all"
+    """`base` is the first half of the classes, rounded up, `novel` the rest; numbered from 0."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """This many pictures a class of `train`; of `validation`, at most 4 of them."""
+    shots_seed: Annotated[int, Field(ge=0)] = 1
+    """CoOp's seeds are 1, 2 and 3. A recipe that does not say it takes its `seed`."""
+    protocol: Literal["coop", "radapter-release"] = "coop"
+    """`coop`: names and order of classes as in the split file, one template for each set.
+    `radapter-release`: folder names with their underscores, in alphabetical order, and the 80
+    templates of ImageNet."""
+    root: str | None = None
+    """The set's folder; None: the one of the usual name under the data root."""
+    task: Literal["classification"] = "classification"
+    templates: Templates | None = None  # type: ignore[assignment]
+    """None: those of the protocol."""
+    identical_classes: IdenticalClasses = "apart"
+
+    def prompts(self) -> Templates:
+        if self.templates is None and self.protocol == "coop":
+            return [LAYOUTS[self.dataset].template]
+        return self.templates or "openai"
+
+    own_prompts = prompts
+
+    @model_validator(mode="after")
+    def _shots_are_for_training(self) -> CoopData:
+        if self.shots is not None and self.split == "test":
+            raise ValueError("shots draws from train and validation, not from test")
+        return self
+
+    seeded = "shots_seed"  # one seed of CoOp's draws the pictures, then trains on them
+    averaged_over = "dataset"
+
+    def in_words(self) -> str:
+        shots = "" if self.shots is None else f", {self.shots} shots, seed {self.shots_seed}"
+        return f"{self.dataset}, {self.classes} classes{shots}"
+
+    def published_as(self) -> str:
+        return self.dataset
+
+    def for_model_trained_on(self, trained: Data) -> Data | None:
+        """Only the set that was trained on, by its protocol."""
+        if not isinstance(trained, CoopData):
+            return self
+        if trained.dataset != self.dataset:
+            return None
+        root = self.root if trained.root is None else trained.root
+        return self.model_copy(update={"root": root, "protocol": trained.protocol})
+
+    def has_counts_of(self, other: Data) -> bool:
+        """Another protocol's halves of the classes are of other classes."""
+        return self.classes == "all" or self.protocol == getattr(other, "protocol", None)
+
+    def open(self) -> Dataset:
+        """The pictures of one split, of all classes or of one half of them; see the module.
+
+        Raises:
+            BrokenInput: the set, its split or pictures of the split are not there, or the split is
+                not of the form that is known.
+            UsageError: ImageNet has no validation split, only validation shots.
+        """
+        if self.dataset == "imagenet":
+            return _open_imagenet(self)
+        layout = LAYOUTS[self.dataset]
+        root = first_folder(self, self.root, (layout.folder,), layout.title)
+        pictures = root / layout.pictures
+        if not pictures.is_dir():
+            raise MissingData(f"{layout.title} has no pictures at {pictures}: no such folder.")
+        read = _read_aircraft if self.dataset == "fgvc_aircraft" else _read_split
+        splits, names = read(root, layout)
+        rows = splits[self.split]
+        if self.shots is not None:
+            rows = draw(splits, self.shots, self.shots_seed)[self.split]
+        paths = [path for path, _ in rows]
+        _check_pictures(pictures, paths, layout)
+        files = Files(pictures, paths, self.reading())
+        every = Dataset(
+            source="",
+            keys=paths,
+            read=files.read,
+            stamp=files.stamp,
+            labels=[label for _, label in rows],
+            groups=list(range(len(rows))),
+        )
+        if self.protocol == "coop":
+            spelled = {label: class_name(name) for label, name in names.items()}
+            return _of_classes(every, self, spelled, sorted(names), COOP_RULE)
+        if layout.in_folders:
+            names = _folders([row for split in splits.values() for row in split], self.dataset)
+        order = sorted(names, key=names.__getitem__)
+        if self.dataset == "sun397":  # a/apse/indoor: the first is only a letter
+            names = {k: name.partition("/")[2].replace("/", "_") for k, name in names.items()}
+        return _of_classes(every, self, names, order, RELEASE_RULE)
 
 
 def draw(splits: dict[str, list[Row]], shots: int, seed: int) -> dict[str, list[Row]]:
@@ -277,7 +357,7 @@ def _open_imagenet(settings: CoopData) -> Dataset:
             "CoOp's ImageNet has no validation split: give data.shots, or a `validation` section."
         )
     variant = "val" if settings.split == "test" else "train"
-    described = ImageNetData(
+    described = imagenet.ImageNetData(
         source="imagenet",
         variant=variant,  # type: ignore[arg-type]
         data_root=settings.data_root,
@@ -285,13 +365,13 @@ def _open_imagenet(settings: CoopData) -> Dataset:
         shots=settings.shots,
         shots_seed=settings.shots_seed,
     )
-    dataset = imagenet.open_imagenet(described)
-    drawn = imagenet.draw_shots(dataset, described)
+    dataset = described.open()
+    drawn = described.drawn(dataset)
     if validation:
         assert settings.shots is not None
         trained = set(drawn.keys)
         more = settings.shots + min(settings.shots, VALIDATION_SHOTS)
-        drawn = imagenet.draw_shots(dataset, described.model_copy(update={"shots": more}))
+        drawn = described.model_copy(update={"shots": more}).drawn(dataset)
         drawn = drawn.select([i for i, key in enumerate(drawn.keys) if key not in trained])
     # Labels are the order of WordNet ids, which is the alphabetical order of the folders too.
     order = list(range(len(imagenet.synsets())))

@@ -22,21 +22,18 @@ import functools
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Literal
 
-from PIL import Image
+from pydantic import Field, model_validator
 
-from radapter.data.dataset import (
-    Dataset,
-    Stamp,
-    file_stamp,
-    first_folder,
-)
+from radapter.data.dataset import Dataset
 from radapter.data.left_out import LeftOut, merged
 from radapter.data.listing import class_folders, list_pictures
-from radapter.data.pixels import Reading, read_picture, reading_of
+from radapter.data.pixels import PUBLISHED
+from radapter.data.settings import HeldOut, IdenticalClasses, first_folder
+from radapter.data.stores import Files
 from radapter.errors import BrokenInput, MissingDependency
 from radapter.names import to_bytes
-from radapter.recipe_sources import ImageNetData
 
 USUAL = {
     "train": (
@@ -121,76 +118,101 @@ def class_names() -> list[str]:
     return list(IMAGENET_CLASSNAMES)
 
 
-def open_imagenet(settings: ImageNetData) -> Dataset:
-    """The pictures of one variant in the order of their classes, then names; see the module.
+class ImageNetData(HeldOut):
+    """ImageNet-1k and its shifted versions, in the layouts in which they are published.
 
-    Classes without pictures are allowed (a part of the set is still useful for training);
-    whoever knows the published counts compares.
+    Labels are places in ImageNet's order of 1000 classes, that of their WordNet ids."""
 
-    Raises:
-        BrokenInput: nothing is there, a folder is no class of the variant, or a flat `val` has no
-            list that says its classes for sure.
-    """
-    variant = settings.variant
-    root = first_folder(settings, settings.root, USUAL[variant], TITLES[variant])
-    folders = class_folders(root)
-    beside = list_pictures(root, below=False)
-    files = [] if folders else beside.pictures
-    if not folders and not (variant == "val" and files):
-        flat = " or the flat pictures ILSVRC2012_val_*.JPEG" if variant == "val" else ""
-        raise BrokenInput(f"{root} has no class folders such as {synsets()[0]}{flat}.")
-    found: list[tuple[int, str]] = []
-    left_out: list[LeftOut] = [beside.left_out]
-    if folders:
-        numbers = _class_of_folders(root, folders, variant)
-        left_out = [{"in no class": beside.pictures}]
-        for folder in sorted(folders, key=numbers.__getitem__):
-            inside = list_pictures(root / folder, below=False)
-            found += [(numbers[folder], name) for name in inside.pictures]
-            left_out.append(inside.under(folder))
-        folder_of = {number: folder for folder, number in numbers.items()}
-    else:
-        known = _flat_labels(root, files)
-        found = sorted((known[name], name) for name in files)
-        folder_of = {}
-    ids = synsets()
-    only = subset(variant)
-    return Dataset(
-        source=f"imagenet {variant}",
-        # Of the class, not of the folder: one set has one fingerprint in every layout.
-        keys=[f"{ids[label]}/{name}" for label, name in found],
-        read=functools.partial(_read, reading_of(settings), root, folder_of, found),
-        labels=[label for label, _ in found],
-        class_names=class_names(),
-        groups=list(range(len(found))),
-        stamp=functools.partial(_stamp, root, folder_of, found),
-        answers=[[number] for number in only],
-        protocol={
-            "classes": "all 1000"
-            if len(only) == len(ids)
-            else f"{len(only)} of ImageNet's 1000; the others are never answered",
-        },
-        left_out=merged(*left_out),
-    )
+    convention = PUBLISHED
+    source: Literal["imagenet"]
+    variant: Literal["train", "val", "v2", "r", "a", "sketch"] = "train"
+    root: str | None = None
+    """The folder that holds the class folders (or the flat `val`); None: the one of the usual
+    names that is under the data root."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Of `train`, this many pictures a class: those whose sha256 of "SEED/WNID/FILE NAME" is
+    smallest, SEED being `shots_seed`."""
+    shots_seed: Annotated[int, Field(ge=0)] = 0
+    identical_classes: IdenticalClasses = "apart"
 
+    @model_validator(mode="after")
+    def _shots_are_for_training(self) -> ImageNetData:
+        if self.shots is not None and self.variant != "train":
+            raise ValueError("shots draws from `variant: train` only")
+        return self
 
-def draw_shots(dataset: Dataset, settings: ImageNetData) -> Dataset:
-    """`shots` pictures of every class, by a hash of seed and name: the same ones everywhere."""
-    if settings.shots is None:
-        return dataset
-    of_class: dict[int, list[tuple[str, int]]] = {}
-    for i, (label, key) in enumerate(zip(dataset.labels, dataset.keys, strict=True)):
-        digest = hashlib.sha256(to_bytes(f"{settings.shots_seed}/{key}")).hexdigest()
-        of_class.setdefault(label, []).append((digest, i))
-    few = [synsets()[label] for label, items in of_class.items() if len(items) < settings.shots]
-    if few:
-        raise BrokenInput(
-            f"{TITLES['train']} has classes of fewer than {settings.shots} pictures: {_some(few)}."
+    def published_as(self) -> str:
+        """All pictures but those of the shifted sets are ImageNet's."""
+        return "imagenet" if self.variant in ("train", "val") else f"imagenet-{self.variant}"
+
+    def open(self) -> Dataset:
+        """The pictures of one variant in the order of their classes, then names; see the module.
+
+        Classes without pictures are allowed (a part of the set is still useful for training);
+        whoever knows the published counts compares.
+
+        Raises:
+            BrokenInput: nothing is there, a folder is no class of the variant, or a flat `val` has
+                no list that says its classes for sure.
+        """
+        variant = self.variant
+        root = first_folder(self, self.root, USUAL[variant], TITLES[variant])
+        folders = class_folders(root)
+        beside = list_pictures(root, below=False)
+        files = [] if folders else beside.pictures
+        if not folders and not (variant == "val" and files):
+            flat = " or the flat pictures ILSVRC2012_val_*.JPEG" if variant == "val" else ""
+            raise BrokenInput(f"{root} has no class folders such as {synsets()[0]}{flat}.")
+        found: list[tuple[int, str]] = []
+        left_out: list[LeftOut] = [beside.left_out]
+        if folders:
+            numbers = _class_of_folders(root, folders, variant)
+            left_out = [{"in no class": beside.pictures}]
+            for folder in sorted(folders, key=numbers.__getitem__):
+                inside = list_pictures(root / folder, below=False)
+                found += [(numbers[folder], f"{folder}/{name}") for name in inside.pictures]
+                left_out.append(inside.under(folder))
+        else:
+            known = _flat_labels(root, files)
+            found = sorted((known[name], name) for name in files)
+        places = Files(root, [path for _, path in found], self.reading())
+        ids = synsets()
+        only = subset(variant)
+        return Dataset(
+            source=f"imagenet {variant}",
+            # Of the class, not of the folder: one set has one fingerprint in every layout.
+            keys=[f"{ids[label]}/{path.rpartition('/')[2]}" for label, path in found],
+            read=places.read,
+            labels=[label for label, _ in found],
+            class_names=class_names(),
+            groups=list(range(len(found))),
+            stamp=places.stamp,
+            answers=[[number] for number in only],
+            protocol={
+                "classes": "all 1000"
+                if len(only) == len(ids)
+                else f"{len(only)} of ImageNet's 1000; the others are never answered",
+            },
+            left_out=merged(*left_out),
         )
-    chosen = [i for items in of_class.values() for _, i in sorted(items)[: settings.shots]]
-    drawn = dataset.select(sorted(chosen))
-    rule = f"{settings.shots} a class, seed {settings.shots_seed}"
-    return dataclasses.replace(drawn, protocol={**drawn.protocol, "shots": rule})
+
+    def drawn(self, dataset: Dataset) -> Dataset:
+        """`shots` pictures of every class, by a hash of seed and name: the same ones everywhere."""
+        if self.shots is None or self.split == "validation":
+            return dataset
+        of_class: dict[int, list[tuple[str, int]]] = {}
+        for i, (label, key) in enumerate(zip(dataset.labels, dataset.keys, strict=True)):
+            digest = hashlib.sha256(to_bytes(f"{self.shots_seed}/{key}")).hexdigest()
+            of_class.setdefault(label, []).append((digest, i))
+        few = [synsets()[label] for label, items in of_class.items() if len(items) < self.shots]
+        if few:
+            raise BrokenInput(
+                f"{TITLES['train']} has classes of fewer than {self.shots} pictures: {_some(few)}."
+            )
+        chosen = [i for items in of_class.values() for _, i in sorted(items)[: self.shots]]
+        drawn = dataset.select(sorted(chosen))
+        rule = f"{self.shots} a class, seed {self.shots_seed}"
+        return dataclasses.replace(drawn, protocol={**drawn.protocol, "shots": rule})
 
 
 def _class_of_folders(root: Path, folders: list[str], variant: str) -> dict[str, int]:
@@ -307,24 +329,3 @@ def _read_kaggle_list(path: Path) -> dict[str, str]:
 def _some(names: list[str]) -> str:
     """The first few of many."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _read(
-    reading: Reading,
-    root: Path,
-    folder_of: dict[int, str],
-    found: list[tuple[int, str]],
-    index: int,
-) -> Image.Image:
-    return read_picture(_path(root, folder_of, found, index), reading=reading)
-
-
-def _stamp(
-    root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int
-) -> Stamp:
-    return file_stamp(_path(root, folder_of, found, index))
-
-
-def _path(root: Path, folder_of: dict[int, str], found: list[tuple[int, str]], index: int) -> Path:
-    label, name = found[index]
-    return root / folder_of.get(label, "") / name

@@ -5,55 +5,78 @@ Sets that come as a program are not run: `datasets` 4 and later cannot, earlier 
 
 from __future__ import annotations
 
-import functools
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
+from pydantic import model_validator
 
 from radapter.data.class_names import class_name, gathered
-from radapter.data.dataset import Dataset, Stamp, file_stamp
-from radapter.data.pixels import Reading, read_picture, reading_of
+from radapter.data.dataset import Dataset
+from radapter.data.pixels import Reading, read_picture
+from radapter.data.settings import HeldOut, located
+from radapter.data.stores import Stamp, file_stamp
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
-from radapter.recipe_data import located
-from radapter.recipe_sources import HuggingFaceData
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""
 
 
-def open_huggingface(settings: HuggingFaceData) -> Dataset:
-    """The rows of a split: a picture with a class, captions, or both. Keys are row numbers.
+class HuggingFaceData(HeldOut):
+    """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
 
-    Raises:
-        BrokenInput: the set is missing or damaged, or a column is missing or of another kind.
-        UsageError: the set has several splits and none is chosen.
-        MissingDependency: `datasets` is not installed, or is one that would run a set's program.
-    """
-    datasets = package()
-    rows = _load(datasets, settings)
-    source = f"huggingface {settings.path}"
-    _check_column(rows, settings.image_column, source)
-    kind = rows.features[settings.image_column]
-    if not as_pictures(datasets, kind):
-        raise BrokenInput(f"{source}: column '{settings.image_column}' has no pictures: {kind}.")
-    labels, class_names = _labels(datasets, rows, settings.label_column, source)
-    pictures = rows.select_columns([settings.image_column])
-    pictures = pictures.cast_column(settings.image_column, datasets.Image(decode=False))
-    width = len(str(len(rows)))
-    return Dataset(
-        source=f"{source}, {settings.dataset_split or 'its one split'}",
-        keys=[f"row {i:0{width}}" for i in range(len(rows))],
-        read=functools.partial(
-            _read, pictures, settings.image_column, source, reading_of(settings)
-        ),
-        labels=labels,
-        class_names=class_names,
-        captions=_captions(rows, settings.text_column, source),
-        groups=list(range(len(rows))),
-        stamp=functools.partial(_stamp, *_stamps(pictures, settings.image_column)),
-    )
+    source: Literal["huggingface"]
+    path: str
+    """A folder that `save_to_disk` wrote, one with the set's data files, or a name on the hub"""
+    config: str | None = None
+    """The configuration, where a set has several"""
+    dataset_split: str | None = None
+    """One of the set's own splits, needed if it has several; `hold_out` holds out a share of it"""
+    image_column: str = "image"
+    text_column: str | None = None
+    """Captions: a text or a list of texts for each picture"""
+    label_column: str | None = None
+    """Classes: a ClassLabel, whose names are the class names, or names themselves"""
+
+    @model_validator(mode="after")
+    def _texts_or_labels(self) -> HuggingFaceData:
+        if self.text_column is None and self.label_column is None:
+            raise ValueError("name a text_column or a label_column")
+        return self
+
+    own_splits = True
+
+    def open(self) -> Dataset:
+        """The rows of a split: a picture with a class, captions, or both. Keys are row numbers.
+
+        Raises:
+            BrokenInput: the set is missing or damaged, or a column is missing or of another kind.
+            UsageError: the set has several splits and none is chosen.
+            MissingDependency: `datasets` is absent, or is one that would run a set's program.
+        """
+        datasets = package()
+        rows = _load(datasets, self)
+        source = f"huggingface {self.path}"
+        _check_column(rows, self.image_column, source)
+        kind = rows.features[self.image_column]
+        if not as_pictures(datasets, kind):
+            raise BrokenInput(f"{source}: column '{self.image_column}' has no pictures: {kind}.")
+        labels, class_names = _labels(datasets, rows, self.label_column, source)
+        pictures = rows.select_columns([self.image_column])
+        pictures = pictures.cast_column(self.image_column, datasets.Image(decode=False))
+        store = Rows(source, pictures, self.image_column, self.reading())
+        width = len(str(len(rows)))
+        return Dataset(
+            source=f"{source}, {self.dataset_split or 'its one split'}",
+            keys=[f"row {i:0{width}}" for i in range(len(rows))],
+            read=store.read,
+            labels=labels,
+            class_names=class_names,
+            captions=_captions(rows, self.text_column, source),
+            groups=list(range(len(rows))),
+            stamp=store.stamp,
+        )
 
 
 def as_pictures(datasets: Any, feature: Any) -> bool:
@@ -178,36 +201,38 @@ def _captions(rows: Any, column: str | None, source: str) -> list[list[str]]:
     return captions
 
 
-def _stamps(
-    pictures: Any, column: str
-) -> tuple[list[int | None], list[str | None], tuple[int, int]]:
-    """Sizes of the pictures that the rows hold, paths of those that they only name, and when the
-    files of the set were last changed. Of the pictures nothing but their lengths is read."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+class Rows:
+    """Pictures in the column of a set of `datasets`: their bytes, or paths of files."""
 
-    stored = pa.chunked_array(pictures.with_format("arrow")[:][column])
-    sizes = pc.binary_length(pc.struct_field(stored, "bytes")).to_pylist()
-    paths = pc.struct_field(stored, "path").to_pylist()
-    files = [file_stamp(Path(file["filename"])) for file in pictures.cache_files]
-    changed = max((f[1] for f in files), default=-1), max((f[2] for f in files), default=-1)
-    return sizes, paths, changed
+    def __init__(self, source: str, rows: Any, column: str, reading: Reading):
+        """Of the pictures nothing but their lengths is read."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
+        self.source, self.rows, self.column, self.reading = source, rows, column, reading
+        stored = pa.chunked_array(rows.with_format("arrow")[:][column])
+        self.sizes: list[int | None] = pc.binary_length(
+            pc.struct_field(stored, "bytes")
+        ).to_pylist()
+        self.paths: list[str | None] = pc.struct_field(stored, "path").to_pylist()
+        files = [file_stamp(Path(file["filename"])) for file in rows.cache_files]
+        self.changed = (
+            max((f[1] for f in files), default=-1),
+            max((f[2] for f in files), default=-1),
+        )
+        """When the files of the set were last changed"""
 
-def _stamp(
-    sizes: list[int | None], paths: list[str | None], changed: tuple[int, int], index: int
-) -> Stamp:
-    size, path = sizes[index], paths[index]
-    if size is not None:
-        return size, *changed
-    return file_stamp(Path(path)) if path else (-1, -1, -1)
+    def read(self, index: int) -> Image.Image:
+        stored = self.rows[index][self.column]
+        if stored is None:
+            raise BrokenInput(f"Picture cannot be read: {self.source}: row {index} has none.")
+        if stored["bytes"] is None:
+            return read_picture(Path(stored["path"]), reading=self.reading)
+        name = f"{self.source}: row {index} ({stored['path'] or 'no file name'})"
+        return read_picture(io.BytesIO(stored["bytes"]), name, self.reading)
 
-
-def _read(rows: Any, column: str, source: str, reading: Reading, index: int) -> Image.Image:
-    stored = rows[index][column]
-    if stored is None:
-        raise BrokenInput(f"Picture cannot be read: {source}: row {index} has none.")
-    if stored["bytes"] is None:
-        return read_picture(Path(stored["path"]), reading=reading)
-    name = stored["path"] or "no file name"
-    return read_picture(io.BytesIO(stored["bytes"]), f"{source}: row {index} ({name})", reading)
+    def stamp(self, index: int) -> Stamp:
+        size, path = self.sizes[index], self.paths[index]
+        if size is not None:
+            return size, *self.changed
+        return file_stamp(Path(path)) if path else (-1, -1, -1)

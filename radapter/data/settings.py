@@ -1,0 +1,243 @@
+"""What the data sections of all sources have: keys of a recipe, and answers to what code asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from radapter.data.dataset import Dataset
+from radapter.data.pixels import USUAL, Orientation, Reading, Transparency
+from radapter.errors import BrokenInput
+from radapter.registry import Section, Unit
+
+Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
+"""Prompts for class names, `{}` standing for the name; `openai` is open_clip's list of 80."""
+USUAL_TEMPLATES = ["a photo of a {}."]
+IdenticalClasses = Literal["one", "apart"]
+"""`one`: classes of one name are one answer, right for the pictures of each. `apart`: each counts
+for itself, and of equal scores the first is the answer, so that pictures of another are wrong. It
+is the default of published sets, as their published numbers are found so."""
+BEFORE = {"hold_out_by": "hash", "orientation": "ignore", "transparency": "discard"}
+"""What was done before there were settings for it"""
+
+
+class MissingData(BrokenInput):
+    """The data is not where it was looked for; it may be whole elsewhere."""
+
+
+class Augmentation(Section):
+    """Changes to training pictures. The defaults are R-Adapter's: a crop of 90 to 100 %."""
+
+    crop: tuple[Annotated[float, Field(gt=0.0, le=1.0)], Unit] = (0.9, 1.0)
+    """Smallest and largest share of the picture's area that is kept."""
+    flip: Unit = 0.0
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Largest rotation in degrees; a rotation goes with a shift of up to 5 %."""
+    colour: Unit = 0.0
+    """Strength of brightness, contrast and saturation changes; hue changes by a tenth of it."""
+    grey: Unit = 0.0
+    """Share of pictures turned grey."""
+
+    @model_validator(mode="after")
+    def _crop_is_a_range(self) -> Augmentation:
+        if self.crop[0] > self.crop[1]:
+            raise ValueError("crop is [smallest, largest] share of the area")
+        return self
+
+
+Shuffle = Callable[[Any], Any]
+"""From a torch generator to the places of pairs, [pairs]"""
+
+
+class Data(Section):
+    data_root: str | None = None
+    """The folder that relative paths start from; None: the working folder. The environment
+    variable RADAPTER_DATA and the option --data-root stand above it; a run's recipe has what it was
+    trained with."""
+    task: Literal["classification", "captions"] = "classification"
+    templates: Templates = USUAL_TEMPLATES
+    text_length: Annotated[int, Field(ge=3)] | None = None
+    """Cut training texts to this many tokens, start and end included; short texts train faster.
+    None: the model's own context length."""
+    augmentation: Augmentation = Augmentation()
+    broken_images: Annotated[int, Field(ge=0)] = 0
+    """How many pictures that cannot be read are skipped (and named) before it is an error."""
+    orientation: Orientation | None = None
+    """`apply` turns photos as their EXIF orientation says, `ignore` does not. None: the convention
+    of the source, which is to apply it, but for published sets."""
+    transparency: Transparency | None = None
+    """What shows through transparent pictures: `white`, `black`, or with `discard` the hidden
+    colours. None: the convention of the source, white, but for published sets `discard`."""
+    identical_classes: IdenticalClasses = "one"
+    """How classes of one name are scored; see the type"""
+
+    def prompts(self) -> Templates:
+        """The templates that class names go into."""
+        return self.templates
+
+    def own_prompts(self) -> Templates | None:
+        """Templates that belong to the source, where it has any: they go before a suite's."""
+        return None
+
+    def open(self) -> Dataset:
+        """All pictures that the section describes, before any are held out: of each source.
+
+        Raises:
+            BrokenInput: a file or folder is missing, empty or damaged.
+            UsageError: the description does not fit the source.
+            MissingDependency: the source needs a package that is not installed.
+        """
+        raise NotImplementedError
+
+    # What code asks of every source. One with another answer gives it in its own class.
+
+    if TYPE_CHECKING:
+        source: str = ""
+    convention: ClassVar[Reading] = USUAL
+    """How its pictures are read where a recipe does not say it"""
+    own_splits: ClassVar[bool] = False
+    """Whether the paths of its pictures do not say their split"""
+    pictures_elsewhere: ClassVar[bool] = False
+    """Whether it names pictures that may lie in another folder"""
+    no_training: ClassVar[str | None] = None
+    """Why it is no training data"""
+    licence: ClassVar[Mapping[str, str] | None] = None
+    """`name` and `licence` of a source that comes with radapter"""
+    may_be_passed_on: ClassVar[bool] = False
+    """Whether bundles may have pictures of it in them"""
+    resampled_by: ClassVar[str] = "pictures"
+    """What intervals are resampled by: pictures, or what the groups of its data sets are called,
+    which have the same numbers in all of them"""
+    seeded: ClassVar[str | None] = None
+    """The setting whose default is the recipe's seed"""
+    averaged_over: ClassVar[str | None] = None
+    """The setting that names one of several sets, over which papers report means"""
+
+    @classmethod
+    def built_in(cls) -> str | None:
+        """What of it comes with radapter."""
+        return None
+
+    def reading(self) -> Reading:
+        """How its pictures are read."""
+        own = self.convention
+        return Reading(self.orientation or own.orientation, self.transparency or own.transparency)
+
+    def reading_facts(self) -> dict[str, str]:
+        """What results say of that."""
+        return self.reading().facts()
+
+    def settled(self) -> Self:
+        """The section for a later process, in any folder, without this one's data root: with that
+        root in it, and with what is found beside the data or follows from the source."""
+        update: dict[str, Any] = dict(self.reading_facts())
+        if root := root_of(self):
+            update["data_root"] = str(Path(root).expanduser().absolute())
+        return self.model_copy(update=update)
+
+    def drawn(self, dataset: Dataset) -> Dataset:
+        """What is taken of a split, if not all of it."""
+        return dataset
+
+    def shuffle(self, shards: Callable[[], list[int]], batch_size: int) -> Shuffle | None:
+        """The order of an epoch; None: all pairs at random.
+
+        Args:
+            shards: gives the shard of every pair.
+        """
+        return None
+
+    def check_batch(self, size: int) -> None:
+        """Raises UsageError for a size that batches cannot have."""
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Sizes by which a published set is told from others: of its `splits`, of its `mapping`.
+
+        Raises:
+            BrokenInput: the files that have them are missing or damaged.
+        """
+        return {}
+
+    def in_words(self) -> str:
+        """A few words for a column of a table."""
+        return self.source
+
+    def published_as(self) -> str | None:
+        """What suites call the published set that this is of; None: the user's own data."""
+        return None
+
+    def held_out(self) -> Data | None:
+        """The pictures that are kept from training; None if none are."""
+        return self.model_copy(update={"split": "validation"})
+
+    def scored(self) -> Data | None:
+        """All that is there to be scored, of a set found on disk; None: nothing is."""
+        return self
+
+    def for_model_trained_on(self, trained: Data) -> Data | None:
+        """What of a suite's data such a model is scored on; None: not on this set, if the suite has
+        another of the same source that it is scored on."""
+        return self
+
+    def is_set_of(self, trained: Data) -> bool:
+        """Whether it is of the set that was trained on, whatever a suite says of its role."""
+        return False
+
+    def has_counts_of(self, other: Data) -> bool:
+        """Whether it has as many pictures and classes as the same set by another protocol."""
+        return True
+
+    @model_validator(mode="after")
+    def _templates_have_a_place(self) -> Data:
+        if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
+            raise ValueError("every template needs exactly one {} for the class name")
+        return self
+
+
+def located(settings: Data, path: str) -> Path:
+    """Where a path of the recipe or suite is: absolute as it is, else under the data root."""
+    return Path(root_of(settings) or "").expanduser() / Path(path).expanduser()
+
+
+def root_of(settings: Data) -> str | None:
+    """The data root, if there is one."""
+    return os.environ.get("RADAPTER_DATA") or settings.data_root
+
+
+def first_folder(settings: Data, root: str | None, usual: Sequence[str], what: str) -> Path:
+    """The folder `root`, or the first of the usual names that is under the data root.
+
+    Raises:
+        MissingData: it is not there; the message names every place that was looked at.
+    """
+    places = [located(settings, path) for path in ((root,) if root is not None else usual)]
+    for place in places:
+        if place.is_dir():
+            return place
+    if root is not None:
+        raise MissingData(f"{what} is not at {places[0]}: no such folder.")
+    base = located(settings, "")
+    raise MissingData(
+        f"{what} is not under {base.resolve()} in any of its usual folders: {', '.join(usual)}."
+    )
+
+
+class HeldOut(Data):
+    """Sources without splits of their own: a share of the pictures is held out, by name."""
+
+    hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    hold_out_by: Literal["class", "hash"] = "class"
+    """`class`: by a hash of the name, but that every class of two pictures or more is on both
+    sides; pictures with captions have no classes. `hash`: by that alone, as it was in the first
+    versions, whose runs keep it."""
+    split: Literal["train", "validation", "all"] = "train"
+
+    def held_out(self) -> Data | None:
+        return super().held_out() if self.hold_out else None
+
+    def scored(self) -> Data:
+        return self.model_copy(update={"split": "all"})

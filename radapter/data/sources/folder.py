@@ -1,0 +1,137 @@
+"""Image folders: ROOT/CLASS NAME/picture.jpg, the class name being the prompt's word."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from radapter.data.class_names import class_name, gathered, joined_notes
+from radapter.data.dataset import Dataset, check_broken
+from radapter.data.left_out import LeftOut, lines_of, merged
+from radapter.data.listing import class_folders, list_pictures
+from radapter.data.names_file import called
+from radapter.data.settings import HeldOut, MissingData, located
+from radapter.data.stores import Files
+from radapter.errors import BrokenInput
+
+
+class FolderData(HeldOut):
+    """One folder per class: ROOT/CLASS NAME/picture.jpg."""
+
+    source: Literal["folder"]
+    root: str
+    dataset_split: str | None = None
+    """Only the pictures in the folder of this name in each class: ROOT/CLASS NAME/train/1.jpg"""
+    listed_in: str | None = None
+    """Only the pictures that this text file names, one a line, from the root on; without an ending
+    it is CLASS NAME/1 for CLASS NAME/1.jpg, and a class number behind it is not read."""
+    class_names_in: str | None = None
+    """A file with the names of classes whose folders are called by numbers or ids: classes.txt with
+    a name a line, the first of class 0, or an id and a name; class_index.json."""
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> FolderData:
+        if self.dataset_split is not None and self.listed_in is not None:
+            raise ValueError("choose by dataset_split or by listed_in, not by both")
+        return self
+
+    def in_words(self) -> str:
+        return f"folder {Path(self.root).name}"
+
+    def open(self) -> Dataset:
+        """Pictures in class folders, in the order of their names; `_` in a class name is a space.
+
+        Folders whose names make one class (`red_square` and `red square`) are joined. Pictures
+        right in the root are in no class.
+        """
+        root = located(self, self.root)
+        if not root.is_dir():
+            raise MissingData(f"No such folder: {root}.")
+        folders = class_folders(root)
+        if not folders:
+            raise BrokenInput(
+                f"{root} has no class folders: expected {root}/CLASS NAME/picture.jpg."
+            )
+        spelled = [class_name(folder) for folder in folders]
+        if self.class_names_in:
+            file = located(self, self.class_names_in)
+            spelled = called(folders, file)
+        names, numbers = gathered(spelled)
+        beside = list_pictures(root, below=False)
+        left_out: list[LeftOut] = [beside.left_out, {"in no class": beside.pictures}]
+        keys, labels = [], []
+        for folder, number in zip(folders, numbers, strict=True):
+            found = list_pictures(root / folder)
+            if not found.pictures:
+                why = "".join(f" ({line})" for line in lines_of(found.left_out))
+                raise BrokenInput(f"{root / folder} has no pictures{why}.")
+            # By folder first: the order that runs of older versions were trained in.
+            pictures = sorted(found.pictures, key=lambda name: name.split("/"))
+            keys += [f"{folder}/{name}" for name in pictures]
+            labels += [number] * len(pictures)
+            left_out.append(found.under(folder))
+        files = Files(root, keys, self.reading())
+        dataset = Dataset(
+            source=f"folder {root}",
+            keys=keys,
+            read=files.read,
+            labels=labels,
+            class_names=names,
+            groups=list(range(len(keys))),
+            stamp=files.stamp,
+            digest=files.digest,
+            left_out=merged(*left_out),
+            notes=joined_notes(folders, numbers),
+        )
+        return _chosen(dataset, root, self)
+
+
+def _chosen(dataset: Dataset, root: Path, settings: FolderData) -> Dataset:
+    """The pictures of the split that the settings name; those of others are no part of the set."""
+    if settings.dataset_split is not None:
+        wanted = settings.dataset_split
+        chosen = [i for i, key in enumerate(dataset.keys) if key.split("/")[1:-1][:1] == [wanted]]
+        if not chosen:
+            raise BrokenInput(f"No class folder in {root} has a folder {wanted} with pictures.")
+        return dataset.select(chosen)
+    if settings.listed_in is None:
+        return dataset
+    path = located(settings, settings.listed_in)
+    place = {key: i for i, key in enumerate(dataset.keys)}
+    place |= {key.rsplit(".", 1)[0]: i for key, i in place.items()} | place
+    indices, missing = [], []
+    for name in read_list(path):
+        index = place.get(name, place.get(re.sub(r"[\s,]+\d+$", "", name)))
+        if index is None:
+            missing.append(name)
+        else:
+            indices.append(index)
+    check_broken(
+        [f"{path} names {name}, which is not in {root}." for name in missing],
+        settings.broken_images,
+        "data.broken_images",
+    )
+    return dataclasses.replace(
+        dataset.select(list(dict.fromkeys(indices))),
+        left_out=merged(dataset.left_out, {"missing": missing}),
+    )
+
+
+def read_list(path: Path) -> Iterator[str]:
+    """The lines of a list of pictures: a name each, and some have a class number behind it.
+
+    Raises:
+        BrokenInput: there is no such list, or it is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{path} is no readable list: {error}") from None
+    for line in lines:
+        if line.strip():
+            yield line.strip().replace("\\", "/").removeprefix("./").removeprefix("/")

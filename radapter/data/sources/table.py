@@ -1,0 +1,204 @@
+"""Tables of pictures: a picture and a text, or several, in each row."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, model_validator
+
+from radapter.data.class_names import gathered, joined_notes
+from radapter.data.dataset import Dataset, check_broken
+from radapter.data.names_file import called
+from radapter.data.settings import HeldOut, MissingData, located
+from radapter.data.stores import Files
+from radapter.data.table_rows import Form, read_rows
+from radapter.errors import BrokenInput
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a table says, by picture."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    group_of: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    """A message for each broken row"""
+
+
+class TableData(HeldOut):
+    """A table with a picture and a text (a caption or a class name) in each row: CSV, TSV, JSON
+    lines, a JSON list of records, or Parquet (extra `hf`)."""
+
+    source: Literal["table"]
+    path: str
+    root: str = ""
+    """The folder that picture paths are relative to; the table's own folder if empty."""
+    image_column: str = "filepath"
+    image_ending: str = ""
+    """What is added to each cell for the name of a file, as ".jpg" to the ids of Kaggle's tables"""
+    text_column: str | Annotated[list[str], Field(min_length=1)] = "title"
+    """Several columns: each has a caption of the picture."""
+    text_lists: bool = False
+    """A cell of text is a JSON list of captions: ["a dog", "a brown dog"]"""
+    group_column: str | None = None
+    """Rows with the same value here are positives of each other; else rows of one picture are."""
+    split_column: str | None = None
+    """The column of a table of several splits that says which a row is of"""
+    dataset_split: str | None = None
+    """With `split_column`: only the rows with this value are taken"""
+    columns: list[str] | None = None
+    """The names of the columns, if the first line is a row like others"""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """None: a tab for `.tsv` and `.tab`, else a comma. With `|` spaces around a cell do not count,
+    as in Kaggle's results.csv of Flickr30K."""
+    quoting: Literal["usual", "none"] | None = None
+    """`usual`: a cell in quotes may hold separators and line breaks. `none`: quotes are letters
+    like others. None: usual, but none where the delimiter is `|`."""
+    class_names_in: str | None = None
+    """A file with names for class numbers or ids; see the source `folder`"""
+    broken_rows: Annotated[int, Field(ge=0)] = 0
+    """How many rows without a picture or text are skipped (and named) before it is an error."""
+
+    @model_validator(mode="after")
+    def _splits_and_columns(self) -> TableData:
+        if (self.split_column is None) != (self.dataset_split is None):
+            raise ValueError("split_column and dataset_split go together")
+        if self.task == "classification" and not isinstance(self.text_column, str):
+            raise ValueError("several text columns are captions: classification takes one")
+        return self
+
+    pictures_elsewhere = True
+
+    def form(self) -> Form:
+        """How the file is to be read."""
+        return Form(self.image_column, self.columns, self.delimiter, self.quoting)
+
+    def in_words(self) -> str:
+        return f"table {Path(self.path).name}"
+
+    def open(self) -> Dataset:
+        """Rows of one picture are gathered; for classification the text is the class name.
+
+        Raises:
+            BrokenInput: no table, a column that is not there, or more broken rows than allowed.
+        """
+        path = located(self, self.path)
+        if not path.is_file():
+            raise MissingData(f"No such table: {path}.")
+        root = located(self, self.root) if self.root else path.parent
+        table = gather(path, self)
+        check_broken(table.broken, self.broken_rows, "data.broken_rows")
+        texts, group_of = table.texts, table.group_of
+        keys = list(texts)
+        groups = {name: number for number, name in enumerate(dict.fromkeys(group_of.values()))}
+        labels: list[int] = []
+        class_names: list[str] = []
+        notes: list[str] = []
+        if self.task == "classification":
+            ambiguous = next((key for key in keys if len(set(texts[key])) > 1), None)
+            if ambiguous:
+                raise BrokenInput(
+                    f"{path}: {ambiguous} has several classes. Classification takes one a picture."
+                )
+            spelled = sorted({texts[key][0] for key in keys})
+            names = spelled
+            if self.class_names_in:
+                file = located(self, self.class_names_in)
+                names = called(spelled, file)
+            class_names, numbers = gathered(names)
+            number = dict(zip(spelled, numbers, strict=True))
+            labels = [number[texts[key][0]] for key in keys]
+            notes = joined_notes(spelled, numbers)
+        files = Files(root, [picture_path(root, key, self) for key in keys], self.reading())
+        return Dataset(
+            source=f"table {path}" + (f", {self.dataset_split}" if self.dataset_split else ""),
+            keys=keys,
+            read=files.read,
+            labels=labels,
+            class_names=class_names,
+            captions=[texts[key] for key in keys],
+            groups=[groups[group_of[key]] for key in keys],
+            group_names=[group_of[key] for key in keys],
+            stamp=files.stamp,
+            digest=files.digest,
+            left_out={"broken row": table.broken} if table.broken else {},
+            notes=notes,
+        )
+
+
+def gather(path: Path, settings: TableData) -> Gathered:
+    """The texts and the group of each picture of the split that the settings name.
+
+    Raises:
+        BrokenInput: the file is no table, or lacks a column.
+    """
+    table = Gathered()
+    root = located(settings, settings.root) if settings.root else path.parent
+    first: dict[str, str] = {}
+    """What a path was called where it stood first: `1.png` and `./1.png` are one picture"""
+    of_text = text_columns(settings)
+    columns = [settings.image_column, *of_text]
+    columns += [c for c in (settings.group_column, settings.split_column) if c]
+    for row in read_rows(path, settings.form(), columns):
+        if row.broken:
+            table.broken.append(row.broken)
+            continue
+        if settings.split_column and _cell(row.cells, settings.split_column) not in (
+            settings.dataset_split,
+            "",  # a row without a split is broken, as one without a text is
+        ):
+            continue
+        picture = row.cells.get(settings.image_column)
+        texts = [text for c in of_text for text in _texts(row.cells.get(c), settings.text_lists)]
+        needed = [c for c in (settings.group_column, settings.split_column) if c]
+        empty = not picture or not str(picture).strip() or not texts
+        if empty or any(not _cell(row.cells, column) for column in needed):
+            table.broken.append(f"{path}:{row.line}: a needed cell is empty.")
+            continue
+        if isinstance(picture, dict):
+            raise BrokenInput(
+                f"{path}: column '{settings.image_column}' holds pictures and no paths: use "
+                "`source: huggingface` with the folder of the file."
+            )
+        key = str(picture)
+        key = first.setdefault(os.path.normpath(picture_path(root, key, settings)), key)
+        table.texts.setdefault(key, []).extend(texts)
+        group = row.cells[settings.group_column] if settings.group_column else key
+        table.group_of.setdefault(key, str(group))
+    return table
+
+
+def text_columns(settings: TableData) -> list[str]:
+    columns = settings.text_column
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def picture_path(root: Path, cell: str, settings: TableData) -> str:
+    """The path that a cell means: file:// and backslashes are other ways to write one."""
+    if cell.startswith("file://"):
+        cell = unquote(urlsplit(cell).path)
+    cell += settings.image_ending
+    if "\\" in cell and not (root / cell).exists():
+        cell = cell.replace("\\", "/")
+    return cell
+
+
+def _cell(cells: dict[str, Any], column: str) -> str:
+    value = cells.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def _texts(value: Any, lists: bool) -> list[str]:
+    """The texts in a cell; numbers are texts too, as class numbers are."""
+    if lists and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    values = value if isinstance(value, list) else [value]
+    return [text for v in values if v is not None and (text := str(v).strip())]
