@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from radapter.evaluation.scores import name_of
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class View:
         return [(label, value) for label, value in found if value]
 
     def validated(self) -> str:
+        from radapter.evaluation.scores import name_of
+
         if self.scoring:
             return "scoring {:,} of {:,} pictures".format(*self.scoring)
         if self.validation is None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radapter.errors import RadapterError, UsageError
-from radapter.evaluation.scores import main_metrics, name_of
+from radapter.errors import UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -41,6 +39,7 @@ def runs(
         return show(run, as_json)
     if run is not None:
         raise UsageError(f"runs list takes no run: radapter runs show {run}")
+    from radapter.reporting.runs import describe
     from radapter.run import all_runs
 
     rows = [describe(run) for run in all_runs()]
@@ -60,49 +59,6 @@ def runs(
     return None
 
 
-def describe(run: Run) -> dict[str, Any]:
-    """One row. A run that cannot be read is listed as damaged rather than hiding the others."""
-    when = f"{run.created:%Y-%m-%d %H:%M}" if run.created else "?"
-    row: dict[str, Any] = {"name": run.name, "when": when, "path": str(run.path)}
-    try:
-        recipe = run.recipe()
-    except RadapterError as error:
-        return row | {"method": "?", "state": f"damaged: {error}", "best": []}
-    return row | {"method": recipe.method.name, "state": state(run), "best": best_numbers(run)}
-
-
-def state(run: Run) -> str:
-    """How far the run's present model has come."""
-    if not run.adapter.is_file():
-        return "unfinished"
-    try:
-        merged = json.loads((run.merged() / "merged.json").read_text())
-        exported = run.bundle_for(merged["weights_hash"]).is_dir()
-        return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
-    except (RadapterError, OSError, ValueError, KeyError, TypeError):
-        return "trained"
-
-
-def best_numbers(run: Run) -> list[str]:
-    """For each suite the evaluation with the best in-distribution accuracy, one line each."""
-    best: dict[str, tuple[float, str]] = {}
-    for path in sorted(run.evaluations.glob("*.json")):
-        try:
-            result = json.loads(path.read_text())
-            label = next(name for name in result["models"] if name.startswith("alpha"))
-            roles = result["models"][label]["roles"]
-            metric = next(m for m in main_metrics().values() if m in next(iter(roles.values())))
-            numbers = {role: 100 * values[metric]["value"] for role, values in roles.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
-            continue
-        text = ", ".join(f"{role} {number:.1f}" for role, number in numbers.items())
-        line = f"{result['suite']} at {label}: {name_of(metric)} {text}"
-        first = next(iter(numbers.values()))
-        if result["suite"] not in best or first > best[result["suite"]][0]:
-            best[result["suite"]] = (first, line)
-    return [line for _, line in best.values()]
-
-
 # ---------------------------------------------------------------- one run
 
 WIDEST = 100  # of a curve: a longer one is no clearer
@@ -115,7 +71,7 @@ def show(name: str | None, as_json: bool) -> None:
 
     run = find(Path(name) if name else None)
     with console.status("reading"):
-        from radapter.reporting.run_facts import run_curves, run_facts
+        from radapter.reporting.runs import run_curves, run_facts, state
     facts, curves = run_facts(run), run_curves(run)
     if as_json:
         return console.print_json({"run": {**facts, "state": state(run)}, "curves": curves})
@@ -142,6 +98,7 @@ def show(name: str | None, as_json: bool) -> None:
 def print_curve(title: str, points: list[tuple[int, float]], span: tuple[int, int]) -> None:
     from rich.text import Text
 
+    from radapter.evaluation.scores import name_of
     from radapter.reporting.terminal import curve
 
     lines = curve(
@@ -160,6 +117,8 @@ def print_curve(title: str, points: list[tuple[int, float]], span: tuple[int, in
 def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts of a run as rows: label, text."""
     from radapter.data.accounts import lines_of_accounts
+    from radapter.evaluation.scores import name_of
+    from radapter.reporting.runs import best_numbers
 
     created = f"{f['created']:%Y-%m-%d %H:%M} UTC" if f["created"] else ""
     rows = [

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radapter.errors import UsageError
-from radapter.evaluation.scores import name_of
 from radapter_cli import console, live
 
 if TYPE_CHECKING:
@@ -250,6 +249,7 @@ def _start_kept(share: float) -> str:
 
 def _finish(run: Run, duration: float, as_json: bool) -> None:
     from radapter.data.accounts import SIDES, read_accounts
+    from radapter.evaluation.scores import name_of
 
     lines, scored = run.logged("loss"), run.logged("validation")
     accounts = read_accounts(run.path)
@@ -270,7 +270,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         )
     console.result(f"Adapter: {run.adapter}")
     if scored:
-        from radapter.reporting.run_facts import validation_facts
+        from radapter.reporting.runs import validation_facts
 
         found = validation_facts(scored)
         console.result(

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from radapter import merging
-from radapter.reporting.run_facts import run_curves, run_facts
+from radapter.reporting.runs import run_curves, run_facts
 from radapter.run import Run
 from radapter.training import Interrupted, train
 

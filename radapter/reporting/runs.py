@@ -1,17 +1,63 @@
-"""What a run is, how far it has come, and its curves; finished, running or killed."""
+"""What a run is, how far it has come, its best numbers and curves; finished, running or killed."""
 
 from __future__ import annotations
 
+import json
 import statistics
 from typing import Any
 
 from radapter.data.accounts import read_accounts
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, RadapterError
+from radapter.evaluation.scores import main_metrics, name_of
 from radapter.files import radapter_facts
 from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """The row of a run in the list of all. One that cannot be read is listed as damaged rather than
+    hiding the others."""
+    when = f"{run.created:%Y-%m-%d %H:%M}" if run.created else "?"
+    row: dict[str, Any] = {"name": run.name, "when": when, "path": str(run.path)}
+    try:
+        recipe = run.recipe()
+    except RadapterError as error:
+        return row | {"method": "?", "state": f"damaged: {error}", "best": []}
+    return row | {"method": recipe.method.name, "state": state(run), "best": best_numbers(run)}
+
+
+def state(run: Run) -> str:
+    """How far the run's present model has come."""
+    if not run.adapter.is_file():
+        return "unfinished"
+    try:
+        merged = json.loads((run.merged() / "merged.json").read_text())
+        exported = run.bundle_for(merged["weights_hash"]).is_dir()
+        return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
+    except (RadapterError, OSError, ValueError, KeyError, TypeError):
+        return "trained"
+
+
+def best_numbers(run: Run) -> list[str]:
+    """For each suite the evaluation with the best in-distribution accuracy, one line each."""
+    best: dict[str, tuple[float, str]] = {}
+    for path in sorted(run.evaluations.glob("*.json")):
+        try:
+            result = json.loads(path.read_text())
+            label = next(name for name in result["models"] if name.startswith("alpha"))
+            roles = result["models"][label]["roles"]
+            metric = next(m for m in main_metrics().values() if m in next(iter(roles.values())))
+            numbers = {role: 100 * values[metric]["value"] for role, values in roles.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
+            continue
+        text = ", ".join(f"{role} {number:.1f}" for role, number in numbers.items())
+        line = f"{result['suite']} at {label}: {name_of(metric)} {text}"
+        first = next(iter(numbers.values()))
+        if result["suite"] not in best or first > best[result["suite"]][0]:
+            best[result["suite"]] = (first, line)
+    return [line for _, line in best.values()]
 
 
 def run_facts(run: Run) -> dict[str, Any]:
