@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from braceexpand import braceexpand
+
 from radapter.data.tar_index import Member, index_shard
 from radapter.errors import UsageError
 from radapter.starting.found import Found, Spot, Wanted
@@ -100,8 +102,6 @@ def _pattern(spot: Spot, shards: list[Path]) -> str:
 
 def brace(names: list[str]) -> str:
     """One pattern for all of some names: a range of numbers where they are one."""
-    from braceexpand import braceexpand  # what webdataset expands patterns with
-
     if len(names) == 1:
         return names[0]
     found = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]

@@ -1,0 +1,87 @@
+"""A miniature of each source's data: a function by the name of the source (`-` is `_`), which fills
+a folder and returns the settings of the data section; paths in them start from that folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import coop_tree
+import imagenet_tree
+import pytest
+import trees
+
+
+def emoji(root: Path) -> dict[str, Any]:
+    return {"styles": ["noto", "twemoji"], "split": "test"}
+
+
+def folder(root: Path) -> dict[str, Any]:
+    for i in range(6):
+        trees.jpeg(root / "tree" / ("cat", "dog")[i % 2] / f"{i}.jpg", i)
+    return {"root": "tree", "split": "all"}
+
+
+def table(root: Path) -> dict[str, Any]:
+    rows = ["filepath,title"]
+    for i in range(6):
+        trees.jpeg(root / "pictures" / f"{i}.jpg", i)
+        rows.append(f"{i}.jpg,picture {i}")
+    (root / "t.csv").write_text("\n".join(rows))
+    return {"path": "t.csv", "root": "pictures", "split": "all"}
+
+
+def caption_files(root: Path) -> dict[str, Any]:
+    for i in range(4):
+        trees.jpeg(root / "tree" / "a" / f"{i}.jpg", i)
+        (root / "tree" / "a" / f"{i}.txt").write_text(f"picture {i}\nthe same, {i}\n")
+    return {"root": "tree"}
+
+
+def shards(root: Path) -> dict[str, Any]:
+    for number in range(2):
+        samples = {}
+        for i in range(3):
+            samples[f"{i}.jpg"] = trees.encoded(3 * number + i, "JPEG")
+            samples[f"{i}.txt"] = f"picture {i}".encode()
+        trees.shard(root / f"{number}.tar", samples)
+    return {"shards": "{0..1}.tar", "task": "captions", "split": "all"}
+
+
+def clip_benchmark(root: Path) -> dict[str, Any]:
+    trees.clip_benchmark(root / "set")
+    return {"root": "set"}
+
+
+def karpathy(root: Path) -> dict[str, Any]:
+    trees.flickr30k(root)
+    return {"path": "dataset_flickr30k.json", "split": "test"}
+
+
+def coco_captions(root: Path) -> dict[str, Any]:
+    trees.coco(root)
+    return {"path": "annotations/captions_val2014.json"}
+
+
+def huggingface(root: Path) -> dict[str, Any]:
+    datasets = pytest.importorskip("datasets")
+    pictures = [{"bytes": trees.encoded(i, "PNG"), "path": f"{i}.png"} for i in range(6)]
+    columns = {"image": pictures, "label": [f"class {i % 2}" for i in range(6)]}
+    saved = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    saved.save_to_disk(str(root / "saved"))
+    return {"path": "saved", "label_column": "label"}
+
+
+def imagenet(root: Path) -> dict[str, Any]:
+    imagenet_tree.fill(root / "imagenet-r", "r", [1, 2, 657], each=2)
+    return {"variant": "r"}
+
+
+def objectnet(root: Path) -> dict[str, Any]:
+    imagenet_tree.fill_objectnet(root / "objectnet-1.0", each=2)
+    return {"protocol": "wise-ft-cropped"}
+
+
+def coop(root: Path) -> dict[str, Any]:
+    coop_tree.fill(root, "dtd")
+    return {"dataset": "dtd", "shots": 2}
