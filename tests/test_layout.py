@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,17 @@ def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def imported(path):
-    """Dotted names of every import, wherever it stands; those of `from a import b` as `a.b`."""
+def imported(path, for_types=False):
+    """Dotted names of every import, wherever it stands; those of `from a import b` as `a.b`.
+
+    Args:
+        for_types: only those under `if TYPE_CHECKING`.
+    """
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
+    typed = [n for n in blocks if ast.unparse(n.test) == "TYPE_CHECKING"]
+    for node in [n for top in (typed if for_types else [tree]) for n in ast.walk(top)]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -115,3 +123,16 @@ def test_recipe_and_method_average_alike_by_default(name, tiny_folder):
 def test_every_method_of_the_recipe_is_registered():
     definitions = recipe.Recipe.model_json_schema()["properties"]["method"]["discriminator"]
     assert set(definitions["mapping"]) == set(METHODS)
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_the_documentation_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    top = "radapter|radapter_cli|tests|benchmarks|recipes|docs|examples"
+    named = re.findall(rf"`((?:{top})/[\w./-]+\.(?:py|yaml|md|sh))\b", text)
+    modules = re.findall(r"`radapter\.([a-z]\w*)\.", text)
+    named += [f"radapter/{name}.py" for name in modules if not (ROOT / "radapter" / name).is_dir()]
+    assert [n for n in named if "my_" not in n and not (ROOT / n).exists()] == []
