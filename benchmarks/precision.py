@@ -20,8 +20,9 @@ import torch
 import typer
 from onnx import TensorProto, helper
 
-from radapter import bundle, models, scoring
+from radapter import bundle, models
 from radapter import recipe as recipes
+from radapter.evaluation import of_run
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
 from radapter.evaluation.scores import headlines
@@ -99,8 +100,8 @@ def main(
         reference = evaluate(chosen, from_loaded(loaded), opened=opened)
         print(f"\n| {suite}, mean over styles, % | " + " | ".join(METRICS) + " | worst cosine |")
         print("|" + "---|" * (len(METRICS) + 2))
-        engines = scoring.engines(folder, ["onnx"], loaded)
-        engines += scoring.engines(folder, ["onnx"], loaded, precisions=[bundle.QDQ])
+        engines = of_run.engines(folder, ["onnx"], loaded)
+        engines += of_run.engines(folder, ["onnx"], loaded, precisions=[bundle.QDQ])
         for deployed in engines:
             engine = evaluate(chosen, deployed, opened=opened)
             verdict = compare(reference, engine)

@@ -149,7 +149,7 @@ def eval_command(
         if not suite and data is None:
             raise UsageError("--model needs --suite or --data: `radapter data` lists the suites.")
         with console.status("loading"):
-            from radapter.evaluation import own_data
+            from radapter.evaluation import adapting, own_data
             from radapter.evaluation.suite import load_suite
             from radapter.inference.opening import classes_and_prompts
         chosen = [load_suite(name) for name in suite or ()]
@@ -157,7 +157,7 @@ def eval_command(
             classes, prompts = classes_and_prompts(Path(model))
             chosen = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
         return evaluate_models(
-            changed(chosen, protocol or [], without or [], broken_images),
+            adapting.changed(chosen, protocol or [], without or [], broken_images),
             model,
             device,
             out,
@@ -173,21 +173,12 @@ def eval_command(
     if wanted and runtime not in (None, "torch"):
         raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
     found = find(Path(run) if run else None)
-    recipe = found.recipe()
-    names = suite or recipe.suites
     with console.status("loading"):
-        from radapter.evaluation import own_data
+        from radapter.evaluation import adapting
         from radapter.evaluation.cache import user_cache
-        from radapter.evaluation.suite import held_out_suite, load_suite
     cache = None if no_cache else user_cache()
-    classes, prompts = found.class_names(), recipe.data.prompts()
-    if data is not None:
-        suites = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
-    elif names:
-        suites = [load_suite(name).for_recipe(recipe) for name in names]
-    else:
-        suites = [held_out_suite(recipe, classes)]
-    suites = changed(suites, protocol or [], without or [], broken_images)
+    suites = adapting.suites_of_run(found, suite or (), data, pictures)
+    suites = adapting.changed(suites, protocol or [], without or [], broken_images)
     if wanted:
         with found.lock():
             results = [
@@ -252,12 +243,12 @@ def over_alphas(
     precision: PrecisionChoice,
     cache: Cache | None,
 ) -> dict[str, Any]:
-    """What `scoring.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
-    from radapter import scoring
+    """What `of_run.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
+    from radapter.evaluation import of_run
     from radapter.reporting import curves
 
     with console.progress(suite.name) as update:
-        result = scoring.evaluate_alphas(
+        result = of_run.evaluate_alphas(
             run,
             suite,
             alphas,
@@ -281,10 +272,10 @@ def side_by_side(
     tolerances: list[str],
     cache: Cache | None,
 ) -> dict[str, Any]:
-    from radapter import scoring
+    from radapter.evaluation import of_run
 
     with console.progress(suite.name) as update:
-        return scoring.evaluate_run(
+        return of_run.evaluate_run(
             run,
             suite,
             runtime and runtime.value,
@@ -294,28 +285,6 @@ def side_by_side(
             cache=cache,
             on_progress=lambda model, done, total: update(done, total, model),
         )
-
-
-def changed(
-    suites: list[Any], protocols: list[str], without: list[str], broken_images: int | None = None
-) -> list[Any]:
-    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there."""
-    for item in protocols:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise UsageError(f"--protocol takes DATASET=PROTOCOL, found '{item}'.")
-        suites = [s.with_protocol(name, value) if s in _having(suites, name) else s for s in suites]
-    for name in without:
-        suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
-    if broken_images is not None:
-        suites = [s.allowing(broken_images) for s in suites]
-    return suites
-
-
-def _having(suites: list[Any], dataset: str) -> list[Any]:
-    """The suites with such a data set; if there is none, the first, which then says what it has."""
-    having = [suite for suite in suites if suite.called(dataset)]
-    return having or suites[:1]
 
 
 def evaluate_models(
@@ -329,7 +298,7 @@ def evaluate_models(
 ) -> None:
     """Score a model that belongs to no run."""
     with console.status("loading"):
-        from radapter.evaluation import standalone
+        from radapter.evaluation import of_model
         from radapter.evaluation.cache import user_cache
         from radapter.inference import open_model
     if out is not None and len(suites) > 1:
@@ -341,7 +310,7 @@ def evaluate_models(
     for suite, data in zip(suites, opened, strict=True):
         with console.progress(suite.name) as update:
             results.append(
-                standalone.evaluate_model(
+                of_model.evaluate_model(
                     suite,
                     model,
                     candidate,

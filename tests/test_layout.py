@@ -15,8 +15,7 @@ ORDER = (
     "errors", "registry", "versions", "names", "files", "classes", "precision",
     "processors", "distributed", "recipe_errors", "data", "recipe",
     "run", "starting", "models", "losses", "methods", "merging", "bundle", "runtimes",
-    "heads", "evaluation", "training", "inference", "scoring", "export", "benchmarking",
-    "reporting",
+    "heads", "evaluation", "training", "inference", "export", "benchmarking", "reporting",
 )  # fmt: skip
 LIBRARY = sorted(
     p

@@ -27,6 +27,7 @@ from radapter.names import to_bytes
 from radapter.registry import TASKS, load
 from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
+from radapter.versions import versions
 
 
 def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +46,21 @@ def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         **{key: value for own in of_tasks for key, value in own.items()},
         "interval": f"95 %, percentile bootstrap over {' and '.join(sorted(units))}",
         "preprocessing": preprocessing,
+    }
+
+
+def result_of(
+    suite: Suite, preprocessing: Mapping[str, Any], seed: int, of: dict[str, Any], **scored: Any
+) -> dict[str, Any]:
+    """A result as it is written: `of` says what was scored, `scored` how."""
+    return {
+        "schema_version": 1,
+        "suite": suite.name,
+        **of,
+        "seed": seed,
+        "versions": versions(),
+        "protocol": protocol(suite, preprocessing),
+        **scored,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,31 @@ def check_writable(path: Path) -> None:
             f"The result cannot be written to {path.parent}: {error.strerror}. Make room there, or "
             "allow it."
         ) from None
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result whose models say what they are, whatever version wrote it.
+
+    Each of `models` has `kind`, which is zero-shot, tuned, engine or (of no run) model, and
+    `alpha`, None where there is none. Earlier versions said it in labels: "alpha 0.50".
+
+    Raises:
+        OSError, ValueError: it is not there, or no JSON.
+    """
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict):
+        raise ValueError(f"{path} is no result")
+    for label, model in result.get("models", {}).items():
+        if "kind" not in model:
+            kind = "tuned" if label.startswith("alpha ") else "engine"
+            model["kind"] = "zero-shot" if label == "zero-shot" else kind
+            model["alpha"] = 0.0 if label == "zero-shot" else result.get("alpha")
+    return result
+
+
+def of_kind(result: Mapping[str, Any], kind: str) -> list[str]:
+    """The labels of a result's models of a kind, in their order."""
+    return [label for label, model in result["models"].items() if model["kind"] == kind]
 
 
 def write_result(path: Path, result: dict[str, Any]) -> dict[str, Any]:

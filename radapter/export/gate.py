@@ -17,6 +17,7 @@ from radapter.data import Dataset
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.of_run import engines, verdicts
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.scores import Task, task_for
 from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_suite
@@ -26,7 +27,6 @@ from radapter.recipe import Recipe
 from radapter.runtimes.engines import runnable
 from radapter.runtimes.opened import BundleTokenizer, from_loaded, with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
-from radapter.scoring import engines, verdicts
 
 PROMPTS = 4
 """Of a class, at most"""

@@ -19,6 +19,7 @@ from typing import Any
 from radapter.errors import BrokenInput, command
 from radapter.evaluation.published import EQUAL_CLASSES
 from radapter.evaluation.scores import metrics
+from radapter.evaluation.written import of_kind, read_result
 from radapter.files import radapter_facts
 from radapter.recipe import Recipe
 from radapter.run import Run
@@ -148,7 +149,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 
 def _rows(run: Run) -> list[Row]:
     facts = _facts(run)
-    by_alpha: dict[float, Row] = {}
+    by_alpha: dict[float | None, Row] = {}
     recipe = run.recipe()
     zero = Row(_zero_shot(facts), recipe=recipe)
     for result in _results(run):
@@ -157,11 +158,12 @@ def _rows(run: Run) -> list[Row]:
         if suite in row.settings:
             continue
         models = result["models"]
-        label = next((label for label in models if label.startswith("alpha")), "onnx")
+        label = [*of_kind(result, "tuned"), *of_kind(result, "engine")][0]
         _take(row, result, models[label], facts["base_hash"])
-        if "zero-shot" in models and suite not in zero.settings:
-            _take(zero, result, models["zero-shot"], facts["base_hash"])
-    rows = [by_alpha[alpha] for alpha in sorted(by_alpha)]
+        for label in of_kind(result, "zero-shot") if suite not in zero.settings else ():
+            _take(zero, result, models[label], facts["base_hash"])
+    by_alpha = dict(sorted(by_alpha.items(), key=lambda item: (item[0] is not None, item[0] or 0)))
+    rows = list(by_alpha.values())
     return [*([zero] if zero.numbers else []), *(rows or [Row(facts, recipe=recipe)])]
 
 
@@ -186,17 +188,18 @@ def _results(run: Run) -> Iterator[dict[str, Any]]:
     paths = run.evaluations.glob("*.json")
     for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_result(path)
             if "models" not in result:  # over alphas, or of another kind
                 continue
             for model in result["models"].values():
                 for role in model["roles"].values():
                     [model["datasets"][name]["fingerprint"] for name in role["datasets"]]
                 [mean["of"][1] for mean in model.get("harmonic_means", {}).values()]
-            result["suite"], result["protocol"].items(), float(result["alpha"])
+            result["suite"], result["protocol"].items(), float(result["alpha"] or 0)
+            models = [*of_kind(result, "tuned"), *of_kind(result, "engine")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise BrokenInput(f"{path} is damaged: remove it and evaluate again.") from None
-        if any(label == "onnx" or label.startswith("alpha") for label in result["models"]):
+        if models:
             yield result
 
 

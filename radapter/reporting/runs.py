@@ -9,6 +9,7 @@ from typing import Any
 from radapter.data.accounts import read_accounts
 from radapter.errors import BrokenInput, RadapterError
 from radapter.evaluation.scores import main_metrics, name_of
+from radapter.evaluation.written import of_kind, read_result
 from radapter.files import radapter_facts
 from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
@@ -45,12 +46,12 @@ def best_numbers(run: Run) -> list[str]:
     best: dict[str, tuple[float, str]] = {}
     for path in sorted(run.evaluations.glob("*.json")):
         try:
-            result = json.loads(path.read_text())
-            label = next(name for name in result["models"] if name.startswith("alpha"))
+            result = read_result(path)
+            label = of_kind(result, "tuned")[0]
             roles = result["models"][label]["roles"]
             metric = next(m for m in main_metrics().values() if m in next(iter(roles.values())))
             numbers = {role: 100 * values[metric]["value"] for role, values in roles.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError):
+        except (ValueError, LookupError, TypeError, AttributeError, StopIteration, OSError):
             continue
         text = ", ".join(f"{role} {number:.1f}" for role, number in numbers.items())
         line = f"{result['suite']} at {label}: {name_of(metric)} {text}"

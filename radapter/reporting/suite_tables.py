@@ -16,9 +16,9 @@ from radapter.evaluation.scores import Metric, headlines, tasks_of
 def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
     """The labels of the merged model and of the engine that is shown beside it, if they are there.
     The table of parity has the further ones."""
-    labels = list(models)
-    tuned = next((label for label in labels if label.startswith("alpha")), None)
-    return tuned, next(iter(labels[labels.index(tuned) + 1 :]), None) if tuned else None
+    tuned = next((label for label, model in models.items() if model["kind"] == "tuned"), None)
+    engines = (label for label, model in models.items() if model["kind"] == "engine")
+    return tuned, next(engines, None) if tuned else None
 
 
 def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from radapter import merging, models, scoring
-from radapter.evaluation import alphas, written
+from radapter import merging, models
+from radapter.evaluation import alphas, of_run, written
 from radapter.recipe import shipped
 from radapter.run import Run
 
@@ -238,7 +238,7 @@ def test_eval_where_no_result_can_be_written(cli, merged, tmp_path, monkeypatch)
     shutil.rmtree(folder / "eval", ignore_errors=True)
     (folder / "eval").write_text("no folder")
     with monkeypatch.context() as patched:
-        patched.setattr(scoring, "evaluate", None)
+        patched.setattr(of_run, "evaluate", None)
         outcome = cli("eval", "--runtime", "torch")
     assert outcome.code == 4
     assert "cannot be written" in outcome.err

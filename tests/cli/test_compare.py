@@ -66,6 +66,18 @@ def score(run, suite, role, value, half):
     change(run, suite, edit)
 
 
+def test_results_of_an_earlier_version_say_by_labels_what_their_models_are(evaluated):
+    before = compare_runs([evaluated])
+
+    def forget(result):
+        for model in result["models"].values():
+            del model["kind"], model["alpha"]
+
+    change(evaluated, "mine", forget)
+    change(evaluated, "held-out", forget)
+    assert compare_runs([evaluated]).rows == before.rows
+
+
 def with_base(run, weights_hash):
     """The run as if it were of another base model."""
     with safe_open(run.adapter, "pt") as file:

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from radapter import scoring
-from radapter.evaluation import alphas
+from radapter.evaluation import alphas, of_run
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 COMMANDS = {
@@ -43,7 +42,7 @@ def test_every_model_is_scored_on_the_device_that_was_chosen(cli, command, monke
         asked[:] = [device]
 
     monkeypatch.setattr(PyTorchRuntime, "__init__", recorded)
-    for module in (alphas, scoring):
+    for module in (alphas, of_run):
         monkeypatch.setattr(module, "alpha_curve", over_alphas)
     assert cli(*command).code == 0
     assert asked

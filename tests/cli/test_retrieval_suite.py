@@ -206,7 +206,7 @@ def test_an_engine_stands_beside_pytorch(cli, root, suite_file, merged):
     assert outcome.code == 0, outcome.err
     result = json.loads((merged.evaluations / "mine-alpha-0.50-torch.json").read_text())
     models = result["models"]
-    models["onnx"] = copy.deepcopy(models["alpha 0.50"])
+    models["onnx"] = copy.deepcopy(models["alpha 0.50"]) | {"kind": "engine"}
     models["onnx"]["datasets"]["coco"]["image_to_text_r5"]["value"] += 0.0012
     console = Console(width=120)
     with console.capture() as captured:

@@ -48,7 +48,7 @@ def test_equal_names_count_as_clip_benchmark_counts_them(tiny_folder, tmp_path):
         suite = Suite(name="mine", tasks=["classification"], datasets=[described])
         found = evaluate(suite, from_loaded(loaded))
         scores[how] = found.result()["datasets"]["set"]["accuracy"]
-        said[how] = found.sets["set"]["protocol"]["equal names"]
+        said[how] = found.sets["set"].facts["protocol"]["equal names"]
     assert scores["apart"]["value"] == 7 / 20  # those of class 0
     assert (scores["apart"]["chance"], scores["one"]["chance"]) == (1 / 3, 1)
     assert scores["one"]["value"] == 1
@@ -115,7 +115,7 @@ def test_a_suite_scores_by_them_and_says_so(tmp_path, tiny_folder):
         evaluate(suite, from_loaded(loaded)) for suite in (suite_of(root), suite_of(root, OWN))
     )
     assert found.sets == given.sets
-    assert found.sets["set"]["protocol"]["template"] == ", ".join(map(repr, OWN))
+    assert found.sets["set"].facts["protocol"]["template"] == ", ".join(map(repr, OWN))
     assert protocol(found.suite, loaded)["dataset_templates"] == {"set": OWN}
     key = f"class of '{OWN[0]}': red fox"
     assert found.text_features[key].equal(given.text_features[key])

@@ -94,7 +94,7 @@ def test_a_picture_without_a_caption_is_no_query_and_no_miss(shapes, tmp_path):
 def test_captions_that_the_model_does_not_read_to_the_end_are_counted(loaded, shapes, tmp_path):
     start = "word " * 80
     texts = [f"{start}{i}" for i in range(3)] + ["a cat"]
-    facts = scored(loaded, captions(tmp_path, shapes, texts), "retrieval").sets["set"]
+    facts = scored(loaded, captions(tmp_path, shapes, texts), "retrieval").sets["set"].facts
     (remark,) = facts["remarks"]
     assert remark.startswith("3 of 4 captions are longer than the ")
     assert "word word" in remark

@@ -13,7 +13,7 @@ from radapter.data.sources.coop import LAYOUTS
 from radapter.errors import UsageError
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.intervals import harmonic, harmonic_mean, mean_interval
-from radapter.evaluation.standalone import with_anchors
+from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.suite import Suite, load_suite
 
 FEW, HALVES = load_suite("few-shot"), load_suite("base-to-novel")

@@ -6,12 +6,13 @@ from typing import get_args
 import pytest
 import tiny
 
-from radapter import merging, models, scoring
+from radapter import merging, models
 from radapter.data import Dataset
 from radapter.data.settings import Data
 from radapter.data.sources.folder import FolderData
 from radapter.data.sources.table import TableData
 from radapter.errors import RadapterError
+from radapter.evaluation import of_run
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.scores import main_metrics, metric_of, metrics, name_of, task_for, tasks_of
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -121,7 +122,7 @@ def test_a_new_task_is_a_file_and_a_line(data, tiny_folder, shapes, tmp_path, mo
     suite = suite_of(data["classification"], "classification", "toy")
     run = train(tiny.recipe(tiny_folder, shapes), tmp_path)
     merging.write_merged(run, 0.5)
-    result = scoring.evaluate_run(run, suite, "torch")
+    result = of_run.evaluate_run(run, suite, "torch")
     assert result["models"]["zero-shot"]["datasets"]["set"]["width"] == 16
     assert result["protocol"]["toy"] == "the first number"
     printed = tiny.printed(tables.evaluation_tables(result))

@@ -18,8 +18,8 @@ from radapter.evaluation.classification import (
     predict,
 )
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.published import Anchors
-from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 
 NAMES = class_names()

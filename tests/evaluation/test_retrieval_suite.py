@@ -9,9 +9,9 @@ from radapter import recipe as recipes
 from radapter.data.sources.coco_captions import CocoCaptionsData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.result import TextKey
-from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.runtimes.opened import from_loaded
 

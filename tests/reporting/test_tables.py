@@ -14,6 +14,7 @@ from radapter.evaluation.suite import Suite, load_suite
 from radapter.reporting import alpha_table, evaluation_tables
 from radapter.runtimes.opened import from_loaded
 
+KINDS = {"zero-shot": "zero-shot", "alpha 0.50": "tuned"}
 ENGINES = ("onnx", "onnx fp16", "onnx int8")
 SHARE = r"\d+\.\d ±\s?\d+\.\d"
 
@@ -27,7 +28,9 @@ def result_of(suite, loaded, labels=("zero-shot", "alpha 0.50", "onnx"), cache=N
         "suite": suite.name,
         "alpha": 0.5,
         "protocol": protocol(suite, loaded.config["preprocess_cfg"]),
-        "models": {label: copy.deepcopy(result) for label in labels},
+        "models": {
+            label: copy.deepcopy(result) | {"kind": KINDS.get(label, "engine")} for label in labels
+        },
         "parity": [copy.deepcopy(verdict) | {"label": label} for label in ENGINES],
     }
 

@@ -14,8 +14,9 @@ import torch
 from onnx import numpy_helper
 from tiny_bundle import make
 
-from radapter import bundle, models, scoring
+from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
+from radapter.evaluation import of_run
 from radapter.files import file_hash
 from radapter.runtimes.onnx import CPU, CUDA, TENSORRT, OnnxRuntime, served, tensorrt_options
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -280,7 +281,7 @@ def test_tensorrt_in_onnxruntime_says_that_it_may_use_tf32(
     on_a_gpu(TENSORRT)
     engine = OnnxRuntime(exported, TENSORRT)
     assert engine.provenance.get("arithmetic") == said
-    assert scoring._judged_as(engine) == ("fp16" if said else "fp32")
+    assert of_run._judged_as(engine) == ("fp16" if said else "fp32")
     on_a_gpu(CUDA)
     assert "arithmetic" not in OnnxRuntime(exported, CUDA).provenance
 

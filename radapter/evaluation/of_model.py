@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from radapter.evaluation.cache import Cache
-from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
 from radapter.evaluation.written import check_writable, write_result
 from radapter.runtimes.opened import OpenModel
-from radapter.versions import versions
 
 FOLDER = Path("eval")
 
@@ -52,17 +51,9 @@ def evaluate_model(
     path = out or FOLDER / f"{suite.file_name}-{slug}-{weights[:8]}{half}.json"
     check_writable(path)
     evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
-    result: dict[str, Any] = {
-        "schema_version": 1,
-        "suite": suite.name,
-        "model": name,
-        "weights_hash": weights,
-        "seed": SEED,
-        "versions": versions(),
-        "protocol": protocol(suite, model.preprocessing),
-        "models": {label: evaluated.result() | with_anchors(evaluated, name)},
-        "parity": [],
-    }
+    own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}
+    of = {"model": name, "weights_hash": weights}
+    result = result_of(suite, model.preprocessing, SEED, of, models={label: own}, parity=[])
     return write_result(path, result)
 
 

@@ -11,10 +11,10 @@ from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.cache import Cache
-from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.evaluate import evaluate, result_of
+from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.parity import compare, tolerance_of
 from radapter.evaluation.result import Evaluation
-from radapter.evaluation.standalone import with_anchors
 from radapter.evaluation.suite import Suite, trained_metric
 from radapter.evaluation.written import check_writable, write_result
 from radapter.models import LoadedModel
@@ -22,7 +22,6 @@ from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.engines import open_engine, precisions_of, runnable
 from radapter.runtimes.opened import OpenModel, bundle_preprocessing, from_loaded, with_runtime
-from radapter.versions import versions
 
 
 def evaluate_run(
@@ -73,7 +72,8 @@ def evaluate_run(
     merged, facts = merging.read_merged(run)
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
-    tuned = f"alpha {facts['alpha']:.2f}"
+    alpha = facts["alpha"]
+    tuned = f"alpha {alpha:.2f}"
     candidates = [from_loaded(base, "zero-shot", device, precision)]
     if wanted in (None, "torch", "all"):
         candidates.append(from_loaded(merged, tuned, device, precision))
@@ -91,23 +91,22 @@ def evaluate_run(
             on_progress=functools.partial(on_progress, model.name),
         )
     recipe = run.recipe()
-    result = {
-        "schema_version": 2,
-        "suite": suite.name,
-        "alpha": facts["alpha"],
-        "weights_hash": facts["weights_hash"],
-        "seed": recipe.seed,
-        "versions": versions(),
-        "protocol": protocol(suite, merged.config["preprocess_cfg"]),
-        "models": {
-            label: evaluated.result()
-            | (with_anchors(evaluated, recipe.model) if label == "zero-shot" else {})
-            for label, evaluated in done.items()
-        },
-        "left_out": left_out,
-        "parity": verdicts(done, tuned, tolerances) if tuned in done else [],
+    models = {
+        label: {"kind": "tuned" if label == tuned else "engine", "alpha": alpha} | own.result()
+        for label, own in done.items()
     }
-    return write_result(path, result)
+    zero_shot = {"kind": "zero-shot", "alpha": 0.0} | with_anchors(done["zero-shot"], recipe.model)
+    models["zero-shot"] |= zero_shot
+    result = result_of(
+        suite,
+        merged.config["preprocess_cfg"],
+        recipe.seed,
+        {"alpha": alpha, "weights_hash": facts["weights_hash"]},
+        models=models,
+        left_out=left_out,
+        parity=verdicts(done, tuned, tolerances) if tuned in done else [],
+    )
+    return write_result(path, result | {"schema_version": 2})
 
 
 def engines(
@@ -195,18 +194,13 @@ def evaluate_alphas(
     ):  # fmt: skip
         points.append({"alpha": alpha} | evaluated.result())
     recipe = run.recipe()
-    result = {
-        "schema_version": 1,
-        "suite": suite.name,
+    of = {
         "trained_metric": trained_metric(recipe),
         "chosen": merging.read_merged(run)[1]["alpha"] if merged else None,
         **({"adapter": "best"} if trained.which == "best" else {}),
-        "seed": recipe.seed,
-        "versions": versions(),
-        "protocol": protocol(suite, trained.base.config["preprocess_cfg"]),
-        "points": points,
     }
-    return write_result(path, result)
+    preprocessing = trained.base.config["preprocess_cfg"]
+    return write_result(path, result_of(suite, preprocessing, recipe.seed, of, points=points))
 
 
 def bundle_folder(

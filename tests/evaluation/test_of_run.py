@@ -10,9 +10,10 @@ import pytest
 import tiny
 import torch
 
-from radapter import merging, models, scoring
+from radapter import merging, models
 from radapter.errors import BrokenInput
 from radapter.evaluation import alphas as over_alpha
+from radapter.evaluation import of_run
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, held_out_suite
@@ -32,7 +33,7 @@ def run(tiny_folder, shapes, tmp_path_factory):
 def test_each_point_names_the_weights_it_was_scored_with(run):
     done = []
     suite = held_out_suite(run.recipe())
-    result = scoring.evaluate_alphas(
+    result = of_run.evaluate_alphas(
         run, suite, [0.0, 0.5, 1.0], on_progress=lambda *now: done.append(now)
     )
     trained = merging.open_trained(run)
@@ -157,7 +158,7 @@ def test_alphas_that_are_kept_are_not_encoded_again(run, tmp_path, monkeypatch):
     assert not encoded
 
 
-@pytest.mark.parametrize("score", [scoring.evaluate_run, scoring.evaluate_alphas])
+@pytest.mark.parametrize("score", [of_run.evaluate_run, of_run.evaluate_alphas])
 def test_the_data_is_opened_before_any_model(run, tmp_path, monkeypatch, score):
     def load(*args, **kwargs):
         raise AssertionError("a model was loaded")

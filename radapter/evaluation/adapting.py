@@ -1,0 +1,63 @@
+"""Which suites are meant: those of a run or named, and how they are changed for one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from radapter.errors import UsageError
+from radapter.evaluation import own_data
+from radapter.evaluation.suite import Suite, held_out_suite, load_suite
+from radapter.run import Run
+
+
+def suites_of_run(
+    run: Run, names: Sequence[str] = (), data: str | None = None, pictures: str | None = None
+) -> list[Suite]:
+    """The suites to score a run on: what lies at `data`, else those that are named, else those of
+    its recipe, else its held-out data.
+
+    Args:
+        data: with `pictures`, see `own_data.suite_of`; its classes are answered among those of the
+            run.
+
+    Raises:
+        UsageError: there is none, or it is unknown.
+    """
+    recipe = run.recipe()
+    classes = run.class_names()
+    if data is not None:
+        prompts = recipe.data.prompts()
+        return [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
+    if names or recipe.suites:
+        return [load_suite(name).for_recipe(recipe) for name in names or recipe.suites]
+    return [held_out_suite(recipe, classes)]
+
+
+def changed(
+    suites: Sequence[Suite],
+    protocols: Sequence[str] = (),
+    without: Sequence[str] = (),
+    broken_images: int | None = None,
+) -> list[Suite]:
+    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there.
+
+    Raises:
+        UsageError: no suite has such a data set or protocol.
+    """
+    suites = list(suites)
+    for item in protocols:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--protocol takes DATASET=PROTOCOL, found '{item}'.")
+        suites = [s.with_protocol(name, value) if s in _having(suites, name) else s for s in suites]
+    for name in without:
+        suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
+    if broken_images is not None:
+        suites = [s.allowing(broken_images) for s in suites]
+    return suites
+
+
+def _having(suites: list[Suite], dataset: str) -> list[Suite]:
+    """The suites with such a data set; if there is none, the first, which then says what it has."""
+    having = [suite for suite in suites if suite.called(dataset)]
+    return having or suites[:1]
