@@ -9,6 +9,7 @@ from radapter.data import open_data
 from radapter.data.sources.clip_benchmark import ClipBenchmarkData
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import EQUAL_CLASSES, evaluate, protocol
+from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
@@ -114,10 +115,10 @@ def test_a_suite_scores_by_them_and_says_so(tmp_path, tiny_folder):
     found, given = (
         evaluate(suite, from_loaded(loaded)) for suite in (suite_of(root), suite_of(root, OWN))
     )
-    assert found.sets == given.sets
+    assert found.result() == given.result()
     assert found.sets["set"].facts["protocol"]["template"] == ", ".join(map(repr, OWN))
     assert protocol(found.suite, loaded)["dataset_templates"] == {"set": OWN}
-    key = f"class of '{OWN[0]}': red fox"
+    key = TextKey("class", "red fox", tuple(OWN))
     assert found.text_features[key].equal(given.text_features[key])
 
 
