@@ -22,7 +22,7 @@ import typer
 from onnx import numpy_helper, parser
 
 from radapter import bundle, models
-from radapter.export import export_bundle
+from radapter.export import Contents, export_bundle
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 CALLS = 20
@@ -103,7 +103,7 @@ def main(
     runtime = PyTorchRuntime(loaded)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        export_bundle(loaded, folder / "bundle", facts={}, max_batch=5)
+        export_bundle(loaded, folder / "bundle", Contents(max_batch=5), facts={})
         for what, file, encode, inputs in (
             ("pictures", bundle.VISION, runtime.encode_image, pixels),
             ("texts", bundle.TEXT, runtime.encode_text, tokens),

@@ -27,7 +27,7 @@ from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import load_suite
-from radapter.export import export_bundle, training_sample
+from radapter.export import Contents, export_bundle, training_sample
 from radapter.export.verification import Inputs
 from radapter.runtimes.opened import from_loaded
 
@@ -81,7 +81,8 @@ def main(
     inputs = Inputs(loaded, pictures, sample)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
-        export_bundle(loaded, folder, facts={}, precisions=["fp32", "fp16", "int8"], sample=sample)
+        contents = Contents(["fp32", "fp16", "int8"])
+        export_bundle(loaded, folder, contents, facts={}, sample=sample)
         print("\n| 1 - worst cosine, training data | pictures | texts |\n|---|---|---|")
         for precision in ("fp32", "fp16", "fp16, softmax in fp32", "int8", bundle.QDQ):
             row = []

@@ -18,7 +18,7 @@ from radapter.errors import (
     UsageError,
     command,
 )
-from radapter.export import export_bundle
+from radapter.export import Contents, export_bundle
 from radapter.merging import read_merged
 from radapter.models import LoadedModel
 from radapter.run import Run
@@ -95,9 +95,8 @@ def open_subject(
             target = Path(temporary) / "bundle"
             facts: dict[str, Any] = {"base_model": str(source), "base_hash": loaded.weights_hash}
             facts |= {"recipe": "none", "recipe_hash": "", "method": "none", "alpha": 0.0}
-            export_bundle(
-                loaded, target, facts=facts, precisions=precisions or EXPORTED, max_batch=max_batch
-            )
+            contents = Contents(precisions or EXPORTED, max_batch=max_batch)
+            export_bundle(loaded, target, contents, facts=facts)
             return target
 
         yield Subject(str(source), loaded, None, export)

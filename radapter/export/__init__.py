@@ -1,25 +1,25 @@
 """From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process, and
 TensorRT engines built from them (`radapter.export.tensorrt`, `radapter.export.engine`)."""
 
-from radapter.export.facts import classes_of, golden_pictures, refresh, run_facts
+from radapter.export.bundling import Contents, class_features, export_bundle
+from radapter.export.facts import classes_of, golden_pictures
 from radapter.export.gate import parity_gate
-from radapter.export.onnx import check, class_features, classes_hash, export_bundle, plan
+from radapter.export.of_run import Exported, Plan, Wanted, export, plan, preview
 from radapter.export.sample import Sample, training_sample
-from radapter.export.triton import places, write_repository
 
 __all__ = [
+    "Contents",
+    "Exported",
+    "Plan",
     "Sample",
-    "check",
+    "Wanted",
     "class_features",
-    "classes_hash",
     "classes_of",
+    "export",
     "export_bundle",
     "golden_pictures",
     "parity_gate",
-    "places",
     "plan",
-    "refresh",
-    "run_facts",
+    "preview",
     "training_sample",
-    "write_repository",
 ]

@@ -126,7 +126,7 @@ def run_gate(
 
 def _check_scales(folder: Path, merged: LoadedModel) -> None:
     """The logit scale stands in several files, for several readers: in each it is the model's."""
-    scale = PyTorchRuntime(merged).logit_scale
+    scale = merged.logit_scale
     stated = {bundle.MANIFEST: bundle.read_manifest(folder)["logit_scale"]}
     stated["config.json"] = json.loads((folder / "config.json").read_text("utf-8"))["logit_scale"]
     if classes := bundle.read_classes(folder):

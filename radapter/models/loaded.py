@@ -39,6 +39,11 @@ class LoadedModel:
         """Tokens of a text. The tokenizer's: a tower may have been made for longer ones."""
         return int(self.tokenizer.context_length)
 
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by to become logits; already exponentiated."""
+        return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
+
     @cached_property
     def used_with(self) -> dict[str, Any]:
         """The preprocessing and the activation, in plain data: what `load` takes as `of_file`."""

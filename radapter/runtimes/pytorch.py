@@ -86,7 +86,7 @@ class PyTorchRuntime:
                 ) from None
         self.device = device
         self.place = next(self._model.parameters()).device
-        self.logit_scale = float(loaded.model.logit_scale.detach().exp())  # type: ignore[operator]
+        self.logit_scale = loaded.logit_scale
         self.provenance: dict[str, Any] = {
             "weights_hash": loaded.weights_hash,
             "torch": torch.__version__,

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from radapter import merging
-from radapter.export import export_bundle
+from radapter.export import Contents, export_bundle
 from radapter.run import Run
 
 pytestmark = pytest.mark.slow  # they export
@@ -21,7 +21,7 @@ def _exported(_trained, tmp_path_factory):
     loaded, facts = merging.read_merged(run)
     named = {"base_model": "tiny", "recipe": "tiny", "method": "r-adapter", "alpha": 0.5}
     export_bundle(
-        loaded, run.bundle_for(facts["weights_hash"]), facts=named, precisions=["fp32", "int8"]
+        loaded, run.bundle_for(facts["weights_hash"]), Contents(["fp32", "int8"]), facts=named
     )
     return run
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from radapter import merging, models
 from radapter.data.pixels import IMAGE_EXTENSIONS
-from radapter.export import export_bundle, run_facts
+from radapter.export import export_bundle
+from radapter.export.facts import run_facts
 from radapter.run import Run
 
 

@@ -83,7 +83,7 @@ def watch(cwd, at):
 
 
 def take_from(bundle):
-    from radapter.export import onnx
+    from radapter.export import bundling
 
     figures = json.loads((Path(bundle) / "manifest.json").read_text())["models"]
 
@@ -95,7 +95,7 @@ def take_from(bundle):
         wanted = ("worst_cosine", "max_abs_difference")
         return {file: {k: facts[k] for k in wanted} for file, facts in figures.items()}
 
-    onnx.export_towers, onnx.verify = export_towers, verify
+    bundling.export_towers, bundling.verify = export_towers, verify
 
 
 def command(order):

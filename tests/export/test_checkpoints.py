@@ -13,10 +13,14 @@ from tiny_bundle import FACTS
 
 from radapter import bundle
 from radapter.errors import GateFailed, UsageError
-from radapter.export import checkpoints, export_bundle, plan
+from radapter.export import Contents, checkpoints, export_bundle
+from radapter.export.bundling import plan
 from radapter.models import huggingface
 
 pytestmark = pytest.mark.slow  # they export
+
+
+BOTH = Contents(checkpoints=["open_clip", "transformers"])
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def quick():
 def carried(quick, tmp_path_factory):
     """A bundle with both checkpoints."""
     folder = tmp_path_factory.mktemp("carried") / "bundle"
-    export_bundle(quick, folder, facts=FACTS, checkpoint=["open_clip", "transformers"])
+    export_bundle(quick, folder, BOTH, facts=FACTS)
     return folder
 
 
@@ -94,7 +98,7 @@ def test_transformers_loads_it(carried, golden, quick):
 
 
 def test_the_plan_names_them(carried, quick):
-    planned = plan(quick, checkpoint=["open_clip", "transformers"])
+    planned = plan(quick, contents=BOTH)
     for name in ("open_clip/open_clip_model.safetensors", "model.safetensors"):
         size = (carried / name).stat().st_size
         assert planned[name] == pytest.approx(size, rel=0.05)
@@ -127,16 +131,16 @@ def test_the_names_there_and_back(custom):
     ids=["resnet", "bidirectional", "bias"],
 )
 def test_what_is_no_clip_of_theirs_is_refused_before_anything_is_written(tmp_path, options):
-    loaded = build(**options)
+    loaded, theirs = build(**options), Contents(checkpoints=["transformers"])
     for attempt in (
-        lambda: export_bundle(loaded, tmp_path / "b", facts={}, checkpoint=["transformers"]),
-        lambda: plan(loaded, checkpoint=["transformers"]),
+        lambda: export_bundle(loaded, tmp_path / "b", theirs, facts={}),
+        lambda: plan(loaded, contents=theirs),
     ):
         with pytest.raises(UsageError, match="transformers' CLIPModel has no"):
             attempt()
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="open_clip, transformers, not keras"):
-        plan(loaded, checkpoint=["keras"])
+        plan(loaded, contents=Contents(checkpoints=["keras"]))
 
 
 def test_a_checkpoint_with_other_features_is_refused(carried, quick, tmp_path, monkeypatch):

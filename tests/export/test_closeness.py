@@ -8,7 +8,7 @@ from tiny_bundle import FACTS
 
 from radapter import bundle
 from radapter.evaluation.parity import TOLERANCES
-from radapter.export import export_bundle
+from radapter.export import Contents, export_bundle
 from radapter.export.picture_files import _agreement
 from radapter.export.verification import white_noise
 from radapter.export.verify import closeness
@@ -123,5 +123,5 @@ def test_a_classifier_is_exported_though_a_picture_is_undecided(tmp_path):
     way = torch.randn(16, generator=torch.Generator().manual_seed(0))
     way = 0.3 * torch.nn.functional.normalize(way - way @ first * first, dim=0)
     head = {"names": ["a", "b"], "features": torch.stack([first + way, first - way])}
-    manifest = export_bundle(loaded, tmp_path / "b", facts=FACTS, classifier=head)
+    manifest = export_bundle(loaded, tmp_path / "b", Contents(classifier=head), facts=FACTS)
     assert manifest["models"][bundle.CLASSIFIER]["max_abs_difference"] < 1e-4

@@ -15,7 +15,7 @@ from tiny_bundle import FACTS, make
 
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.export import export_bundle
+from radapter.export import Contents, export_bundle
 from radapter.export.engine import Options, build_engine, normal_gpu, read_graph
 from radapter.runtimes.trt import flavours
 from radapter.runtimes.trt.flavours import RTX, TENSORRT
@@ -107,7 +107,7 @@ def test_fp16_is_what_the_graph_says(tmp_path):
 @pytest.mark.slow
 def test_an_attention_operator_may_fall_apart(tmp_path):
     """Opset 23 has one, without an fp32 kernel in TensorRT."""
-    export_bundle(make(), tmp_path / "bundle", facts=FACTS, opset=23)
+    export_bundle(make(), tmp_path / "bundle", Contents(opset=23), facts=FACTS)
     path = tmp_path / "bundle" / bundle.VISION
     assert "Attention" in {node.op_type for node in onnx.load(path).graph.node}
     assert build_engine(path, PICTURES, RTX)[1]["bytes"]

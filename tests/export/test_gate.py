@@ -17,7 +17,7 @@ from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
 from radapter.evaluation.result import TextKey
-from radapter.export import class_features, export_bundle, gate, parity_gate
+from radapter.export import Contents, class_features, export_bundle, gate, parity_gate
 from radapter.files import file_hash
 from radapter.recipe import parse
 
@@ -53,7 +53,7 @@ def check(loaded, shapes):
 def good(loaded, check, tmp_path_factory):
     """A bundle that passed, for reading only."""
     folder = tmp_path_factory.mktemp("gate") / "bundle"
-    export_bundle(loaded, folder, facts=FACTS, precisions=["fp32", "fp16"], gate=check)
+    export_bundle(loaded, folder, Contents(["fp32", "fp16"]), facts=FACTS, gate=check)
     return folder
 
 
@@ -148,7 +148,7 @@ def test_an_end_token_that_is_off_by_one_is_caught(loaded, check, tmp_path, monk
 
     monkeypatch.setattr(towers, "TextTower", OffByOne)
     # The first check, on made-up inputs, would see it too; here the suites have to.
-    monkeypatch.setattr("radapter.export.onnx.check_agreement", lambda *_: None)
+    monkeypatch.setattr("radapter.export.bundling.check_agreement", lambda *_: None)
     with pytest.raises(GateFailed, match="onnx on held-out: worst cosine"):
         export_bundle(loaded, tmp_path / "bundle", facts=FACTS, gate=check)
     assert list(tmp_path.iterdir()) == []
@@ -196,8 +196,8 @@ def further(shapes, loaded):
     found, _ = parity_gate(recipe_on(shapes), loaded, (), features)
 
     def write(folder, gate=None):
-        options = {"classifier": HEAD, "from_bytes": True, "gate": gate}
-        return export_bundle(loaded, folder, facts=FACTS, **options)
+        contents = Contents(classifier=HEAD, from_bytes=True)
+        return export_bundle(loaded, folder, contents, facts=FACTS, gate=gate)
 
     return found, write
 
@@ -263,9 +263,10 @@ def test_a_classifier_is_judged_alike_at_every_temperature(shapes, temperature, 
     """CLIP's own scale is 100: cosines of its probabilities would refuse sound int8 files."""
     sharp = tiny.build(quick_gelu=True)
     sharp.model.logit_scale.data.fill_(np.log(temperature))
-    options = {"classifier": HEAD, "from_bytes": True, "precisions": ["fp32", "int8"]}
+    contents = Contents(["fp32", "int8"], classifier=HEAD, from_bytes=True)
     check, _ = parity_gate(recipe_on(shapes), sharp, (), class_features(sharp, HEAD))
-    (compared,) = export_bundle(sharp, tmp_path / "b", facts=FACTS, gate=check, **options)["parity"]
+    manifest = export_bundle(sharp, tmp_path / "b", contents, facts=FACTS, gate=check)
+    (compared,) = manifest["parity"]
     for row in compared["files"]:
         assert row["passed"]
         assert row["cosine"] > 0.998
@@ -301,7 +302,8 @@ def test_a_broken_picture_that_is_allowed_is_in_no_comparison(shapes, loaded, tm
         update={"data": data, "export": recipe.export.model_copy(update={"verify": 100})}
     )
     check, _ = parity_gate(recipe, loaded)
-    manifest = export_bundle(loaded, tmp_path / "bundle", facts=FACTS, from_bytes=True, gate=check)
+    contents = Contents(from_bytes=True)
+    manifest = export_bundle(loaded, tmp_path / "bundle", contents, facts=FACTS, gate=check)
     (compared,) = manifest["parity"]
     assert compared["pictures"] == len(list(root.rglob("*.png"))) - 1
     assert [row["file"] for row in compared["files"]] == [bundle.FROM_BYTES]

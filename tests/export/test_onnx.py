@@ -17,10 +17,11 @@ import torch
 from tiny import TEXT, build
 from tiny_bundle import FACTS, NAMES, PROMPTS, make
 
-import radapter.export.onnx as exporter
+import radapter.export.bundling as exporter
 from radapter import bundle
 from radapter.errors import GateFailed, UsageError
-from radapter.export import export_bundle, plan
+from radapter.export import Contents, export_bundle
+from radapter.export.bundling import plan
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -204,7 +205,7 @@ def test_without_onnxruntime_the_line_to_type_comes_first(tmp_path):
 
 def test_an_opset_that_makes_invalid_files_is_refused(tiny, tmp_path):
     with pytest.raises(UsageError, match="18 to 25"):
-        export_bundle(tiny, tmp_path / "bundle", facts=FACTS, opset=26)
+        export_bundle(tiny, tmp_path / "bundle", Contents(opset=26), facts=FACTS)
 
 
 def test_the_plan_names_what_is_written(exported, tiny):

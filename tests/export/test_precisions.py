@@ -19,7 +19,8 @@ from tiny_bundle import FACTS, NAMES, make
 from radapter import bundle
 from radapter.data import open_data
 from radapter.errors import GateFailed, UsageError
-from radapter.export import Sample, export_bundle, graphs, plan, training_sample, verification
+from radapter.export import Contents, Sample, export_bundle, graphs, training_sample, verification
+from radapter.export.bundling import plan
 from radapter.recipe import parse
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -50,13 +51,10 @@ def everything(loaded, tmp_path_factory) -> Path:
     export_bundle(
         loaded,
         folder,
+        Contents(["fp32", "fp16", "int8"], classifier=HEAD, from_bytes=True, max_batch=7),
         facts=FACTS,
         classes={"names": NAMES},
-        precisions=["fp32", "fp16", "int8"],
         sample=SAMPLE,
-        classifier=HEAD,
-        from_bytes=True,
-        max_batch=7,
     )
     return folder
 
@@ -100,7 +98,7 @@ def test_the_plan_names_every_file(everything, loaded):
         if p.is_file()
     }
     precisions = ["fp32", "fp16", "int8"]
-    planned = plan(loaded, {"names": NAMES}, precisions, classifier=True, from_bytes=True)
+    planned = plan(loaded, {"names": NAMES}, Contents(precisions, classifier=HEAD, from_bytes=True))
     assert set(planned) == set(files)
     for file in (bundle.TEXT, bundle.in_precision(bundle.TEXT, "fp16")):
         assert planned[file] == pytest.approx(files[file], rel=0.1)
@@ -223,7 +221,7 @@ def test_preprocessing_that_has_no_graph(tmp_path):
 
 @pytest.mark.slow
 def test_int8_alone_and_without_training_data(tmp_path):
-    manifest = export_bundle(make(), tmp_path / "bundle", facts=FACTS, precisions=["int8"])
+    manifest = export_bundle(make(), tmp_path / "bundle", Contents(["int8"]), facts=FACTS)
     assert list(manifest["models"]) == ["onnx/vision_model_int8.onnx", "onnx/text_model_int8.onnx"]
     written = sorted(p.name for p in (tmp_path / "bundle").rglob("*.onnx"))
     assert written == ["text_model_int8.onnx", "vision_model_int8.onnx"]
@@ -235,7 +233,7 @@ def test_int8_alone_and_without_training_data(tmp_path):
 @pytest.mark.parametrize("precisions", [[], ["fp8"], ["fp32", "fp32"]])
 def test_precisions_that_are_not_there(tmp_path, precisions):
     with pytest.raises(UsageError, match="fp32, fp16, int8"):
-        export_bundle(make(), tmp_path / "bundle", facts=FACTS, precisions=precisions)
+        export_bundle(make(), tmp_path / "bundle", Contents(precisions), facts=FACTS)
 
 
 def test_a_file_below_the_tolerance_of_its_precision():
@@ -251,10 +249,13 @@ def test_two_exports_are_byte_equal(everything, loaded, tmp_path):
     """The second with a class that has the name of another, which is no further answer."""
     twice = {key: [*of, of[0]] for key, of in HEAD.items()}
     export_bundle(
-        loaded, tmp_path / "again", facts=FACTS, classes={"names": [*NAMES, NAMES[1]]},
-        precisions=["fp32", "fp16", "int8"], sample=SAMPLE, classifier=twice, from_bytes=True,
-        max_batch=7,
-    )  # fmt: skip
+        loaded,
+        tmp_path / "again",
+        Contents(["fp32", "fp16", "int8"], classifier=twice, from_bytes=True, max_batch=7),
+        facts=FACTS,
+        classes={"names": [*NAMES, NAMES[1]]},
+        sample=SAMPLE,
+    )
     assert bundle.read_classes(tmp_path / "again")[0] == NAMES
     for path in everything.rglob("*.onnx"):
         other = tmp_path / "again" / path.relative_to(everything)

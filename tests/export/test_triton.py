@@ -13,7 +13,8 @@ from tiny_bundle import FACTS, make
 
 from radapter import bundle
 from radapter.errors import BrokenInput, UsageError
-from radapter.export import export_bundle, triton, write_repository
+from radapter.export import Contents, export_bundle, triton
+from radapter.export.triton import write_repository
 from radapter.files import file_hash
 
 pytestmark = pytest.mark.slow  # they export
@@ -135,7 +136,7 @@ def test_other_models_are_left_alone(exported, tmp_path):
 
 def test_other_precisions(tmp_path):
     """fp16 without the optimizer that crashes on it; int8, whose operators are the CPU's, there."""
-    export_bundle(make(), tmp_path / "bundle", facts=FACTS, precisions=["fp16", "int8"])
+    export_bundle(make(), tmp_path / "bundle", Contents(["fp16", "int8"]), facts=FACTS)
     for precision in (None, "int8"):
         for place in write_repository(tmp_path / "bundle", tmp_path / "r", "x", precision):
             config = parse(place)

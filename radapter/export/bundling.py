@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +27,67 @@ from radapter.files import new_folder
 from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.opened import from_loaded
-from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.versions import BUNDLES, versions
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
 CALIBRATION_BATCH = 8
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle holds, and how it is checked."""
+
+    precisions: Sequence[str] = ("fp32",)
+    """Of `fp32`, `fp16` and `int8`; the first is what runs unless another is asked for. int8 is
+    written in a form for onnxruntime and, given a sample, one for TensorRT"""
+    opset: int = 20
+    """Of ONNX, 18 to 25. 20 is what runs everywhere: above 22, an attention operator has no fp32
+    kernel in TensorRT"""
+    max_batch: int = 32
+    """The largest that is verified, and that engines are built for"""
+    classifier: Mapping[str, Any] | None = None
+    """Classes, as `heads.zero_shot.weights` takes them, of which a file gives the probabilities"""
+    from_bytes: bool = False
+    """A file takes pictures as bytes, too; a classifier takes them then"""
+    checkpoints: Sequence[str] = ()
+    """Of `open_clip` and `transformers`: the weights for these, too"""
+    tolerances: Sequence[str] = ()
+    """Changes, see `evaluation.parity.tolerance_of`; recorded"""
+    device: str = "cpu"
+    """Where the texts of classes are encoded. Files are verified on the CPU anyway"""
+
+    @property
+    def needs_sample(self) -> bool:
+        """Whether something in it is calibrated or verified on training data."""
+        return "int8" in self.precisions or self.from_bytes or self.classifier is not None
+
+    def check(self, loaded: models.LoadedModel) -> None:
+        """UsageError if a model cannot be exported so; said before the work."""
+        if self.opset not in OPSETS:
+            raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {self.opset}.")
+        given, known = self.precisions, set(bundle.PRECISIONS)
+        if not given or not set(given) <= known or len(set(given)) != len(given):
+            raise UsageError(
+                f"precision must be of {', '.join(bundle.PRECISIONS)}, each once, not "
+                f"{', '.join(given) or 'none'}."
+            )
+        if self.from_bytes:
+            graphs.check_preprocessing(loaded.config["preprocess_cfg"])
+        if self.max_batch < 1:
+            raise UsageError(f"the largest batch must be 1 or more, not {self.max_batch}.")
+        checkpoints.check_forms(self.checkpoints, loaded)
+
+
 def export_bundle(
     loaded: models.LoadedModel,
     folder: Path | str,
+    contents: Contents | None = None,
     *,
     facts: Mapping[str, Any],
     classes: Mapping[str, Any] | None = None,
-    opset: int = 20,
-    precisions: Sequence[str] = ("fp32",),
-    max_batch: int = 32,
     sample: Sample | None = None,
-    classifier: Mapping[str, Any] | None = None,
-    from_bytes: bool = False,
-    checkpoint: Sequence[str] = (),
     pictures: Sequence[Image] | None = None,
     gate: Gate | None = None,
-    tolerances: Sequence[str] = (),
-    device: str = "cpu",
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
 
@@ -58,27 +97,16 @@ def export_bundle(
     Args:
         loaded: a plain (merged) model.
         folder: where the bundle goes; one that is there already is replaced when all is well.
+        contents: what is in it.
         facts: for the manifest: `base_model`, `base_hash`, `recipe`, `recipe_hash`, `method`,
             `alpha`, whatever else tells where the weights come from. Of an absolute path only its
             last part is kept.
-        classes: `names`, one a class (of one name the first counts), with their text `features`
-            [classes, dim], or else with `prompts`, one list of texts a class; without both, the
-            names are the texts.
-        opset: of ONNX, 18 to 25. 20 is what runs everywhere: above 22, an attention operator has
-            no fp32 kernel in TensorRT.
-        precisions: of `fp32`, `fp16` and `int8`; the first is what runs unless another is asked
-            for. int8 is written in a form for onnxruntime and, given a sample, one for TensorRT.
-        max_batch: the largest batch that is verified, and that engines are built for.
+        classes: that the bundle answers among, as `heads.zero_shot.weights` takes them; of one
+            name the first counts.
         sample: of training data. Without one, int8 for TensorRT is left out.
-        classifier: classes, in the form of `classes`; writes a file that gives their
-            probabilities, too.
-        from_bytes: write a file that takes pictures as bytes, too; a classifier takes them then.
-        checkpoint: of `open_clip` and `transformers`: the weights for these, too.
         pictures: three for the golden files, whose licence lets them be passed on; None: drawn.
         gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
             manifest. Without one, the manifest says that the bundle is not verified.
-        tolerances: changes, see `evaluation.parity.tolerance_of`; recorded.
-        device: where the texts of classes are encoded. Files are verified on the CPU anyway.
 
     Returns:
         The manifest.
@@ -88,75 +116,34 @@ def export_bundle(
         MissingDependency: no onnxruntime to verify with.
         GateFailed: an exported file does not do what the model does.
     """
-    check(opset, precisions, loaded, from_bytes=from_bytes)
-    if max_batch < 1:
-        raise UsageError(f"the largest batch must be 1 or more, not {max_batch}.")
-    checkpoints.check_forms(checkpoint, loaded)
+    contents = contents or Contents()
+    contents.check(loaded)
     import_onnxruntime()
-    model_cfg, preprocess_cfg = loaded.config["model_cfg"], loaded.config["preprocess_cfg"]
-    reference = PyTorchRuntime(loaded)
-    classes, classifier = (of if of is None else distinct(of) for of in (classes, classifier))
-    context_length = loaded.context_length
-    dynamic = models.text.takes_short_texts(loaded.model)
-    inputs = Inputs(loaded, max_batch, sample)
-    head = None if classifier is None else class_features(loaded, classifier, device)
+    if contents.classifier is not None:
+        contents = dataclasses.replace(contents, classifier=distinct(contents.classifier))
+    inputs = Inputs(loaded, contents.max_batch, sample)
     with new_folder(folder) as temporary:
-        written = _write_towers(loaded, temporary, inputs, precisions, opset)
-        if head is not None or from_bytes:
-            weights = None if head is None else head * reference.logit_scale
-            written += _write_further(
-                temporary, written, inputs, weights, preprocess_cfg if from_bytes else None
-            )
-        write_config(temporary, model_cfg, reference.logit_scale)
-        write_preprocessor(temporary, preprocess_cfg)
-        write_tokenizer(temporary, loaded.tokenizer, context_length=context_length, dynamic=dynamic)
+        written = _write_files(loaded, temporary, contents, inputs)
+        dynamic = models.text.takes_short_texts(loaded.model)
         shown = golden.write(temporary, loaded, dynamic=dynamic, pictures=pictures)
         cases = {file: own for file, _, own in written}
-        for kind, precision in itertools.product(shown, {"fp32", "fp16"} & set(precisions)):
+        for kind, precision in itertools.product(
+            shown, {"fp32", "fp16"} & set(contents.precisions)
+        ):
             cases[bundle.in_precision(kind, precision)] |= shown[kind]
         figures = verify(temporary, cases, inputs.batches)
         for file, precision, _ in written:
-            check_agreement(file, precision, figures[file], tolerances)
-        checkpoints.write(temporary, loaded, checkpoint, shown)
+            check_agreement(file, precision, figures[file], contents.tolerances)
+        checkpoints.write(temporary, loaded, contents.checkpoints, shown)
         if classes is not None:
-            features = class_features(loaded, classes, device)
-            bundle.write_classes(
-                temporary, classes["names"], features.numpy(), reference.logit_scale
-            )
-        own = {
-            "weights_hash": models.weights_hash(loaded.model.state_dict()),
-            "precisions": list(precisions),
-            "opset": opset,
-            "max_batch": max_batch,
-            "image_size": list(image_size(loaded)),
-            "context_length": context_length,
-            "text_length": "dynamic" if dynamic else "fixed",
-            "text_cleaning": _cleaning(loaded.tokenizer),
-            "embed_dim": model_cfg["embed_dim"],
-            "logit_scale": reference.logit_scale,
-            "checkpoints": list(checkpoint),
-            "golden": golden.FILE,
-            "versions": versions(BUNDLES),
-            "models": {
-                file: {"precision": precision, "for": _runtimes(file, precision, from_bytes)}
-                | figures[file]
-                for file, precision, _ in written
-            },
-            "verification": {
-                "runtime": "onnxruntime, CPUExecutionProvider",
-                "batches": inputs.batches,
-                "text_lengths": sorted({ids.shape[1] for ids, _ in inputs.texts.values()}),
-                "training_pictures": len(sample.pictures) if sample else 0,
-            },
-        }
-        if classifier is not None:
-            own["classifier"] = list(classifier["names"])
-            own["classifier_hash"] = classes_hash(classifier)
+            classes = distinct(classes)
+            features = class_features(loaded, classes, contents.device)
+            bundle.write_classes(temporary, classes["names"], features.numpy(), loaded.logit_scale)
         facts = {
             **card.portable(facts),
-            **own,
+            **_own_facts(loaded, contents, inputs, written, figures),
             "verified": gate is not None,
-            "tolerances": list(tolerances),
+            "tolerances": list(contents.tolerances),
         }
         manifest = card.finish(temporary, facts)
         if gate is not None:  # on what will be deployed
@@ -164,16 +151,81 @@ def export_bundle(
         return manifest
 
 
+def _write_files(
+    loaded: models.LoadedModel, folder: Path, contents: Contents, inputs: Inputs
+) -> Written:
+    """The ONNX files, and what says how they are used."""
+    preprocess_cfg, scale = loaded.config["preprocess_cfg"], loaded.logit_scale
+    head = None
+    if contents.classifier is not None:
+        head = class_features(loaded, contents.classifier, contents.device) * scale
+    written = _write_towers(loaded, folder, inputs, contents)
+    if head is not None or contents.from_bytes:
+        taken = preprocess_cfg if contents.from_bytes else None
+        written += _write_further(folder, written, inputs, head, taken)
+    write_config(folder, loaded.config["model_cfg"], scale)
+    write_preprocessor(folder, preprocess_cfg)
+    write_tokenizer(
+        folder,
+        loaded.tokenizer,
+        context_length=loaded.context_length,
+        dynamic=models.text.takes_short_texts(loaded.model),
+    )
+    return written
+
+
+def _own_facts(
+    loaded: models.LoadedModel,
+    contents: Contents,
+    inputs: Inputs,
+    written: Written,
+    figures: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the manifest says of the files themselves."""
+    dynamic = models.text.takes_short_texts(loaded.model)
+    facts = {
+        "weights_hash": models.weights_hash(loaded.model.state_dict()),
+        "precisions": list(contents.precisions),
+        "opset": contents.opset,
+        "max_batch": contents.max_batch,
+        "image_size": list(image_size(loaded)),
+        "context_length": loaded.context_length,
+        "text_length": "dynamic" if dynamic else "fixed",
+        "text_cleaning": _cleaning(loaded.tokenizer),
+        "embed_dim": loaded.config["model_cfg"]["embed_dim"],
+        "logit_scale": loaded.logit_scale,
+        "checkpoints": list(contents.checkpoints),
+        "golden": golden.FILE,
+        "versions": versions(BUNDLES),
+        "models": {
+            file: {
+                "precision": precision,
+                "for": _runtimes(file, precision, contents.from_bytes),
+                **figures[file],
+            }
+            for file, precision, _ in written
+        },
+        "verification": {
+            "runtime": "onnxruntime, CPUExecutionProvider",
+            "batches": inputs.batches,
+            "text_lengths": sorted({ids.shape[1] for ids, _ in inputs.texts.values()}),
+            "training_pictures": len(inputs.sample.pictures) if inputs.sample else 0,
+        },
+    }
+    if contents.classifier is not None:
+        facts["classifier"] = list(contents.classifier["names"])
+        facts["classifier_hash"] = classes_hash(contents.classifier)
+    return facts
+
+
 def plan(
     loaded: models.LoadedModel,
     classes: Mapping[str, Any] | None = None,
-    precisions: Sequence[str] = ("fp32",),
-    *,
-    classifier: bool = False,
-    from_bytes: bool = False,
-    checkpoint: Sequence[str] = (),
+    contents: Contents | None = None,
 ) -> dict[str, int]:
     """What `export_bundle` would write: bytes by file name, near enough; nothing is written."""
+    contents = contents or Contents()
+    contents.check(loaded)
     tower = models.text.text_tower(loaded.model)
     visual: Any = loaded.model.visual
     vision = sum(p.numel() for p in visual.parameters())
@@ -182,12 +234,13 @@ def plan(
         text -= vision
     table = sum(p.numel() for name, p in tower.named_parameters() if "token_embedding" in name)
     files: dict[str, int] = {}
-    for precision in _forms(precisions, quantize_static=True):
+    for precision in _forms(contents.precisions, quantize_static=True):
         width = {"fp32": 4, "fp16": 2}.get(precision, 1)
         sizes = {bundle.VISION: width * vision, bundle.TEXT: width * text}
         if width == 1:  # what is multiplied is quantized, what is looked up is not
             sizes[bundle.TEXT] += 3 * table
-        further = {bundle.FROM_BYTES: from_bytes, bundle.CLASSIFIER: classifier}
+        classifies = contents.classifier is not None
+        further = {bundle.FROM_BYTES: contents.from_bytes, bundle.CLASSIFIER: classifies}
         if precision != bundle.QDQ:
             sizes |= {name: sizes[bundle.VISION] for name, wanted in further.items() if wanted}
         files |= {bundle.in_precision(name, precision): size for name, size in sizes.items()}
@@ -196,8 +249,7 @@ def plan(
     if classes is not None:
         size = 4 * len(classes["names"]) * loaded.config["model_cfg"]["embed_dim"]
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
-    checkpoints.check_forms(checkpoint, loaded)
-    files |= checkpoints.plan(loaded, checkpoint) | golden.plan(loaded)
+    files |= checkpoints.plan(loaded, contents.checkpoints) | golden.plan(loaded)
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
 
 
@@ -215,22 +267,6 @@ def classes_hash(classes: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check(
-    opset: int, precisions: Sequence[str], loaded: models.LoadedModel, *, from_bytes: bool = False
-) -> None:
-    """UsageError if a model cannot be exported so; said before the work."""
-    if opset not in OPSETS:
-        raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}.")
-    known = set(precisions) <= set(bundle.PRECISIONS) and len(set(precisions)) == len(precisions)
-    if not precisions or not known:
-        raise UsageError(
-            f"precision must be of {', '.join(bundle.PRECISIONS)}, each once, not "
-            f"{', '.join(precisions) or 'none'}."
-        )
-    if from_bytes:
-        graphs.check_preprocessing(loaded.config["preprocess_cfg"])
-
-
 def _forms(precisions: Sequence[str], *, quantize_static: bool) -> list[str]:
     """The precisions, with the second form of int8."""
     return [*precisions, *([bundle.QDQ] if quantize_static and "int8" in precisions else [])]
@@ -246,11 +282,11 @@ def _write_towers(
     loaded: models.LoadedModel,
     folder: Path,
     inputs: Inputs,
-    precisions: Sequence[str],
-    opset: int,
+    contents: Contents,
 ) -> Written:
     """Both towers in every precision, and in both forms of int8 if there is a sample."""
     (folder / "onnx").mkdir()
+    precisions = contents.precisions
     quantized = "int8" in precisions
     for precision in ("fp32", "fp16"):
         if precision in precisions or (quantized and precision == "fp32"):
@@ -262,7 +298,7 @@ def _write_towers(
                 precision=precision,
                 context_length=loaded.context_length,
                 dynamic=models.text.takes_short_texts(loaded.model),
-                opset=opset,
+                opset=contents.opset,
             )
     forms = _forms(precisions, quantize_static=inputs.sample is not None)
     if quantized:
