@@ -12,7 +12,7 @@ import io
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -22,60 +22,19 @@ from radapter.data.opening import DataSource
 from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
 from radapter.recipe_errors import explain
-from radapter.registry import Momentum, Section, Unit
+from radapter.registry import METHODS, Call, Momentum, Section, Unit, section
 
 S = typing.TypeVar("S", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that is part of file names."""
 
 
-# ---------------------------------------------------------------- method
+if TYPE_CHECKING:
+    Method = Call
+else:
+    Method = section(METHODS, "attach")
 
-
-class Average(Section):
-    """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
-
-    momentum: Momentum = 0.999
-    warmup: bool = False
-    """Use m_t = min(m, (1 + t) / (10 + t)), so that a short run forgets its zero start."""
-
-
-class AdapterAverage(Average):
-    of: Literal["effective", "factors"] = "effective"
-    """`effective` averages s·W (low rank: s·U·D), as the formula wants; `factors` averages s, U
-    and D apart, as the authors' released code does: the mean of products is not the product of
-    means, but a low-rank adapter then stays low rank on disk."""
-
-
-class RAdapter(Section):
-    name: Literal["r-adapter"]
-    rank: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
-    towers: Literal["both", "image", "text"] = "both"
-    drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    drop_unit: Literal["adapter", "sample", "position"] = "adapter"
-    scale: float = 1.0
-    learn_scale: bool = False
-    average: AdapterAverage = AdapterAverage()
-
-
-class Full(Section):
-    name: Literal["full"]
-    towers: Literal["both", "image", "text"] = "both"
-    train_temperature: bool = False
-    average: Average = Average(momentum=0.0)
-
-
-class LoRA(Section):
-    name: Literal["lora"]
-    rank: Annotated[int, Field(ge=1)] = 8
-    towers: Literal["both", "image", "text"] = "both"
-    scale: float = 1.0
-    average: Average = Average(momentum=0.0)
-
-
-Method = Annotated[RAdapter | Full | LoRA, Field(discriminator="name")]
-
-# ---------------------------------------------------------------- the rest
+# ---------------------------------------------------------------- sections
 
 
 class Retain(Section):

@@ -9,11 +9,12 @@ imports no torch; what a type is made of is therefore a name of this module's.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -56,6 +57,11 @@ class Call(Section):
     """A section that calls what is registered as `name`, with the other keys as its arguments."""
 
     name: str
+    calls: ClassVar[tuple[str, str, str]]
+    """What `schema` makes it of"""
+
+    def __reduce__(self) -> Any:  # pickle looks for classes in modules, where these are not
+        return _blank, self.calls, self.__getstate__()
 
     def arguments(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
@@ -68,6 +74,22 @@ Count = Annotated[int, Field(ge=1)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+
+class Average(Section):
+    """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
+
+    momentum: Momentum = 0.999
+    warmup: bool = False
+    """Use m_t = min(m, (1 + t) / (10 + t)), so that a short run forgets its zero start."""
+
+
+class AdapterAverage(Average):
+    of: Literal["effective", "factors"] = "effective"
+    """`effective` averages s·W (low rank: s·U·D), as the formula wants; `factors` averages s, U
+    and D apart, as the authors' released code does: the mean of products is not the product of
+    means, but a low-rank adapter then stays low rank on disk."""
+
+
 # ---------------------------------------------------------------- from a name to what it calls
 
 
@@ -78,6 +100,7 @@ def load(table: Mapping[str, str], name: str) -> Any:
     return getattr(loaded, member) if member else loaded
 
 
+@functools.cache
 def schema(name: str, module: str, function: str) -> type[Call]:
     """The section that calls `function` of `module`, which is not imported."""
     spec = importlib.util.find_spec(module)
@@ -92,7 +115,14 @@ def schema(name: str, module: str, function: str) -> type[Call]:
             _value(argument.annotation),
             ... if default is None else _value(default),
         )
-    return create_model(name, __base__=Call, __module__=module, **keys)
+    section: type[Call] = create_model(name, __base__=Call, __module__=module, **keys)
+    section.calls = name, module, function
+    return section
+
+
+def _blank(*calls: str) -> Call:
+    kind = schema(*calls)
+    return kind.__new__(kind)
 
 
 def _value(expression: ast.expr) -> Any:

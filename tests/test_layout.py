@@ -1,13 +1,12 @@
 """The order of the package: a module imports only what stands before it."""
 
 import ast
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from radapter import recipe, registry
+from radapter import recipe
 from radapter.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -89,34 +88,6 @@ def test_files_are_short_and_named_for_what_is_in_them(path):
     assert path.stem not in ("utils", "util", "common", "helpers", "misc")
     assert not path.stem.startswith("base_")
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-
-
-def plain(value):
-    return value.model_dump() if isinstance(value, registry.Section) else value
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_recipe_settings_are_the_arguments_of_attach(name):
-    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
-    settings = {key: field for key, field in schema.model_fields.items() if key != "name"}
-    arguments = dict(inspect.signature(registry.load(METHODS, name).attach).parameters)
-    arguments.pop("model")
-    assert list(settings) == list(arguments)
-    for key, argument in arguments.items():
-        if key != "average":  # a section of its own, checked below
-            assert plain(settings[key].default) == argument.default, key
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_recipe_and_method_average_alike_by_default(name, tiny_folder):
-    from radapter import models
-
-    schema = {"r-adapter": recipe.RAdapter, "full": recipe.Full, "lora": recipe.LoRA}[name]
-    default = schema(name=name).average
-    attached = registry.load(METHODS, name).attach(models.load(tiny_folder).model)
-    for key, value in default.model_dump().items():
-        where = attached if hasattr(attached, key) else attached.average
-        assert getattr(where, key) == value, key
 
 
 def test_every_method_of_the_recipe_is_registered():

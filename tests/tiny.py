@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 from PIL import Image, ImageDraw
+from pydantic import BaseModel
 from rich.console import Console
 
-from radapter import models
+from radapter import models, registry
 from radapter import recipe as recipes
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -101,6 +104,23 @@ def draw_shapes(root: Path, each: int = 8) -> Path:
 def recipe(model: Path, root: Path, *overrides: str) -> recipes.Recipe:
     """Nine steps of eight pairs on drawn shapes."""
     return recipes.parse(text(model, root), "tiny.yaml", overrides)
+
+
+def methods(*, first: bool = False) -> list[Any]:
+    """(name, settings) of every method with each of its examples, or with the first alone, as
+    pytest's parameters."""
+    return [
+        pytest.param(name, settings, id=f"{name}-{number}")
+        for name in registry.METHODS
+        for number, settings in enumerate(registry.load(registry.METHODS, name).EXAMPLES)
+        if not (first and number)
+    ]
+
+
+def method(name: str, settings: dict[str, Any]) -> str:
+    """A recipe's method section in one line."""
+    sections = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in settings.items()}
+    return json.dumps({"name": name, **sections})
 
 
 def text(model: Path, root: Path) -> str:

@@ -2,76 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
-from radapter.methods.average import MovingAverage
+from radapter.methods.attached import Attached, Values
 from radapter.methods.blocks import tower_of
+from radapter.registry import Average, Towers
 
-
-class FullFineTuning:
-    """The model's own parameters, trained."""
-
-    switched_off = None
-
-    def __init__(self, model: nn.Module, names: list[str], average: Mapping[str, Any]):
-        parameters = dict(model.named_parameters())
-        self.trained = {name: parameters[name] for name in names}
-        # Without momentum the average is the weights themselves: no copy is kept.
-        self.averages: bool = average.get("momentum", 0.0) > 0
-        self.average = MovingAverage(self._averaged_values(), dict(average))
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.trained.items()
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.trained.values()
-
-    def _averaged_values(self) -> Iterable[tuple[str, Tensor]]:
-        return self.trained.items() if self.averages else ()
-
-    def update_average(self) -> None:
-        self.average.update(self._averaged_values())
-
-    def start_share(self) -> float:
-        return self.average.start_share
-
-    def state(self) -> dict[str, Tensor]:
-        state = {f"trained.{name}": p.detach() for name, p in self.trained.items()}
-        return state | self.average.state()
-
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        for name, parameter in self.trained.items():
-            parameter.copy_(state[f"trained.{name}"])
-        self.average.load_state(state)
-
-    def stored(self) -> dict[str, Tensor]:
-        values = self.average.mean or self.trained
-        return {name: value.detach().cpu().clone() for name, value in values.items()}
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {},
+    {"train_temperature": True, "average": Average(momentum=0.9)},
+    {"towers": "image"},
+)
 
 
 def attach(
     model: nn.Module,
     *,
-    towers: str = "both",
+    towers: Towers = "both",
     train_temperature: bool = False,
-    average: Mapping[str, Any] | None = None,
-) -> FullFineTuning:
+    average: Average = Average(momentum=0.0),
+) -> Attached:
     """Train the parameters of one or both towers; CoCa's decoder is in neither.
 
     Args:
         model: an open_clip model.
         towers: "both", "image" or "text".
         train_temperature: train `logit_scale` too; a SigLIP's `logit_bias` is in no objective.
-        average: `momentum` and `warmup` of a moving average of the weights; off by default.
+        average: moving average of the weights; off by default.
     """
     model.requires_grad_(False)
-    names = []
+    trained: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if name == "logit_scale":
             chosen = train_temperature
@@ -80,8 +45,20 @@ def attach(
             chosen = tower is not None and towers in ("both", tower)
         if chosen:
             parameter.requires_grad_(True)
-            names.append(name)
-    return FullFineTuning(model, names, average or {})
+            trained[name] = parameter
+    present: dict[str, Tensor] = {}
+
+    def hold(kept: Values | None, alpha: float) -> None:
+        for name, parameter in trained.items():
+            # In its place, not into it: a graph that was made before goes on with what it read.
+            if kept is None:
+                parameter.data = present.pop(name)
+            else:
+                present[name], start = parameter.data, attached.start[name]
+                parameter.data = torch.lerp(start, kept[name], alpha) if kept else start
+
+    attached = Attached(model, trained, hold, average)
+    return attached
 
 
 def merge(

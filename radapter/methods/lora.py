@@ -11,9 +11,8 @@ too; and it would bring transformers and accelerate as required packages.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -23,8 +22,15 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import register_parametrization
 
 from radapter.errors import BrokenInput
-from radapter.methods.average import MovingAverage
+from radapter.methods.attached import Attached, Values
 from radapter.methods.blocks import residual_blocks
+from radapter.registry import Average, Count, Towers
+
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"rank": 2},
+    {"rank": 2, "scale": 0.3, "average": Average(momentum=0.9)},
+    {"towers": "image"},
+)
 
 
 class LowRank(nn.Module):
@@ -52,87 +58,14 @@ class LowRank(nn.Module):
         return weight + self.scale * (self.up @ self.down).flatten(0, 1)
 
 
-class LoRA:
-    """Low-rank changes attached to a model's weights."""
-
-    def __init__(self, model: nn.Module, changes: dict[str, LowRank], average: Mapping[str, Any]):
-        self.model, self.changes = model, changes
-        # Without momentum the average is the factors themselves: no copy is kept.
-        self.averages: bool = average.get("momentum", 0.0) > 0
-        self.average = MovingAverage(self._averaged_values(), dict(average))
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, change in self.changes.items():
-            yield from change.named_parameters(name)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return (parameter for _, parameter in self.named_parameters())
-
-    def _factors(self) -> dict[str, nn.Parameter]:
-        return dict(self.named_parameters())
-
-    def _averaged_values(self) -> Iterable[tuple[str, Tensor]]:
-        return self._factors().items() if self.averages else ()
-
-    def update_average(self) -> None:
-        self.average.update(self._averaged_values())
-
-    def start_share(self) -> float:
-        return self.average.start_share
-
-    def state(self) -> dict[str, Tensor]:
-        factors = {f"factors.{name}": value.detach() for name, value in self._factors().items()}
-        return factors | self.average.state()
-
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        for name, value in self._factors().items():
-            value.copy_(state[f"factors.{name}"])
-        self.average.load_state(state)
-
-    def stored(self) -> dict[str, Tensor]:
-        """The factors, with the scale in `up`."""
-        factors = self.average.mean or self._factors()
-        stored = {name: value.detach().cpu().clone() for name, value in factors.items()}
-        for name, change in self.changes.items():
-            stored[f"{name}.up"] *= change.scale
-        return stored
-
-    @contextlib.contextmanager
-    def switched_off(self) -> Iterator[None]:
-        for change in self.changes.values():
-            change.off = True
-        try:
-            yield
-        finally:
-            for change in self.changes.values():
-                change.off = False
-
-    @contextlib.contextmanager
-    def scaled(self, alpha: float) -> Iterator[nn.Module]:
-        """The unmerged model with averaged changes scaled by `alpha`; merging must equal it."""
-        stored = self.stored()
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            for name, change in self.changes.items():
-                product = stored[f"{name}.up"] @ stored[f"{name}.down"]
-                change.fixed = alpha * product.flatten(0, 1).to(change.up.device)
-            yield self.model
-        finally:
-            for change in self.changes.values():
-                change.fixed = None
-            self.model.train(was_training)
-
-
 def attach(
     model: nn.Module,
     *,
-    rank: int = 8,
-    towers: str = "both",
+    rank: Count = 8,
+    towers: Towers = "both",
     scale: float = 1.0,
-    average: Mapping[str, Any] | None = None,
-) -> LoRA:
+    average: Average = Average(momentum=0.0),
+) -> Attached:
     """Freeze an open_clip model and add low-rank changes to the weights of its blocks.
 
     Args:
@@ -140,8 +73,8 @@ def attach(
         rank: r, of every change.
         towers: "both", "image" or "text".
         scale: what the product is multiplied by (LoRA's alpha / r).
-        average: `momentum` and `warmup` of a moving average of the factors; off by default. The
-            mean of products is not the product of means.
+        average: moving average of the factors; off by default. The mean of products is not the
+            product of means.
 
     Raises:
         UsageError: a tower without such blocks.
@@ -157,7 +90,18 @@ def attach(
             if isinstance(module, nn.MultiheadAttention):
                 module.forward = MethodType(_formed_once, module)  # type: ignore[method-assign]
             changes[f"{block.name}.{place}"] = change
-    return LoRA(model, changes, average or {})
+
+    def with_scale(factors: Values) -> Values:
+        """The factors, with the scale in `up`."""
+        return {n: f * scale if n.endswith(".up") else f for n, f in factors.items()}
+
+    def hold(kept: Values | None, alpha: float) -> None:
+        for name, change in changes.items():
+            change.off = kept == {}
+            product = (kept[f"{name}.up"] @ kept[f"{name}.down"]).flatten(0, 1) if kept else None
+            change.fixed = None if product is None else alpha * product
+
+    return Attached(model, changes, hold, average, kept=with_scale)
 
 
 def _formed_once(self: nn.MultiheadAttention, *inputs: Any, **options: Any) -> Any:

@@ -14,20 +14,29 @@ W starts at zero (low rank: W = U D with U zero), so training starts at the zero
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MethodType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput
 from radapter.methods import folded
-from radapter.methods.average import MovingAverage
+from radapter.methods.attached import Attached, Values
 from radapter.methods.blocks import residual_blocks
 from radapter.methods.rows import bernoulli_of_rows
+from radapter.registry import AdapterAverage, Count, Towers
+
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {},
+    {"rank": 3, "learn_scale": True},
+    {"rank": 3, "drop_unit": "sample", "average": AdapterAverage(momentum=0.0, of="factors")},
+    {"scale": 0.4, "drop_unit": "position", "average": AdapterAverage(of="factors")},
+    {"towers": "image"},
+)
 
 
 class Adapter(nn.Module):
@@ -118,95 +127,17 @@ class Adapter(nn.Module):
         return torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(kept) / kept
 
 
-class RAdapter:
-    """Adapters attached to a model's layers; the model's own tensors stay as they are."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        adapters: dict[str, Adapter],
-        average: Mapping[str, Any],
-    ):
-        self.model, self.adapters = model, adapters
-        self.of: str = average.get("of", "effective")
-        self.average = MovingAverage(self._averaged_values(), {"momentum": 0.999, **average})
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, adapter in self.adapters.items():
-            yield from adapter.named_parameters(name)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return (parameter for _, parameter in self.named_parameters())
-
-    def _averaged_values(self) -> Iterator[tuple[str, Tensor]]:
-        for name, adapter in self.adapters.items():
-            if self.of == "effective":
-                yield f"{name}.delta", adapter.effective()
-            else:
-                for key, value in adapter.state_dict().items():
-                    yield f"{name}.{key}", value
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        self.average.update(self._averaged_values())
-
-    def start_share(self) -> float:
-        return self.average.start_share
-
-    def state(self) -> dict[str, Tensor]:
-        state = {
-            f"adapter.{name}.{key}": value
-            for name, adapter in self.adapters.items()
-            for key, value in adapter.state_dict().items()
-        }
-        return state | self.average.state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        for name, adapter in self.adapters.items():
-            own = {key: state[f"adapter.{name}.{key}"] for key in adapter.state_dict()}
-            adapter.load_state_dict(own)
-        self.average.load_state(state)
-
-    def stored(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.average.mean.items()}
-
-    @contextlib.contextmanager
-    def switched_off(self) -> Iterator[None]:
-        for adapter in self.adapters.values():
-            adapter.off = True
-        try:
-            yield
-        finally:
-            for adapter in self.adapters.values():
-                adapter.off = False
-
-    @contextlib.contextmanager
-    def scaled(self, alpha: float) -> Iterator[nn.Module]:
-        """The unmerged model with averaged adapters scaled by `alpha`; merging must equal it."""
-        deltas = effective_matrices(self.average.mean)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            for name, adapter in self.adapters.items():
-                adapter.fixed = alpha * deltas[name]
-            yield self.model
-        finally:
-            for adapter in self.adapters.values():
-                adapter.fixed = None
-            self.model.train(was_training)
-
-
 def attach(
     model: nn.Module,
     *,
-    rank: int | str = "full",
-    towers: str = "both",
-    drop: float = 0.2,
-    drop_unit: str = "adapter",
+    rank: Literal["full"] | Count = "full",
+    towers: Towers = "both",
+    drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2,
+    drop_unit: Literal["adapter", "sample", "position"] = "adapter",
     scale: float = 1.0,
     learn_scale: bool = False,
-    average: Mapping[str, Any] | None = None,
-) -> RAdapter:
+    average: AdapterAverage = AdapterAverage(),
+) -> Attached:
     """Freeze an open_clip model and put adapters into the residual branches of its blocks.
 
     Args:
@@ -216,8 +147,9 @@ def attach(
         drop: the probability p that an adapter is dropped in a training step.
         drop_unit: what one draw covers: "adapter" (the paper), "sample", or "position" (what the
             released code does: one draw a token position, shared over the batch).
-        scale: s, or its initial value with `learn_scale` (one s an adapter; released code: 0.1).
-        average: `momentum`, `warmup` and `of`, see `radapter.recipe.AdapterAverage`.
+        scale: s, or its initial value with `learn_scale` (released code: 0.1).
+        learn_scale: train s, one an adapter.
+        average: moving average of s W, or of what it is made of.
 
     Raises:
         UsageError: a tower without such blocks.
@@ -242,7 +174,23 @@ def attach(
             adapters[f"{block.name}.{place}"] = adapter
             sublayer = block.module.get_submodule(place.rpartition(".")[0])
             _follow(linear, sublayer, adapter)
-    return RAdapter(model, adapters, average or {})
+
+    def values() -> Values:
+        if average.of == "effective":
+            return {f"{name}.delta": adapter.effective() for name, adapter in adapters.items()}
+        return {
+            f"{name}.{key}": value
+            for name, adapter in adapters.items()
+            for key, value in adapter.state_dict().items()
+        }
+
+    def hold(kept: Values | None, alpha: float) -> None:
+        deltas = effective_matrices(kept) if kept else {}
+        for name, adapter in adapters.items():
+            adapter.off = kept == {}
+            adapter.fixed = alpha * deltas[name] if deltas else None
+
+    return Attached(model, adapters, hold, average, values=values)
 
 
 def _follow(linear: nn.Module, sublayer: nn.Module, adapter: Adapter) -> None:

@@ -15,6 +15,9 @@ from torch import Tensor
 from radapter.errors import BrokenInput
 from radapter.files import file_hash, new_folder, remove_folder, write_atomic
 
+OLDER = ("adapter.", "factors.")
+"""What `trained.` was called in the state of R-Adapter and LoRA"""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -91,6 +94,8 @@ def load(folder: Path) -> Checkpoint | None:
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
+            if part == "method" and key.startswith(OLDER):
+                key = "trained." + key.partition(".")[2]
             parts[part][key] = tensor
         return Checkpoint(
             facts["step"],

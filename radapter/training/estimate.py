@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from radapter.methods import Attached
+from radapter.methods.attached import Attached
 from radapter.methods.rows import rows
 from radapter.recipe import Recipe
 from radapter.training import objective
@@ -73,7 +73,6 @@ def step_memory(
     """
     trained = list(attached.parameters())
     weights = _bytes([*model.parameters(), *model.buffers(), *trained])
-    average = [t for key, t in attached.state().items() if key.startswith("average.")]
     training = model.training
     model.train()
     try:
@@ -91,9 +90,11 @@ def step_memory(
         for parameter in trained:
             parameter.grad = None
     return Memory(
-        weights=weights + copies * _bytes(list(model.parameters())),
+        weights=weights
+        + copies * _bytes(list(model.parameters()))
+        + _bytes(list(attached.start.values())),
         optimizer=2 * _bytes(trained),
-        average=_bytes(average),
+        average=_bytes(list(attached.mean.values())),
         pictures=pictures,
         kept=kept - pictures,
         rest=peak - kept,
@@ -206,7 +207,9 @@ class _CastAsOnCuda(TorchFunctionMode):
 @contextlib.contextmanager
 def _never_dropped(attached: Attached) -> Iterator[None]:
     """No adapter is dropped as a whole, which is the step that takes most."""
-    adapters = [a for a in getattr(attached, "adapters", {}).values() if a.drop_unit == "adapter"]
+    adapters: list[Any] = [
+        a for a in attached.modules.values() if getattr(a, "drop_unit", "") == "adapter"
+    ]
     before = [adapter.drop for adapter in adapters]
     for adapter in adapters:
         adapter.drop = 0.0

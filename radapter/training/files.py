@@ -27,7 +27,7 @@ def write_adapter(run: runs.Run, parts: Parts, steps: int) -> None:
         prompts = [[t.replace("{}", name) for t in parts.pairs.templates] for name in names]
         classes = {"schema_version": 1, "names": names, "prompts": prompts}
         files.write_atomic(run.path / "classes.json", json.dumps(classes, indent=1) + "\n")
-    facts = {"steps": steps, "start_share": parts.attached.start_share()}
+    facts = {"steps": steps, "start_share": parts.attached.start_share}
     files.write_atomic(run.adapter, _adapter(parts, parts.attached.stored(), facts))
 
 

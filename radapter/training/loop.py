@@ -290,7 +290,7 @@ def _loop(
                 "steps": order.steps,
                 "loss": sum(recent) / max(1, len(recent)),
                 "lr": lr,
-                "start_share": attached.start_share(),
+                "start_share": attached.start_share,
                 "seconds": round(before + time.monotonic() - start, 3),
                 "pairs_per_second": round(pairs / (time.monotonic() - since), 2),
                 "data_wait_share": round(waited.share(), 4),

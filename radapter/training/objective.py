@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import multi_positive, retention
-from radapter.methods import Attached
 from radapter.models import encode_text
 from radapter.recipe import Objective, Retain
 
@@ -36,33 +34,6 @@ class Retention:
         """Token ids [pool, length] of captions at random."""
         chosen = torch.randperm(len(self.captions))[: self.settings.pool]
         return self.tokenize([self.captions[i] for i in chosen])
-
-
-def zero_shot_model(attached: Attached, model: nn.Module) -> ZeroShot:
-    """A context that gives the zero-shot model: the same weights with the adapters off, or a frozen
-    copy where the weights themselves are trained. To be made before training starts."""
-    if attached.switched_off is None:
-        frozen = copy.deepcopy(model).requires_grad_(False).eval()
-        return lambda: _always(frozen)
-    switched_off = attached.switched_off
-
-    @contextmanager
-    def same_weights() -> Iterator[nn.Module]:
-        modes = {module: module.training for module in model.modules()}
-        model.eval()  # no dropout of any kind in what is compared with
-        try:
-            with switched_off():
-                yield model
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-
-    return same_weights
-
-
-@contextmanager
-def _always(model: nn.Module) -> Iterator[nn.Module]:
-    yield model
 
 
 def retained_captions(settings: Retain, dataset: Dataset) -> list[str]:

@@ -67,7 +67,6 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         micro_batch=recipe.optimisation.micro_batch,
     )
     copies = 2 * (parts.held_out is not None)  # see Parts._numbers
-    copies += parts.retained is not None and parts.attached.switched_off is None
 
     def needs(micro_batch: int | None) -> Memory:
         changed = dataclasses.replace(sizes, micro_batch=micro_batch)

@@ -17,7 +17,7 @@ from radapter.data import open_data
 from radapter.data.pairs import Order, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
-from radapter.methods import Attached
+from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, load, takes_short_texts
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
@@ -123,16 +123,14 @@ class Parts:
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
         weights = {id(p): p.numel() for p in (*self.base.model.parameters(), *self.trained)}
-        average = [t for key, t in self.attached.state().items() if key.startswith("average.")]
-        # Held-out data is scored with a merged copy of the weights, made from another one; what is
-        # retained is that of a frozen copy, where the weights themselves are trained.
-        copies = 2 * (self.held_out is not None)
-        copies += self.retained is not None and self.attached.switched_off is None
+        copies = (*self.attached.mean.values(), *self.attached.start.values())
+        # Held-out data is scored with a merged copy of the weights, made from another one.
+        models = 2 * (self.held_out is not None)
         return (
             sum(weights.values())
             + 3 * sum(p.numel() for p in self.trained)  # gradients and two moments
-            + sum(t.numel() for t in average)
-            + copies * self.parameters
+            + sum(t.numel() for t in copies)
+            + models * self.parameters
         )
 
 
@@ -154,8 +152,8 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        settings = recipe.method.model_dump(exclude={"name"})
-        attached = registered(METHODS, recipe.method.name).attach(base.model, **settings)
+        method = registered(METHODS, recipe.method.name)
+        attached = method.attach(base.model, **recipe.method.arguments())
     execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
@@ -175,11 +173,12 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     optimizer = adamw(trained, recipe.optimisation)
     retained = None
     if recipe.objective.retain is not None:
+        attached.keep_start()
         retained = objective.Retention(
             recipe.objective.retain,
             objective.retained_captions(recipe.objective.retain, dataset),
             functools.partial(base.tokenizer, context_length=recipe.data.text_length),
-            objective.zero_shot_model(attached, base.model),
+            functools.partial(attached.at, 0.0),
         )
     return Parts(
         recipe,

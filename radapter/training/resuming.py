@@ -98,7 +98,7 @@ def check(checkpoint: Checkpoint, parts: Parts, run: runs.Run) -> None:
     new = f"start a new run with `radapter train {file}`"
     before, now = checkpoint.of, belonging(parts)
     if not before:
-        if _shapes(checkpoint.method) != _shapes(parts.attached.state()):
+        if not _shapes(parts.attached.state()).items() <= _shapes(checkpoint.method).items():
             raise BrokenInput(
                 f"Step {checkpoint.step} of {run.path} is of another model or method than its "
                 f"recipe.yaml asks for: put back what was changed there, or {new}."

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from radapter import distributed
-from radapter.methods import check_gradients
 from radapter.training.failures import NotFinite
 from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts
@@ -54,8 +53,8 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         pixels=parts.pixels,
     )
     distributed.sum_gradients(parts.trained)
-    if parts.attached.start_share() == 1:  # the first step
-        check_gradients(parts.attached)
+    if parts.attached.start_share == 1:  # the first step
+        parts.attached.check_gradients()
     if scaler is not None:
         _check_loss(loss.item(), scaler)  # it cannot be told afterwards that there was no step
         scaler.unscale_(optimizer)

@@ -18,7 +18,7 @@ from radapter.data import Dataset
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
-from radapter.methods import Attached
+from radapter.methods.attached import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
 from radapter.registry import METHODS, load
@@ -135,7 +135,7 @@ class Validation:
         record, best = self.record, self.record.best
         record.step, record.behind = step, record.behind + 1
         if best is None or metrics[self.metric] > best["validation"][self.metric]:
-            share = attached.start_share()
+            share = attached.start_share
             record.best = {"step": step, "start_share": share, "validation": metrics}
             record.adapter, record.behind = stored, 0
         assert record.best is not None

@@ -16,9 +16,8 @@ from radapter import bundle, models, registry
 from radapter.errors import UsageError
 from radapter.export.towers import export_towers
 from radapter.losses import multi_positive
-from radapter.methods import check_gradients
 from radapter.methods.blocks import residual_blocks, tower_of
-from radapter.registry import METHODS
+from radapter.registry import METHODS, AdapterAverage
 from radapter.training.step import training_mode
 
 TABLE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -75,7 +74,7 @@ def gradients(model, attached, pictures, tokens):
     images, texts = features(model, pictures, tokens)
     positives = torch.eye(len(images), dtype=torch.bool)
     multi_positive(images, texts, positives, logit_scale=model.logit_scale.exp()).backward()
-    check_gradients(attached)
+    attached.check_gradients()
 
 
 def towers_of(name):
@@ -118,7 +117,9 @@ def test_a_step_and_a_merge(small, name, method):
     towers = "both" if method == "full" else towers_of(name)[0]
     batch = inputs(loaded)
     base = copy.deepcopy(loaded.model)
-    settings = {"average": {"momentum": 0.0}} | ({} if method == "full" else {"rank": 2})
+    settings = {} if method == "full" else {"rank": 2}
+    if method == "r-adapter":
+        settings["average"] = AdapterAverage(momentum=0.0)
     attached = registry.load(METHODS, method).attach(loaded.model, towers=towers, **settings)
     training_mode(loaded.model)
     gradients(loaded.model, attached, *batch)
@@ -136,7 +137,7 @@ def test_a_step_and_a_merge(small, name, method):
         return
     merged = copy.deepcopy(base)
     merged.load_state_dict(registry.load(METHODS, method).merge(state, stored, 0.7))
-    with torch.no_grad(), attached.scaled(0.7) as scaled:
+    with torch.no_grad(), attached.at(0.7) as scaled:
         found = features(scaled, *batch)
         expected = features(merged, *batch)
         plain = features(base, *batch)
@@ -149,8 +150,7 @@ def test_a_step_and_a_merge(small, name, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_decoder_of_coca_is_in_no_tower(small, method):
     attached = registry.load(METHODS, method).attach(small.load("coca_ViT-B-32").model)
-    names = [name for name, _ in attached.named_parameters()]
-    assert {name.split(".")[0] for name in names} == {"visual", "text"}
+    assert {name.split(".")[0] for name in attached.trained} == {"visual", "text"}
     assert (
         registry.load(METHODS, method)
         .attach(small.load("coca_ViT-B-32").model, towers="text")

@@ -103,7 +103,7 @@ def gradients(
     features.square().sum().backward()
     found = {
         f"{name}.{key}": parameter.grad
-        for name, adapter in attached.adapters.items()
+        for name, adapter in attached.modules.items()
         for key, parameter in adapter.named_parameters()
     }
     return features.detach(), found, sum(saved.values())

@@ -1,5 +1,3 @@
-import copy
-
 import numpy as np
 import pytest
 import tiny
@@ -53,16 +51,6 @@ def test_interpolation_is_exact_at_both_ends_and_straight_between(loaded):
             np.testing.assert_allclose(value, (1 - alpha) * start + alpha * end, atol=3e-5)
 
 
-def test_the_merged_model_is_the_tuned_one(loaded):
-    base = copy.deepcopy(loaded.model)
-    attached = full.attach(loaded.model)
-    shake(attached)
-    images, tokens = tiny.batch(loaded)
-    expected = tiny.features(loaded.model, images, tokens)
-    base.load_state_dict(full.merge(base.state_dict(), attached.stored(), 1.0))
-    assert torch.equal(tiny.features(base, images, tokens), expected)
-
-
 def test_another_base_is_refused(loaded):
     attached = full.attach(loaded.model)
     other = tiny.build(text={"width": 32}).model.state_dict()
@@ -71,44 +59,3 @@ def test_another_base_is_refused(loaded):
     fewer = {k: v for k, v in loaded.model.state_dict().items() if "resblocks.1" not in k}
     with pytest.raises(BrokenInput, match=r"resblocks\.1"):
         full.merge(fewer, attached.stored(), 0.5)
-
-
-@pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_by_hand(loaded, warmup):
-    attached = full.attach(loaded.model, average={"momentum": 0.8, "warmup": warmup})
-    name = "visual.proj"
-    mean, share = attached.trained[name].detach().double().numpy().copy(), 1.0
-    for step in range(20):
-        shake(attached, seed=step)
-        attached.update_average()
-        m = min(0.8, (1 + step) / (10 + step)) if warmup else 0.8
-        mean = m * mean + (1 - m) * attached.trained[name].detach().double().numpy()
-        share *= m
-    np.testing.assert_allclose(attached.stored()[name], mean, atol=1e-6)
-    assert attached.start_share() == pytest.approx(share, rel=1e-12)
-
-
-def test_without_an_average_the_trained_weights_are_stored(loaded):
-    attached = full.attach(loaded.model)
-    shake(attached)
-    attached.update_average()
-    stored = attached.stored()
-    assert all(torch.equal(stored[name], value) for name, value in attached.trained.items())
-    shake(attached)
-    assert not torch.equal(stored["visual.proj"], attached.trained["visual.proj"])
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_state_comes_back_whole(momentum):
-    one = full.attach(tiny.build().model, average={"momentum": momentum})
-    for step in range(3):
-        shake(one, step)
-        one.update_average()
-    state = {name: value.clone() for name, value in one.state().items()}
-    two = full.attach(tiny.build(seed=1).model, average={"momentum": momentum})
-    two.load_state(state)
-    for attached in (one, two):
-        shake(attached, 9)
-        attached.update_average()
-    assert two.start_share() == one.start_share()
-    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())

@@ -28,17 +28,6 @@ def fill(attached, seed=0, size=0.1):
             parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_training_starts_at_the_zero_shot_model_exactly(loaded, training):
-    untouched = copy.deepcopy(loaded.model).requires_grad_(False).train(training)
-    images, tokens = tiny.batch(loaded)
-    lora.attach(loaded.model, rank=3)
-    loaded.model.train(training)
-    with torch.no_grad():
-        expected = tiny.features(untouched, images, tokens)
-        assert torch.equal(tiny.features(loaded.model, images, tokens), expected)
-
-
 @pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
 @pytest.mark.parametrize("block", ["default", "custom"])
 def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
@@ -52,8 +41,8 @@ def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
     torch.manual_seed(0)
     text = "text." if custom else ""
     blocks = [name if name.startswith("visual.") else text + name for name in BLOCKS]
-    assert list(attached.changes) == [f"{block}.{place}" for block in blocks for place in WEIGHTS]
-    for name, change in attached.changes.items():
+    assert list(attached.modules) == [f"{block}.{place}" for block in blocks for place in WEIGHTS]
+    for name, change in attached.modules.items():
         for part in range(len(change.up)):
             for training in (False, True):
                 loaded.model.train(training)
@@ -69,26 +58,6 @@ def test_every_change_is_in_the_path_of_its_own_tower(custom, block):
                 assert other == 0, (name, part, training)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.5])
-def test_merged_is_the_unmerged_model_with_changes_scaled(loaded, alpha, scale, momentum):
-    torch.manual_seed(0)
-    base = copy.deepcopy(loaded.model)
-    state = {name: value.clone() for name, value in base.state_dict().items()}
-    attached = lora.attach(loaded.model, rank=3, scale=scale, average={"momentum": momentum})
-    fill(attached, size=0.3)
-    attached.update_average()
-    images, tokens = tiny.batch(loaded)
-    with torch.no_grad(), attached.scaled(alpha) as unmerged:
-        expected = tiny.features(unmerged, images, tokens)
-    before = tiny.features(base, images, tokens)
-    base.load_state_dict(lora.merge(state, attached.stored(), alpha))
-    merged = tiny.features(base, images, tokens)
-    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
-    assert (merged - before).abs().max() > 1e-2
-
-
 def test_merged_weights_are_the_sum_by_hand(loaded):
     """Query, key and value have factors of their own."""
     base = {name: value.clone() for name, value in loaded.model.state_dict().items()}
@@ -96,14 +65,14 @@ def test_merged_weights_are_the_sum_by_hand(loaded):
     fill(attached)
     merged = lora.merge(base, attached.stored(), 0.7)
     name = f"{BLOCKS[0]}.attn.in_proj_weight"
-    change = attached.changes[name]
+    change = attached.modules[name]
     for part in range(3):
         product = change.up[part].double() @ change.down[part].double()
         rows = slice(32 * part, 32 * (part + 1))
         expected = base[name][rows].double() + 0.7 * 0.5 * product
         torch.testing.assert_close(merged[name][rows].double(), expected, rtol=0, atol=1e-6)
     changed = {n for n in base if not torch.equal(merged[n], base[n])}
-    assert changed == set(attached.changes)
+    assert changed == set(attached.modules)
     at_zero = lora.merge(base, attached.stored(), 0.0)
     assert all(torch.equal(at_zero[n], base[n]) for n in base)
 
@@ -114,11 +83,11 @@ def test_each_weight_is_formed_once_in_a_forward_pass(loaded, training):
     attached = lora.attach(loaded.model, rank=2)
     loaded.model.train(training)
     formed = collections.Counter()
-    for name, change in attached.changes.items():
+    for name, change in attached.modules.items():
         change.register_forward_hook(lambda m, i, o, name=name: formed.update([name]))
     tiny.features(loaded.model, *tiny.batch(loaded)).sum().backward()
     formed["transformer.resblocks.0.mlp.c_fc.weight"] -= 1  # open_clip asks it for its dtype
-    assert formed == dict.fromkeys(attached.changes, 1)
+    assert formed == dict.fromkeys(attached.modules, 1)
 
 
 def test_the_start_is_drawn_on_the_cpu_whatever_the_device(loaded):
@@ -148,7 +117,7 @@ def test_only_factors_train(loaded):
 
 
 def test_towers(loaded):
-    assert all(n.startswith("visual.") for n in lora.attach(loaded.model, towers="image").changes)
+    assert all(n.startswith("visual.") for n in lora.attach(loaded.model, towers="image").modules)
 
 
 def test_a_damaged_or_foreign_adapter_is_refused(loaded):
@@ -162,21 +131,3 @@ def test_a_damaged_or_foreign_adapter_is_refused(loaded):
     fewer = {n: v for n, v in base.items() if "resblocks.1" not in n}
     with pytest.raises(BrokenInput, match=r"resblocks\.1"):
         lora.merge(fewer, stored, 0.5)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_state_comes_back_whole(momentum):
-    settings = {"rank": 2, "average": {"momentum": momentum}}
-    one = lora.attach(tiny.build().model, **settings)
-    for step in range(3):
-        fill(one, step)
-        one.update_average()
-    state = {name: value.clone() for name, value in one.state().items()}
-    two = lora.attach(tiny.build(seed=1).model, **settings)
-    two.load_state(state)
-    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())
-    for attached in (one, two):
-        fill(attached, 9)
-        attached.update_average()
-    assert two.start_share() == one.start_share()
-    assert all(torch.equal(value, two.stored()[name]) for name, value in one.stored().items())

@@ -79,9 +79,8 @@ def memory_of(model, method, batch, micro_batch, text_length, precision):
         )
     )
     built = skeleton(model)
-    attached = registry.load(METHODS, recipe.method.name).attach(
-        built, **recipe.method.model_dump(exclude={"name"})
-    )
+    chosen = registry.load(METHODS, recipe.method.name)
+    attached = chosen.attach(built, **recipe.method.arguments())
     execution.set_up(built, recipe)
     return step_memory(
         built, attached, recipe, Sizes(batch, batch, batch, text_length, micro_batch)
@@ -128,7 +127,7 @@ def test_nothing_of_the_model_changes(tiny_folder, shapes):
     planning.fit(parts)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in parts.trained)
-    assert {a.drop for a in parts.attached.adapters.values()} == {0.2}
+    assert {a.drop for a in parts.attached.modules.values()} == {0.2}
     for name, value in parts.base.model.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -153,7 +152,7 @@ def test_a_step_is_made_where_the_model_is(tiny_folder, shapes, monkeypatch, cha
     graphs = []
     monkeypatch.setattr(torch.Tensor, "backward", lambda self, *_: graphs.append(self.device.type))
     with FakeTensorMode(allow_non_fake_inputs=True), estimate._Alive() as alive:
-        adapters = getattr(parts.attached, "adapters", {}).values()
+        adapters = parts.attached.modules.values()
         for module in (m for owner in (model, *adapters) for m in owner.modules()):
             for name, p in module._parameters.items():
                 if p is not None:

@@ -64,11 +64,8 @@ def full(*_, **__):
 
 # ------------------------------------------------------------------ going on exactly
 
-VARIANTS = {
-    "full rank": [],
-    "workers": ["workers=2"],
-    "low rank, learned s": ["method.rank=3", "method.learn_scale=true"],
-    "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
+VARIANTS = {"workers": ["workers=2"]} | {
+    case.id: [f"method={tiny.method(*case.values)}"] for case in tiny.methods(first=True)
 }
 
 
@@ -447,7 +444,7 @@ def test_bad_steps_up_to_a_number_in_a_row_are_left_out(recipe, tmp_path, monkey
             not torch.equal(states[done - 1][name], states[done - 2][name]) for name in states[0]
         )
     with_facts = parts[0].attached
-    assert with_facts.start_share() == pytest.approx(0.9**5)
+    assert with_facts.start_share == pytest.approx(0.9**5)
     assert steps_of(run) == list(range(1, 10))
     assert all(torch.isfinite(v).all() for v in states[-1].values())
     content = json.loads((run.path / "bad_batch.json").read_text())

@@ -1,5 +1,6 @@
 """A batch in chunks has the gradients of the batch in one piece."""
 
+import functools
 import itertools
 import json
 import subprocess
@@ -23,16 +24,8 @@ from radapter.training.gradients import gradients
 from radapter.training.step import load_scaler, scaler_tensors, training_mode
 
 CPU = torch.device("cpu")
+CASES = tiny.methods()
 TEXTS = ["a cat", "two green dogs on a very red sofa", "sun", "a photo of the sea", "moss", "a"]
-CASES = {
-    "one draw an adapter": ("r-adapter", {"drop": 0.4}),
-    "a draw a sample": ("r-adapter", {"drop": 0.4, "drop_unit": "sample"}),
-    "a draw a position": ("r-adapter", {"drop": 0.4, "drop_unit": "position"}),
-    "low rank, learned s": ("r-adapter", {"drop": 0.4, "rank": 3, "learn_scale": True}),
-    "images alone": ("r-adapter", {"drop": 0.4, "towers": "image"}),
-    "full": ("full", {"train_temperature": True}),
-    "lora": ("lora", {"rank": 2}),
-}
 
 
 def batch_of(loaded, size=11):
@@ -52,6 +45,7 @@ def moved(method, settings):
     loaded = tiny.build()
     torch.manual_seed(1)
     attached = registry.load(METHODS, method).attach(loaded.model, **settings)
+    attached.keep_start()
     for parameter in attached.parameters():
         if parameter.dim() > 1:
             with torch.no_grad():
@@ -62,7 +56,7 @@ def moved(method, settings):
 
 def retention_of(loaded, attached):
     captions = [f"{text}, {number}" for text in TEXTS for number in range(3)]
-    zero_shot = objective.zero_shot_model(attached, loaded.model)
+    zero_shot = functools.partial(attached.at, 0.0)
     return objective.Retention(Retain(pool=7, weight=3.0), captions, loaded.tokenizer, zero_shot)
 
 
@@ -92,9 +86,9 @@ def in_one_piece(loaded, attached, batch, settings, retained=None):
 
 
 @pytest.mark.parametrize("retain", [False, True], ids=["", "retain"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_chunks_have_the_gradients_of_the_whole_batch(case, retain):
-    loaded, attached = moved(*case)
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_chunks_have_the_gradients_of_the_whole_batch(name, settings, retain):
+    loaded, attached = moved(name, settings)
     batch, retained = batch_of(loaded), retention_of(loaded, attached) if retain else None
     settings = Objective(smoothing=0.02, retain=retained.settings if retain else None)
     loss, expected = in_one_piece(loaded, attached, batch, settings, retained)
@@ -115,8 +109,8 @@ def test_chunks_have_the_gradients_of_the_whole_batch(case, retain):
 
 def test_the_masks_matter_in_what_is_compared():
     """Other draws give other gradients, so the equality above is one of masks too."""
-    for case in ("one draw an adapter", "a draw a sample", "a draw a position"):
-        loaded, attached = moved(*CASES[case])
+    for unit in ("adapter", "sample", "position"):
+        loaded, attached = moved("r-adapter", {"drop": 0.4, "drop_unit": unit})
         batch, found = batch_of(loaded), []
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -202,9 +196,9 @@ def test_chunks_take_less_memory():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("case", ["one draw an adapter", "full", "lora"])
-def test_lower_precision_is_near(case, precision):
-    loaded, attached = moved(*CASES[case])
+@pytest.mark.parametrize("name", METHODS)
+def test_lower_precision_is_near(name, precision):
+    loaded, attached = moved(name, registry.load(METHODS, name).EXAMPLES[0])
     batch = batch_of(loaded)
     loss, expected = in_one_piece(loaded, attached, batch, Objective())
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if precision == "fp16" else None
@@ -287,7 +281,7 @@ def test_a_step_whose_gradients_overflow_is_left_out(tiny_folder, shapes, tmp_pa
     def watched(parts, batch):
         loss = one_step(parts, batch)
         p = next(iter(parts.trained)).detach().clone()
-        kept.append((p, parts.scaler.get_scale(), parts.attached.start_share()))
+        kept.append((p, parts.scaler.get_scale(), parts.attached.start_share))
         return loss
 
     monkeypatch.setattr(step, "gradients", overflowing)

@@ -22,16 +22,12 @@ from radapter.training import Interrupted, files, objective, plan, preparing, re
 from radapter.training.step import training_mode
 
 METHODS = {
-    "full rank, dropping": [],
-    "by position": ["method.drop_unit=position", "workers=1"],
-    "low rank, learned s": ["method.rank=3", "method.learn_scale=true"],
-    "low rank, factors": ["method.rank=3", "method.average.of=factors"],
-    "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
+    **{case.id: [f"method={tiny.method(*case.values)}"] for case in tiny.methods()},
     "LoRA, retention": [
         "method={name: lora, rank: 2}",
         f"objective.retain={{captions: {__file__}}}",
     ],
-    "full, no average": ["method={name: full}", "optimisation.weight_decay=0.1"],
+    "decay": ["method={name: full}", "optimisation.weight_decay=0.1", "workers=1"],
 }
 
 
@@ -146,13 +142,13 @@ def test_random_weights_are_drawn_with_the_recipes_seed(shapes, tmp_path):
     assert facts["base_hash"] == models.load("emoji-clip:random", seed=3).weights_hash
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_the_loss_falls(recipe, tmp_path, method):
+@pytest.mark.parametrize(("name", "settings"), tiny.methods(first=True))
+def test_the_loss_falls(recipe, tmp_path, name, settings):
     losses = []
-    lr = "1e-3" if "full" in method[0:1] or "{name: full" in "".join(method) else "1e-2"
+    lr = "1e-3" if name == "full" else "1e-2"
     settings = recipe(
-        *method, f"optimisation.lr={lr}", "optimisation.epochs=12", "objective.margin=0",
-        "objective.smoothing=0",
+        f"method={tiny.method(name, settings)}", f"optimisation.lr={lr}",
+        "optimisation.epochs=12", "objective.margin=0", "objective.smoothing=0",
     )  # fmt: skip
     train(settings, tmp_path, on_step=lambda m: losses.append(m["loss"]))
     assert len(losses) == 36

@@ -113,15 +113,15 @@ def test_every_step_is_the_releases(recipe, tiny_folder, tmp_path, monkeypatch):
         ours = parts.attached
         for name, s in release.s.items():
             torch.testing.assert_close(
-                ours.adapters[name].scale.detach(), s.detach(), rtol=1e-3, atol=0
+                ours.modules[name].scale.detach(), s.detach(), rtol=1e-3, atol=0
             )
-            w = ours.adapters[name].weight
+            w = ours.modules[name].weight
             assert (w - release.w[name]).norm() < 2e-3 * w.norm() + 1e-9
         keys = [*(f"{n}.scale" for n in release.s), *(f"{n}.weight" for n in release.w)]
         means = dict(zip(keys, release.mean, strict=True))
-        assert means.keys() == ours.average.mean.keys()
+        assert means.keys() == ours.mean.keys()
         for name, mean in means.items():
-            assert (ours.average.mean[name] - mean).norm() < 2e-3 * mean.norm() + 1e-9
+            assert (ours.mean[name] - mean).norm() < 2e-3 * mean.norm() + 1e-9
         seen.append(loss)
         return loss
 

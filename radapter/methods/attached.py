@@ -1,0 +1,138 @@
+"""The trained part of a model: the same for every method."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from radapter.errors import UsageError
+from radapter.registry import Average
+
+Values = Mapping[str, Tensor]
+Hold = Callable[[Values | None, float], None]
+
+
+class Attached:
+    """What a method trains in a model, and its exponential moving average.
+
+    Args:
+        model: the model that it is attached to.
+        parts: what the optimizer updates, by name: parameters, or modules of them.
+        hold: lets the model compute with kept values, scaled by alpha, in place of what is trained;
+            with none of them ({}) it is the zero-shot model, and with None it trains again.
+        average: mean <- m * mean + (1 - m) * value; with a momentum of 0 no copy is kept.
+        values: what is averaged, by name; None: what is trained.
+        kept: from the averaged values to those that are stored; None: as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parts: Mapping[str, nn.Parameter] | Mapping[str, nn.Module],
+        hold: Hold,
+        average: Average,
+        *,
+        values: Callable[[], Values] | None = None,
+        kept: Callable[[Values], Values] = lambda values: values,
+    ):
+        self.model, self.hold, self.settings, self._kept = model, hold, average, kept
+        self.modules = {n: part for n, part in parts.items() if isinstance(part, nn.Module)}
+        self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
+        for name, module in self.modules.items():
+            self.trained |= module.named_parameters(name)
+        self.values = values or (lambda: self.trained)
+        self.mean = (
+            {name: value.detach().clone() for name, value in self.values().items()}
+            if average.momentum
+            else {}
+        )
+        self.updates = 0
+        self.start_share = 1.0
+        """The share of its start that the average still holds (its bias), 0 to 1"""
+        self.start: dict[str, Tensor] = {}
+        """See `keep_start`"""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the optimizer updates."""
+        yield from self.trained.values()
+
+    def keep_start(self) -> None:
+        """Keep a copy of the model's own weights that are trained, if any are: `at` needs it, since
+        the zero-shot model is not there without them. To be called before training."""
+        self.start = {n: p.detach().clone() for n, p in self.trained.items() if not self.modules}
+
+    def check_gradients(self) -> None:
+        """After the gradients of a step: an optimizer passes over a parameter that has none.
+
+        Raises:
+            UsageError: names the first such parameter.
+        """
+        without = [name for name, p in self.trained.items() if p.grad is None]
+        if without:
+            more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+            raise UsageError(
+                f"The loss does not reach {without[0]}{more}: it gets no gradient and would stay "
+                "as it is. Leave its tower out with method.towers."
+            )
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Take the present values into the average; call it after each optimizer step."""
+        m = self.settings.momentum
+        if self.settings.warmup:
+            m = min(m, (1 + self.updates) / (10 + self.updates))
+        if self.mean:
+            get_ema_multi_avg_fn(m)(list(self.mean.values()), list(self.values().values()), None)
+        self.updates += 1
+        self.start_share *= m
+
+    def kept(self) -> Values:
+        """The averaged tensors, by name, on the model's device."""
+        with torch.no_grad():
+            return self._kept(self.mean or {n: v.detach() for n, v in self.values().items()})
+
+    def stored(self) -> dict[str, Tensor]:
+        """A copy of them on the CPU: what a run keeps, and what `merge` takes."""
+        return {name: value.cpu().clone() for name, value in self.kept().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors needed to go on training exactly."""
+        # float64 holds both exactly: the count is far below 2^53.
+        progress = torch.tensor([self.updates, self.start_share], dtype=torch.float64)
+        own = {f"trained.{name}": p.detach() for name, p in self.trained.items()}
+        return own | {f"average.{n}": v for n, v in self.mean.items()} | {"progress": progress}
+
+    @torch.no_grad()
+    def load_state(self, state: Values) -> None:
+        """Take back what `state` gave."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(state[f"trained.{name}"])
+        for name, mean in self.mean.items():
+            mean.copy_(state[f"average.{name}"])
+        self.updates = int(state["progress"][0])
+        self.start_share = float(state["progress"][1])
+
+    @torch.no_grad()
+    def load_stored(self, stored: Values, alpha: float) -> None:
+        """Compute with what a run has stored, scaled by alpha, from now on: a model to be used."""
+        device = next(self.model.parameters()).device
+        self.hold({name: value.to(device) for name, value in stored.items()}, alpha)
+
+    @contextlib.contextmanager
+    def at(self, alpha: float) -> Iterator[nn.Module]:
+        """The model in evaluation mode with what is kept, scaled: 0 the zero-shot model, 1 the
+        averaged one. What is trained, and each module's mode, are back afterwards."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        with torch.no_grad():
+            self.hold(self.kept() if alpha else {}, alpha)
+        try:
+            yield self.model
+        finally:
+            self.hold(None, 1.0)
+            for module, mode in modes.items():
+                module.training = mode
