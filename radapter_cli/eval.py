@@ -15,12 +15,11 @@ from radapter_cli.model_options import (
     FP32,
     DeviceChoice,
     DeviceOption,
-    PrecisionChoice,
     PrecisionOption,
 )
 
 if TYPE_CHECKING:
-    from radapter.evaluation.cache import Cache
+    from radapter.evaluation.suite import Suite
     from radapter.run import Run
 
 
@@ -156,15 +155,9 @@ def eval_command(
         if data is not None:
             classes, prompts = classes_and_prompts(Path(model))
             chosen = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
-        return evaluate_models(
-            adapting.changed(chosen, protocol or [], without or [], broken_images),
-            model,
-            device,
-            out,
-            no_cache,
-            as_json,
-            precision,
-        )
+        suites = adapting.changed(chosen, protocol or [], without or [], broken_images)
+        settings = {"device": device.value, "precision": precision.value}
+        return finish(of_models(suites, model, out, no_cache, settings), as_json)
     if out is not None:
         raise UsageError("--out goes with --model: results of a run are kept in the run.")
     from radapter.run import find
@@ -176,32 +169,17 @@ def eval_command(
     with console.status("loading"):
         from radapter.evaluation import adapting
         from radapter.evaluation.cache import user_cache
-    cache = None if no_cache else user_cache()
+    more: Any = {"device": device.value, "precision": precision.value}
+    more["cache"] = None if no_cache else user_cache()
     suites = adapting.suites_of_run(found, suite or (), data, pictures)
     suites = adapting.changed(suites, protocol or [], without or [], broken_images)
     if wanted:
         with found.lock():
-            results = [
-                over_alphas(found, chosen, wanted, device, precision, cache) for chosen in suites
-            ]
-        if as_json:
-            console.print_json({"results": results})
-            return check_written(results)
-        from radapter.reporting import alpha_table
-
-        for result in results:
-            for part in alpha_table(result):
-                console.out.print(part)
-            say_where(result)
-            if result["picture"]:
-                console.result(f"Picture: {result['picture']}")
-        return check_written(results)
+            return finish([over_alphas(found, chosen, wanted, more) for chosen in suites], as_json)
     found.merged()
+    more |= {"wanted": runtime and runtime.value, "tolerances": tolerance or []}
     with found.lock():
-        results = [
-            side_by_side(found, chosen, runtime, device, precision, tolerance or [], cache)
-            for chosen in suites
-        ]
+        results = [side_by_side(found, chosen, more) for chosen in suites]
     for result in results:
         for label, scored in result["models"].items():
             if "provider" in scored["provenance"]:
@@ -209,39 +187,46 @@ def eval_command(
         for label, why in result["left_out"].items():
             verb = "is left out" if label == "the bundle" else "does not run here"
             console.note(f"{label} {verb}: {why}")
-    if not as_json:
-        print_results(results)
+    return finish(results, as_json, found)
+
+
+def finish(results: list[dict[str, Any]], as_json: bool, run: Run | None = None) -> None:
+    """Print results.
+
+    Raises:
+        GateFailed: an engine of the run disagrees with PyTorch.
+        BrokenInput: a result, which is printed by now, could not be written.
+    """
+    from radapter.reporting import alpha_table, evaluation_tables
+
+    for result in () if as_json else results:
+        for part in alpha_table(result) if "points" in result else evaluation_tables(result):
+            console.out.print(part)
+        if result["file"]:
+            console.result(f"Result: {result['file']}")
+        if result.get("picture"):
+            console.result(f"Picture: {result['picture']}")
     failed = [
         f"{verdict['label']} on {result['suite']}"
         for result in results
-        for verdict in result["parity"]
+        for verdict in result.get("parity", ())
         if not verdict["passed"]
     ]
-    if failed:
+    if failed and run:
         raise GateFailed(
             f"What was exported does not give PyTorch's answers: {', '.join(failed)}. Do not "
-            f"deploy it. `radapter export --force --run {found.path}` writes it anew.",
+            f"deploy it. `radapter export --force --run {run.path}` writes it anew.",
             details={"results": results},
         )
     if as_json:
         console.print_json({"results": results})
-    return check_written(results)
-
-
-def check_written(results: list[dict[str, Any]]) -> None:
-    """BrokenInput if a result, which is printed by now, could not be written."""
     lost = [result["not_written"] for result in results if result["file"] is None]
     if lost:
         raise BrokenInput(f"The numbers are right, but not written: {'; '.join(lost)}.")
 
 
 def over_alphas(
-    run: Run,
-    suite: Any,
-    alphas: list[float],
-    device: DeviceChoice,
-    precision: PrecisionChoice,
-    cache: Cache | None,
+    run: Run, suite: Suite, alphas: list[float], more: dict[str, Any]
 ) -> dict[str, Any]:
     """What `of_run.evaluate_alphas` gives, with the path of its picture, if one was drawn."""
     from radapter.evaluation import of_run
@@ -252,10 +237,8 @@ def over_alphas(
             run,
             suite,
             alphas,
-            device=device.value,
-            precision=precision.value,
-            cache=cache,
             on_progress=lambda done, total: update(done, total, f"{len(alphas)} alphas"),
+            **more,
         )
     picture = None
     if result["file"]:
@@ -263,39 +246,21 @@ def over_alphas(
     return result | {"picture": picture and str(picture)}
 
 
-def side_by_side(
-    run: Run,
-    suite: Any,
-    runtime: RuntimeChoice | None,
-    device: DeviceChoice,
-    precision: PrecisionChoice,
-    tolerances: list[str],
-    cache: Cache | None,
-) -> dict[str, Any]:
+def side_by_side(run: Run, suite: Suite, more: dict[str, Any]) -> dict[str, Any]:
     from radapter.evaluation import of_run
 
     with console.progress(suite.name) as update:
         return of_run.evaluate_run(
             run,
             suite,
-            runtime and runtime.value,
-            device=device.value,
-            precision=precision.value,
-            tolerances=tolerances,
-            cache=cache,
             on_progress=lambda model, done, total: update(done, total, model),
+            **more,
         )
 
 
-def evaluate_models(
-    suites: list[Any],
-    model: str,
-    device: DeviceChoice,
-    out: Path | None,
-    no_cache: bool,
-    as_json: bool,
-    precision: PrecisionChoice,
-) -> None:
+def of_models(
+    suites: list[Suite], name: str, out: Path | None, no_cache: bool, settings: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Score a model that belongs to no run."""
     with console.status("loading"):
         from radapter.evaluation import of_model
@@ -304,41 +269,14 @@ def evaluate_models(
     if out is not None and len(suites) > 1:
         raise UsageError("--out is one file: name one suite.")
     opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
-    candidate = open_model(model, device=device.value, precision=precision.value)
-    cache = None if no_cache else user_cache()
+    model = open_model(name, **settings)
+    more: Any = {"out": out, "cache": None if no_cache else user_cache()}
     results = []
     for suite, data in zip(suites, opened, strict=True):
         with console.progress(suite.name) as update:
-            results.append(
-                of_model.evaluate_model(
-                    suite,
-                    model,
-                    candidate,
-                    out=out,
-                    opened=data,
-                    cache=cache,
-                    on_progress=lambda done, total, update=update: update(done, total, model),  # type: ignore[misc]
-                )
-            )
-    if as_json:
-        console.print_json({"results": results})
-    else:
-        print_results(results)
-    return check_written(results)
-
-
-def print_results(results: list[dict[str, Any]]) -> None:
-    from radapter.reporting.tables import evaluation_tables
-
-    for result in results:
-        for part in evaluation_tables(result):
-            console.out.print(part)
-        say_where(result)
-
-
-def say_where(result: dict[str, Any]) -> None:
-    if result["file"]:
-        console.result(f"Result: {result['file']}")
+            more["on_progress"] = lambda done, total, update=update: update(done, total, name)
+            results.append(of_model.evaluate_model(suite, name, model, opened=data, **more))
+    return results
 
 
 def parse_alphas(text: str) -> list[float]:

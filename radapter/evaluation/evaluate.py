@@ -35,12 +35,14 @@ def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
-    of_tasks = [load(TASKS, task).protocol(suite, counts) for task in TASKS]
+    of_tasks = [load(TASKS, task).protocol(suite) for task in TASKS]
     units = {d.data.resampled_by for d in suite.datasets} - {"pictures"} or {"pictures"}
     return {
         "templates": suite.templates,
         "templates_hash": _hash(templates),
         **({"dataset_templates": own} if own else {}),
+        "head": "mean of normalized text features, templates: "
+        f"{' or '.join(map(str, counts))}; normalized",
         "averages": suite.averages,
         **({"harmonic_means": suite.harmonic_means} if suite.harmonic_means else {}),
         **{key: value for own in of_tasks for key, value in own.items()},

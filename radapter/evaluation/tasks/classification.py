@@ -39,17 +39,9 @@ def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]
     return "class prompts", (t.replace("{}", n) for t in templates for n in dataset.class_names)
 
 
-def protocol(suite: Suite, prompts: Sequence[int]) -> dict[str, Any]:
-    """The choices that numbers of any data set depend on.
-
-    Args:
-        prompts: the numbers of templates that data sets of the suite have.
-    """
-    return {
-        "head": "mean of normalized text features, templates: "
-        f"{' or '.join(map(str, prompts))}; normalized",
-        "calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine",
-    }
+def protocol(suite: Suite) -> dict[str, Any]:
+    """The choices that the task's numbers on any data set depend on."""
+    return {"calibration": f"{BINS} bins of equal width, softmax of logit scale times cosine"}
 
 
 def score(

@@ -41,7 +41,7 @@ def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]
     return "captions", itertools.chain(*dataset.captions)
 
 
-def protocol(suite: Suite, prompts: Sequence[int]) -> dict[str, Any]:
+def protocol(suite: Suite) -> dict[str, Any]:
     equal = EQUAL_CAPTIONS[suite.identical_captions]
     return {"retrieval": f"{equal}; a tie counts as a miss"}
 
