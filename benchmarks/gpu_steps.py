@@ -482,7 +482,7 @@ def nccl() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if CUDA else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    distributed.ranks = lambda: 2  # so that collectives are called, in a group of one
+    distributed.world_size = lambda: 2  # so that collectives are called, in a group of one
     x = torch.randn(7, 5, device=DEVICE)
     same = torch.equal(distributed.add_up(x.clone()), x)
     same = same and torch.equal(distributed.gather(x, 0, 7), x)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -37,16 +36,16 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def ranks() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def alone() -> bool:
     """Whether there is no other process to tell anything."""
-    return ranks() == 1
+    return world_size() == 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this rank is the one that writes."""
     return rank() == 0
 
@@ -61,7 +60,7 @@ def joined(device: torch.device = CPU) -> Iterator[None]:
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    with _others():
+    with _as_rank_lost():
         if device.type == "cuda":
             # What is on the CPU is told by gloo, what is on a GPU by NCCL, which has to know whose
             # GPU is which before they talk.
@@ -84,7 +83,8 @@ def stuck() -> bool:
 
 
 @contextlib.contextmanager
-def _others() -> Iterator[None]:
+def _as_rank_lost() -> Iterator[None]:
+    """torch's error about another rank becomes RankLost."""
     try:
         yield
     except RuntimeError as error:
@@ -95,13 +95,13 @@ def _others() -> Iterator[None]:
 
 def share(total: int) -> slice:
     """The part of `total` things that is this rank's; the parts differ by one at most."""
-    return slice(total * rank() // ranks(), total * (rank() + 1) // ranks())
+    return slice(total * rank() // world_size(), total * (rank() + 1) // world_size())
 
 
 def add_up(tensor: Tensor) -> Tensor:
     """The sum over ranks, in place."""
     if not alone():
-        with _others():
+        with _as_rank_lost():
             dist.all_reduce(tensor)
     return tensor
 
@@ -123,27 +123,25 @@ def in_turns(chunks: Sequence[Sequence[Any]], encode: Callable[[Any], Tensor]) -
         chunks: the same in every rank.
         encode: chunk -> a row for each of its things.
     """
-    own = {i: encode(chunks[i]) for i in range(rank(), len(chunks), ranks())}
+    own = {i: encode(chunks[i]) for i in range(rank(), len(chunks), world_size())}
     if alone():
         return torch.cat(list(own.values()))
     ends = list(itertools.accumulate(map(len, chunks), initial=0))
-    width = max(everyone(max((rows.shape[1] for rows in own.values()), default=0)))
+    width = max(all_gather_object(max((rows.shape[1] for rows in own.values()), default=0)))
     rows = torch.zeros(ends[-1], width)
     for i, found in own.items():
         rows[ends[i] : ends[i + 1]] = found
     return add_up(rows)
 
 
-def everyone(value: Any) -> list[Any]:
-    """What each rank says, in their order; anything that JSON takes."""
+def all_gather_object(value: Any) -> list[Any]:
+    """What each rank says, in their order."""
     if alone():
         return [value]
-    said = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    sizes = torch.zeros(ranks(), dtype=torch.int64)
-    sizes[rank()] = len(said)
-    ends = add_up(sizes).cumsum(0).tolist()
-    text = bytes(gather(said, ends[rank()] - len(said), ends[-1]).tolist())
-    return [json.loads(text[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    said: list[Any] = [None] * world_size()
+    with _as_rank_lost():
+        dist.all_gather_object(said, value)
+    return said
 
 
 def anyone(flag: bool) -> bool:
@@ -168,7 +166,7 @@ def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
-    with _others():
+    with _as_rank_lost():
         for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
             work.wait()
 
@@ -191,7 +189,7 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
     missing = add_up(missing)
     if not missing.any():
         return batch
-    broken = [message for messages in everyone(batch["broken"]) for message in messages]
+    broken = [message for messages in all_gather_object(batch["broken"]) for message in messages]
     keep = missing[places] == 0
     if not keep.any():
         return {"broken": broken, "groups": torch.empty(0)}

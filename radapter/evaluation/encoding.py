@@ -59,14 +59,14 @@ def encode_batches(
             return str(error)
 
     places = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
-    own = places[distributed.rank() :: distributed.ranks()]
+    own = places[distributed.rank() :: distributed.world_size()]
     with ThreadPoolExecutor(workers or processors.decoders()) as pool:
 
         def begin(place: int) -> list[Future[Tensor | str]]:
             return [pool.submit(prepare, i) for i in own[place]] if place < len(own) else []
 
         coming = begin(0)
-        for place in range(math.ceil(len(places) / distributed.ranks())):
+        for place in range(math.ceil(len(places) / distributed.world_size())):
             futures, coming = coming, begin(place + 1)
             batch = own[place] if futures else []
             found = [future.result() for future in futures]
@@ -75,13 +75,13 @@ def encode_batches(
             failed = {i: e for i, e in zip(batch, found, strict=True) if isinstance(e, str)}
             features = runtime.encode_image(torch.stack(pixels)) if pixels else None
             encoded = Encoded(good, torch.empty(0, 0) if features is None else features, failed)
-            yield from [encoded] if distributed.ranks() == 1 else _of_all_ranks(encoded)
+            yield from [encoded] if distributed.world_size() == 1 else _of_all_ranks(encoded)
 
 
 def _of_all_ranks(own: Encoded) -> Iterator[Encoded]:
     """The batches of one turn, in the order of the ranks; a rank that had none left gives none."""
     about = [own.indices, list(own.failed.items()), own.features.shape[1]]
-    said = distributed.everyone(about)
+    said = distributed.all_gather_object(about)
     width = max(columns for *_, columns in said)
     ends = list(itertools.accumulate((len(indices) for indices, *_ in said), initial=0))
     rows = own.features.reshape(len(own.indices), width)

@@ -124,7 +124,7 @@ def evaluate_together(
         keep_features: False: features of pictures go when their data set is scored.
         others: as of `evaluate`, which says what is raised too.
     """
-    if distributed.ranks() > 1:
+    if distributed.world_size() > 1:
         cache = None  # one rank may have there what another has to encode together with the others
     opened = opened or suite.open()
     described = {dataset.name: dataset for dataset in suite.datasets}
@@ -156,7 +156,7 @@ def evaluate_together(
         )
         if not len(features[0]):
             raise BrokenInput(f"{name}: no picture can be read.")
-        for message in broken.values() if distributed.leads() else ():
+        for message in broken.values() if distributed.is_main_process() else ():
             name_skipped(message)
         names = [key for key in pictures[name] if key not in broken]
         tasks = {task: _without(dataset, broken) for task, dataset in tasks.items()}

@@ -1,7 +1,8 @@
 """The training loop, its optimizer and its checkpoints."""
 
-from radapter.training.loop import Interrupted, resume, train
+from radapter.training.loop import resume, train
 from radapter.training.planning import Fit, plan
 from radapter.training.preparing import Plan
+from radapter.training.session import Hooks, Interrupted
 
-__all__ = ["Fit", "Interrupted", "Plan", "plan", "resume", "train"]
+__all__ = ["Fit", "Hooks", "Interrupted", "Plan", "plan", "resume", "train"]

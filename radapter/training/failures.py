@@ -53,7 +53,7 @@ def leave_out(
     bad.append({"step": step + 1, "problem": str(error), "pairs": _pairs(parts, step)})
     path = run.path / BAD_BATCH
     content = json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n"
-    if distributed.leads():
+    if distributed.is_main_process():
         tried(lambda: files.write_atomic(path, content), f"{path.name} was")
     message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
@@ -198,14 +198,14 @@ def explained(
 
 def resuming(run: runs.Run) -> str:
     """The command that goes on with a run, on as many devices."""
-    ranks = distributed.ranks()
+    ranks = distributed.world_size()
     return f"radapter train --resume {run.path}" + (f" --devices {ranks}" if ranks > 1 else "")
 
 
 def _sizes(parts: Parts) -> dict[str, Any]:
     """The batch, what of it is encoded at a time, and the setting to try next."""
     batch, micro = parts.order().batch_size, parts.recipe.optimisation.micro_batch
-    own = math.ceil(batch / distributed.ranks())
+    own = math.ceil(batch / distributed.world_size())
     smaller = min(micro or own, own) // 2
     if smaller:
         following = f"optimisation.micro_batch={smaller}"

@@ -108,7 +108,7 @@ class Parts:
             parameters=self.parameters,
             state_bytes=4 * self._numbers(),
             device=self.device.type,
-            processes=distributed.ranks(),
+            processes=distributed.world_size(),
             cut_texts=len(self.cut_texts()),
         )
 

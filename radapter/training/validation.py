@@ -60,7 +60,7 @@ class HeldOut:
             if len(kept) < len(dataset):
                 tasks[task] = dataset.select(kept)
         found = {metric: result.value(metric) for metric in result.metrics}
-        return distributed.everyone(found)[0]  # all decide alike, even on unlike machines
+        return distributed.all_gather_object(found)[0]  # all decide alike, even on unlike machines
 
 
 def open_held_out(
@@ -82,7 +82,7 @@ def open_held_out(
     opened = suite.open()
     for dataset in (dataset for tasks in opened.values() for dataset in tasks.values()):
         said = dataset.protocol.get("classes", "")
-        if ";" in said and suite.datasets[0].classes and distributed.leads():
+        if ";" in said and suite.datasets[0].classes and distributed.is_main_process():
             warnings.warn(f"validation: classes: {said}", stacklevel=2)
     state = {name: value.detach().cpu().clone() for name, value in base.model.state_dict().items()}
     model = copy.deepcopy(base.model).eval().requires_grad_(False).to(device)

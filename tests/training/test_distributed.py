@@ -62,7 +62,7 @@ def first_steps(recipes):
                         parts.base.tokenizer,
                         0,
                         distributed.rank(),
-                        distributed.ranks(),
+                        distributed.world_size(),
                     )
                 )
             )
@@ -254,7 +254,7 @@ def test_no_number_in_one_rank_stops_all_at_the_same_step(recipe, tmp_path):
 def stopped(recipe, root):
     """Training that the last rank alone is asked to stop, after four steps."""
     asked = iter([False] * 3 + [True] * 99)
-    last = distributed.ranks  # known once joined
+    last = distributed.world_size  # known once joined
     return training(
         recipe, root, should_stop=lambda: next(asked) and distributed.rank() == last() - 1
     )
@@ -452,7 +452,7 @@ def test_memory_that_runs_out_here_is_no_rank_that_is_lost(monkeypatch, problem,
 
 def talk():
     with distributed.joined():
-        rank, count = distributed.rank(), distributed.ranks()
+        rank, count = distributed.rank(), distributed.world_size()
         rows = torch.arange(5 * 2.0).view(5, 2)
         own = distributed.share(5)
         parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
@@ -461,8 +461,8 @@ def talk():
             parameters[1].grad = torch.ones(2)
         distributed.sum_gradients(parameters)
         return {
-            "shares": distributed.everyone([own.start, own.stop]),
-            "said": distributed.everyone("é" * rank),
+            "shares": distributed.all_gather_object([own.start, own.stop]),
+            "said": distributed.all_gather_object("é" * rank),
             "gathered": distributed.gather(rows[own], own.start, 5).tolist() == rows.tolist(),
             "one says so": distributed.anyone(rank == count - 1),
             "nobody": distributed.anyone(False),
@@ -486,9 +486,13 @@ def test_what_ranks_tell_each_other(count):
 
 def test_one_process_says_what_it_is_told():
     tensor = torch.ones(2, 3)
-    assert (distributed.rank(), distributed.ranks(), distributed.leads()) == (0, 1, True)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main_process()) == (
+        0,
+        1,
+        True,
+    )
     assert distributed.gather(tensor, 0, 2) is tensor
-    assert distributed.everyone({"a": 1}) == [{"a": 1}]
+    assert distributed.all_gather_object({"a": 1}) == [{"a": 1}]
     assert distributed.share(7) == slice(0, 7)
     batch = {"groups": tensor}
     assert distributed.exchange(batch) is batch

@@ -21,7 +21,16 @@ from safetensors import SafetensorError
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
-from radapter.training import Interrupted, checkpoints, failures, loop, objective, resume, train
+from radapter.training import (
+    Interrupted,
+    checkpoints,
+    failures,
+    loop,
+    objective,
+    resume,
+    session,
+    train,
+)  # fmt: skip
 
 OFTEN = "checkpoints.every_seconds=1e-9"
 TIMES = ("seconds", "pairs_per_second", "data_wait_share", "peak_memory_bytes")
@@ -76,7 +85,7 @@ def test_2k_steps_are_k_and_k_more(recipe, tmp_path, monkeypatch, change, k):
     between two lines."""
     steps = 2 * k
     settings = recipe(*change, "optimisation.epochs=4")  # 12 steps
-    monkeypatch.setattr(loop, "LOG_LINES", 4)
+    monkeypatch.setattr(session, "LOG_LINES", 4)
 
     seen, stopped = [], {}
 

@@ -13,7 +13,7 @@ from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import alphas
 from radapter.evaluation.suite import held_out_suite
-from radapter.training import Interrupted, files, loop, resume, train
+from radapter.training import Interrupted, files, resume, session, train
 from radapter.training.validation import HeldOut
 
 HELD_OUT = ["data.hold_out=0.3", "optimisation.epochs=4"]  # 8 steps, 2 an epoch
@@ -278,7 +278,7 @@ def test_a_best_adapter_that_could_not_be_written_is_written_later(recipe, tmp_p
             raise OSError(28, "No space left on device")
         good(run, parts, validation)
 
-    monkeypatch.setattr(loop, "write_best", full)
+    monkeypatch.setattr(session, "write_best", full)
     with pytest.warns(UserWarning, match=r"best adapter was not written: No space left.*goes on"):
         run = train(recipe(*HELD_OUT, "monitor.every_steps=2"), tmp_path / "full")
     assert files_of(run) == files_of(whole)
