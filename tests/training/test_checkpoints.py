@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -15,7 +16,7 @@ def checkpoint(step):
         step,
         1.5 * step,
         {
-            "adapter.a.b/c": torch.full((2, 3), float(step)),
+            "trained.a.b/c": torch.full((2, 3), float(step)),
             "progress": torch.tensor([step]).double(),
         },
         {"0/exp_avg": torch.arange(4.0).view(2, 2).T, "0/step": torch.tensor(float(step))},
@@ -37,6 +38,13 @@ def names(folder):
 
 def test_what_is_saved_is_loaded(tmp_path):
     checkpoints.save(tmp_path, checkpoint(7), keep=2)
+    same(checkpoints.load(tmp_path), checkpoint(7))
+
+
+@pytest.mark.parametrize("older", ["adapter", "factors"])
+def test_the_state_of_an_older_version_is_loaded(tmp_path, older):
+    before = {key.replace("trained", older): value for key, value in checkpoint(7).method.items()}
+    checkpoints.save(tmp_path, dataclasses.replace(checkpoint(7), method=before), keep=2)
     same(checkpoints.load(tmp_path), checkpoint(7))
 
 
