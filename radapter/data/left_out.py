@@ -7,7 +7,7 @@ no names is not there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -29,6 +29,12 @@ IN_WORDS: dict[Reason, str] = {
 }
 FIRST = 3
 """How many names are said"""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FIRST} more" if len(names) > FIRST else ""
+    return ", ".join(names[:FIRST]) + more
 
 
 def merged(*parts: Mapping[Reason, Iterable[str]]) -> LeftOut:

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 
 from radapter.classes import first_of_name, key_of
 from radapter.data.dataset import Dataset
-from radapter.data.left_out import merged
+from radapter.data.left_out import merged, some
 from radapter.errors import BrokenInput
-
-FIRST = 3
-"""How many names are said"""
 
 
 def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
@@ -71,9 +68,3 @@ def captioned(dataset: Dataset) -> Dataset:
         dataclasses.replace(dataset, captions=texts).select(kept),
         left_out=merged(dataset.left_out, {"without caption": without}),
     )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - FIRST} more" if len(names) > FIRST else ""
-    return ", ".join(names[:FIRST]) + more

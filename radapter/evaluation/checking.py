@@ -8,7 +8,7 @@ from typing import Any
 
 from radapter.data import Dataset, open_data
 from radapter.data.copies import find_copies
-from radapter.data.left_out import summary_of
+from radapter.data.left_out import some, summary_of
 from radapter.data.settings import MissingData
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -99,8 +99,7 @@ def _absent(dataset: Dataset) -> str:
         for answer in dataset.answers
         if not there & set(answer)
     ]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"; no pictures of {', '.join(names[:3])}{more}" if names else ""
+    return f"; no pictures of {some(names)}" if names else ""
 
 
 def _few_captions(dataset: Dataset) -> str:
@@ -108,8 +107,7 @@ def _few_captions(dataset: Dataset) -> str:
     numbers = list(map(len, dataset.captions))
     usual = Counter(numbers).most_common(1)[0][0] if numbers else 0
     few = [f"{dataset.keys[i]} ({n})" for i, n in enumerate(numbers) if n < usual]
-    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
-    return f"; fewer captions than {usual}: {', '.join(few[:3])}{more}" if few else ""
+    return f"; fewer captions than {usual}: {some(few)}" if few else ""
 
 
 def _size_problems(facts: dict[str, Any], what: str, message: str) -> list[str]:

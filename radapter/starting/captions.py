@@ -28,12 +28,7 @@ def captions_folder(spot: Spot, wanted: Wanted) -> Found | None:
             names = ", ".join(list(files)[:5])
             raise UsageError(f"{spot.path} has several caption files: name one of them ({names}).")
         found = captions_file(spot.below(chosen.train if chosen else next(iter(files))), wanted)
-        if chosen:
-            found.notes += chosen.notes
-            found.chosen = chosen
-            if chosen.validation:
-                found.validation = {"path": spot.below(chosen.validation).written}
-        return found
+        return found.choose(chosen, lambda n: {"path": spot.below(n).written}) if chosen else found
     return None
 
 

@@ -139,11 +139,9 @@ def _split_inside(spot: Spot, wanted: Wanted, classes: list[str]) -> Found | Non
             f"such as {without[0]}: put one there, or move that class away."
         )
     data = {"source": "folder", "root": spot.written, "dataset_split": chosen.train}
-    found = Found("class folders with splits inside", data, notes=chosen.notes, chosen=chosen)
+    found = Found("class folders with splits inside", data)
     found.taken["dataset_split"] = "the folder in each class; pictures of the others are left alone"
-    if chosen.validation:
-        found.validation = {"dataset_split": chosen.validation}
-    return found
+    return found.choose(chosen, lambda name: {"dataset_split": name})
 
 
 def _listed(spot: Spot, wanted: Wanted) -> Found | None:
@@ -167,12 +165,9 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
     root = _root_of_list(spot, lists[by_stem[chosen.train]])
     data = {"source": "folder", "root": root.written}
     data["listed_in"] = spot.below(by_stem[chosen.train]).written
-    what = "class folders with lists of the splits"
-    found = Found(what, data, notes=chosen.notes, chosen=chosen)
+    found = Found("class folders with lists of the splits", data)
     found.taken["listed_in"] = "only the pictures that this list names"
-    if chosen.validation:
-        found.validation = {"listed_in": spot.below(by_stem[chosen.validation]).written}
-    return found
+    return found.choose(chosen, lambda name: {"listed_in": spot.below(by_stem[name]).written})
 
 
 def _root_of_list(spot: Spot, path: Path) -> Spot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,3 +53,12 @@ class Found:
     """What was chosen, if there were splits"""
     taken: dict[str, str] = field(default_factory=dict)
     """Why a setting is as it is, for the recipe's comments"""
+
+    def choose(self, chosen: Chosen, validation: Callable[[str], dict[str, Any]]) -> Found:
+        """The same of one of several splits; `validation` gives what differs in the section of the
+        split that alpha is chosen by."""
+        self.chosen = chosen
+        self.notes += chosen.notes
+        if chosen.validation:
+            self.validation = validation(chosen.validation)
+        return self

@@ -62,10 +62,7 @@ def set_of_files(spot: Spot, wanted: Wanted) -> Found:
         data["dataset_split"] = chosen.train if chosen else names[0]
         rows = loaded[data["dataset_split"]]
         if chosen:
-            found.notes += chosen.notes
-            found.chosen = chosen
-            if chosen.validation:
-                found.validation = {"dataset_split": chosen.validation}
+            found.choose(chosen, lambda name: {"dataset_split": name})
     _columns(datasets, rows, spot, wanted, data)
     return found
 

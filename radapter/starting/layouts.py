@@ -176,11 +176,7 @@ def _table(spot: Spot, names: list[str], wanted: Wanted) -> Found:
             raise UsageError(f"{spot.path} has several tables: name one of them ({some}).")
         return table(spot.below(names[0]), wanted)
     found = table(spot.below(chosen.train), wanted)
-    found.notes += chosen.notes
-    found.chosen = chosen
-    if chosen.validation:
-        found.validation = table(spot.below(chosen.validation), wanted).data
-    return found
+    return found.choose(chosen, lambda name: table(spot.below(name), wanted).data)
 
 
 def _tables(folder: Path) -> list[str]:
@@ -206,9 +202,8 @@ def _clip_benchmark(spot: Spot, splits: list[str], wanted: Wanted) -> Found:
     data: dict[str, Any] = {"source": "clip-benchmark", "root": spot.written}
     data["dataset_split"] = chosen.train
     data["task"] = "captions" if retrieval else "classification"
-    found = Found("shards in clip-benchmark's layout", data, notes=chosen.notes, chosen=chosen)
-    if chosen.validation:
-        found.validation = {"dataset_split": chosen.validation}
+    found = Found("shards in clip-benchmark's layout", data)
+    found.choose(chosen, lambda name: {"dataset_split": name})
     if sort([chosen.train]).test:
         found.notes.append(f"once trained on, {chosen.train} is no test any more.")
     if not retrieval:

@@ -50,11 +50,7 @@ def shards_in(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
     if chosen is None:
         return _found(spot, shards, wanted)
     found = _found(spot, series[chosen.train], wanted)
-    found.notes += chosen.notes
-    found.chosen = chosen
-    if chosen.validation:
-        found.validation = {"shards": _pattern(spot, series[chosen.validation])}
-    return found
+    return found.choose(chosen, lambda name: {"shards": _pattern(spot, series[name])})
 
 
 def shard(spot: Spot, wanted: Wanted) -> Found:

@@ -86,11 +86,8 @@ def table(spot: Spot, wanted: Wanted) -> Found:
     if split is not None:
         column, chosen = split
         data |= {"split_column": column, "dataset_split": chosen.train}
-        found.notes += chosen.notes
-        found.chosen = chosen
+        found.choose(chosen, lambda name: {"dataset_split": name})
         found.taken["split_column"] = "rows of other splits are left alone"
-        if chosen.validation:
-            found.validation = {"dataset_split": chosen.validation}
     gathered = gather(spot.path, TableData.model_validate(data))
     _broken_rows(gathered, spot.path, found)
     meant = split_of_name(spot.path.stem if split is None else split[1].train)

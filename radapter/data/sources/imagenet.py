@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from radapter.data.dataset import Dataset
-from radapter.data.left_out import LeftOut, merged
+from radapter.data.left_out import LeftOut, merged, some
 from radapter.data.listing import class_folders, list_pictures
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import HeldOut, IdenticalClasses, first_folder
@@ -207,7 +207,7 @@ class ImageNetData(HeldOut):
         few = [synsets()[label] for label, items in of_class.items() if len(items) < self.shots]
         if few:
             raise BrokenInput(
-                f"{TITLES['train']} has classes of fewer than {self.shots} pictures: {_some(few)}."
+                f"{TITLES['train']} has classes of fewer than {self.shots} pictures: {some(few)}."
             )
         chosen = [i for items in of_class.values() for _, i in sorted(items)[: self.shots]]
         drawn = dataset.select(sorted(chosen))
@@ -228,7 +228,7 @@ def _class_of_folders(root: Path, folders: list[str], variant: str) -> dict[str,
     strange = [name for name in folders if numbers[name] not in allowed]
     if strange:
         raise BrokenInput(
-            f"{root} has folders that are no class of {TITLES[variant]}: {_some(strange)}. Its "
+            f"{root} has folders that are no class of {TITLES[variant]}: {some(strange)}. Its "
             f"{len(allowed)} class folders are named by {kind}."
         )
     if len(set(numbers.values())) < len(folders):
@@ -273,7 +273,7 @@ def _flat_labels(root: Path, files: list[str]) -> dict[str, int]:
     place = {synset: i for i, synset in enumerate(synsets())}
     unknown = [name for name in files if place.get(synset_of.get(Path(name).stem, "")) is None]
     if unknown:
-        raise BrokenInput(f"{path} has no class for pictures in {root}: {_some(unknown)}.")
+        raise BrokenInput(f"{path} has no class for pictures in {root}: {some(unknown)}.")
     return {name: place[synset_of[Path(name).stem]] for name in files}
 
 
@@ -324,8 +324,3 @@ def _read_kaggle_list(path: Path) -> dict[str, str]:
             f"{path} is not Kaggle's list: its columns are ImageId,PredictionString."
         ) from None
     return synset_of
-
-
-def _some(names: list[str]) -> str:
-    """The first few of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
