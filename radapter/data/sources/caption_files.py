@@ -31,9 +31,6 @@ class CaptionFilesData(HeldOut):
         """All pictures below the root that have a caption, each with the lines of its text file.
 
         Pictures without a text file, or with an empty one, are left out.
-
-        Raises:
-            BrokenInput: the folder is missing, or no picture in it has a caption.
         """
         root = located(self, self.root)
         if not root.is_dir():

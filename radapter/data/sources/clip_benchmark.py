@@ -55,13 +55,7 @@ class ClipBenchmarkData(InShards):
         return super().settled().model_copy(update={"templates": self.prompts()})
 
     def open(self) -> Dataset:
-        """The shards of a split in clip-benchmark's layout, its class names from the file beside.
-
-        Raises:
-            BrokenInput: the split, its nshards.txt, a shard or the class names are missing, or its
-                templates are damaged.
-            UsageError: the set has several classes a picture.
-        """
+        """The shards of a split in clip-benchmark's layout, class names from the file beside."""
         root = located(self, self.root)
         split = root / self.dataset_split
         try:

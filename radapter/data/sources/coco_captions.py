@@ -40,9 +40,6 @@ class CocoCaptionsData(HeldOut):
         """The pictures in the file's order, each with its captions in theirs; a group is a picture.
 
         Pictures without a caption are left out.
-
-        Raises:
-            BrokenInput: the file is missing or of another form, or pictures are missing.
         """
         path = located(self, self.path)
         content = read_json(path)

@@ -48,13 +48,7 @@ class HuggingFaceData(HeldOut):
     own_splits = True
 
     def open(self) -> Dataset:
-        """The rows of a split: a picture with a class, captions, or both. Keys are row numbers.
-
-        Raises:
-            BrokenInput: the set is missing or damaged, or a column is missing or of another kind.
-            UsageError: the set has several splits and none is chosen.
-            MissingDependency: `datasets` is absent, or is one that would run a set's program.
-        """
+        """The rows of a split: a picture with a class, captions, or both. Keys are row numbers."""
         datasets = package()
         rows = _load(datasets, self)
         source = f"huggingface {self.path}"

@@ -59,9 +59,6 @@ class KarpathyData(Data):
         """The pictures of a split in the file's order, with their captions; a group is a picture.
 
         Keys are the file's own names (val2014/COCO_val2014_000000391895.jpg), wherever they lie.
-
-        Raises:
-            BrokenInput: the file is missing or of another form, or pictures of it are missing.
         """
         path = located(self, self.path)
         content = _read(path)

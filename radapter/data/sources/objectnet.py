@@ -60,11 +60,7 @@ class ObjectNetData(Data):
         return "objectnet"
 
     def open(self) -> Dataset:
-        """The overlapping classes in the order of their folders' names; see `protocol`.
-
-        Raises:
-            BrokenInput: pictures or mappings are missing, or the mappings contradict each other.
-        """
+        """The overlapping classes in the order of their folders' names; see `protocol`."""
         root = first_folder(self, self.root, USUAL, "ObjectNet")
         for name in ("images", "mappings"):
             if not (root / name).is_dir():

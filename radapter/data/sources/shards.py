@@ -81,12 +81,7 @@ class ShardsData(InShards):
         return f"shards {Path(self.shards).name}"
 
     def open(self) -> Dataset:
-        """Samples of all shards: a picture with `.txt` (captions, one a line) or `.cls` (a number).
-
-        Raises:
-            BrokenInput: a shard is missing or damaged, or has more or fewer samples than it should.
-            UsageError: the shards are not local, or classes have no names.
-        """
+        """Samples of all shards: a picture with `.txt` (a caption a line) or `.cls` (a number)."""
         if self.shards.startswith("pipe:") or "://" in self.shards:
             raise UsageError(f"shards: only local tar files are read, found '{self.shards}'")
         names = [name for part in self.shards.split("::") for name in braceexpand(part)]

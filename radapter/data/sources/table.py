@@ -82,11 +82,7 @@ class TableData(HeldOut):
         return f"table {Path(self.path).name}"
 
     def open(self) -> Dataset:
-        """Rows of one picture are gathered; for classification the text is the class name.
-
-        Raises:
-            BrokenInput: no table, a column that is not there, or more broken rows than allowed.
-        """
+        """Rows of one picture are gathered; for classification the text is the class name."""
         path = located(self, self.path)
         if not path.is_file():
             raise MissingData(f"No such table: {path}.")
