@@ -81,10 +81,9 @@ def bench(
         result = benchmarking.bench(source, settings, on_progress=update)
     if as_json:
         return console.print_json(result)
-    from radapter.reporting.bench_tables import bench_tables
+    from radapter.reporting.bench_tables import bench_table
 
-    for part in bench_tables(result):
-        console.out.print(part)
+    console.out.print(bench_table(result))
     return None
 
 

@@ -200,8 +200,8 @@ def finish(results: list[dict[str, Any]], as_json: bool, run: Run | None = None)
     from radapter.reporting import alpha_table, evaluation_tables
 
     for result in () if as_json else results:
-        for part in alpha_table(result) if "points" in result else evaluation_tables(result):
-            console.out.print(part)
+        for table in [alpha_table(result)] if "points" in result else evaluation_tables(result):
+            console.out.print(table)
         if result["file"]:
             console.result(f"Result: {result['file']}")
         if result.get("picture"):

@@ -3,58 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
+from radapter.reporting.table import GROUP, Column, Table
 
 BUSY = 0.25  # of the cores, before anything was measured
 
 
-def bench_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+def bench_table(result: dict[str, Any]) -> Table:
     """A table with a group of rows for each tower and batch, and what is to be known with it."""
-    yield Text(
-        f"{result['model']}, texts of {result['text_length']} tokens, on "
+    titles = "threads", "median", "p95", "per second", "speed", "cosine"
+    table = Table(
+        [Column("", left=True, wrap="never"), *(Column(title, wrap="never") for title in titles)],
+        title=f"{result['model']}, texts of {result['text_length']} tokens, on "
         f"{_machine(result['machine'])}",
-        style="bold",
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for title in ("threads", "median", "p95", "per second", "speed", "cosine"):
-        table.add_column(title, justify="right", no_wrap=True)
 
     def group(case: dict[str, Any]) -> tuple[str, int]:
         return case["tower"], case["batch"]
 
     for (tower, batch), cases in groupby(result["cases"], group):
-        table.add_row(Text(f"{tower}, batch {batch}", style="italic"))
+        table.add(f"{tower}, batch {batch}", style=GROUP)
         for case in cases:
-            table.add_row(*map(Text, _row(case)))
-    yield table
+            table.add(*_row(case))
     halves = any(case.get("speedup_over") == "fp16" for case in result["cases"])
     over = " (in fp16 for engines of less than fp32)" if halves else ""
-    yield Text(
+    table.note(
         "median and p95 in ms of a call; per second: pictures or texts; speed: times PyTorch eager "
         f"of the same batch, device and threads{over}; cosine: the worst to PyTorch's features of "
-        f"these inputs. {result['rounds']} rounds, in turns.",
-        style="dim",
+        f"these inputs. {result['rounds']} rounds, in turns."
     )
     machine = result["machine"]
     load, cores = machine["load_before"], machine["cores"]
     if load is not None and cores and load > BUSY * cores:
-        yield Text(
+        table.note(
             f"The machine was busy before (load {load:.1f} on {cores} cores): trust the ratios "
             "more than the times.",
-            style="yellow",
+            "yellow",
         )
     reasons: dict[tuple[str, str], list[str]] = {}
     for item in result["left_out"]:
         reasons.setdefault((item["runtime"], item["reason"]), []).append(item["precision"])
     for (runtime, reason), precisions in reasons.items():
-        yield Text(f"left out: {runtime} ({', '.join(precisions)}): {reason}")
+        table.note(f"left out: {runtime} ({', '.join(precisions)}): {reason}", "")
+    return table
 
 
 def _row(case: dict[str, Any]) -> list[str]:

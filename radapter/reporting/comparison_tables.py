@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from radapter.evaluation.scores import metric_of
 from radapter.reporting.comparison import FACTS, Average, Comparison, Number, Row
+from radapter.reporting.table import GROUP, Column, Table, escaped
 
 SCHEMA_VERSION = 1
 ABREAST = 7
@@ -34,17 +29,18 @@ MEANS = (
 )
 
 
-def tables(comparison: Comparison) -> Iterator[RenderableType]:
+def tables(comparison: Comparison) -> Iterator[Table]:
     """The runs, then a table for each suite, for a terminal."""
-    yield _table(HEADER, [_described(*model) for model in comparison.models()])
+    models = comparison.models()
+    shown = [_described(models)]
     for suite in comparison.suites():
-        models = comparison.models()
         for first in range(0, len(models), ABREAST):
-            chosen = models[first : first + ABREAST]
-            yield Text(f"\n{suite}, by the number of the run", style="bold")
-            header = ["", *(_heading(number) for number, _ in chosen)]
-            yield _table(header, list(_numbers(comparison, suite, chosen)), left=1)
-    yield from (Text(line, style="dim") for line in footnotes(comparison))
+            table = _numbers(comparison, suite, models[first : first + ABREAST])
+            table.title = f"\n{suite}, by the number of the run"
+            shown.append(table)
+    for line in footnotes(comparison):
+        shown[-1].note(line)
+    yield from shown
 
 
 def footnotes(comparison: Comparison) -> Iterator[str]:
@@ -113,11 +109,9 @@ def to_csv(comparison: Comparison) -> str:
     """A line a model or average; five columns a number: value, low and high end of its interval,
     standard deviation over seeds (of averages), group; shares."""
     keys = [key for suite in comparison.suites() for key in comparison.columns(suite)]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     parts = ("", " low", " high", " deviation", " group")
     names = (" ".join(key) + part for key in keys for part in parts)
-    writer.writerow([*FACTS, "average_of", *names])
+    table = Table([Column(name) for name in (*FACTS, "average_of", *names)])
     for _, row in comparison.models():
         cells = [*(row.facts[name] for name in FACTS), " ".join(_names(comparison, row))]
         for key in keys:
@@ -128,25 +122,18 @@ def to_csv(comparison: Comparison) -> str:
                 if number
                 else [""] * len(parts)
             )
-        writer.writerow(cells)
-    return stream.getvalue()
+        table.add(*("" if cell is None else str(cell) for cell in cells))
+    return table.to_csv()
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The tables of `tables`, as Markdown."""
     models = comparison.models()
-    described = [_described(*model) for model in models]
-    lines = _markdown(HEADER, described, left=5)
-    for suite in comparison.suites():
-        rows = [
-            [f"**{cells[0]}**", *cells[1:]] if not any(cells[1:]) else cells
-            for cells in _numbers(comparison, suite, models)
-        ]
-        header = [suite, *(_heading(number) for number, _ in models)]
-        lines += ["", *_markdown(header, rows, left=1)]
-    for line in footnotes(comparison):
-        lines += ["", _escaped(line)]
-    return "\n".join(lines) + "\n"
+    parts = [_described(models).to_markdown()]
+    parts += [
+        _numbers(comparison, name, models, name).to_markdown() for name in comparison.suites()
+    ]
+    return "\n".join([*parts, *(f"{escaped(line)}\n" for line in footnotes(comparison))])
 
 
 WRITERS: dict[str, Callable[[Comparison], str]] = {
@@ -165,7 +152,15 @@ def _heading(number: str) -> str:
     return number if number.startswith("M") else f"#{number}"
 
 
-def _described(number: str, row: Row) -> list[str]:
+def _described(models: Sequence[tuple[str, Row]]) -> Table:
+    """What the runs are, a row each."""
+    table = Table([Column(name, left=i < 5, wrap="letters") for i, name in enumerate(HEADER)])
+    for number, row in models:
+        table.add(*_facts(number, row))
+    return table
+
+
+def _facts(number: str, row: Row) -> list[str]:
     facts = row.facts
     alpha, trained, stored = facts["alpha"], facts["trained_parameters"], facts["stored_bytes"]
     seconds, peak = facts["seconds"], facts["peak_memory_bytes"]
@@ -192,15 +187,19 @@ def _time(seconds: float) -> str:
 
 
 def _numbers(
-    comparison: Comparison, suite: str, chosen: Sequence[tuple[str, Row]]
-) -> Iterator[list[str]]:
-    """Rows of a suite's table: a metric's title, then a row a role."""
+    comparison: Comparison, suite: str, chosen: Sequence[tuple[str, Row]], corner: str = ""
+) -> Table:
+    """A suite's table: a metric's title, then a row a role."""
+    headings = [_heading(number) for number, _ in chosen]
+    columns = [Column(heading, wrap="letters") for heading in headings]
+    table = Table([Column(corner, left=True, wrap="letters"), *columns])
     title = ""
     for key in comparison.columns(suite):
         if key[2] != title:
             title = key[2]
-            yield [metric_of(title).heading, *([""] * len(chosen))]
-        yield [f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen)]
+            table.add(metric_of(title).heading, style=GROUP)
+        table.add(f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen))
+    return table
 
 
 def _cell(number: Number | None, metric: str) -> str:
@@ -215,27 +214,3 @@ def _cell(number: Number | None, metric: str) -> str:
         text += f" sd {own.text(number.deviation)}"
     group = "" if number.group in ("a", "") else f" ({number.group})"
     return text + MARKS[number.mark] + group
-
-
-def _table(header: list[str], rows: list[list[str]], left: int = 5) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row), style="" if any(row[1:]) else "italic")
-    return table
-
-
-def _markdown(header: list[str], rows: list[list[str]], left: int) -> list[str]:
-    rule = ["---" if i < left else "---:" for i in range(len(header))]
-    cells = [[_escaped(cell.strip()) for cell in row] for row in [header, *rows]]
-    return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown takes as it is; `**` at both ends stays."""
-    inner = text[2:-2] if text.startswith("**") and text.endswith("**") and len(text) > 4 else text
-    escaped = (
-        inner.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("~", "\\~")
-    )
-    return f"**{escaped}**" if inner is not text else escaped

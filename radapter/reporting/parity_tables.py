@@ -6,74 +6,64 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from radapter.evaluation.scores import headlines
+from radapter.reporting.table import GROUP, Column, Styled, Table
 
 
 def parity_tables(
     verdicts: Sequence[dict[str, Any]], files: Sequence[dict[str, Any]] = ()
-) -> Iterator[RenderableType]:
+) -> Iterator[Table]:
     """A column for each engine, beside the reference: features, answers, metrics, verdict. Then a
     row for each file that takes bytes or gives probabilities."""
     if not verdicts:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"parity with {verdicts[0]['reference']}", overflow="fold")
-    table.add_column("", justify="right")
-    for verdict in verdicts:
-        table.add_column(verdict["label"], justify="right")
-    table.add_row("worst cosine", "", *(_floor(v["cosine"]["worst"]) for v in verdicts))
-    table.add_row("mean cosine", "", *(_floor(v["cosine"]["mean"]) for v in verdicts))
-    table.add_row("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
+    first = Column(f"parity with {verdicts[0]['reference']}", left=True, wrap="letters")
+    table = Table([first, Column(""), *(Column(verdict["label"]) for verdict in verdicts)])
+    table.add("worst cosine", "", *(_floor(v["cosine"]["worst"]) for v in verdicts))
+    table.add("mean cosine", "", *(_floor(v["cosine"]["mean"]) for v in verdicts))
+    table.add("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
     if verdicts[0]["agreement"] is not None:
-        table.add_row("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
+        table.add("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
     for name, metric in headlines().items():  # others: in the JSON, and failures are said
         found = zip(*(verdict["metrics"] for verdict in verdicts), strict=True)
         chosen = [rows for rows in found if rows[0]["metric"] == name]
         if chosen:
-            table.add_row(Text(metric.heading, style="italic"))
+            table.add(metric.heading, style=GROUP)
         for rows in chosen:
             reference = metric.text(rows[0]["reference"])
-            table.add_row(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
-    table.add_row("", "", *map(_word, verdicts))
-    yield table
-    yield Text(
+            table.add(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
+    table.add("", "", *map(_word, verdicts))
+    allowed = "; ".join(_allowed(precision, verdicts) for precision in _precisions(verdicts))
+    table.note(
         "Differences in points, with 95 % intervals (bootstrap over the same items); one that "
-        "holds 0 does not fail. Allowed: "
-        + "; ".join(_allowed(precision, verdicts) for precision in _precisions(verdicts))
-        + ".",
-        style="dim",
+        f"holds 0 does not fail. Allowed: {allowed}."
     )
     for verdict in verdicts:
         if verdict["passed"]:
             continue
         for failure in verdict["failures"]:
-            yield Text(f"{verdict['label']}: {failure}", style="red")
+            table.note(f"{verdict['label']}: {failure}", "red")
         worst = ", ".join(f"{name} ({cosine:.5f})" for name, cosine in _worst(verdict))
-        yield Text(f"{verdict['label']}: its worst inputs: {worst}", style="red")
+        table.note(f"{verdict['label']}: its worst inputs: {worst}", "red")
+    yield table
     if files:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("file", "worst cosine", "top-1 agreement", "probability, off by at most", ""):
-            table.add_column(title, justify="left" if title == "file" else "right", overflow="fold")
+        titles = "file", "worst cosine", "top-1 agreement", "probability, off by at most", ""
+        table = Table([Column(title, left=title == "file", wrap="letters") for title in titles])
         for row in files:
-            table.add_row(
+            table.add(
                 row["file"],
                 _floor(row["cosine"]),
                 f"{row['agreement']:.2%}" if "agreement" in row else "",
                 f"{row['difference']:.4f}" if "difference" in row else "",
                 _word(row),
             )
-        yield table
-        for row in files:
             for failure in row["failures"]:
-                yield Text(f"{row['file']}: {failure}", style="red")
+                table.note(f"{row['file']}: {failure}", "red")
+        yield table
 
 
-def _word(row: dict[str, Any]) -> Text:
-    return Text("passed", "bold green") if row["passed"] else Text("FAILED", "bold red")
+def _word(row: dict[str, Any]) -> Styled:
+    return Styled("passed", "bold green") if row["passed"] else Styled("FAILED", "bold red")
 
 
 def _worst(verdict: dict[str, Any]) -> list[tuple[str, float]]:
@@ -93,10 +83,10 @@ def _allowed(precision: str, verdicts: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _difference(row: dict[str, Any]) -> Text:
+def _difference(row: dict[str, Any]) -> str:
     low, high = (100 * bound for bound in row["interval"])
     difference = f"{100 * row['difference']:+.2f}"
-    return Text(difference) if low == high else Text(f"{difference} [{low:.1f},{high:.1f}]")
+    return difference if low == high else f"{difference} [{low:.1f},{high:.1f}]"
 
 
 def _floor(cosine: float) -> str:

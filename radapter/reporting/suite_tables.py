@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from radapter.data.left_out import IN_WORDS
 from radapter.evaluation.scores import Metric, headlines, tasks_of
+from radapter.reporting.table import GROUP, Column, Styled, Table
 
 
 def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -21,7 +18,7 @@ def tuned_and_engine(models: dict[str, Any]) -> tuple[str | None, str | None]:
     return tuned, next(engines, None) if tuned else None
 
 
-def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+def dataset_table(result: dict[str, Any], title: str) -> Table:
     """A row for each data set, role of several and average, a column a model; then what the numbers
     depend on.
 
@@ -32,27 +29,26 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
     datasets = first["datasets"]
     anchors = first.get("anchors", {})
     tuned, engine = tuned_and_engine(models)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")  # where it is narrow, names give way and not numbers
-    for i, label in enumerate(models):
-        table.add_column(label, justify="right", no_wrap=True)
-        if anchors and i == 0:
-            table.add_column("published", justify="right", no_wrap=True)
-            table.add_column("diff.", justify="right", no_wrap=True)
-    if engine:
-        table.add_column(f"{engine} -\nalpha", justify="right", no_wrap=True)
+    labels = list(models)
+    if anchors:
+        labels[1:1] = ["published", "diff."]
+    labels += [f"{engine} -\nalpha"] if engine else []
+    # Where it is narrow, names give way and not numbers.
+    columns = [Column("", left=True, wrap="letters")]
+    columns += [Column(label, wrap="never") for label in labels]
+    table = Table(columns, title=title, notes=[notes(result)])
 
     def add(
         title: str, metric: Metric, items: list[dict[str, Any]], anchor: dict[str, Any] | None
     ) -> None:
         cells = [with_interval(item, metric) for item in items]
         if anchors:
-            cells[1:1] = _anchor_cells(anchor)
+            cells[1:1] = anchor_cells(anchor)
         if engine:
             values = dict(zip(models, items, strict=True))
             difference = values[engine]["value"] - values[str(tuned)]["value"]
-            cells.append(Text(f"{100 * difference:+.2f}"))
-        table.add_row(Text(title), *cells)
+            cells.append(Styled(f"{100 * difference:+.2f}"))
+        table.add(title, *cells)
 
     def add_harmonic(key: str, second: str) -> None:
         """The harmonic means that are whole once a data set or average stands in the table."""
@@ -61,14 +57,14 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 items = [m["harmonic_means"][name][key] for m in models.values()]
                 add(f"  harmonic mean: {name}", metric, items, None)
             elif mean["of"][1] == second and key == "accuracy":
-                table.add_row(f"  harmonic mean: {name}: not all is whole", style="dim")
+                table.add(f"  harmonic mean: {name}: not all is whole", style="dim")
 
     for key, metric in headlines().items():
         having = {name: facts for name, facts in datasets.items() if key in facts}
         chances = [metric.text(facts[key]["chance"]) for facts in having.values()]
         if not chances:
             continue
-        table.add_row(Text(f"{metric.heading} (chance {_range(chances)})", style="italic"))
+        table.add(f"{metric.heading} (chance {_range(chances)})", style=GROUP)
         for name, facts in having.items():
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
             anchor = anchors.get(name, {}).get(key)
@@ -82,18 +78,17 @@ def dataset_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
                 items = [m["averages"][name][key] for m in models.values()]
                 add(f"  {name}", metric, items, None)
             else:
-                table.add_row(f"  {name}: not all is whole", style="dim")
+                table.add(f"  {name}: not all is whole", style="dim")
             add_harmonic(key, name)
     if any("calibration_error" in facts for facts in datasets.values()):
-        table.add_row(Text("expected calibration error, %", style="italic"))
+        table.add("expected calibration error, %", style=GROUP)
         for name in datasets:
             cells = [
-                Text(f"{100 * m['datasets'][name]['calibration_error']['value']:.1f}     ")
+                f"{100 * m['datasets'][name]['calibration_error']['value']:.1f}     "
                 for m in models.values()
             ]
-            table.add_row(f"  {name}", *(cells[:1] + [Text()] * 2 * bool(anchors) + cells[1:]))
-    yield table
-    yield notes(result)
+            table.add(f"  {name}", *(cells[:1] + [""] * 2 * bool(anchors) + cells[1:]))
+    return table
 
 
 def means_of_roles(model: dict[str, Any]) -> dict[str, Any]:
@@ -121,18 +116,20 @@ def _range(values: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys((min(values, key=float), max(values, key=float))))
 
 
-def with_interval(item: dict[str, Any], metric: Metric) -> Text:
+def with_interval(item: dict[str, Any], metric: Metric) -> Styled:
     """A value with half of its interval."""
     low, high = item["interval"]
-    return Text(f"{metric.text(item['value'])} ±{metric.text((high - low) / 2):>3}")
+    return Styled(f"{metric.text(item['value'])} ±{metric.text((high - low) / 2):>3}")
 
 
-def _anchor_cells(anchor: dict[str, Any] | None) -> list[Text]:
+def anchor_cells(anchor: dict[str, Any] | None) -> list[Styled]:
+    """The published number, and how far ours is from it."""
     if anchor is None:
-        return [Text(), Text()]
+        return [Styled(""), Styled("")]
+    off = "bold red" if is_off(anchor) else ""
     return [
-        Text(f"{100 * anchor['published']:.2f}"),
-        Text(f"{100 * anchor['difference']:+.2f}", style="bold red" if is_off(anchor) else ""),
+        Styled(f"{100 * anchor['published']:.2f}"),
+        Styled(f"{100 * anchor['difference']:+.2f}", off),
     ]
 
 
@@ -141,9 +138,9 @@ def is_off(anchor: dict[str, Any]) -> bool:
     return abs(anchor["difference"]) > anchor["tolerance"] + 1e-9
 
 
-def notes(result: dict[str, Any]) -> Text:
+def notes(result: dict[str, Any]) -> Styled:
     """Every choice that a number depends on, a line each."""
-    return Text("\n".join(_notes(result)), style="dim")
+    return Styled("\n".join(_notes(result)), "dim")
 
 
 def _notes(result: dict[str, Any]) -> Iterator[str]:

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from radapter.evaluation.scores import headlines, tasks_of
 from radapter.reporting.parity_tables import parity_tables
-from radapter.reporting.retrieval_tables import retrieval_tables
+from radapter.reporting.retrieval_tables import retrieval_table
 from radapter.reporting.suite_tables import (
     counted,
-    dataset_tables,
+    dataset_table,
     means_of_roles,
     members,
     protocol_notes,
     tuned_and_engine,
     with_interval,
 )
+from radapter.reporting.table import GROUP, Column, Table
 
 
-def evaluation_tables(result: dict[str, Any]) -> Iterator[RenderableType]:
+def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
     """A header, a table with a column a model, and the parity of the engines that took part."""
-    yield from _scores(result | {"models": _shown(result["models"])})
+    yield _scores(result | {"models": _shown(result["models"])})
     yield from parity_tables(result["parity"])
 
 
@@ -38,48 +35,40 @@ def _shown(models: dict[str, Any]) -> dict[str, Any]:
     return {label: models[label] for label in labels[: labels.index(engine or tuned) + 1]}
 
 
-def _scores(result: dict[str, Any]) -> Iterator[RenderableType]:
-    models = result["models"]
-    first = next(iter(models.values()))
+def _scores(result: dict[str, Any]) -> Table:
+    first = next(iter(result["models"].values()))
     what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
-    yield Text(f"{result['suite']}, {what}", style="bold")
-    if all(tasks_of(facts) == ["retrieval"] for facts in first["datasets"].values()):
-        yield from retrieval_tables(result)
-        return
-    yield from dataset_tables(result)
+    alone = all(tasks_of(facts) == ["retrieval"] for facts in first["datasets"].values())
+    return (retrieval_table if alone else dataset_table)(result, f"{result['suite']}, {what}")
 
 
-def alpha_table(result: dict[str, Any]) -> Iterator[RenderableType]:
+def alpha_table(result: dict[str, Any]) -> Table:
     """For each metric a row an alpha, a column for each role and named average; then what the
     numbers depend on."""
     points, chosen = result["points"], result["chosen"]
     first = points[0]
-    yield Text(f"{result['suite']}, over alpha, {first['runtime']}", style="bold")
     columns = _alpha_columns(first)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("alpha", no_wrap=True)
-    for part, name in columns:
-        table.add_column(Text(_alpha_title(first, part, name)), justify="right", overflow="fold")
+    titles = [Column(_alpha_title(first, *column), wrap="letters") for column in columns]
+    title = f"{result['suite']}, over alpha, {first['runtime']}"
+    table = Table([Column("alpha", left=True, wrap="never"), *titles], title=title)
     for key, metric in headlines().items():
         if not any(key in first[part][name] for part, name in columns):
             continue
-        table.add_row(Text(metric.title, style="italic"))
+        table.add(metric.title, style=GROUP)
         for point in points:
             found = [point[part][name].get(key) for part, name in columns]
-            cells = [with_interval(item, metric) if item else Text("-") for item in found]
+            cells = [with_interval(item, metric) if item else "-" for item in found]
             mark = " <-" if point["alpha"] == chosen else ""
-            table.add_row(f"  {point['alpha']:g}{mark}", *cells)
-    if columns:
-        yield table
-    else:
-        yield Text("No role has a data set that is whole.")
-    yield Text(
+            table.add(f"  {point['alpha']:g}{mark}", *cells)
+    if not columns:
+        table.note("No role has a data set that is whole.", "")
+    table.note(
         f"In %. {'' if chosen is None else f'<- is the merged model, alpha {chosen:g}. '}"
         "Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.\n"
-        f"{first['device']}, {first['precision']}; the file has the hash of each alpha's weights.",
-        style="dim",
+        f"{first['device']}, {first['precision']}; the file has the hash of each alpha's weights."
     )
-    yield Text("\n".join(protocol_notes(first, result["protocol"])), style="dim")
+    table.note("\n".join(protocol_notes(first, result["protocol"])))
+    return table
 
 
 def _alpha_columns(point: dict[str, Any]) -> list[tuple[str, str]]:

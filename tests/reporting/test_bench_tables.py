@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from radapter.reporting.bench_tables import bench_tables
+from radapter.reporting.bench_tables import bench_table
 
 
 def case(runtime, precision, **changes):
@@ -39,8 +39,7 @@ def result(**changes):
 
 def printed(content):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for part in bench_tables(content):
-        console.print(part)
+    console.print(bench_table(content))
     return console.export_text().splitlines()
 
 

@@ -130,7 +130,7 @@ def over_alphas(result):
 
 
 def test_the_table_over_alpha_has_means_intervals_and_choices(averaged, loaded):
-    text = "\n".join(printed(alpha_table(over_alphas(averaged)), width=100))
+    text = "\n".join(printed([alpha_table(over_alphas(averaged))], width=100))
     header = " ".join(text.split("class accuracy")[0].split())
     for column in ("in-distribution: own", "2 shifts", "all shifts", "harmonic mean"):
         assert column in header
@@ -145,9 +145,9 @@ def test_the_table_over_alpha_has_means_intervals_and_choices(averaged, loaded):
 
 
 def test_the_table_over_alpha_marks_what_is_left_out_and_fits(plain, emoji):
-    text = "\n".join(printed(alpha_table(over_alphas(plain))))
+    text = "\n".join(printed([alpha_table(over_alphas(plain))]))
     assert "shifted: mean of 2 of 3" in text
     emoji = emoji | {"models": {"onnx": emoji["models"]["onnx"]}}
-    lines = printed(alpha_table(over_alphas(emoji)))
+    lines = printed([alpha_table(over_alphas(emoji))])
     rows = [line for line in lines if line.startswith("  0.5 <-")]
     assert [len(re.findall(SHARE, row)) for row in rows] == [3, 3, 3]
