@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from radapter.data.captions import read_json
 from radapter.data.sources.coco_captions import is_coco_captions
 from radapter.data.sources.karpathy import is_karpathy
@@ -18,17 +16,17 @@ PATTERNS = ("dataset_*.json", "captions_*.json", "annotations/dataset_*.json",
 def captions_folder(spot: Spot, wanted: Wanted) -> Found | None:
     """Karpathy's file, or else COCO's own, in a folder or its `annotations`."""
     for pattern in PATTERNS:
-        files = {
-            path.relative_to(spot.path).as_posix(): path for path in sorted(spot.path.glob(pattern))
-        }
+        files = [p.relative_to(spot.path).as_posix() for p in sorted(spot.path.glob(pattern))]
         if not files:
             continue
-        chosen = choose(list(files), wanted.split, str(spot.path), "caption files")
+        chosen = choose(files, wanted.split, str(spot.path), "caption files")
         if chosen is None and len(files) > 1:
-            names = ", ".join(list(files)[:5])
+            names = ", ".join(files[:5])
             raise UsageError(f"{spot.path} has several caption files: name one of them ({names}).")
-        found = captions_file(spot.below(chosen.train if chosen else next(iter(files))), wanted)
-        return found.choose(chosen, lambda n: {"path": spot.below(n).written}) if chosen else found
+        if chosen is None:
+            return captions_file(spot.below(files[0]), wanted)
+        found = captions_file(spot.below(chosen.train), wanted)
+        return found.choose(chosen, lambda name: {"path": spot.below(name).written})
     return None
 
 
@@ -39,23 +37,20 @@ def captions_file(spot: Spot, wanted: Wanted) -> Found:
         UsageError: it is of neither.
     """
     content = read_json(spot.path)
-    where = {} if wanted.pictures is None else {"root": wanted.pictures.written}
-    if is_karpathy(content):
-        return _karpathy(spot, content, where)
-    if is_coco_captions(content):
-        data = {"source": "coco-captions", "path": spot.written} | where | {"protocol": "vse++"}
+    karpathy = is_karpathy(content)
+    if not karpathy and not is_coco_captions(content):
+        raise UsageError(
+            f"{spot.path} is no caption file of Karpathy's or COCO's form, and no list of records "
+            '([{"image": "a.jpg", "caption": "..."}, ...]).'
+        )
+    data = {"source": "karpathy" if karpathy else "coco-captions", "path": spot.written}
+    if wanted.pictures is not None:
+        data["root"] = wanted.pictures.written
+    data["protocol"] = "vse++"
+    if not karpathy:
         return Found("a caption file in COCO's form", data)
-    raise UsageError(
-        f"{spot.path} is no caption file of Karpathy's or COCO's form, and no list of records "
-        '([{"image": "a.jpg", "caption": "..."}, ...]).'
-    )
-
-
-def _karpathy(spot: Spot, content: dict[str, Any], where: dict[str, str]) -> Found:
-    data = {"source": "karpathy", "path": spot.written} | where | {"protocol": "vse++"}
-    splits = {image.get("split") for image in content["images"]}
-    what = "the train split of a caption file in Karpathy's form"
-    found = Found(what, data, own_validation="val" in splits)
+    found = Found("the train split of a caption file in Karpathy's form", data)
+    found.own_validation = any(image.get("split") == "val" for image in content["images"])
     if not found.own_validation:
         found.notes.append("the file has no val split, so nothing is held out.")
     return found

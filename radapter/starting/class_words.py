@@ -20,7 +20,7 @@ FILES = (
 def names_file_for(spot: Spot, ids: list[str], found: Found) -> None:
     """Put a file that names all the ids into the data section, if there is one: in the folder of
     the set or the one above."""
-    folder = spot if spot.path.is_dir() else Spot(str(Path(spot.written).parent), spot.path.parent)
+    folder = spot if spot.path.is_dir() else spot.above
     above = Spot(str(Path(folder.written).parent), folder.path.resolve().parent)
     for place in (folder, above):
         for name in FILES:

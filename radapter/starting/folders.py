@@ -32,14 +32,17 @@ def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
         UsageError: neither, or it is not plain which.
     """
     classes = [name for name in class_folders(spot.path) if has_pictures(spot.path / name)]
-    ending = None if wanted.task == "classification" else caption_ending(spot.path)
-    if ending and wanted.task is None and not _are_captions(spot.path, classes):
+    beside = [] if wanted.task == "classification" else _captions_beside(spot.path)
+    ending = next((ending for ending, share in beside if share >= 0.5), None)
+    numbers = all(re.fullmatch(r"\d+", name) for name in classes)  # as img2dataset writes them
+    loose = bool(list_pictures(spot.path, below=False).pictures)
+    if ending and wanted.task is None and len(classes) > 1 and not numbers and not loose:
         raise UsageError(
             f"{spot.path} has folders that may be classes ({_some(classes)}), and a {ending} "
             "beside the pictures. Say which texts to train on: --task classification takes the "
             "folders' names, --task captions what stands in the text files."
         )
-    if not ending and wanted.task is None and _few_captions(spot.path, classes):
+    if beside and not ending and wanted.task is None and classes and numbers:
         raise Doubt(
             f"{spot.path} has folders called by numbers ({_some(classes)}), and texts beside some "
             "of the pictures, as img2dataset writes them where captions were lost. Say which to "
@@ -83,22 +86,7 @@ def _too_few(place: Path, classes: list[str]) -> str:
 # ---------------------------------------------------------------- captions beside
 
 
-def caption_ending(folder: Path) -> str | None:
-    """The ending of the text files that lie beside half of the pictures or more; None, too, if they
-    hold numbers, as boxes for detectors do."""
-    for ending, share in _beside(folder):
-        if share >= 0.5:
-            return ending
-    return None
-
-
-def _few_captions(folder: Path, classes: list[str]) -> bool:
-    """Whether all folders are called by numbers and captions lie beside some of the pictures."""
-    numbers = bool(classes) and all(re.fullmatch(r"\d+", name) for name in classes)
-    return numbers and bool(_beside(folder))
-
-
-def _beside(folder: Path) -> list[tuple[str, float]]:
+def _captions_beside(folder: Path) -> list[tuple[str, float]]:
     """Endings of captions beside pictures, each with the share of pictures that has one."""
     pictures = [folder / name for name in list_pictures(folder).pictures[:LOOKED_AT]]
     found = []
@@ -109,13 +97,6 @@ def _beside(folder: Path) -> list[tuple[str, float]]:
         if first and not all(BOXES.fullmatch(text) for text in first):
             found.append((ending, len(texts) / len(pictures)))
     return found
-
-
-def _are_captions(folder: Path, classes: list[str]) -> bool:
-    """Whether the folders say nothing: there are none, they are numbers, as img2dataset writes
-    them, or pictures lie beside them too."""
-    numbers = all(re.fullmatch(r"\d+", name) for name in classes)
-    return len(classes) < 2 or numbers or bool(list_pictures(folder, below=False).pictures)
 
 
 # ---------------------------------------------------------------- splits inside
@@ -163,8 +144,8 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
     if chosen is None:
         return None
     root = _root_of_list(spot, lists[by_stem[chosen.train]])
-    data = {"source": "folder", "root": root.written}
-    data["listed_in"] = spot.below(by_stem[chosen.train]).written
+    listed_in = spot.below(by_stem[chosen.train]).written
+    data = {"source": "folder", "root": root.written, "listed_in": listed_in}
     found = Found("class folders with lists of the splits", data)
     found.taken["listed_in"] = "only the pictures that this list names"
     return found.choose(chosen, lambda name: {"listed_in": spot.below(by_stem[name]).written})

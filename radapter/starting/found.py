@@ -20,6 +20,10 @@ class Spot:
     """Its path in the recipe"""
     path: Path
 
+    @property
+    def above(self) -> Spot:
+        return Spot(Path(self.written).parent.as_posix(), self.path.parent)
+
     def below(self, name: str) -> Spot:
         return Spot(f"{self.written}/{name}", self.path / name)
 

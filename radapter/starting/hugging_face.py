@@ -74,7 +74,9 @@ def _columns(datasets: Any, rows: Any, spot: Spot, wanted: Wanted, data: dict[st
             kinds["image"].append(column)
         elif isinstance(feature, datasets.ClassLabel):
             kinds["class"].append(column)
-        elif "string" in (str(getattr(f, "dtype", "")) for f in (feature, *_inner(feature))):
+        elif "string" in (  # a text, or a list of texts
+            str(getattr(f, "dtype", "")) for f in (feature, getattr(feature, "feature", None))
+        ):
             kinds["text"].append(column)
     texts = [c for c in kinds["text"] if c.lower().rstrip("s") in CAPTION_COLUMNS] or kinds["text"]
     if not kinds["image"] or not (kinds["class"] or texts):
@@ -86,8 +88,3 @@ def _columns(datasets: Any, rows: Any, spot: Spot, wanted: Wanted, data: dict[st
         data |= {"label_column": texts[0], "task": "classification"}
     else:
         data |= {"text_column": texts[0], "task": "captions"}
-
-
-def _inner(feature: Any) -> list[Any]:
-    inner = getattr(feature, "feature", None)
-    return [] if inner is None else [inner]

@@ -75,17 +75,13 @@ def _file(spot: Spot, wanted: Wanted) -> Found:
 
 def _folder(spot: Spot, wanted: Wanted) -> Found:
     if (spot.path / "nshards.txt").is_file():
-        return _clip_benchmark(_above(spot), [spot.path.name], Wanted(split=spot.path.name))
+        return _clip_benchmark(spot.above, [spot.path.name], Wanted(split=spot.path.name))
     splits = sorted(p.parent.name for p in spot.path.glob("*/nshards.txt"))
     if splits:
         return _clip_benchmark(spot, splits, wanted)
     if any((spot.path / name).is_file() for name in SAVED) or holds_pictures(spot.path):
         return set_of_files(spot, wanted)
     return captions_folder(spot, wanted) or _inside(spot, wanted)
-
-
-def _above(spot: Spot) -> Spot:
-    return Spot(Path(spot.written).parent.as_posix(), spot.path.parent)
 
 
 def _in_split_folders(spot: Spot, wanted: Wanted) -> Found | None:
@@ -122,7 +118,8 @@ def _ask_if_like_splits(spot: Spot, names: list[str]) -> None:
     """Raises Doubt for folders such as xtrain and xtest, which may be classes or splits: where they
     say several splits, or one of them has folders of pictures of its own."""
     like = like_splits(names)
-    inside = [n for n in like if any(map(has_pictures, _folders(spot.path / n)))]
+    folders = {name: class_folders(spot.path / name) for name in like}
+    inside = [n for n in like if any(has_pictures(spot.path / n / f) for f in folders[n])]
     if len(set(like.values())) > 1 or inside:
         first = min(inside or like, key=lambda name: like[name] != "train")
         raise Doubt(
@@ -130,10 +127,6 @@ def _ask_if_like_splits(spot: Spot, names: list[str]) -> None:
             f"{', '.join(list(like)[:5])}. Say which: --split {shlex.quote(first)} trains on that "
             "one and leaves the others alone; --split none takes each folder as a class."
         )
-
-
-def _folders(place: Path) -> list[Path]:
-    return [place / name for name in class_folders(place)]
 
 
 def _inside(spot: Spot, wanted: Wanted) -> Found:
@@ -199,9 +192,12 @@ def _clip_benchmark(spot: Spot, splits: list[str], wanted: Wanted) -> Found:
     if chosen is None:
         some = ", ".join(splits[:5])
         raise UsageError(f"{spot.path} has the splits {some}: say which to train on, by --split.")
-    data: dict[str, Any] = {"source": "clip-benchmark", "root": spot.written}
-    data["dataset_split"] = chosen.train
-    data["task"] = "captions" if retrieval else "classification"
+    data: dict[str, Any] = {
+        "source": "clip-benchmark",
+        "root": spot.written,
+        "dataset_split": chosen.train,
+        "task": "captions" if retrieval else "classification",
+    }
     found = Found("shards in clip-benchmark's layout", data)
     found.choose(chosen, lambda name: {"dataset_split": name})
     if sort([chosen.train]).test:

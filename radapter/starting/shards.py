@@ -55,7 +55,7 @@ def shards_in(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
 
 def shard(spot: Spot, wanted: Wanted) -> Found:
     """One shard that was named."""
-    return _found(Spot(str(Path(spot.written).parent), spot.path.parent), [spot.path], wanted)
+    return _found(spot.above, [spot.path], wanted)
 
 
 def _found(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:

@@ -28,7 +28,7 @@ def find_pictures(
         Doubt: several folders have pictures of these names.
     """
     names = keys[:: max(1, len(keys) // SAMPLE)]
-    above = Spot(Path(spot.written).parent.as_posix(), spot.path.parent)
+    above = spot.above
     if wanted.pictures is not None:
         places = [wanted.pictures]
     else:

@@ -86,8 +86,8 @@ def table(spot: Spot, wanted: Wanted) -> Found:
     if split is not None:
         column, chosen = split
         data |= {"split_column": column, "dataset_split": chosen.train}
-        found.choose(chosen, lambda name: {"dataset_split": name})
         found.taken["split_column"] = "rows of other splits are left alone"
+        found.choose(chosen, lambda name: {"dataset_split": name})
     gathered = gather(spot.path, TableData.model_validate(data))
     _broken_rows(gathered, spot.path, found)
     meant = split_of_name(spot.path.stem if split is None else split[1].train)
@@ -143,18 +143,16 @@ def _header(path: Path) -> tuple[str, list[str]]:
         columns = {d: next(csv.reader([line], delimiter=d), []) for d in DELIMITERS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrokenInput(f"{path} is no readable table: {error}") from None
-    delimiter = max(DELIMITERS, key=lambda d: (_known(columns[d]), len(columns[d])))
+    known = IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
+    delimiter = max(
+        DELIMITERS,
+        key=lambda d: (sum(_plain(name) in known for name in columns[d]), len(columns[d])),
+    )
     name, space, number = line.rpartition(" ")
     if len(columns[delimiter]) == 1 and space and is_picture(name) and number.isdigit():
         return " ", [name, number]  # a list of names and class numbers
-    return delimiter, [cell.strip() for cell in columns[delimiter]] if delimiter == "|" else (
-        columns[delimiter]
-    )
-
-
-def _known(header: list[str]) -> int:
-    known = IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
-    return sum(_plain(name) in known for name in header)
+    cells = columns[delimiter]
+    return delimiter, [cell.strip() for cell in cells] if delimiter == "|" else cells
 
 
 def _look(path: Path, data: dict[str, Any], found: Found) -> Look:
@@ -204,7 +202,8 @@ def _texts(
     data = found.data
     others = [c for c in look.columns if c != image and (split is None or c != split[0])]
     caption, label = _column(others, CAPTION_COLUMNS), _column(others, CLASS_COLUMNS)
-    if image is not None and not caption and not label and _are_flags(look, others):
+    flags = [c for c in others if look.values[c] <= {"0", "1", "0.0", "1.0"}]
+    if image is not None and not caption and not label and len(flags) > 1:
         raise UsageError(
             f"{spot.path} has a column for each class ({', '.join(others[:3])}, ...). What is "
             "trained on is one class a picture: write it into one column, label."
@@ -252,11 +251,6 @@ def _captions(look: Look, others: list[str], text: str, found: Found) -> None:
     if cells and lists and all(isinstance(row.get(text), str) for row in look.rows):
         found.data["text_lists"] = True
         found.taken["text_lists"] = "each cell is a JSON list of captions"
-
-
-def _are_flags(look: Look, columns: list[str]) -> bool:
-    kinds = [look.values[c] for c in columns if look.values[c] <= {"0", "1", "0.0", "1.0"}]
-    return len(kinds) > 1
 
 
 def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> tuple[str, Chosen] | None:
