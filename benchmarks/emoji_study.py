@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import emoji_shift_table
 import emoji_study_tables
 import numpy as np
 import torch
@@ -50,11 +51,11 @@ from radapter.evaluation.suite import Suite, SuiteDataset, load_suite, trained_m
 from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
 from radapter.recipe import Recipe
-from radapter.reporting import curves, plots
+from radapter.reporting import plots, study
 from radapter.runtimes.opened import from_loaded
 
 OUT = Path(__file__).parent / "results" / "emoji_study"
-SUMMARY = curves.STUDY
+SUMMARY = study.PATH
 DOCS = Path(__file__).parents[1] / "docs"
 METRICS = emoji_study_tables.METRICS
 TEST_ALPHAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -449,11 +450,11 @@ def report(out: OutOption = OUT) -> None:
 def pictures(out: OutOption = OUT) -> None:
     """Draw the pictures of docs/ from the report, and from two trainings of fold 0."""
     for recipe in ("emoji", RETRIEVAL):
-        study = curves.study(recipe)
+        summary = study.table(recipe)
         trained = trained_metric(recipes.load(recipes.locate(recipe)))
         x = ("in-distribution", trained)
         panels = [("unseen", "accuracy"), ("unseen", "text_to_image_r1")]
-        drawn = curves.study_curves(study, x, panels, curves.STUDY_METHODS)
+        drawn = study.curves(summary, x, panels, study.METHODS)
         names = [metric_of(metric).heading for _, metric in (x, *panels)]
         path = DOCS / f"{recipe}-curves.png"
         labels = [f"{name}: unseen styles" for name in names[1:]]
@@ -496,10 +497,10 @@ def draw_shift(out: Path, path: Path, rows: int = 5) -> None:
             for style in opened
         ]
         pictures = [of.read(i) for of in opened.values()]
-        shown.append(plots.Row(f"{concept}\n({truth})", pictures, cells))
+        shown.append(emoji_shift_table.Row(f"{concept}\n({truth})", pictures, cells))
     roles = {dataset.name: dataset.role for dataset in suite.datasets}
     titles = [f"{s}\n({roles[s].replace('in-distribution', 'trained')})" for s in opened]
-    plots.shift_table(shown, titles, list(answers), path)
+    emoji_shift_table.shift_table(shown, titles, list(answers), path)
 
 
 if __name__ == "__main__":

@@ -74,14 +74,14 @@ def demo(as_json: console.JsonOption = False) -> None:
 def study_table(curve: dict[str, Any]) -> Table:
     """What this run gained and lost, beside the means of the study that comes with radapter."""
     from radapter.evaluation.scores import main_metrics, name_of
-    from radapter.reporting import curves
+    from radapter.reporting import study
 
-    study = curves.study()
+    built_in = study.table()
     alpha = curve["chosen"]
     own = {point["alpha"]: point["roles"] for point in curve["points"]}
     published = {
         (name, point["alpha"]): point
-        for name, method in study["methods"].items()
+        for name, method in built_in["methods"].items()
         for point in method["curve"]
     }
     columns = [
@@ -93,7 +93,7 @@ def study_table(curve: dict[str, Any]) -> Table:
     ]
     columns = [column for column in columns if column[1] or column[2]]
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    folds = len({fold for fold, _ in study["runs"]})
+    folds = len({fold for fold, _ in built_in["runs"]})
     table.title = (
         f"In %: this run (fold 0, seed 0), and the means of the built-in study over {folds} folds, "
         "of which this one is the first"
@@ -104,7 +104,7 @@ def study_table(curve: dict[str, Any]) -> Table:
     for metric in main_metrics().values():
         for role, words in ROLES.items():
             cells = [
-                ours[role][metric]["value"] if ours else theirs[metric][curves.STUDY_ROLES[role]]
+                ours[role][metric]["value"] if ours else theirs[metric][study.ROLES[role]]
                 for _, ours, theirs in columns
             ]
             trained = " (trained)" if (metric, role) == ("accuracy", "in-distribution") else ""
@@ -117,11 +117,11 @@ def _draw(curve: dict[str, Any], path: Path) -> Path | None:
     """This run's curve over alpha beside the study's; None without matplotlib."""
     if not importlib.util.find_spec("matplotlib"):
         return None
-    from radapter.reporting import curves, plots
+    from radapter.reporting import curves, plots, study
 
     x, panels = curves.axes(curve)
     drawn = [
-        *curves.study_curves(curves.study(), x, panels, curves.STUDY_METHODS),
+        *study.curves(study.table(), x, panels, study.METHODS),
         curves.curve(curve, "R-Adapter, this run (fold 0, seed 0)"),
     ]
     labels = [curves.axis_label(axis, curve) for axis in (x, *panels)]

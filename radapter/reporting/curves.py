@@ -1,23 +1,14 @@
-"""Curves over alpha, from results of `radapter eval --alphas` and from the built-in study."""
+"""Curves over alpha, from results of `radapter eval --alphas`."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from radapter.evaluation.scores import main_metrics, metric_of
 from radapter.reporting.plots import Curve, trade_off
 
-STUDY = Path(__file__).with_name("emoji_study.json")
-STUDY_METHODS = {
-    "full": "full fine-tuning (interpolated: WiSE-FT)",
-    "lora": "LoRA",
-    "r-adapter": "R-Adapter",
-}
-"""Methods of the study that are drawn"""
-STUDY_ROLES = {"in-distribution": "noto", "unseen": "unseen", "seen": "seen"}
 Axis = tuple[str, str]
 """(role, metric)"""
 
@@ -69,34 +60,3 @@ def draw(result: dict[str, Any], label: str, path: Path) -> Path | None:
     labels = [axis_label(axis, result) for axis in (x, *panels)]
     trade_off([curve(result, label)], labels[0], labels[1:], path)
     return path
-
-
-def study(table: str = "emoji") -> dict[str, Any]:
-    """One table of the built-in study: its `runs` and, for each of its `methods`, the numbers.
-
-    Written by `benchmarks/emoji_study.py report`.
-    """
-    return json.loads(STUDY.read_text(encoding="utf-8"))["tables"][table]
-
-
-def study_curves(
-    summary: dict[str, Any], x: Axis, panels: list[Axis], methods: dict[str, str]
-) -> list[Curve]:
-    """Curves of the study's methods (name in the study -> label) over the same axes."""
-
-    def of(table: dict[str, Any], axis: Axis) -> Any:
-        return table[axis[1]][STUDY_ROLES[axis[0]]]
-
-    found = []
-    for name, label in methods.items():
-        method = summary["methods"][name]
-        points = method["curve"]
-        found.append(
-            Curve(
-                label,
-                [of(point, x) for point in points],
-                [[of(point, panel) for point in points] for panel in panels],
-                (of(method["chosen"], x), [of(method["chosen"], panel) for panel in panels]),
-            )
-        )
-    return found

@@ -1,4 +1,4 @@
-"""Pictures: how alpha trades one score against another, and what a shift looks like.
+"""Pictures: how alpha trades one score against another.
 
 Needs matplotlib (the extra `plot`). Curves differ in dashes and markers as well as in colour, and
 the colours are Okabe and Ito's, so both grey prints and colour-blind eyes can tell them apart.
@@ -7,13 +7,10 @@ the colours are Okabe and Ito's, so both grey prints and colour-blind eyes can t
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from radapter.errors import MissingDependency
 from radapter.files import write_atomic
@@ -51,7 +48,7 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot_to_file()
     size = (0.6 + 4.2 * len(panels), 4.9)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharex=True)
     for number, (panel, axis) in enumerate(zip(panels, axes[0], strict=True)):
@@ -107,65 +104,7 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
     )
     rows = -(-len(curves) // 3)
     figure.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
-    _write(figure, path)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One thing in several styles, and what the models say of each picture."""
-
-    title: str
-    pictures: list[Image.Image]
-    answers: list[list[tuple[str, bool]]]
-    """For each picture, for each model: the answer and whether it is right"""
-
-
-def shift_table(
-    rows: Sequence[Row], styles: Sequence[str], models: Sequence[str], path: Path
-) -> None:
-    """Draw rows of pictures, a column a style, the models' answers under each, as a PNG.
-
-    A right answer has a tick and is bold, so it does not take colour to see it.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-    """
-    plt = _pyplot()
-    height = 1.15 + 0.19 * len(models)
-    figure, axes = plt.subplots(
-        len(rows), len(styles) + 1, figsize=(1.5 * len(styles) + 1.3, height * len(rows) + 0.4)
-    )
-    for row, line in zip(rows, axes, strict=True):
-        for axis in line:
-            axis.axis("off")
-        below = {"transform": line[0].transAxes, "fontsize": 7.5, "va": "top"}
-        title = "\n".join(textwrap.fill(part, 19) for part in row.title.split("\n"))
-        place = line[0].transAxes
-        line[0].text(0.0, 1.0, title, transform=place, fontsize=9, weight="bold", va="top")
-        for i, model in enumerate(models):
-            line[0].text(0.0, -0.05 - 0.19 * i, f"{model}:", **below)
-        for style, axis, picture, answers in zip(
-            styles, line[1:], row.pictures, row.answers, strict=True
-        ):
-            axis.imshow(picture, interpolation="nearest")
-            if row is rows[0]:
-                axis.set_title(style.replace("fluent-emoji", "fluent"), fontsize=8.5)
-            for i, (answer, right) in enumerate(answers):
-                axis.text(
-                    0.5,
-                    -0.05 - 0.19 * i,
-                    ("✓ " if right else "✗ ") + answer,
-                    transform=axis.transAxes,
-                    fontsize=7.5,
-                    ha="center",
-                    va="top",
-                    weight="bold" if right else "normal",
-                    color="#0072B2" if right else "0.35",
-                )
-    figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - 0.35 / figure.get_figheight(), bottom=0.09, hspace=0.85
-    )
-    _write(figure, path)
+    write(figure, path)
 
 
 def _percent(values: Sequence[float]) -> list[float]:
@@ -176,7 +115,12 @@ def _styles(count: int) -> list[tuple[str, str, Any]]:
     return [STYLES[i % len(STYLES)] for i in range(count)]
 
 
-def _pyplot() -> Any:
+def pyplot_to_file() -> Any:
+    """matplotlib's pyplot, which opens no window.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -190,9 +134,9 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _write(figure: Any, path: Path) -> None:
+def write(figure: Any, path: Path) -> None:
     content = io.BytesIO()
     # Without matplotlib's version in it: equal numbers give equal files.
     figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
-    _pyplot().close(figure)
+    pyplot_to_file().close(figure)
     write_atomic(path, content.getvalue())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radapter.reporting import curves
+from radapter.reporting import study
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "emoji_study_tables.py"
 
@@ -176,7 +176,7 @@ def test_what_was_lost_and_gained_by_subgroup(tables, capsys):
 def test_the_pages_tables_are_those_of_the_summary_that_ships(tables):
     from radapter import models
 
-    summary = json.loads(curves.STUDY.read_text())
+    summary = json.loads(study.PATH.read_text())
     assert summary["base_hash"] == models.load("emoji-clip").weights_hash
     page = (PATH.parents[1] / "docs" / "study-tables.md").read_text()
     parts = dict(part.split(": ", 1) for part in page.split("\n## ")[1:])

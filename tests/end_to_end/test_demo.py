@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from radapter.reporting import curves
+from radapter.reporting import study
 
 
 def radapter(folder, *arguments):
@@ -29,7 +29,7 @@ def test_demo(tmp_path):
     # This run beside the study, which says which base model it was made on.
     assert "this run" in done.stdout
     assert "study" in done.stdout
-    assert curves.study("emoji")["runs"]
+    assert study.table("emoji")["runs"]
     (run,) = (tmp_path / "runs").iterdir()
     files = sorted(path.name for path in (run / "eval").iterdir())
     assert files == [

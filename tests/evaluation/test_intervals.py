@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from radapter.errors import UsageError
+from radapter.evaluation import intervals
 from radapter.evaluation.intervals import mean_interval, standard_error
 
 
@@ -90,3 +91,18 @@ def test_blocks_of_resamples_are_the_same_draws(monkeypatch):
     assert intervals.mean_interval(scores[:2], clusters[:2]) == pytest.approx(
         tuple(np.quantile(np.mean(means, axis=0), [0.025, 0.975]))
     )
+
+
+def test_the_interval_is_scipys(monkeypatch):
+    """Two models on the same items: the mean difference, resampled in pairs."""
+    stats = pytest.importorskip("scipy.stats")
+    monkeypatch.setattr(intervals, "RESAMPLES", 20_000)  # so that draws matter little
+    generator = np.random.default_rng(6)
+    ours, theirs = generator.random(400) < 0.5, generator.random(400) < 0.6
+    expected = stats.bootstrap(
+        (ours.astype(float), theirs.astype(float)),
+        lambda one, other, axis: (other - one).mean(axis=axis),
+        paired=True, vectorized=True, n_resamples=20_000, method="percentile", rng=generator,
+    ).confidence_interval  # fmt: skip
+    found = mean_interval([theirs.astype(float) - ours], [np.arange(400)])
+    assert found == pytest.approx((expected.low, expected.high), abs=0.003)

@@ -1,11 +1,10 @@
 """What the pictures are made of, and that they can be told apart without colour."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from radapter.reporting import curves, plots
-from radapter.reporting.plots import Curve, Row
+from radapter.reporting.plots import Curve
 
 
 def result(chosen):
@@ -61,13 +60,3 @@ def test_curves_differ_without_colour(tmp_path):
         assert picture.width > 1000
     plots.trade_off([Curve("one", [0.5, 0.6], [[0.4, 0.3]])], "x", ["y"], tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_a_table_of_pictures_shows_them(tmp_path):
-    red = Image.new("RGB", (64, 64), "#ff0000")
-    rows = [Row(t, [red, red], [[("yes", True)], [("no", False)]]) for t in ("one", "two")]
-    plots.shift_table(rows, ["noto", "other"], ["zero-shot"], tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    share = (pixels == (255, 0, 0)).all(axis=-1).mean()
-    assert 0.1 < share < 0.6
