@@ -94,7 +94,6 @@ class Data(Section):
         raise NotImplementedError
 
     # What code asks of every source. One with another answer gives it in its own class.
-
     if TYPE_CHECKING:
         source: str = ""
     convention: ClassVar[Reading] = USUAL
@@ -132,8 +131,7 @@ class Data(Section):
         return self.reading().facts()
 
     def settled(self) -> Self:
-        """The section for a later process, in any folder, without this one's data root: with that
-        root in it, and with what is found beside the data or follows from the source."""
+        """With all that a later process without this one's data root and folder has to be told."""
         update: dict[str, Any] = dict(self.reading_facts())
         if root := root_of(self):
             update["data_root"] = str(Path(root).expanduser().absolute())
@@ -144,22 +142,14 @@ class Data(Section):
         return dataset
 
     def shuffle(self, shards: Callable[[], list[int]], batch_size: int) -> Shuffle | None:
-        """The order of an epoch; None: all pairs at random.
-
-        Args:
-            shards: gives the shard of every pair.
-        """
+        """The order of an epoch, by the shard of every pair; None: all pairs at random."""
         return None
 
     def check_batch(self, size: int) -> None:
         """Raises UsageError for a size that batches cannot have."""
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """Sizes by which a published set is told from others: of its `splits`, of its `mapping`.
-
-        Raises:
-            BrokenInput: the files that have them are missing or damaged.
-        """
+        """Sizes by which a published set is told from others: of its `splits`, of its `mapping`."""
         return {}
 
     def in_words(self) -> str:
@@ -179,8 +169,8 @@ class Data(Section):
         return self
 
     def for_model_trained_on(self, trained: Data) -> Data | None:
-        """What of a suite's data such a model is scored on; None: not on this set, if the suite has
-        another of the same source that it is scored on."""
+        """What of a suite's data such a model is scored on; None: rather on another set of this
+        source, if the suite has one that fits."""
         return self
 
     def is_set_of(self, trained: Data) -> bool:
