@@ -132,12 +132,8 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
         BrokenInput: there is none (the message names the command), or its weights have changed.
     """
     folder = run.merged()
-    loaded = load(folder)
-    try:
-        facts = json.loads((folder / "merged.json").read_text())
-        expected, facts["alpha"] = facts["weights_hash"], float(facts["alpha"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BrokenInput(f"{folder / 'merged.json'} is missing or damaged: merge again.") from None
+    loaded, facts = load(folder), run.merged_facts()
+    expected = facts["weights_hash"]
     if loaded.weights_hash != expected:
         raise BrokenInput(
             f"{folder} does not have the weights that were merged (hash "

@@ -140,9 +140,8 @@ class Run:
     def which(self) -> Which:
         """The adapter that the present merged model was made of; without one, the last."""
         try:
-            facts = json.loads((self.merged() / "merged.json").read_text())
-            return "best" if facts.get("adapter") == "best" else "last"
-        except (BrokenInput, OSError, ValueError, AttributeError):
+            return "best" if self.merged_facts().get("adapter") == "best" else "last"
+        except (BrokenInput, OSError):
             return "last"
 
     def merged(self) -> Path:
@@ -162,9 +161,35 @@ class Run:
             )
         return pointer.parent / name
 
+    def merged_facts(self) -> dict[str, Any]:
+        """What the present merged model is: `weights_hash`, `alpha` and more.
+
+        Raises:
+            BrokenInput: there is none, or its facts are damaged.
+        """
+        path = self.merged() / "merged.json"
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            return facts | {
+                "weights_hash": str(facts["weights_hash"]),
+                "alpha": float(facts["alpha"]),
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BrokenInput(f"{path} is missing or damaged: merge again.") from None
+
     def bundle_for(self, merged_hash: str) -> Path:
         """Where the bundle made from merged weights with this hash is, or would be."""
         return self.path / "bundles" / merged_hash[:16]
+
+    def exported(self, merged_hash: str) -> Path:
+        """The same; BrokenInput names the command if there is none."""
+        folder = self.bundle_for(merged_hash)
+        if not folder.is_dir():
+            raise BrokenInput(
+                f"Run {self.name} has no bundle exported from its present merged model. "
+                f"Type first: {command('export', '--run', self.path)}"
+            )
+        return folder
 
     def writer(self) -> str | None:
         """The process that holds the run now, None if none does."""

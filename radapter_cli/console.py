@@ -96,11 +96,7 @@ def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
     what is done after the first report.
     """
     if what is None:
-
-        def silent(done: int, total: int, text: str = "") -> None:
-            pass
-
-        yield silent
+        yield lambda done, total, text: None
         return
     first: tuple[int, float] | None = None
 
@@ -114,7 +110,7 @@ def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
     if not err.is_terminal:
         start = last = time.monotonic()
 
-        def line(done: int, total: int, text: str = "") -> None:
+        def line(done: int, total: int, text: str) -> None:
             nonlocal last
             now, per_second = time.monotonic(), rate(done)
             if now - last >= 30 or (done == total and now - start > 2):
@@ -138,7 +134,7 @@ def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=None, text="", rate="")
 
-        def update(done: int, total: int, text: str = "") -> None:
+        def update(done: int, total: int, text: str) -> None:
             bar.update(task, completed=done, total=total, text=text, rate=rate(done))
 
         yield update
@@ -157,7 +153,6 @@ def status(what: str) -> Iterator[None]:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Python warnings of ours as one line each, those of libraries not at all."""
-
     import radapter
 
     ours = (str(Path(radapter.__file__).parent), str(Path(__file__).parent))

@@ -79,13 +79,8 @@ def embed(
     passed_over = facts.get("left_out", {})  # files of older versions do not say it
     for line in lines_of_summary({k: v for k, v in passed_over.items() if k != "broken"}):
         console.note(line)
-    content = {
-        "features": str(out),
-        "written": written,
-        "facts": facts,
-        "left_out": passed_over,
-        "unreadable": messages,
-    }
+    content = {"features": str(out), "written": written, "facts": facts}
+    content |= {"left_out": passed_over, "unreadable": messages}
     if not as_json:
         if written:
             seconds = time.monotonic() - start

@@ -177,8 +177,4 @@ def _live() -> Iterator[dict[str, Any]]:
             view.begin(run)
             renew(now=True)
 
-        yield {
-            "on_start": on_start,
-            "on_step": on_step,
-            "on_validation": on_validation,
-        }
+        yield {"on_start": on_start, "on_step": on_step, "on_validation": on_validation}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -76,21 +77,13 @@ def root(
     console.debug = debug
 
 
-app.command()(init)
-app.command()(train)
-app.command()(merge)
-app.command()(export)
-app.command("eval")(eval_command)
-app.command()(predict)
-app.command()(embed)
-app.command()(search)
-app.command()(bench)
-app.command()(demo)
-app.command()(runs)
-app.command()(compare)
-app.command()(recipes)
-app.command()(data)
-app.command()(info)
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
+    "init": init, "train": train, "merge": merge, "export": export, "eval": eval_command,
+    "predict": predict, "embed": embed, "search": search, "bench": bench, "demo": demo,
+    "runs": runs, "compare": compare, "recipes": recipes, "data": data, "info": info,
+}  # fmt: skip
+for name, function in COMMANDS.items():
+    app.command(name)(function)
 
 
 def run() -> NoReturn:
@@ -157,14 +150,11 @@ def _unexpected(error: Exception, as_json: bool) -> int:
 def _out_of_memory(error: Exception) -> str:
     """What ran out, and those of the command's options that need less."""
     commands = typer.main.get_group(app).commands
-    name = next((word for word in sys.argv[1:] if word in commands), None)
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), None)
     options = {text for p in commands[name].params for text in p.opts} if name else set()
     reason = " ".join(str(error).split())[:200].rstrip(".") or "this machine has no more"
     advice = [f"a smaller {option}" for option in ("--batch", "--max-batch") if option in options]
-    if "--precision" in options and name not in (
-        "bench",
-        "export",
-    ):
+    if "--precision" in options and name not in ("bench", "export"):
         advice.append("--precision fp16")
     if "--device" in options and "CUDA" in reason:
         advice.append("--device cpu")

@@ -55,17 +55,13 @@ def search(
         content = {"features": str(file), "model": opened.name, "query": query_facts}
         content["left_out"] = facts.get("left_out", {})
         return console.print_json(content | {"results": results})
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cosine", justify="right")
-    table.add_column("picture", overflow="fold")
-    for name, cosine in found:
-        table.add_row(f"{cosine:.3f}", Text(searching.picture_path(file, name)))
-    console.out.print(table)
     from radapter.data.left_out import lines_of_summary
+    from radapter.reporting.table import Column, Table
 
+    table = Table([Column("cosine"), Column("picture", left=True, wrap="letters")])
+    for name, cosine in found:
+        table.add(f"{cosine:.3f}", searching.picture_path(file, name))
+    console.out.print(table)
     for line in lines_of_summary(facts.get("left_out", {})):
         console.note(f"{file}: {line}")
     return None

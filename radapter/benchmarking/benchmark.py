@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,6 @@ import torch
 
 from radapter import bundle
 from radapter.benchmarking.inputs import Inputs
-from radapter.benchmarking.machine import load, machine
 from radapter.benchmarking.measuring import Case, figures, measure
 from radapter.benchmarking.subjects import EXPORTED, open_runtimes, open_subject
 from radapter.errors import UsageError, nearest
@@ -98,7 +100,7 @@ def bench(
         RadapterError: nothing can be measured; the first reason.
     """
     settings = settings or Settings()
-    before = load()
+    load_before = _load()
     threads_before = torch.get_num_threads()
     threads = list(dict.fromkeys(settings.threads or [threads_before]))
     on_progress(0, 1, "loading, exporting")
@@ -129,7 +131,7 @@ def bench(
             "text_length": inputs.text_length,
             "rounds": settings.rounds,
             "seconds": settings.seconds,
-            "machine": {**machine(), "load_before": before, "load_after": load()},
+            "machine": {**_machine(), "load_before": load_before, "load_after": _load()},
             "versions": versions(),
             "runtimes": [
                 {"runtime": name, "precision": runtime.precision, "threads": n}
@@ -151,3 +153,24 @@ def _case(
         tower, name, runtime.precision, engine.device, batch, threads,
         lambda: encode(values), engine.reference,
     )  # fmt: skip
+
+
+def _machine() -> dict[str, Any]:
+    """What figures depend on; instruction sets decide most of int8's."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    return {
+        "cpu": cpu,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _load() -> float | None:
+    """How many processes wanted the processor in the last minute; None where nobody counts."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter import bundle, models
-from radapter.errors import (
-    BrokenInput,
-    GateFailed,
-    MissingDependency,
-    RadapterError,
-    UsageError,
-    command,
-)
+from radapter.errors import GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.export import Contents, export_bundle
 from radapter.merging import read_merged
 from radapter.models import LoadedModel
@@ -69,16 +62,10 @@ def open_subject(
     """
     if isinstance(source, Run):
         loaded, facts = read_merged(source)
-        folder = source.bundle_for(facts["weights_hash"])
-        if engines and not folder.is_dir():
-            raise BrokenInput(
-                f"Run {source.name} has no bundle exported from its present merged model. "
-                f"Type first: {command('export', '--run', source.path)}"
-            )
-        if engines:
-            bundle.verify(folder, weights_hash=facts["weights_hash"])
-        name = f"{source.name}, alpha {facts['alpha']:g}"
-        yield Subject(name, loaded, folder if engines else None)
+        exported = source.exported(facts["weights_hash"]) if engines else None
+        if exported:
+            bundle.verify(exported, weights_hash=facts["weights_hash"])
+        yield Subject(f"{source.name}, alpha {facts['alpha']:g}", loaded, exported)
         return
     folder = Path(source)
     if (folder / bundle.MANIFEST).is_file():

@@ -36,9 +36,10 @@ from radapter.data.left_out import merged, summary_of
 from radapter.data.pictures import Pictures
 from radapter.data.pixels import USUAL, without_prefix
 from radapter.errors import BrokenInput
+from radapter.evaluation.encoding import encode_batches
 from radapter.files import clear_temporary, facts_metadata, radapter_facts, write_atomic
-from radapter.inference.encoding import encode_pictures
 from radapter.names import from_bytes, to_bytes
+from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
 
 SCHEMA_VERSION = 1
@@ -65,7 +66,6 @@ def embed(
     pictures: Pictures,
     out: Path | str,
     *,
-    workers: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the features of all pictures to `out`; go on where an earlier call was stopped.
@@ -117,7 +117,9 @@ def embed(
             done += len(features)
             messages = []
             new = [j for j in place if j not in kept]
-            for batch in encode_pictures(model, pictures, new, workers=workers):
+            for batch in encode_batches(
+                model.runtime, model.preprocess, pictures.read, new, batch_size=BATCH
+            ):
                 features |= dict(zip(batch.indices, batch.features, strict=True))
                 messages += list(batch.failed.values())
                 done += len(batch.indices) + len(batch.failed)
@@ -225,20 +227,18 @@ def _rows(path: Path, rows: dict[int, int]) -> dict[int, Tensor]:
 
 def _part(features: dict[int, Tensor], pictures: Pictures, messages: list[str]) -> bytes:
     order = sorted(features)
-    names = [pictures.keys[j] for j in order]
-    encoded = [to_bytes(name) for name in names]
-    ends = list(itertools.accumulate(map(len, encoded)))
+    names = [to_bytes(pictures.keys[j]) for j in order]
+    ends = list(itertools.accumulate(map(len, names)))
     rows = torch.stack([features[j] for j in order]) if order else torch.empty(0, 0)
     stamps = torch.tensor([pictures.stamp(j) for j in order], dtype=torch.int64)
     tensors = {
         "features": rows.float().contiguous(),
         "stamps": stamps.reshape(len(order), 2),
-        "names": torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()),
+        "names": torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy()),
         "name_ends": torch.tensor(ends, dtype=torch.int64),
     }
-    return to_safetensors(
-        tensors, metadata=facts_metadata({"messages": messages, "count": len(names)})
-    )
+    facts = {"messages": messages, "count": len(names)}
+    return to_safetensors(tensors, metadata=facts_metadata(facts))
 
 
 def _is_whole(path: Path, size: int) -> bool:
@@ -351,6 +351,6 @@ def names_of(path: Path | str, rows: list[int]) -> list[str]:
         found = []
         for row in rows:
             first = int(ends[row - 1 : row][0]) if row else 0
-            name = names[first : int(ends[row : row + 1][0])].numpy().tobytes()
-            found.append(from_bytes(name))
+            name = names[first : int(ends[row : row + 1][0])]
+            found.append(from_bytes(name.numpy().tobytes()))
         return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from radapter import bundle, models
-from radapter.errors import BrokenInput, UsageError, command, nearest
+from radapter.errors import UsageError, nearest
 from radapter.merging import read_merged
 from radapter.run import Run
 from radapter.runtimes.engines import PROGRAMS
@@ -64,18 +63,9 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
         name = f"{run.name}, alpha {facts['alpha']:g}"
         more = {"classes": run.classes(), "templates": templates}
         return from_loaded(loaded, name, device, precision, **more)
-    path = run.merged() / "merged.json"
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        expected, name = str(facts["weights_hash"]), f"{run.name}, alpha {facts['alpha']:g}"
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BrokenInput(f"{path} is missing or damaged: merge again.") from None
-    folder = run.bundle_for(expected)
-    if not folder.is_dir():
-        raise BrokenInput(
-            f"Run {run.name} has no bundle exported from its present merged model. "
-            f"Type first: {command('export', '--run', run.path)}"
-        )
+    facts = run.merged_facts()
+    expected, name = facts["weights_hash"], f"{run.name}, alpha {facts['alpha']:g}"
+    folder = run.exported(expected)
     return open_bundle(
         folder, device, engine=engine, name=name, weights_hash=expected, templates=templates
     )

@@ -15,8 +15,9 @@ from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import cache as caching
 from radapter.evaluation.cache import Cache
+from radapter.evaluation.encoding import encode_batches
 from radapter.heads import zero_shot
-from radapter.inference.encoding import encode_pictures
+from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
 
 
@@ -66,16 +67,14 @@ def classes_for(
     Raises:
         UsageError: no names, and the model has none; a template without exactly one `{}`.
     """
-    if names is None and model.classes is None:
-        raise UsageError(
-            f"{model.name} has no trained classes: name those to choose from, one a line in a "
-            "file, by --classes names.txt"
-        )
-    if names is None and templates is None:
-        assert model.classes is not None
-        return model.classes
     if names is None:
-        assert model.classes is not None
+        if model.classes is None:
+            raise UsageError(
+                f"{model.name} has no trained classes: name those to choose from, one a line in a "
+                "file, by --classes names.txt"
+            )
+        if templates is None:
+            return model.classes
         names = model.classes["names"]
     chosen = model.templates if templates is None else list(templates)
     texts = templates_of("openai" if chosen == ["openai"] else chosen)
@@ -102,7 +101,6 @@ def predict(
     classes: Mapping[str, Any],
     *,
     top: int = 5,
-    workers: int | None = None,
     cache: Cache | None = None,
 ) -> Iterator[Prediction]:
     """The likeliest classes of every picture, in order, one batch in memory at a time.
@@ -113,17 +111,16 @@ def predict(
     classes = distinct(classes)
     names, weights = classes["names"], head(model, classes, cache)
     top = min(top, len(names))
-    everything = range(len(pictures))
-    for batch in encode_pictures(model, pictures, everything, workers=workers):
-        found = {
-            i: Prediction(str(pictures.root / pictures.keys[i]), [], error)
-            for i, error in batch.failed.items()
-        }
+    paths = [str(pictures.root / key) for key in pictures.keys]
+    for batch in encode_batches(
+        model.runtime, model.preprocess, pictures.read, range(len(paths)), batch_size=BATCH
+    ):
+        found = {i: Prediction(paths[i], [], error) for i, error in batch.failed.items()}
         if batch.indices:
             logits = model.runtime.logit_scale * (batch.features @ weights.T).double()
             # A stable sort, so that equal classes come in the order of their names' file.
             shares, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
             for i, share, row in zip(batch.indices, shares[:, :top], order[:, :top], strict=True):
                 labels = [(names[c], float(s)) for c, s in zip(row, share, strict=True)]
-                found[i] = Prediction(str(pictures.root / pictures.keys[i]), labels)
+                found[i] = Prediction(paths[i], labels)
         yield from (found[i] for i in sorted(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import Any
 
@@ -34,11 +33,11 @@ def state(run: Run) -> str:
     if not run.adapter.is_file():
         return "unfinished"
     try:
-        merged = json.loads((run.merged() / "merged.json").read_text())
-        exported = run.bundle_for(merged["weights_hash"]).is_dir()
-        return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
-    except (RadapterError, OSError, ValueError, KeyError, TypeError):
+        merged = run.merged_facts()
+    except (BrokenInput, OSError):
         return "trained"
+    exported = run.bundle_for(merged["weights_hash"]).is_dir()
+    return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
 
 
 def best_numbers(run: Run) -> list[str]:

@@ -40,7 +40,6 @@ class Part:
 class Size:
     """How long training is."""
 
-    pictures: int
     pairs: int
     batch: int
     epoch: int
@@ -52,12 +51,12 @@ class Size:
         return self.epochs * self.epoch
 
 
-def size_of(pairs: int, pictures: int) -> Size:
+def size_of(pairs: int) -> Size:
     """At least two steps an epoch where there are pairs for it, and about STEPS steps in all."""
     batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, 2 ** int(math.log2(max(2, pairs // 2)))))
     epoch = pairs // min(batch, pairs)
     epochs = min(EPOCHS[1], max(EPOCHS[0], round(STEPS / epoch)))
-    return Size(pictures, pairs, batch, epoch, epochs)
+    return Size(pairs, batch, epoch, epochs)
 
 
 def described(summary: dict[str, Any]) -> str:
@@ -110,12 +109,20 @@ def recipe_text(
     texts = settings.task == "captions"
     what = f"R-Adapter on {path}: {summary['pictures']:,} pictures, {_of(summary)}"
     warmup = min(WARMUP, size.steps // 20)
-    notes = [f"# Note: {note}" for note in summary["notes"]]
+    why_warmup = "published for long runs" if warmup == WARMUP else "a twentieth of the steps"
+    bf16 = "half the bytes, and tensor cores"
+    if precision.cuda_has_bf16():
+        precision_line = _line("precision: bf16", f"this GPU has it: {bf16}")
+    else:
+        precision_line = _line("# precision: bf16", f"on a GPU that has it: {bf16}")
+    suites = f"empty: `radapter eval` scores {scored}"
+    if not scored:
+        suites = "nothing is held out: name a suite for `radapter eval`"
     lines = [
         f"# Made by `radapter init {shlex.quote(path)}`:",
         f"# {described(summary)}.",
         f"# {looked_at(summary)}.",
-        *notes,
+        *(f"# Note: {note}" for note in summary["notes"]),
         "#",
         f"#     radapter train {name}.yaml --dry-run     # checks all, says what would happen",
         f"#     radapter train {name}.yaml",
@@ -145,9 +152,9 @@ def recipe_text(
         "  lr: 5e-4",
         _line(f"  batch_size: {size.batch}", _why_batch(size)),
         _line(f"  epochs: {size.epochs}", _why_epochs(size)),
-        _line(f"  warmup_steps: {warmup}", _why_warmup(size, warmup)),
+        _line(f"  warmup_steps: {warmup}", why_warmup),
         f"objective: {{name: mpm-nce, smoothing: {0 if texts else 0.02}, margin: 0.05}}",
-        _precision(),
+        precision_line,
         _line("workers: auto", "processes that read pictures, by the processors at hand"),
         "seed: 0",
         _line(
@@ -155,18 +162,9 @@ def recipe_text(
             "of `radapter merge` without --alpha; published for "
             + ("retrieval" if texts else "classification"),
         ),
+        _line("suites: []", suites),
     ]
-    if scored:
-        lines.append(_line("suites: []", f"empty: `radapter eval` scores {scored}"))
-    else:
-        lines.append(_line("suites: []", "nothing is held out: name a suite for `radapter eval`"))
     return "\n".join(lines) + "\n"
-
-
-def _precision() -> str:
-    if precision.cuda_has_bf16():
-        return _line("precision: bf16", "this GPU has it: half the bytes, and tensor cores")
-    return _line("# precision: bf16", "on a GPU that has it: half the bytes, and tensor cores")
 
 
 def _why_batch(size: Size) -> str:
@@ -184,22 +182,17 @@ def _why_epochs(size: Size) -> str:
     return why + f"about {STEPS:,}, as published for few pictures"
 
 
-def _why_warmup(size: Size, warmup: int) -> str:
-    return "published for long runs" if warmup == WARMUP else "a twentieth of the steps"
-
-
 def _data(
     settings: Data, part: Part, summary: dict[str, Any], taken: dict[str, str], anchor: str
 ) -> list[str]:
-    data = {key: value for key, value in part.data.items() if key != "templates"}
     lines = ["data:"]
-    for key, value in data.items():
-        lines.append(
-            _line(f"  {key}: {_value(value)}", taken.get(key) or _comment(key, part, summary))
-        )
+    for key, value in part.data.items():
+        if key != "templates":
+            comment = taken.get(key) or _comment(key, part, summary)
+            lines.append(_line(f"  {key}: {_value(value)}", comment))
     if settings.task == "classification":
         lines += _templates(settings, anchor)
-    if "broken_images" not in data:
+    if "broken_images" not in part.data:
         lines.append(_line("  broken_images: 0", "how many that cannot be read are skipped"))
     if isinstance(settings, HeldOut) and not anchor and not settings.hold_out:
         lines.append(_line("  hold_out: 0.0", "too few pictures to keep any back"))

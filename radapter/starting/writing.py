@@ -103,7 +103,7 @@ def start(
     scored = "the held-out pictures" if held and settings.hold_out else None
     if validation is not None or found.own_validation:
         scored = "the validation split"
-    size = size_of(pairs, len(whole))
+    size = size_of(pairs)
     text = recipe_text(name, path, settings, train, validation, summary, size, scored, found.taken)
     return Start(name, text, summary, left_out)
 

@@ -276,7 +276,7 @@ def test_what_is_not_recognised(cli, tmp_path):
     [(2, 4, 50), (15, 4, 50), (60, 16, 50), (16_000, 256, 48), (145_000, 256, 10)],
 )
 def test_the_size_of_training(pairs, batch, epochs):
-    size = size_of(pairs, pairs)
+    size = size_of(pairs)
     assert (size.batch, size.epochs) == (batch, epochs)
     assert size.steps == epochs * (pairs // min(batch, pairs))
 

@@ -241,16 +241,16 @@ def test_embed_a_table_with_another_model(cli, tiny_folder, photos, tmp_path):
 def test_ctrl_c_says_that_parts_are_kept(cli, merged, photos, tmp_path, monkeypatch):
     from radapter.inference import features
 
-    real, seen = features.encode_pictures, []
+    real, seen = features.encode_batches, []
 
-    def interrupted(model, pictures, place, **more):
+    def interrupted(runtime, preprocess, read, place, **more):
         seen.append(place)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return real(model, pictures, place, **more)
+        return real(runtime, preprocess, read, place, **more)
 
     monkeypatch.setattr(features, "PART", 8)
-    monkeypatch.setattr(features, "encode_pictures", interrupted)
+    monkeypatch.setattr(features, "encode_batches", interrupted)
     outcome = cli("embed", photos, "--out", "f.safetensors")
     assert outcome.code == 130
     assert "are kept in f.safetensors.parts; the same command goes on." in outcome.err

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from radapter.data.pictures import Pictures, open_pictures
 from radapter.errors import BrokenInput
-from radapter.inference import embed, encoding, features, open_model, search
+from radapter.inference import embed, features, open_model, search
 from radapter.inference.features import names_of, read_facts
 
 
@@ -29,7 +29,7 @@ def model(tiny_folder):
 def photos(tmp_path, monkeypatch):
     """Nine pictures, two of them broken: five parts, batches that end within parts."""
     monkeypatch.setattr(features, "PART", 4)
-    monkeypatch.setattr(encoding, "BATCH", 3)
+    monkeypatch.setattr(features, "BATCH", 3)
     root = tiny_models.draw_shapes(tmp_path / "photos", each=6)
     (root / "blue_circle" / "03.png").write_bytes(b"no picture")
     (root / "red_square" / "Ωé.png").write_bytes(b"")
@@ -105,10 +105,10 @@ def test_killed_it_ends_in_the_same_file(model, photos, tiny_folder, tmp_path):
     embed(model, open_pictures(photos), tmp_path / "whole.safetensors")
     code = f"""
         import os, signal, torch
-        from radapter.inference import embed, encoding, features, open_model
+        from radapter.inference import embed, features, open_model
         from radapter.data.pictures import Pictures, open_pictures
         torch.set_num_threads(1)
-        features.PART, encoding.BATCH = 4, 3
+        features.PART, features.BATCH = 4, 3
         write, written = features.write_atomic, []
         def killed_in_the_third(path, data):
             written.append(path)
