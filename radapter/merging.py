@@ -1,7 +1,9 @@
-"""From (run, alpha) to a plain model of the original size."""
+"""From (run, alpha) to a model: plain and of the original size, or with its adapters attached."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 import warnings
@@ -16,7 +18,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, UsageError
 from radapter.files import new_folder, radapter_facts, write_atomic
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
-from radapter.registry import METHODS
+from radapter.registry import METHODS, schema
 from radapter.registry import load as registered
 from radapter.run import Run, Which
 
@@ -42,8 +44,39 @@ class Trained:
                 f"alpha {alpha:g} is outside of [0, 1]: it extrapolates beyond both models",
                 stacklevel=3,
             )
-        method = registered(METHODS, self.facts["method"]["name"])
-        return method.merge(self.base.model.state_dict(), self.tensors, alpha)
+        name = self.facts["method"]["name"]
+        if not folds(name):
+            raise UsageError(
+                f"What {name} trains does not fold into the weights of a plain model: there is "
+                "nothing to merge. radapter export, eval and predict use its adapters as they are."
+            )
+        merged: dict[str, Tensor] = registered(METHODS, name).merge(
+            self.base.model.state_dict(), self.tensors, alpha
+        )
+        return merged
+
+
+def folds(method: str) -> bool:
+    """Whether what a method trains becomes plain weights."""
+    return hasattr(registered(METHODS, method), "merge")
+
+
+def with_adapters(
+    base: LoadedModel, method: Mapping[str, Any], stored: Mapping[str, Tensor], alpha: float
+) -> LoadedModel:
+    """A copy of the base model with what was trained attached to it.
+
+    Args:
+        method: its name and settings, as a recipe has them.
+        stored: what a run keeps of it.
+        alpha: what it is scaled by.
+    """
+    name = method["name"]
+    settings = schema(name, METHODS[name], "attach").model_validate(method).arguments()
+    model = copy.deepcopy(base.model)
+    registered(METHODS, name).attach(model, **settings).load_stored(stored, alpha)
+    config = {**base.config, "attached": {**method, "alpha": alpha}}
+    return dataclasses.replace(base, model=model.eval().requires_grad_(False), config=config)
 
 
 def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
@@ -114,8 +147,7 @@ def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tupl
         "weights_hash": weights_hash(state),
         **({"adapter": "best"} if best else {}),
     }
-    text = f"{alpha:.2f}" if round(alpha, 2) == alpha else f"{alpha!r}"
-    folder = run.path / "merged" / f"alpha-{text}{'-best' if best else ''}"
+    folder = run.path / "merged" / f"{_in_name(alpha)}{'-best' if best else ''}"
     written = not _is_whole(folder, facts["weights_hash"])
     if written:
         with new_folder(folder) as temporary:
@@ -123,6 +155,10 @@ def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tupl
             (temporary / "merged.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_atomic(folder.parent / "current", folder.name + "\n")
     return folder, written
+
+
+def _in_name(alpha: float) -> str:
+    return f"alpha-{alpha:.2f}" if round(alpha, 2) == alpha else f"alpha-{alpha!r}"
 
 
 def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
@@ -140,6 +176,43 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
             f"{loaded.weights_hash[:16]}, expected {expected[:16]}): merge again."
         )
     return loaded, facts
+
+
+# ---------------------------------------------------------------- what a run deploys
+
+
+def tuned(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
+    """The model that export, evaluation and prediction use, with its facts (method, alpha, hashes):
+    the run's present merged one; or, where the method does not fold, the base model with its
+    adapters attached, scaled by the recipe's alpha.
+
+    Raises:
+        BrokenInput: there is none (the message names the command), or it is damaged.
+    """
+    if folds(run.recipe().method.name):
+        return read_merged(run)
+    trained, alpha = open_trained(run), run.recipe().alpha
+    loaded = with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)
+    known = {key: trained.facts[key] for key in ("method", "base_model", "base_hash")}
+    return loaded, {"alpha": alpha, **known, "weights_hash": loaded.weights_hash}
+
+
+def tuned_facts(run: Run) -> dict[str, Any]:
+    """Its facts alone; a merged model is not loaded for them."""
+    return run.merged_facts() if folds(run.recipe().method.name) else tuned(run)[1]
+
+
+def tuned_name(run: Run) -> str:
+    """Its name in the run, such as `alpha-0.50`.
+
+    Raises:
+        BrokenInput: there is none; the message names the command.
+    """
+    recipe = run.recipe()
+    if folds(recipe.method.name):
+        return run.merged().name
+    run.trained()
+    return _in_name(recipe.alpha)
 
 
 def _is_whole(folder: Path, expected: str) -> bool:

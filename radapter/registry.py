@@ -22,6 +22,7 @@ METHODS = {
     "r-adapter": "radapter.methods.r_adapter",
     "full": "radapter.methods.full",
     "lora": "radapter.methods.lora",
+    "uniadapter": "radapter.methods.uniadapter",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
 SOURCES = {

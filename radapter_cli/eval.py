@@ -169,6 +169,7 @@ def eval_command(
     with console.status("loading"):
         from radapter.evaluation import adapting
         from radapter.evaluation.cache import user_cache
+        from radapter.merging import tuned_name
     more: Any = {"device": device.value, "precision": precision.value}
     more["cache"] = None if no_cache else user_cache()
     suites = adapting.suites_of_run(found, suite or (), data, pictures)
@@ -176,7 +177,7 @@ def eval_command(
     if wanted:
         with found.lock():
             return finish([over_alphas(found, chosen, wanted, more) for chosen in suites], as_json)
-    found.merged()
+    tuned_name(found)  # that there is one
     more |= {"wanted": runtime and runtime.value, "tolerances": tolerance or []}
     with found.lock():
         results = [side_by_side(found, chosen, more) for chosen in suites]

@@ -172,7 +172,6 @@ def export(
     from radapter import run as runs
 
     found = runs.find(Path(run) if run else None)
-    found.merged()
     with console.status("loading"):
         from radapter import export as exporting
         from radapter.export.tensorrt import Options

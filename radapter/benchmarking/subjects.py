@@ -12,7 +12,7 @@ from typing import Any
 from radapter import bundle, models
 from radapter.errors import GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.export import Contents, export_bundle
-from radapter.merging import read_merged
+from radapter.merging import tuned
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
@@ -61,7 +61,7 @@ def open_subject(
         BrokenInput: the bundle is missing or damaged.
     """
     if isinstance(source, Run):
-        loaded, facts = read_merged(source)
+        loaded, facts = tuned(source)
         exported = source.exported(facts["weights_hash"]) if engines else None
         if exported:
             bundle.verify(exported, weights_hash=facts["weights_hash"])

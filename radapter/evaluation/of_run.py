@@ -67,9 +67,9 @@ def evaluate_run(
     # A look at one runtime alone must not take the place of the evidence that all agree.
     alone = f"-{wanted}" if wanted not in (None, "all") else ""
     alone += f"-{precision}" if precision != "fp32" else ""
-    path = run.evaluations / f"{suite.file_name}-{run.merged().name}{alone}.json"
+    path = run.evaluations / f"{suite.file_name}-{merging.tuned_name(run)}{alone}.json"
     check_writable(path)
-    merged, facts = merging.read_merged(run)
+    merged, facts = merging.tuned(run)
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     alpha = facts["alpha"]
@@ -221,7 +221,7 @@ def bundle_folder(
     others = [p for p in folder.parent.glob("*") if (p / bundle.MANIFEST).is_file()]
     export = command("export", "--run", run.path)
     if others:
-        stale = f"it was made from another merged model than {run.merged().name}"
+        stale = f"it was made from another merged model than {merging.tuned_name(run)}"
         if wanted is None:
             return None, {"the bundle": f"{stale}. To score it too, type: {export}"}
         raise BrokenInput(f"The bundle of {run.name} is stale: {stale}. Type first: {export}")

@@ -30,6 +30,9 @@ def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
     """UsageError if there is no such form, or the model cannot be written in it."""
     if unknown := [form for form in forms if form not in FORMS]:
         raise UsageError(f"checkpoint must be of {', '.join(FORMS)}, not {unknown[0]}.")
+    if forms and "attached" in loaded.config:
+        method = loaded.config["attached"]["name"]
+        raise UsageError(f"What {method} trains is no plain model's: leave out --checkpoint.")
     if TRANSFORMERS in forms:
         from radapter.export.huggingface import clip_config
 

@@ -32,7 +32,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
     Args:
         run: it is only read.
         recipe: the run's.
-        merged: the facts of its merged model, from `merging.read_merged`.
+        merged: the facts of its merged model, from `merging.tuned`.
     """
     hub = hub_name(merged["base_model"])
     built_in = merged["base_model"] == "emoji-clip" and recipe.data.may_be_passed_on

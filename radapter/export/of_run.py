@@ -113,12 +113,12 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     """
     wanted = wanted or Wanted()
     recipe = run.recipe()
-    run.merged()
+    merging.tuned_name(run)  # that there is one
     flavour = None
     if wanted.engines is not None:
         flavour = flavours.choose(wanted.flavour)
         tensorrt.expected(flavour, wanted.engines)
-    loaded, merged = merging.read_merged(run)
+    loaded, merged = merging.tuned(run)
     folder = run.bundle_for(merged["weights_hash"])
     try:
         present = bundle.verify(folder, weights_hash=merged["weights_hash"])

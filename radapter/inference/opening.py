@@ -7,7 +7,7 @@ from typing import Literal
 
 from radapter import bundle, models
 from radapter.errors import UsageError, nearest
-from radapter.merging import read_merged
+from radapter.merging import tuned, tuned_facts
 from radapter.run import Run
 from radapter.runtimes.engines import PROGRAMS
 from radapter.runtimes.opened import OpenModel, from_loaded, open_bundle
@@ -59,15 +59,18 @@ def open_model(
 def _open_run(run: Run, engine: str | None, device: str, precision: str) -> OpenModel:
     templates = run.recipe().data.prompts()
     if engine in (None, "torch"):
-        loaded, facts = read_merged(run)
+        loaded, facts = tuned(run)
         name = f"{run.name}, alpha {facts['alpha']:g}"
         more = {"classes": run.classes(), "templates": templates}
         return from_loaded(loaded, name, device, precision, **more)
-    facts = run.merged_facts()
-    expected, name = facts["weights_hash"], f"{run.name}, alpha {facts['alpha']:g}"
-    folder = run.exported(expected)
+    facts = tuned_facts(run)
     return open_bundle(
-        folder, device, engine=engine, name=name, weights_hash=expected, templates=templates
+        run.exported(facts["weights_hash"]),
+        device,
+        engine=engine,
+        name=f"{run.name}, alpha {facts['alpha']:g}",
+        weights_hash=facts["weights_hash"],
+        templates=templates,
     )
 
 

@@ -100,6 +100,7 @@ class PyTorchRuntime:
             **self.provenance,
             # Equal weights can be used in two ways: other heads, another activation.
             "model_cfg": hashlib.sha256(model_cfg.encode()).hexdigest(),
+            **{key: loaded.config[key] for key in ("attached",) if key in loaded.config},
             "device": device,
             "precision": self.precision,
             "machine": platform.machine(),

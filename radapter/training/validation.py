@@ -18,10 +18,11 @@ from radapter.data import Dataset
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
+from radapter.merging import folds, with_adapters
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
-from radapter.registry import METHODS, load
+from radapter.registry import METHODS, Call, load
 from radapter.runtimes.opened import from_loaded
 
 Progress = Callable[[int, int], None]
@@ -40,15 +41,19 @@ class HeldOut:
     device: torch.device
 
     def score(
-        self, method: str, stored: dict[str, Tensor], alpha: float, on_progress: Progress
+        self, method: Call, stored: dict[str, Tensor], alpha: float, on_progress: Progress
     ) -> dict[str, float]:
-        """Every metric, from 0 to 1, of the base model with `stored` merged at `alpha`: the same
-        number as that of the model which `radapter merge` writes. All encoding is in here."""
-        merged = load(METHODS, method).merge(self.base, stored, alpha)
-        self.plain.model.load_state_dict(merged)
+        """Every metric, from 0 to 1, of the base model with `stored` merged at `alpha`, or attached
+        where it does not fold: the same number as that of the model which a run deploys. All
+        encoding is in here."""
+        scored = self.plain
+        if folds(method.name):
+            scored.model.load_state_dict(load(METHODS, method.name).merge(self.base, stored, alpha))
+        else:
+            scored = with_adapters(self.plain, method.model_dump(), stored, alpha)
         evaluated = evaluate(
             self.suite,
-            from_loaded(self.plain, device=str(self.device)),
+            from_loaded(scored, device=str(self.device)),
             opened=self.opened,
             on_progress=on_progress,
         )
@@ -113,7 +118,7 @@ class Validation:
         monitor = recipe.monitor
         self.every = monitor.every_steps or steps_per_epoch * (monitor.every_epochs or 1)
         self.steps, self.held_out = steps, held_out
-        self.method = recipe.method.name
+        self.method = recipe.method
         self.metric = trained_metric(recipe)
         self.alpha = recipe.alpha if monitor.alpha is None else monitor.alpha
         self.patience = monitor.early_stop.patience if monitor.early_stop else None

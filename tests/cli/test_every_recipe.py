@@ -44,6 +44,7 @@ TREES = {
     "imagenet-vit-l-14-336": imagenet,
     "own-data": own_data,
     "pretrain/emoji-clip": built_in,
+    "uniadapter-emoji": built_in,
 }
 """The miniature of each recipe's data under its data root. A new recipe gets a line here."""
 

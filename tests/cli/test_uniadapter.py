@@ -1,0 +1,86 @@
+"""A method that folds into no weights: merge refuses, everything else works as for the others."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from radapter import merging, models
+from radapter.evaluation.cache import texts_key
+from radapter.runtimes.opened import from_loaded
+from radapter.training import train
+
+SETTINGS = ("method={name: uniadapter, rank: 4, scale: 1.0}", "alpha=0.8", "data.hold_out=0.3")
+
+
+@pytest.fixture
+def run(tiny_folder, shapes, tmp_path):
+    recipe = tiny.recipe(tiny_folder, shapes, *SETTINGS, "monitor={every_epochs: 1}")
+    return train(recipe, tmp_path / "runs")
+
+
+def test_from_training_to_prediction(run, cli, shapes):
+    validated = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    scores = [line["validation"]["accuracy"] for line in validated if "validation" in line]
+    assert len(scores) == 3
+    merged = cli("merge")
+    assert merged.code == 2
+    assert "does not fold into the weights of a plain model" in merged.err
+    assert not list(run.path.glob("merged/alpha*"))
+    assert cli("export", "--checkpoint", "open_clip").code == 2
+
+    exported = cli("export", "--json", "--precision", "fp32", "--precision", "fp16")
+    assert exported.code == 0, exported.err
+    manifest = json.loads(exported.out)["manifest"]
+    assert (manifest["method"], manifest["alpha"]) == ("uniadapter", 0.8)
+    assert manifest["verified"]
+    assert cli("export").out.startswith("Up to date")
+
+    suite = ("--data", shapes, "--runtime", "all")
+    scored = cli("eval", *suite, "--json")
+    assert scored.code == 0, scored.err
+    (result,) = json.loads(scored.out)["results"]
+    kinds = {label: model["kind"] for label, model in result["models"].items()}
+    assert kinds == {
+        "zero-shot": "zero-shot", "alpha 0.80": "tuned", "onnx": "engine", "onnx fp16": "engine"
+    }  # fmt: skip
+    assert [found["passed"] for found in result["parity"]] == [True, True]
+
+    picture = next(shapes.rglob("*.png"))
+    shares = []
+    for runtime in ("torch", "onnx"):
+        predicted = cli("predict", picture, "--json", "--runtime", runtime)
+        assert predicted.code == 0, predicted.err
+        labels = json.loads(predicted.out)["pictures"][0]["labels"]
+        shares.append({label["label"]: label["probability"] for label in labels})
+    assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+
+
+def test_features_of_one_scale_are_never_those_of_another(run, tiny_folder):
+    trained = merging.open_trained(run)
+    deployed, facts = merging.tuned(run)
+    assert facts["weights_hash"] == deployed.weights_hash
+    found = {
+        alpha: from_loaded(
+            merging.with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)
+        )
+        for alpha in (0.0, 0.4, 0.8)
+    }
+    found["base"] = from_loaded(models.load(tiny_folder))
+    keys = [texts_key(m.runtime, m.tokenizer, ["a cat"]) for m in found.values()]
+    assert len({json.dumps(key, sort_keys=True, default=str) for key in keys}) == 4
+    assert found[0.8].weights_hash == deployed.weights_hash
+    pixels, tokens = tiny.batch(trained.base)
+    same = [found[which].runtime.encode_image(pixels) for which in (0.0, "base")]
+    torch.testing.assert_close(*same)
+    other = found[0.8].runtime.encode_text(tokens) - found[0.4].runtime.encode_text(tokens)
+    assert other.abs().max() > 1e-5
+
+
+def test_the_projection_of_both_towers_is_stored_once_and_learns_from_both(run):
+    stored = load_file(run.adapter)
+    downs = [name for name in stored if name.startswith("down.") and name.endswith("weight")]
+    layers = sum(name.endswith(".up.weight") for name in stored) // 2
+    assert len(downs) == layers == 2
