@@ -44,6 +44,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     """Two steps; the estimate of one, in bytes."""
     from radapter import models
     from radapter import recipe as recipes
+    from radapter.objectives import contrastive
     from radapter.registry import METHODS, load
     from radapter.training import execution
     from radapter.training.estimate import Sizes, step_memory
@@ -81,7 +82,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
         gradients(
             loaded.model,
             content,
-            recipe.objective,
+            [contrastive.term(None)],
             device=device,
             precision=PRECISIONS[recipe.precision],
             micro_batch=micro,

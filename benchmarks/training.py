@@ -118,6 +118,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
     from radapter import recipe as recipes
     from radapter import registry
     from radapter.methods import folded, r_adapter
+    from radapter.objectives import contrastive
     from radapter.training import execution, gradients
     from radapter.training.optimisation import adamw
     from radapter.training.preparing import Parts
@@ -165,7 +166,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         trained=trained,
         optimizer=optimizer,
         pairs=None,  # type: ignore[arg-type]
-        retained=None,
+        terms=[contrastive.term(None)],
         device=torch.device(device),
         scaler=torch.amp.GradScaler(device) if recipe.precision == "fp16" else None,
         held_out=None,

@@ -14,7 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -22,7 +30,15 @@ from radapter.data.opening import DataSource
 from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
 from radapter.recipe_errors import explain
-from radapter.registry import METHODS, Call, Momentum, Section, Unit, section
+from radapter.registry import (
+    METHODS,
+    TERMS,
+    Call,
+    Momentum,
+    Section,
+    arguments,
+    section,
+)
 
 S = typing.TypeVar("S", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -31,34 +47,24 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 if TYPE_CHECKING:
     Method = Call
+    Term = Call
+    Objective = Section
 else:
-    Method = section(METHODS, "attach")
+    Method, Term = section(METHODS, "attach"), section(TERMS, "term")
+    Retain = create_model(
+        "Retain", __base__=Section, __module__=__name__, **arguments(TERMS["retention"], "term")
+    )
+    Objective = create_model(
+        "Objective",
+        __base__=Section,
+        __module__=__name__,
+        name=(Literal["mpm-nce"], "mpm-nce"),
+        **arguments(TERMS["mpm-nce"], "term"),
+        retain=(Retain | None, None),
+    )
+    """The short form of an objective: one term, with retention as a second one beside it"""
 
 # ---------------------------------------------------------------- sections
-
-
-class Retain(Section):
-    """Hold the similarities of the batch's pictures to captions near those of the zero-shot model:
-    Kullback-Leibler divergence of their softmax, both directions."""
-
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
-    captions: str | None = None
-    """A text file with a caption in each line; None: the captions of the training data."""
-    pool: Annotated[int, Field(ge=2)] = 128
-    """How many captions, drawn anew, a step compares with."""
-
-
-class Objective(Section):
-    name: Literal["mpm-nce"] = "mpm-nce"
-    positives: Literal["group", "pair"] = "group"
-    """`group`: all pairs of one class or picture are positives. `pair`: the plain contrastive
-    loss of CLIP, where only the pair itself is."""
-    smoothing: Unit = 0.0
-    margin: Annotated[float, Field(ge=0.0)] = 0.05
-    mix_captions: Unit = 0.0
-    """Share of class prompts replaced by a caption of the picture, positive only for it and for
-    pictures with the same caption."""
-    retain: Retain | None = None
 
 
 class Optimisation(Section):
@@ -153,7 +159,13 @@ class Recipe(Section):
     data: DataSource
     validation: DataSource | None = None
     """Held-out data of the training distribution; if absent, the held-out part of `data`."""
-    objective: Objective = Objective()
+    objective: Annotated[
+        Annotated[Objective, Tag("mpm-nce")]
+        | Annotated[list[Term], Field(min_length=1), Tag("terms")],
+        Discriminator(lambda tree: "terms" if isinstance(tree, list) else "mpm-nce"),
+    ] = Objective()
+    """A list of terms, whose sum is the loss; or the settings of `mpm-nce`, with those of
+    `retention` in `retain`."""
     optimisation: Optimisation = Optimisation()
     checkpoints: Checkpoints = Checkpoints()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -205,6 +217,19 @@ class Recipe(Section):
                 "monitor needs held-out data: set data.hold_out (such as 0.1) or `validation`"
             )
         return self
+
+    def terms(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and arguments of each term of the objective."""
+        if isinstance(self.objective, list):
+            return [(term.name, term.arguments()) for term in self.objective]
+        arguments = dict(self.objective)
+        name, retain = arguments.pop("name"), arguments.pop("retain")
+        return [(name, arguments), *([("retention", dict(retain))] if retain else [])]
+
+    @property
+    def mix_captions(self) -> float:
+        """The share of class prompts that a term wants replaced by a caption."""
+        return max(arguments.get("mix_captions", 0.0) for _, arguments in self.terms())
 
     def validation_data(self) -> Data | None:
         """Held-out pictures of the training distribution, without augmentation, or None."""

@@ -92,7 +92,8 @@ def _section(schema: type[BaseModel], key: Any) -> type[BaseModel] | None:
 
 def _branch(schema: type[BaseModel], path: list[Any], tag: str) -> type[BaseModel] | None:
     """The member of a tagged union (`method`, `data`) that `tag` names."""
-    field = schema.model_fields.get(path[-1]) if path else None
+    keys = [part for part in path if isinstance(part, str)]
+    field = schema.model_fields.get(keys[-1]) if keys else None
     for member in _members(field.annotation) if field else []:
         for candidate in member.model_fields.values():
             if tag in typing.get_args(candidate.annotation):

@@ -41,6 +41,12 @@ SOURCES = {
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 
+TERMS = {
+    "mpm-nce": "radapter.objectives.contrastive",
+    "retention": "radapter.objectives.retention",
+}
+"""Addends of the loss: `term`"""
+
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
@@ -104,21 +110,27 @@ def load(table: Mapping[str, str], name: str) -> Any:
 @functools.cache
 def schema(name: str, module: str, function: str) -> type[Call]:
     """The section that calls `function` of `module`, which is not imported."""
+    keys = {"name": (Literal[name], ...), **arguments(module, function)}
+    section: type[Call] = create_model(name, __base__=Call, __module__=module, **keys)
+    section.calls = name, module, function
+    return section
+
+
+def arguments(module: str, function: str) -> dict[str, Any]:
+    """The keyword-only arguments of a function, (type, default) by name, as pydantic takes them."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
     assert spec.origin is not None, module
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     (found,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
-    keys: dict[str, Any] = {"name": (Literal[name], ...)}
+    keys: dict[str, Any] = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         assert argument.annotation, f"{module}.{function} has no type for {argument.arg}"
         keys[argument.arg] = (
             _value(argument.annotation),
             ... if default is None else _value(default),
         )
-    section: type[Call] = create_model(name, __base__=Call, __module__=module, **keys)
-    section.calls = name, module, function
-    return section
+    return keys
 
 
 def _blank(*calls: str) -> Call:

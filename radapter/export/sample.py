@@ -33,7 +33,7 @@ def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
     settings: Any = recipe.data
     pairs = Pairs(
         open_data(settings), settings, lambda picture: picture, recipe.seed,
-        mix_captions=recipe.objective.mix_captions,
+        mix_captions=recipe.mix_captions,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(recipe.seed)
     pictures: list[Image.Image] = []

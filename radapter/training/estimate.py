@@ -24,8 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from radapter.methods.attached import Attached
 from radapter.methods.rows import rows
+from radapter.objectives import contrastive
+from radapter.objectives.terms import Features
 from radapter.recipe import Recipe
-from radapter.training import objective
+from radapter.training.gradients import encode_pictures, encode_tokens
 from radapter.training.step import PRECISIONS
 
 
@@ -123,10 +125,10 @@ def _step(
     part = min(sizes.micro_batch or most, most)
 
     def pictures(chunk: Tensor) -> Tensor:
-        return objective.encode_pictures(model, chunk.float().mul_(1.0), precision)
+        return encode_pictures(model, chunk.float().mul_(1.0), precision)
 
     def texts(chunk: Tensor) -> Tensor:
-        return objective.encode_tokens(model, chunk, precision)
+        return encode_tokens(model, chunk, precision)
 
     towers = [(encode, inputs[:part]) for encode, inputs in ((pictures, images), (texts, tokens))]
     # What a second chunk finds: the gradients of the first one.
@@ -145,11 +147,11 @@ def _step(
             "text_of": torch.zeros(sizes.batch, dtype=torch.int64, device=device),
             "own": torch.zeros(sizes.batch, dtype=torch.bool, device=device),
         }
-        settings = recipe.objective.model_copy(update={"retain": None})
-        scale = model.logit_scale.exp()  # type: ignore[operator]
-        objective.loss_of_features(
-            features[0], features[1], batch, settings, logit_scale=scale
-        ).backward()
+        # What another term takes is little beside it.
+        now = Features(features[0], features[1], features[1][:0], model.logit_scale.exp())  # type: ignore[operator]
+        contrast = contrastive.term(None).loss
+        assert contrast is not None
+        contrast(now, None, batch).backward()
         for number, (encode, chunk) in enumerate(towers):
             for _ in range(chunks):
                 graph = graphs[number] if chunks == 1 else encode(chunk)

@@ -11,20 +11,24 @@ the same adapter dropping both times, and what the batch in one piece would draw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter import distributed
 from radapter.methods.rows import rows
-from radapter.models import shorten
-from radapter.recipe import Objective
-from radapter.training import objective
+from radapter.models import encode_text, shorten
+from radapter.objectives.terms import Batch, Features, Term
 from radapter.training.feeding import ON_DEVICE, moved
 
+Teacher = Callable[[], AbstractContextManager[nn.Module]]
 Encode = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor]
 
 
@@ -71,7 +75,8 @@ class Encoded:
 
     def backward(self) -> None:
         """From the gradients of the features to those of what is trained."""
-        assert self.features.grad is not None
+        if self.features.grad is None:  # no term asks for them
+            return
         first = self.inputs.first
         gradient = self.features.grad[first : first + len(self.inputs.own)]
         for start, part in self.inputs.chunks():
@@ -85,13 +90,13 @@ class Encoded:
 
 def gradients(
     model: nn.Module,
-    batch: dict[str, Any],
-    settings: Objective,
+    batch: Batch,
+    terms: Sequence[Term],
     *,
     device: torch.device,
+    teachers: Mapping[str, Teacher] = MappingProxyType({}),
     precision: torch.dtype | None = None,
     micro_batch: int | None = None,
-    retained: objective.Retention | None = None,
     scaler: torch.amp.GradScaler | None = None,
     pixels: Callable[[Tensor], Tensor] = lambda pictures: pictures,
 ) -> Tensor:
@@ -104,53 +109,84 @@ def gradients(
     Args:
         model: the model as it is trained.
         batch: what `radapter.data.pairs.Collate` makes; `distributed.exchange` it first.
-        settings: the recipe's objective.
+        terms: the addends of the loss.
         device: where the model is.
+        teachers: contexts that give the models that terms compare with.
         precision: what the towers compute in, instead of the weights' own.
         micro_batch: rows that are encoded at a time.
-        retained: what similarities are held to, if the objective asks for it.
         scaler: what the gradients are multiplied by.
         pixels: from the batch's pictures to what the image tower takes.
     """
-    pool = retained.draw() if retained else batch["tokens"][:0]
-    tokens = moved(shorten(model, torch.cat([batch["tokens"], pool])), device)
+    drawn = [term.texts() if term.texts else batch["tokens"][:0] for term in terms]
+    ends = list(itertools.accumulate(map(len, drawn), initial=len(batch["tokens"])))
+    tokens = moved(shorten(model, torch.cat([batch["tokens"], *drawn])), device)
     batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
     images = batch["images"]
     if not len(images):  # this process has none of the batch's pictures
         images = images.new_empty(0, 3, *_size(model))
 
     def encode(model: nn.Module, part: Tensor, precision: torch.dtype | None) -> Tensor:
-        return objective.encode_pictures(model, pixels(part), precision)
+        return encode_pictures(model, pixels(part), precision)
 
-    def pictures() -> Inputs:
+    def encoded(model: nn.Module, tokens: Tensor) -> tuple[Encoded, Encoded]:
         first, total = batch.get("first", 0), len(batch["groups"])
-        return Inputs(encode, images, first, total, micro_batch)
+        share = distributed.share(len(tokens))  # each process encodes so many distinct ones
+        texts = Inputs(encode_tokens, tokens[share], share.start, len(tokens), micro_batch)
+        pictures = Inputs(encode, images, first, total, micro_batch)
+        return Encoded(model, pictures, precision), Encoded(model, texts, precision)
 
-    def texts(tokens: Tensor) -> Inputs:  # each process encodes its share of the distinct ones
-        share = distributed.share(len(tokens))
-        own = tokens[share]
-        return Inputs(objective.encode_tokens, own, share.start, len(tokens), micro_batch)
+    pictures, texts = encoded(model, tokens)
+    scale = model.logit_scale.exp()  # type: ignore[operator]
+    theirs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    for name in dict.fromkeys(term.teacher for term in terms if term.teacher):
+        # Texts of the batch are for terms that have no others.
+        start = ends[0] if all(t.texts for t in terms if t.teacher == name) else 0
+        with torch.no_grad(), teachers[name]() as teacher:
+            found = [part.features.detach() for part in encoded(teacher, tokens[start:])]
+            padded = F.pad(found[1], (0, 0, start, 0))
+            theirs[name] = found[0], padded, teacher.logit_scale.exp()  # type: ignore[operator]
+    addends: list[Tensor] = []
+    for term, (first, last) in zip(terms, itertools.pairwise(ends), strict=True):
 
-    found = [Encoded(model, part, precision) for part in (pictures(), texts(tokens))]
-    before: list[Tensor] | None = None
-    if retained is not None:
-        with torch.no_grad(), retained.zero_shot() as then:
-            compared = (pictures(), texts(tokens[-len(pool) :]))
-            before = [Encoded(then, part, precision).features.detach() for part in compared]
-    loss = objective.loss_of_features(
-        found[0].features,
-        found[1].features,
-        batch,
-        settings,
-        logit_scale=model.logit_scale.exp(),  # type: ignore[operator]
-        before=before,
-    )
+        def features(images: Tensor, texts: Tensor, scale: Tensor) -> Features:
+            return Features(images, texts[: ends[0]], texts[first:last], scale)  # noqa: B023
+
+        if term.loss:
+            then = features(*theirs[term.teacher]) if term.teacher else None
+            now = features(pictures.features, texts.features, scale)
+            addends.append(term.weight * term.loss(now, then, batch))
+        if term.penalty:
+            value = term.weight * term.penalty()
+            # Every process has the whole gradient of it: they add up to one.
+            addends.append(value if distributed.is_main_process() else value.detach())
+    loss = functools.reduce(torch.add, addends)
     (scaler.scale(loss) if scaler else loss).backward()
-    if distributed.rank():  # every process has the whole gradient of the temperature
+    if not distributed.is_main_process():  # every process has the temperature's whole gradient
         model.logit_scale.grad = None
-    for part in found:
+    for part in (pictures, texts):
         part.backward()
     return loss.detach()
+
+
+def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
+    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
+
+    The towers compute in `precision`, if there is one; the normalisation does not.
+    """
+    with _autocast(pictures.device, precision):
+        features = model.encode_image(pictures)  # type: ignore[operator]
+    return F.normalize(features.float(), dim=-1)
+
+
+def encode_tokens(model: nn.Module, tokens: Tensor, precision: torch.dtype | None) -> Tensor:
+    """Features [texts, dim], unit norm, fp32, of token ids [texts, length]."""
+    with _autocast(tokens.device, precision):
+        features = encode_text(model, tokens)
+    return F.normalize(features.float(), dim=-1)
+
+
+def _autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, precision, enabled=precision is not None)
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

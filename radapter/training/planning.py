@@ -54,11 +54,10 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
 def fit(parts: Parts, processes: int = 1) -> Fit:
     recipe, batch = parts.recipe, parts.order().batch_size
     distinct = batch
-    if parts.pairs.classify and not recipe.objective.mix_captions:
+    if parts.pairs.classify and not recipe.mix_captions:
         names = set(parts.pairs.dataset.class_names)
         distinct = min(batch, len(names) * len(parts.pairs.templates))
-    if recipe.objective.retain is not None:
-        distinct += recipe.objective.retain.pool
+    distinct += sum(term.drawn for term in parts.terms)
     sizes = Sizes(
         batch=batch,
         pictures=math.ceil(batch / processes),
@@ -103,10 +102,10 @@ def _text_length(parts: Parts) -> int:
         texts = [template.replace("{}", name) for template in templates for name in names]
     else:
         texts = [text for _, text in parts.pairs.items]
-    if parts.recipe.objective.mix_captions:
+    if parts.recipe.mix_captions:
         texts += [text for of in parts.pairs.dataset.captions for text in of]
-    if parts.retained is not None:
-        texts += parts.retained.captions
+    for term in parts.terms:
+        texts += term.pool
     longest = sorted(texts, key=len)[-500:]
     return shorten(model, tokenizer(longest, context_length=whole)).shape[1]
 

@@ -19,12 +19,13 @@ from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, load, takes_short_texts
+from radapter.objectives.terms import Context, Term
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
-from radapter.registry import METHODS
+from radapter.registry import METHODS, TERMS
 from radapter.registry import load as registered
-from radapter.training import execution, objective, tracking
+from radapter.training import execution, tracking
 from radapter.training.feeding import Pixels
 from radapter.training.optimisation import adamw
 from radapter.training.validation import HeldOut, Validation, open_held_out
@@ -63,6 +64,8 @@ class Plan:
 
 @dataclass
 class Parts:
+    """What `prepare` opens and checks, for a run to train with."""
+
     recipe: Recipe
     base: LoadedModel
     base_hash: str
@@ -72,7 +75,8 @@ class Parts:
     trained: list[torch.nn.Parameter]
     optimizer: torch.optim.AdamW
     pairs: Pairs
-    retained: objective.Retention | None
+    terms: list[Term]
+    """Of the loss"""
     device: torch.device
     scaler: torch.amp.GradScaler | None
     """Of the gradients, in fp16"""
@@ -158,7 +162,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
     transform = training_transform(recipe.data.augmentation, preprocess)
-    mix = recipe.objective.mix_captions
+    mix = recipe.mix_captions
     if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
         raise UsageError(
             "objective.mix_captions puts captions among class prompts: it needs `task: "
@@ -170,32 +174,28 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     size = min(recipe.optimisation.batch_size, len(pairs))
     recipe.data.check_batch(size)
     trained = list(attached.parameters())
-    optimizer = adamw(trained, recipe.optimisation)
-    retained = None
-    if recipe.objective.retain is not None:
+    tokenize = functools.partial(base.tokenizer, context_length=recipe.data.text_length)
+    context = Context(tokenize, dataset, attached)
+    terms = [registered(TERMS, name).term(context, **given) for name, given in recipe.terms()]
+    if any(term.teacher == "zero-shot" for term in terms):
         attached.keep_start()
-        retained = objective.Retention(
-            recipe.objective.retain,
-            objective.retained_captions(recipe.objective.retain, dataset),
-            functools.partial(base.tokenizer, context_length=recipe.data.text_length),
-            functools.partial(attached.at, 0.0),
-        )
+    workers = recipe.workers
     return Parts(
-        recipe,
-        base,
-        base_hash,
-        parameters,
-        attached,
-        trained,
-        optimizer,
-        pairs,
-        retained,
-        device,
-        torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
-        held_out,
-        trackers,
-        recipe.workers if recipe.workers != "auto" else readers(len(pairs), device.type, processes),
-        Pixels(preprocess["mean"], preprocess["std"], device),
+        recipe=recipe,
+        base=base,
+        base_hash=base_hash,
+        parameters=parameters,
+        attached=attached,
+        trained=trained,
+        optimizer=adamw(trained, recipe.optimisation),
+        pairs=pairs,
+        terms=terms,
+        device=device,
+        scaler=torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
+        held_out=held_out,
+        trackers=trackers,
+        workers=workers if workers != "auto" else readers(len(pairs), device.type, processes),
+        pixels=Pixels(preprocess["mean"], preprocess["std"], device),
     )
 
 

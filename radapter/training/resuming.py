@@ -80,8 +80,9 @@ def _data_hash(parts: Parts) -> str:
     """Of what is trained on, wherever it lies; a broken picture may have been mended."""
     dataset = dataclasses.replace(parts.pairs.dataset, stamp=None)
     digest = hashlib.sha256(dataset.fingerprint().encode())
-    if parts.retained is not None:
-        digest.update(to_bytes(repr(parts.retained.captions)))
+    for term in parts.terms:
+        if term.pool:
+            digest.update(to_bytes(repr(term.pool)))
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -13,6 +14,8 @@ from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEACHERS = (("zero-shot", 0.0), ("average", 1.0))
+"""Names and scales of what terms compare with: see `Attached.at`"""
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 SMALLEST_SCALE = 1e-3
@@ -44,11 +47,11 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     loss = gradients(
         model,
         batch,
-        recipe.objective,
+        parts.terms,
         device=parts.device,
         precision=PRECISIONS[recipe.precision],
         micro_batch=recipe.optimisation.micro_batch,
-        retained=parts.retained,
+        teachers={name: functools.partial(parts.attached.at, alpha) for name, alpha in TEACHERS},
         scaler=scaler,
         pixels=parts.pixels,
     )

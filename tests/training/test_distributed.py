@@ -1,6 +1,7 @@
 """Several processes train as one does on the whole batch: 2 and 4 of them, by gloo on the CPU."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
 from radapter.registry import METHODS
-from radapter.training import Interrupted, checkpoints, objective, preparing, resume, train
+from radapter.training import Interrupted, checkpoints, preparing, resume, train
+from radapter.training import gradients as gradients_of
 from radapter.training.gradients import gradients
 from radapter.training.step import training_mode
 
@@ -70,10 +72,10 @@ def first_steps(recipes):
             loss = gradients(
                 parts.base.model,
                 distributed.exchange(own),
-                recipe.objective,
+                parts.terms,
                 device=parts.device,
                 micro_batch=recipe.optimisation.micro_batch,
-                retained=parts.retained,
+                teachers={"zero-shot": functools.partial(parts.attached.at, 0.0)},
                 pixels=parts.pixels,
             )
             distributed.sum_gradients(parts.trained)
@@ -233,14 +235,14 @@ def test_broken_pictures_are_counted_over_all_ranks(tiny_folder, damaged, tmp_pa
 
 def spoiled(recipe, root):
     """Training of which one rank's features are no numbers in the third step."""
-    real, calls = objective.encode_pictures, []
+    real, calls = gradients_of.encode_pictures, []
 
     def encode(model, pictures, precision):
         calls.append(1)
         features = real(model, pictures, precision)
         return features * float("nan") if len(calls) == 3 and distributed.rank() else features
 
-    objective.encode_pictures = encode  # in a forked process: nobody else sees it
+    gradients_of.encode_pictures = encode  # in a forked process: nobody else sees it
     return training(recipe, root)
 
 

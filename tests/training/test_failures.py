@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
+from radapter.objectives import contrastive
 from radapter.training import (
     Interrupted,
     checkpoints,
     failures,
     loop,
-    objective,
     resume,
     session,
     train,
@@ -334,8 +334,10 @@ def test_a_worker_that_is_killed_costs_nothing(recipe, tmp_path, monkeypatch, mo
             time.sleep(0.2)  # let the signal come
 
     if moment == "within a step":
-        real = objective.multi_positive
-        monkeypatch.setattr(objective, "multi_positive", lambda *a, **k: (kill(), real(*a, **k))[1])
+        real = contrastive.multi_positive
+        monkeypatch.setattr(
+            contrastive, "multi_positive", lambda *a, **k: (kill(), real(*a, **k))[1]
+        )
     with pytest.raises(MissingDependency) as caught:
         train(settings, tmp_path / "stopped", on_step=lambda m: kill())
     run = the_run(tmp_path / "stopped")
@@ -362,7 +364,7 @@ def test_a_worker_that_is_killed_costs_nothing(recipe, tmp_path, monkeypatch, mo
 
 def broken_steps(monkeypatch, numbers, what):
     """Let the loss, or only the gradients, of these steps (from 1) not be finite."""
-    real, calls = objective.multi_positive, []
+    real, calls = contrastive.multi_positive, []
 
     def breaking(*args, **settings):
         calls.append(1)
@@ -374,7 +376,7 @@ def broken_steps(monkeypatch, numbers, what):
             return loss
         return loss * float(what)
 
-    monkeypatch.setattr(objective, "multi_positive", breaking)
+    monkeypatch.setattr(contrastive, "multi_positive", breaking)
     return calls
 
 
@@ -558,7 +560,7 @@ def test_every_form_of_out_of_memory(recipe, tmp_path, monkeypatch, error, where
         raise error
 
     if where == "step":
-        monkeypatch.setattr(objective, "multi_positive", fail)
+        monkeypatch.setattr(contrastive, "multi_positive", fail)
     else:
         monkeypatch.setattr(failures, "batches", fail)
     with pytest.raises(MissingDependency, match="Out of memory") as caught:

@@ -13,18 +13,22 @@ import torch
 import torch.nn.functional as F
 
 from radapter import models, registry
+from radapter.data import Dataset
 from radapter.errors import GateFailed, UsageError
 from radapter.losses import multi_positive, retention
 from radapter.methods.rows import bernoulli_of_rows, rows
 from radapter.models import encode_text, shorten
-from radapter.recipe import Objective, Retain
+from radapter.objectives import contrastive
+from radapter.objectives import retention as retention_term
+from radapter.objectives.terms import Context
 from radapter.registry import METHODS
-from radapter.training import Interrupted, checkpoints, objective, resume, step, train
+from radapter.training import Interrupted, checkpoints, resume, step, train
 from radapter.training.gradients import gradients
 from radapter.training.step import load_scaler, scaler_tensors, training_mode
 
 CPU = torch.device("cpu")
 CASES = tiny.methods()
+PLAIN = [contrastive.term(None)]
 TEXTS = ["a cat", "two green dogs on a very red sofa", "sun", "a photo of the sea", "moss", "a"]
 
 
@@ -56,14 +60,14 @@ def moved(method, settings):
 
 def retention_of(loaded, attached):
     captions = [f"{text}, {number}" for text in TEXTS for number in range(3)]
-    zero_shot = functools.partial(attached.at, 0.0)
-    return objective.Retention(Retain(pool=7, weight=3.0), captions, loaded.tokenizer, zero_shot)
+    dataset = Dataset("x", ["a"], lambda i: None, captions=[captions])
+    return retention_term.term(Context(loaded.tokenizer, dataset, attached), pool=7, weight=3.0)
 
 
-def in_one_piece(loaded, attached, batch, settings, retained=None):
+def in_one_piece(loaded, attached, batch, smoothing=0.0, retained=None):
     """Loss and gradients as the formula says it, by one backward pass through one graph."""
     torch.manual_seed(9)
-    pool = retained.draw() if retained else batch["tokens"][:0]
+    pool = retained.texts() if retained else batch["tokens"][:0]
     tokens = shorten(loaded.model, torch.cat([batch["tokens"], pool]))
     images = F.normalize(loaded.model.encode_image(batch["images"]), dim=-1)
     texts = F.normalize(encode_text(loaded.model, tokens), dim=-1)
@@ -71,13 +75,13 @@ def in_one_piece(loaded, attached, batch, settings, retained=None):
     loss = multi_positive(
         images,
         texts[batch["text_of"]],
-        objective.positives(batch, settings),
+        contrastive.positives_of(batch, "group"),
         logit_scale=kappa,
-        smoothing=settings.smoothing,
-        margin=settings.margin,
+        smoothing=smoothing,
+        margin=0.05,
     )
     if retained:
-        with torch.no_grad(), retained.zero_shot() as before:
+        with torch.no_grad(), attached.at(0.0) as before:
             then = before.encode_image(batch["images"], True), before.encode_text(pool, True)
         kept = retention(images, texts[-len(pool) :], *then, logit_scale=kappa.detach())
         loss = loss + 3.0 * kept
@@ -90,16 +94,17 @@ def in_one_piece(loaded, attached, batch, settings, retained=None):
 def test_chunks_have_the_gradients_of_the_whole_batch(name, settings, retain):
     loaded, attached = moved(name, settings)
     batch, retained = batch_of(loaded), retention_of(loaded, attached) if retain else None
-    settings = Objective(smoothing=0.02, retain=retained.settings if retain else None)
-    loss, expected = in_one_piece(loaded, attached, batch, settings, retained)
+    terms = [contrastive.term(None, smoothing=0.02), *([retained] if retain else [])]
+    loss, expected = in_one_piece(loaded, attached, batch, 0.02, retained)
     largest = max(g.abs().max() for g in expected)
     assert largest > 1e-3
     for micro_batch in (None, 1, 2, 3, 4, 5, 8, 10, 11, 100):  # divides 11 and 6, or does not
         for parameter in attached.parameters():
             parameter.grad = None
         torch.manual_seed(9)
+        teachers = {"zero-shot": functools.partial(attached.at, 0.0)}
         found = gradients(
-            loaded.model, batch, settings, device=CPU, micro_batch=micro_batch, retained=retained
+            loaded.model, batch, terms, device=CPU, micro_batch=micro_batch, teachers=teachers
         )
         assert found.item() == pytest.approx(loss, rel=1e-5)
         for parameter, gradient in zip(attached.parameters(), expected, strict=True):
@@ -114,7 +119,7 @@ def test_the_masks_matter_in_what_is_compared():
         batch, found = batch_of(loaded), []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            gradients(loaded.model, batch, Objective(), device=CPU, micro_batch=3)
+            gradients(loaded.model, batch, PLAIN, device=CPU, micro_batch=3)
             found.append(torch.cat([p.grad.flatten() for p in attached.parameters()]))
             for parameter in attached.parameters():
                 parameter.grad = None
@@ -163,7 +168,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 import tiny
 from radapter.methods import r_adapter
-from radapter.recipe import Objective
+from radapter.objectives import contrastive
 from radapter.training import memory
 from radapter.training.gradients import gradients
 wide = {"image_size": 64, "layers": 4, "width": 64, "head_width": 32, "patch_size": 8}
@@ -176,9 +181,10 @@ batch = {
     "own": torch.zeros(n, dtype=torch.bool),
 }
 cpu = torch.device("cpu")
+terms = [contrastive.term(None)]
 peaks = [memory.peak(cpu)["peak_memory_bytes"]]
 for micro_batch in (16, None):  # the smaller first: a peak never falls
-    gradients(loaded.model.train(), batch, Objective(), device=cpu, micro_batch=micro_batch)
+    gradients(loaded.model.train(), batch, terms, device=cpu, micro_batch=micro_batch)
     peaks.append(memory.peak(cpu)["peak_memory_bytes"])
 print(json.dumps([peak - peaks[0] for peak in peaks]))
 """
@@ -200,11 +206,11 @@ def test_chunks_take_less_memory():
 def test_lower_precision_is_near(name, precision):
     loaded, attached = moved(name, registry.load(METHODS, name).EXAMPLES[0])
     batch = batch_of(loaded)
-    loss, expected = in_one_piece(loaded, attached, batch, Objective())
+    loss, expected = in_one_piece(loaded, attached, batch)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if precision == "fp16" else None
     torch.manual_seed(9)
     found = gradients(
-        loaded.model, batch, Objective(), device=CPU, precision=step.PRECISIONS[precision],
+        loaded.model, batch, PLAIN, device=CPU, precision=step.PRECISIONS[precision],
         micro_batch=4, scaler=scaler,
     )  # fmt: skip
     assert found.item() == pytest.approx(loss, rel=0.05 if precision == "bf16" else 0.01)
@@ -223,15 +229,21 @@ def fp16(tiny_folder, shapes, *more):
 def test_normalisation_and_loss_are_in_fp32(monkeypatch):
     loaded, _ = moved("r-adapter", {})
     seen = []
-    real = objective.multi_positive
+    real = contrastive.multi_positive
 
     def watched(images, texts, *args, **settings):
         seen.append((images.dtype, texts.dtype))
         assert (images.detach().norm(dim=1) - 1).abs().max() < 1e-5
         return real(images, texts, *args, **settings)
 
-    monkeypatch.setattr(objective, "multi_positive", watched)
-    gradients(loaded.model, batch_of(loaded), Objective(), device=CPU, precision=torch.float16)
+    monkeypatch.setattr(contrastive, "multi_positive", watched)
+    gradients(
+        loaded.model,
+        batch_of(loaded),
+        PLAIN,
+        device=CPU,
+        precision=torch.float16,
+    )
     assert seen == [(torch.float32, torch.float32)]
 
 

@@ -17,8 +17,9 @@ from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.methods import full
+from radapter.objectives import contrastive
 from radapter.recipe import rooted
-from radapter.training import Interrupted, files, objective, plan, preparing, resume, train
+from radapter.training import Interrupted, files, plan, preparing, resume, train
 from radapter.training.step import training_mode
 
 METHODS = {
@@ -166,7 +167,7 @@ def test_full_tuning_stores_what_it_trains_and_keeps_the_temperature_in_bounds(r
 
 def test_pairs_or_groups_are_positives(recipe, tmp_path, monkeypatch):
     seen, labels = [], []
-    real, real_positives = objective.multi_positive, objective.positives
+    real, real_positives = contrastive.multi_positive, contrastive.positives_of
 
     def watched(images, texts, positive, **settings):
         seen.append((positive, settings))
@@ -176,8 +177,8 @@ def test_pairs_or_groups_are_positives(recipe, tmp_path, monkeypatch):
         labels.append(batch["groups"].tolist())
         return real_positives(batch, settings)
 
-    monkeypatch.setattr(objective, "multi_positive", watched)
-    monkeypatch.setattr(objective, "positives", watched_positives)
+    monkeypatch.setattr(contrastive, "multi_positive", watched)
+    monkeypatch.setattr(contrastive, "positives_of", watched_positives)
     train(recipe("optimisation.epochs=1"), tmp_path)
     train(recipe("optimisation.epochs=1", "objective.positives=pair"), tmp_path)
     by_group, by_pair = seen[:3], seen[3:]
@@ -340,13 +341,13 @@ def test_a_killed_run_resumes_to_the_same_result(recipe, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_keeps_nothing(recipe, tmp_path, monkeypatch):
-    real, calls = objective.multi_positive, []
+    real, calls = contrastive.multi_positive, []
 
     def breaking(*args, **settings):
         calls.append(1)
         return real(*args, **settings) * (float("nan") if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(objective, "multi_positive", breaking)
+    monkeypatch.setattr(contrastive, "multi_positive", breaking)
     with pytest.raises(GateFailed, match=r"became nan.*smaller optimisation\.lr") as caught:
         train(recipe(), tmp_path)
     assert caught.value.exit_code == 3

@@ -14,9 +14,11 @@ from radapter.data.settings import Augmentation
 from radapter.data.sources.emoji import EmojiData
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import mpm_nce, multi_positive, retention
-from radapter.recipe import Objective, Retain
+from radapter.objectives import contrastive
+from radapter.objectives import retention as retention_term
+from radapter.objectives.terms import Context
 from radapter.registry import METHODS
-from radapter.training import objective, plan
+from radapter.training import plan
 from radapter.training.feeding import Pixels
 from radapter.training.gradients import gradients
 
@@ -77,13 +79,13 @@ def test_what_is_positive_for_what():
         "text_of": torch.tensor([0, 0, 1, 2]),
     }
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 1]]
-    assert objective.positives(batch, Objective()).int().tolist() == expected
+    assert contrastive.positives_of(batch, "group").int().tolist() == expected
     # Two pictures that drew one caption: neither is a wrong answer for the other.
     drawn = {**batch, "own": torch.tensor([False, True, True, True])}
     drawn["text_of"] = torch.tensor([0, 1, 1, 2])
     expected = [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]]
-    assert objective.positives(drawn, Objective()).int().tolist() == expected
-    pair = objective.positives(batch, Objective(positives="pair"))
+    assert contrastive.positives_of(drawn, "group").int().tolist() == expected
+    pair = contrastive.positives_of(batch, "pair")
     assert torch.equal(pair, torch.eye(4).bool())
 
 
@@ -104,8 +106,8 @@ def emoji_batch(loaded, mix=0.0, size=8):
 
 def test_without_additions_it_is_mpm_nce(loaded):
     _, batch = emoji_batch(loaded)
-    settings = Objective(smoothing=0.02, margin=0.05)
-    value = gradients(loaded.model, batch, settings, device=torch.device("cpu"))
+    terms = [contrastive.term(None, smoothing=0.02, margin=0.05)]
+    value = gradients(loaded.model, batch, terms, device=torch.device("cpu"))
     images = loaded.model.encode_image(batch["images"], normalize=True)
     texts = loaded.model.encode_text(batch["tokens"], normalize=True)[batch["text_of"]]
     kappa = loaded.model.logit_scale.exp()
@@ -135,22 +137,19 @@ def test_captions_among_class_prompts(loaded):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_with_retention(loaded, name):
     dataset, batch = emoji_batch(loaded)
-    settings = Objective(retain=Retain(weight=2.0, pool=16))
-    captions = objective.retained_captions(settings.retain, dataset)
     attached = registry.load(METHODS, name).attach(loaded.model)
     attached.keep_start()
-    retained = objective.Retention(
-        settings.retain,
-        captions,
-        loaded.tokenizer,
-        functools.partial(attached.at, 0.0),
-    )
+    plain = [contrastive.term(None)]
+    context = Context(loaded.tokenizer, dataset, attached)
+    retain = retention_term.term(context, weight=2.0, pool=16)
+    captions, teachers = retain.pool, {"zero-shot": functools.partial(attached.at, 0.0)}
     cpu = torch.device("cpu")
 
     def both():
         torch.manual_seed(4)
-        with_it = gradients(loaded.model, batch, settings, device=cpu, retained=retained)
-        return with_it.item(), gradients(loaded.model, batch, settings, device=cpu).item()
+        terms = [*plain, retain]
+        with_it = gradients(loaded.model, batch, terms, device=cpu, teachers=teachers)
+        return with_it.item(), gradients(loaded.model, batch, plain, device=cpu).item()
 
     with_it, without = both()
     assert with_it == pytest.approx(without, abs=1e-4)  # nothing has moved yet
@@ -172,20 +171,20 @@ def test_the_loss_with_retention(loaded, name):
 
 def test_captions_to_retain(tmp_path):
     dataset = Dataset("x", ["a", "b"], lambda i: None, captions=[["one", "two"], ["one"]])
-    assert objective.retained_captions(Retain(), dataset) == ["one", "two"]
+    assert retention_term.captions_of(None, dataset) == ["one", "two"]
     path = tmp_path / "captions.txt"
     path.write_text("a cat\n\n  a dog \na cat\n", encoding="utf-8")
-    assert objective.retained_captions(Retain(captions=str(path)), dataset) == ["a cat", "a dog"]
+    assert retention_term.captions_of(str(path), dataset) == ["a cat", "a dog"]
     path.write_text("one\n")
     with pytest.raises(BrokenInput, match="at least two"):
-        objective.retained_captions(Retain(captions=str(path)), dataset)
+        retention_term.captions_of(str(path), dataset)
     path.write_bytes(np.arange(128, 256, dtype=np.uint8).tobytes())
     with pytest.raises(BrokenInput, match="no UTF-8"):
-        objective.retained_captions(Retain(captions=str(path)), dataset)
+        retention_term.captions_of(str(path), dataset)
     with pytest.raises(BrokenInput, match="No such file"):
-        objective.retained_captions(Retain(captions="nothing.txt"), dataset)
+        retention_term.captions_of("nothing.txt", dataset)
     with pytest.raises(UsageError, match=r"objective\.retain\.captions"):
-        objective.retained_captions(Retain(), Dataset("x", ["a"], lambda i: None))
+        retention_term.captions_of(None, Dataset("x", ["a"], lambda i: None))
 
 
 def test_what_an_objective_cannot_do_is_said_before_training(tiny_folder, shapes):

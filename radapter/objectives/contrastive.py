@@ -1,0 +1,63 @@
+"""MPM-NCE between the pictures and texts of a batch; CLIP's loss is a special case of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from radapter.losses import multi_positive
+from radapter.objectives.terms import Batch, Context, Features, Term
+from radapter.registry import Unit
+
+EXAMPLES: tuple[dict[str, Any], ...] = ({"smoothing": 0.02}, {"positives": "pair", "margin": 0.0})
+
+
+def term(
+    context: Context | None,
+    *,
+    positives: Literal["group", "pair"] = "group",
+    smoothing: Unit = 0.0,
+    margin: Annotated[float, Field(ge=0.0)] = 0.05,
+    mix_captions: Unit = 0.0,
+) -> Term:
+    """See `radapter.losses.mpm_nce`.
+
+    Args:
+        context: not asked for anything.
+        positives: `group`: all pairs of one class or picture are positives. `pair`: the plain
+            contrastive loss of CLIP, where only the pair itself is.
+        smoothing: probability mass spread over the negatives.
+        margin: added to the cosine of every negative.
+        mix_captions: share of class prompts replaced by a caption of the picture, positive only for
+            it and for pictures with the same caption; `radapter.data.pairs` does it.
+    """
+
+    def loss(features: Features, teacher: Features | None, batch: Batch) -> Tensor:
+        return multi_positive(
+            features.images,
+            features.texts[batch["text_of"]],
+            positives_of(batch, positives),
+            logit_scale=features.logit_scale,
+            smoothing=smoothing,
+            margin=margin,
+        )
+
+    return Term(loss)
+
+
+def positives_of(batch: Batch, positives: str) -> Tensor:
+    """bool [batch, batch]: whether text j is right for picture i.
+
+    All pairs of one group are positives, but a picture's own caption among class prompts
+    (`batch["own"]`) is right only for that picture, and for those that drew the same caption.
+    """
+    groups, own, text_of = batch["groups"], batch["own"], batch["text_of"]
+    alone = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    if positives == "pair":
+        return alone
+    of_group = groups[:, None] == groups[None, :]
+    same_text = text_of[:, None] == text_of[None, :]
+    return torch.where(own[None, :], same_text, of_group) | alone

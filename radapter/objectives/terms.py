@@ -1,0 +1,56 @@
+"""What an addend of the loss is made of, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from radapter.data import Dataset
+from radapter.methods.attached import Attached
+
+Batch = dict[str, Any]
+"""See `radapter.data.pairs.Collate`"""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a term may be made from, before training."""
+
+    tokenize: Callable[[list[str]], Tensor]
+    dataset: Dataset
+    attached: Attached
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of one step and all processes: unit norm, fp32."""
+
+    images: Tensor
+    """[batch, dim]"""
+    texts: Tensor
+    """Of the batch's distinct texts, [texts, dim]"""
+    extra: Tensor
+    """Of the term's own texts"""
+    logit_scale: Tensor
+    """Exponentiated"""
+
+
+@dataclass(frozen=True)
+class Term:
+    """An addend of the loss."""
+
+    loss: Callable[[Features, Features | None, Batch], Tensor] | None = None
+    """Of the features, the teacher's features of the same inputs, and the batch: a scalar, fp32"""
+    teacher: Literal["zero-shot", "average"] | None = None
+    """It encodes the term's own texts; those of the batch for a term that has none"""
+    texts: Callable[[], Tensor] | None = None
+    """Token ids [drawn, length] to encode beside the batch's: `extra`, drawn anew each step"""
+    drawn: int = 0
+    pool: Sequence[str] = ()
+    """What they are drawn from"""
+    penalty: Callable[[], Tensor] | None = None
+    """Of what is trained alone, a scalar"""
+    weight: float = 1.0
