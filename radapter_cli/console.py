@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,14 +140,9 @@ def progress(what: str | None) -> Iterator[Callable[[int, int, str], None]]:
         yield update
 
 
-@contextmanager
-def status(what: str) -> Iterator[None]:
+def status(what: str) -> AbstractContextManager[Any]:
     """A spinner on a terminal, nothing elsewhere."""
-    if err.is_terminal:
-        with err.status(escape(what)):
-            yield
-    else:
-        yield
+    return err.status(escape(what)) if err.is_terminal else nullcontext()
 
 
 @contextmanager

@@ -31,11 +31,7 @@ def captions_folder(spot: Spot, wanted: Wanted) -> Found | None:
 
 
 def captions_file(spot: Spot, wanted: Wanted) -> Found:
-    """A file of Karpathy's or COCO's form.
-
-    Raises:
-        UsageError: it is of neither.
-    """
+    """A file of Karpathy's or COCO's form."""
     content = read_json(spot.path)
     karpathy = is_karpathy(content)
     if not karpathy and not is_coco_captions(content):

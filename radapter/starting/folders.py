@@ -26,11 +26,7 @@ BOXES = re.compile(r"[\d\s.,eE+-]*")
 
 
 def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
-    """Class folders, or pictures with their captions beside them.
-
-    Raises:
-        UsageError: neither, or it is not plain which.
-    """
+    """Class folders, or pictures with their captions beside them."""
     classes = [name for name in class_folders(spot.path) if has_pictures(spot.path / name)]
     beside = [] if wanted.task == "classification" else _captions_beside(spot.path)
     ending = next((ending for ending, share in beside if share >= 0.5), None)
@@ -152,11 +148,7 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
 
 
 def _root_of_list(spot: Spot, path: Path) -> Spot:
-    """The folder that the list's paths start from: the one that has the class folders.
-
-    Raises:
-        UsageError: none of the first names is found in it, or in a folder below it.
-    """
+    """The folder that the list's paths start from: the one that has the class folders."""
     names = list(islice(read_list(path), 20))
     for root in (spot, *(spot.below(name) for name in class_folders(spot.path))):
         classes = set(class_folders(root.path))

@@ -1,4 +1,8 @@
-"""What was recognised, what was asked for, and the words of a stop where both are not enough."""
+"""What was recognised, and what was asked for.
+
+Whoever looks at one form raises UsageError where it is not that form, or not plain how to take it
+(`splits.Doubt`, where a guess might train on test data), and BrokenInput where it is damaged.
+"""
 
 from __future__ import annotations
 

@@ -37,11 +37,7 @@ def holds_pictures(folder: Path) -> bool:
 
 
 def set_of_files(spot: Spot, wanted: Wanted) -> Found:
-    """Its columns by their types.
-
-    Raises:
-        UsageError: no pictures with classes or texts, or it is not plain which split to train on.
-    """
+    """Its columns by their types."""
     datasets = package()
     saved = any((spot.path / name).is_file() for name in SAVED)
     try:

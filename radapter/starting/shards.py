@@ -37,11 +37,7 @@ def has_words(path: Path) -> bool:
 
 
 def shards_in(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
-    """The shards of a folder, by split where their names say it.
-
-    Raises:
-        UsageError: it is not plain which shards to train on, or classes have no names.
-    """
+    """The shards of a folder, by split where their names say it."""
     series: dict[str, list[Path]] = {}
     for path in shards:
         begin = re.split(r"\d{2,}|\d+$", path.stem)[0].strip("-_. ") or path.stem

@@ -97,12 +97,8 @@ def _splits(name: str) -> list[Split | None]:
     words = _words(name)
     if len(words) == 2 and words[0] in BESIDE and words[1] in SHORT:
         return [None, SHORT[words[1]]]
-    return [_split_of_word(word) for word in words]
-
-
-def _split_of_word(word: str) -> Split | None:
-    glued = GLUED.fullmatch(word)
-    return SPLIT_OF.get(glued.group(1) if glued else word)
+    glued = [GLUED.fullmatch(word) for word in words]
+    return [SPLIT_OF.get(g.group(1) if g else word) for word, g in zip(words, glued, strict=True)]
 
 
 def sort(names: Iterable[str]) -> Splits:

@@ -22,10 +22,6 @@ def find_pictures(
     Args:
         keys: the pictures as the table writes them.
         split: of the table or of its rows that were chosen, if that is known.
-
-    Raises:
-        BrokenInput: none of the pictures is in the table's folder or one beside it.
-        Doubt: several folders have pictures of these names.
     """
     names = keys[:: max(1, len(keys) // SAMPLE)]
     above = spot.above
@@ -38,23 +34,24 @@ def find_pictures(
             *(Spot((Path(above.written) / n).as_posix(), above.path / n) for n in beside),
         ]
     with_ending = sum(map(is_picture, names)) > len(names) / 2
-    counts: list[tuple[int, str]] = []  # of each place with the ending that finds most
+    counts: dict[Spot, int] = {}
+    ending_at: dict[Spot, str] = {}  # the one that finds most
     for place in places:
         endings = [""] if with_ending else ["", *_endings_in(place.path)]
-        counts.append(max(((_there(place.path, names, e), e) for e in endings), key=lambda c: c[0]))
-    most = max(number for number, _ in counts)
+        by_ending = {ending: _there(place.path, names, ending) for ending in endings}
+        ending_at[place] = max(endings, key=lambda ending: by_ending[ending])
+        counts[place] = by_ending[ending_at[place]]
+    most = max(counts.values())
     if names and not most:
         raise BrokenInput(
             f"None of {len(names)} pictures of {spot.path} ({names[0]}, ...) is in "
             f"{' or '.join(str(p.path) for p in places[:4])}. Name their folder with --pictures."
         )
-    numbers = {place: number for place, (number, _) in zip(places, counts, strict=True)}
-    place = _place(spot, numbers, split, found) if most else places[0]
-    ending = counts[places.index(place)][1]
+    place = _place(spot, counts, split, found) if most else places[0]
     if wanted.pictures is not None or place is not above:
         found.data["root"] = place.written
-    if ending:
-        found.data["image_ending"] = ending
+    if ending_at[place]:
+        found.data["image_ending"] = ending_at[place]
         found.taken["image_ending"] = "the table's names have no ending"
 
 

@@ -37,11 +37,14 @@ FIRST = ("filepath", "title")
 class Look:
     """What stands in a table."""
 
-    columns: list[str]
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The first ones"""
     values: dict[str, set[str]] = field(default_factory=dict)
     """Distinct values of a column, FEW and one more at most"""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.values)
 
     def of(self, column: str) -> list[str]:
         cells = (row.get(column) for row in self.rows)
@@ -66,12 +69,7 @@ def is_table(path: Path) -> bool:
 
 
 def table(spot: Spot, wanted: Wanted) -> Found:
-    """A data section for a table.
-
-    Raises:
-        UsageError: it is not plain what the columns are, or which rows to train on.
-        BrokenInput: it is damaged, or its pictures are not found.
-    """
+    """A data section for a table."""
     data: dict[str, Any] = {"source": "table", "path": spot.written, "task": "captions"}
     found = Found("a table", data)
     if spot.path.suffix.lower() in DELIMITED:
@@ -157,7 +155,7 @@ def _header(path: Path) -> tuple[str, list[str]]:
 
 def _look(path: Path, data: dict[str, Any], found: Found) -> Look:
     settings = TableData.model_validate(data)
-    look = Look([])
+    look = Look()
     for row in read_rows(path, settings.form(), []):
         for column, cell in row.cells.items():
             seen = look.values.setdefault(str(column), set())
@@ -165,7 +163,6 @@ def _look(path: Path, data: dict[str, Any], found: Found) -> Look:
                 seen.add(str(cell).strip())
         if row.cells and len(look.rows) < SAMPLE:
             look.rows.append(row.cells)
-    look.columns = list(look.values)
     if not look.rows:
         raise BrokenInput(f"{path} has no rows.")
     return look
@@ -254,11 +251,7 @@ def _captions(look: Look, others: list[str], text: str, found: Found) -> None:
 
 
 def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> tuple[str, Chosen] | None:
-    """(column, what is chosen of its values), or None if no column says a split.
-
-    Raises:
-        UsageError: one seems to, and it is not plain how.
-    """
+    """(column, what is chosen of its values), or None if no column says a split."""
     if wanted.split == "none":
         return None
     for column in look.columns:
@@ -296,11 +289,12 @@ def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> tuple[s
 
 def _broken_rows(gathered: Gathered, path: Path, found: Found) -> None:
     broken, whole = gathered.broken, len(gathered.texts)
-    if broken and len(broken) > 0.1 * (whole + len(broken)):
+    if not broken:
+        return
+    if len(broken) > 0.1 * (whole + len(broken)):
         raise BrokenInput(
             f"{path} has {len(broken):,} broken rows beside {whole:,} pictures: too many to pass "
             f"over. The first: {broken[0]}"
         )
-    if broken:
-        found.data["broken_rows"] = len(broken)
-        found.notes.append(f"{len(broken)} broken row{'s' * (len(broken) > 1)}: {broken[0]}")
+    found.data["broken_rows"] = len(broken)
+    found.notes.append(f"{len(broken)} broken row{'s' * (len(broken) > 1)}: {broken[0]}")

@@ -96,13 +96,9 @@ def recipe_text(
     """A recipe as YAML, with comments.
 
     Args:
-        name: of the recipe and its file.
         path: what the user named.
-        settings: the data section.
-        train: the split that is trained on.
         validation: the split for a validation section, if there is one.
         summary: see `radapter.starting.Start`.
-        size: see `size_of`.
         scored: what is held out, in words; None if nothing is.
         taken: why a setting of the data section is as it is.
     """
