@@ -135,8 +135,7 @@ def gradients(
         pictures = Inputs(encode, images, first, total, micro_batch)
         return Encoded(model, pictures, precision), Encoded(model, texts, precision)
 
-    pictures, texts = encoded(model, tokens)
-    scale = model.logit_scale.exp()  # type: ignore[operator]
+    # Teachers first: to be one, a model may change tensors that the graph of a step keeps.
     theirs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for name in dict.fromkeys(term.teacher for term in terms if term.teacher):
         # Texts of the batch are for terms that have no others.
@@ -145,6 +144,8 @@ def gradients(
             found = [part.features.detach() for part in encoded(teacher, tokens[start:])]
             padded = F.pad(found[1], (0, 0, start, 0))
             theirs[name] = found[0], padded, teacher.logit_scale.exp()  # type: ignore[operator]
+    pictures, texts = encoded(model, tokens)
+    scale = model.logit_scale.exp()  # type: ignore[operator]
     addends: list[Tensor] = []
     for term, (first, last) in zip(terms, itertools.pairwise(ends), strict=True):
 
