@@ -11,7 +11,7 @@ from torch import Tensor
 from radapter import models
 from radapter.benchmarking.subjects import Subject
 from radapter.errors import UsageError
-from radapter.export.verification import LONG, TEXTS, blurred, image_size, white_noise
+from radapter.export.verification import LONG, TEXTS, blurred, white_noise
 from radapter.runtimes.opened import BundleTokenizer
 
 
@@ -33,7 +33,7 @@ class Inputs:
         self._tokenize: Callable[[list[str]], Tensor]
         if subject.loaded is not None:
             model: Any = subject.loaded.model
-            self.image_size = image_size(subject.loaded)
+            self.image_size = models.image_size(model)
             context = subject.loaded.context_length
             dynamic = models.text.takes_short_texts(model)
             self._tokenize = subject.loaded.tokenizer

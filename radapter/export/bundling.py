@@ -22,7 +22,7 @@ from radapter.export.gate import Gate
 from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
-from radapter.export.verification import Cases, Inputs, check_agreement, image_size, verify
+from radapter.export.verification import Cases, Inputs, check_agreement, verify
 from radapter.files import new_folder
 from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
@@ -188,7 +188,7 @@ def _own_facts(
         "precisions": list(contents.precisions),
         "opset": contents.opset,
         "max_batch": contents.max_batch,
-        "image_size": list(image_size(loaded)),
+        "image_size": list(models.image_size(loaded.model)),
         "context_length": loaded.context_length,
         "text_length": "dynamic" if dynamic else "fixed",
         "text_cleaning": _cleaning(loaded.tokenizer),

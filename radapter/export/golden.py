@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from radapter import bundle, models
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import TOLERANCES
-from radapter.export.verification import Cases, image_size
+from radapter.export.verification import Cases
 from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -105,7 +105,11 @@ def write(
     """
     (folder / FOLDER).mkdir()
     reference = PyTorchRuntime(loaded)
-    shown = [p.convert("RGB") for p in pictures] if pictures else drawn(*image_size(loaded))
+    shown = (
+        [p.convert("RGB") for p in pictures]
+        if pictures
+        else drawn(*models.image_size(loaded.model))
+    )
     files = [f"{FOLDER}/picture_{number}.png" for number in range(PICTURES)]
     for file, picture in zip(files, shown, strict=False):
         picture.save(folder / file)
@@ -136,7 +140,7 @@ def write(
 
 def plan(loaded: models.LoadedModel) -> dict[str, int]:
     """What `write` would write: bytes by file name, near enough."""
-    (height, width), dim = image_size(loaded), loaded.config["model_cfg"]["embed_dim"]
+    (height, width), dim = models.image_size(loaded.model), loaded.config["model_cfg"]["embed_dim"]
     pictures = {f"{FOLDER}/picture_{number}.png": 3 * height * width for number in range(PICTURES)}
     arrays = {PIXELS: 36 * height * width, IMAGES: 12 * dim, TEXTS: 4 * len(EQUAL) * dim}
     return {**pictures, **arrays, FILE: 4 * 10**4}

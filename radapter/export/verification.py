@@ -47,7 +47,7 @@ class Inputs:
     @functools.cached_property
     def images(self) -> Cases:
         """pixel_values [n, 3, height, width] -> features [n, dim]."""
-        noise = white_noise(self._n, image_size(self.loaded))
+        noise = white_noise(self._n, models.image_size(self.loaded.model))
         inputs = {"noise": noise, "smooth": blurred(noise)}
         if self.sample:
             inputs["training"] = self.training_pixels()[: self._n]
@@ -72,7 +72,7 @@ class Inputs:
         Blurred noise in a size of its own, wider than high, and the first training pictures, each
         in its own size.
         """
-        height, width = image_size(self.loaded)
+        height, width = models.image_size(self.loaded.model)
         noise = np.random.default_rng(0).integers(0, 256, (self._n, height // 4, width // 2, 3))
         drawn = [
             Image.fromarray(x.astype(np.uint8)).resize(
@@ -112,12 +112,6 @@ def white_noise(count: int, size: tuple[int, int]) -> Tensor:
 def blurred(noise: Tensor) -> Tensor:
     """Pictures are smooth; blurred noise is nearer to them than noise is."""
     return F.interpolate(F.avg_pool2d(noise, 8), noise.shape[2:], mode="bilinear") * 4
-
-
-def image_size(loaded: models.LoadedModel) -> tuple[int, int]:
-    """(height, width) of the pictures that the model takes, in pixels."""
-    size: Any = loaded.model.visual.image_size  # type: ignore[union-attr]
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> dict[str, Any]:

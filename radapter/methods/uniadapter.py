@@ -97,7 +97,8 @@ def attach(
                 trained[name].copy_(value)
             for adapter in adapters:
                 factor = 1.0 if kept is None else alpha if kept else 0.0
-                adapter.scale.fill_(factor * adapter.own)
+                # A new tensor: a backward pass to come may hold the present one.
+                adapter.scale = torch.full_like(adapter.scale, factor * adapter.own)
         if kept is None:
             own.clear()
 

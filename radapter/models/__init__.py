@@ -1,6 +1,12 @@
 """open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
 
-from radapter.models.loaded import LoadedModel, canonical_preprocessing, save, weights_hash
+from radapter.models.loaded import (
+    LoadedModel,
+    canonical_preprocessing,
+    image_size,
+    save,
+    weights_hash,
+)
 from radapter.models.loading import load, names
 from radapter.models.text import encode_text, shorten, takes_short_texts
 
@@ -8,6 +14,7 @@ __all__ = [
     "LoadedModel",
     "canonical_preprocessing",
     "encode_text",
+    "image_size",
     "load",
     "names",
     "save",

@@ -57,6 +57,12 @@ class LoadedModel:
         return weights_hash(self.model.state_dict())
 
 
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """(height, width) of the pictures that a model takes, in pixels."""
+    size: Any = model.visual.image_size  # type: ignore[union-attr]
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
 def save(
     folder: Path,
     loaded: LoadedModel,
