@@ -19,7 +19,6 @@ class Inputs:
     """Inputs of any batch size.
 
     Args:
-        subject: the model.
         manifest: of its bundle, if that is all there is.
         text_length: tokens of a text. None: the model's context length.
 

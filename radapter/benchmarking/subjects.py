@@ -99,7 +99,6 @@ def open_runtimes(
     """Every runtime in every precision with every number of threads.
 
     Args:
-        subject: the model.
         names: of `ENGINES`.
         precisions: of engines; PyTorch is opened in fp32 in any case.
         threads: on the CPU.

@@ -175,16 +175,16 @@ def check_unmixed(keys: list[str], where: str) -> None:
         UsageError: some lie in a folder or shard called like a test or validation split and others
             do not, or nearly all file names begin with a split and there are several.
     """
-    folders = [_split_of_folders(key) for key in keys]
-    seen = {split for split in folders if split}
-    mixed = len(set(folders)) > 1 and not seen.isdisjoint({"test", "validation"})
+    paths = [PurePosixPath(key) for key in keys]
+    splits = [_first_split(path.parts[:-1]) for path in paths]  # by folders
+    seen = {split for split in splits if split}
+    mixed = len(set(splits)) > 1 and not seen.isdisjoint({"test", "validation"})
     if not mixed:
-        names = [_split_of_file(key) for key in keys]
-        seen = {split for split in names if split}
-        mixed = len(seen) > 1 and sum(map(bool, names)) > 0.9 * len(names)
-        folders = names
+        splits = [_first_split(re.split(r"[-_. ]", path.name)[:2]) for path in paths]
+        seen = {split for split in splits if split}
+        mixed = len(seen) > 1 and sum(map(bool, splits)) > 0.9 * len(splits)
     if mixed:
-        numbers = {split: folders.count(split) for split in sorted(seen)}
+        numbers = {split: splits.count(split) for split in sorted(seen)}
         counts = ", ".join(f"{number:,} of {split}" for split, number in numbers.items())
         raise Doubt(
             f"By their paths the pictures of {where} are of several splits ({counts}), and nothing "
@@ -193,14 +193,8 @@ def check_unmixed(keys: list[str], where: str) -> None:
         )
 
 
-def _split_of_folders(key: str) -> Split | None:
-    parents = PurePosixPath(key).parts[:-1]
-    return next((split_of_name(part) for part in parents if is_plain(part)), None)
-
-
-def _split_of_file(key: str) -> Split | None:
-    begin = re.split(r"[-_. ]", PurePosixPath(key).name)[:2]
-    return next((split_of_name(part) for part in begin if is_plain(part)), None)
+def _first_split(parts: Iterable[str]) -> Split | None:
+    return next((split_of_name(part) for part in parts if is_plain(part)), None)
 
 
 def _list(names: list[str]) -> str:
