@@ -69,6 +69,9 @@ def in_one_piece(loaded, attached, batch, smoothing=0.0, retained=None):
     torch.manual_seed(9)
     pool = retained.texts() if retained else batch["tokens"][:0]
     tokens = shorten(loaded.model, torch.cat([batch["tokens"], pool]))
+    if retained:
+        with torch.no_grad(), attached.at(0.0) as before:
+            then = before.encode_image(batch["images"], True), before.encode_text(pool, True)
     images = F.normalize(loaded.model.encode_image(batch["images"]), dim=-1)
     texts = F.normalize(encode_text(loaded.model, tokens), dim=-1)
     kappa = loaded.model.logit_scale.exp()
@@ -81,8 +84,6 @@ def in_one_piece(loaded, attached, batch, smoothing=0.0, retained=None):
         margin=0.05,
     )
     if retained:
-        with torch.no_grad(), attached.at(0.0) as before:
-            then = before.encode_image(batch["images"], True), before.encode_text(pool, True)
         kept = retention(images, texts[-len(pool) :], *then, logit_scale=kappa.detach())
         loss = loss + 3.0 * kept
     found = torch.autograd.grad(loss, list(attached.parameters()), allow_unused=True)
