@@ -48,9 +48,9 @@ LICENCES = {
 NOTICE = """\
 # Notice for the built-in emoji data set
 
-Written by `build.py`. The pictures and the words are other people's work, under their licences;
-`LICENSES.txt` holds the full texts of Apache-2.0, MIT and Unicode-3.0. Nobody named here endorses
-this project, and all of it comes without warranty.
+Written by `benchmarks/emoji_set.py`. The pictures and the words are other people's work, under
+their licences; `LICENSES.txt` holds the full texts of Apache-2.0, MIT and Unicode-3.0. Nobody named
+here endorses this project, and all of it comes without warranty.
 
 **Changes made:** from each set a part of the icons was taken; each was drawn on a white background,
 resized to {size} x {size} pixels and stored as WebP (quality {quality}). One-colour sets are drawn

@@ -1,6 +1,6 @@
 """Build the built-in data set: one concept drawn by many designers.
 
-Usage: ``python -m radapter.data.emoji.build [--cache DIR] [--out DIR]``
+Usage: ``python benchmarks/emoji_set.py [--cache DIR] [--out DIR]``
 
 Needs ``npm`` on the PATH and, beside radapter itself, ``resvg-py==0.5.0`` and ``Pillow==13.0.0``
 (the encoder decides the bytes). Users need none of this: the outputs ship with the package.
@@ -26,7 +26,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radapter.data.emoji.sources import EMOJIBASE, FLAT, LICENCES, NOTICE, STYLES
+from emoji_set_sources import EMOJIBASE, FLAT, LICENCES, NOTICE, STYLES
+
+from radapter.data import emoji
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -276,7 +278,7 @@ def main() -> None:
     """Fetch, match, render, write; print counts and doubtful pictures to stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, help="folder for the npm tarballs, kept")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--out", type=Path, default=Path(emoji.__file__).parent)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cache = arguments.cache or Path(scratch)
