@@ -11,17 +11,11 @@ from radapter.errors import UsageError, nearest
 from radapter_cli import console
 
 
-def complete_run(incomplete: str) -> list[str]:
-    from radapter.run import all_runs
-
-    return [run.name for run in all_runs() if run.name.startswith(incomplete)]
-
-
 def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders, or their names under ./runs.", autocompletion=complete_run
+            help="Run folders, or their names under ./runs.", autocompletion=console.complete_run
         ),
     ],
     out: Annotated[

@@ -11,12 +11,7 @@ import typer
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.runtimes.engines import EXPORTED
 from radapter_cli import console
-from radapter_cli.model_options import (
-    FP32,
-    DeviceChoice,
-    DeviceOption,
-    PrecisionOption,
-)
+from radapter_cli.model_options import FP32, DeviceChoice, DeviceOption, PrecisionOption
 
 if TYPE_CHECKING:
     from radapter.evaluation.suite import Suite

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,9 +53,8 @@ def alpha_curve(
     Args:
         device: `cpu`, `cuda`, or `auto`.
         precision: `fp32`, `fp16` or `bf16`.
-        opened: what `suite.open()` gave, if it is open already.
-        cache: where features are kept; None: nowhere.
-        on_progress: called with pictures done, each once for every time that it is read, and all.
+        on_progress: called with pictures done and all, each counted for every alpha.
+        others: as of `evaluate.evaluate`.
     """
     opened = opened or suite.open()
     if device == "auto":
@@ -65,22 +63,27 @@ def alpha_curve(
     PyTorchRuntime(base, device, precision)  # an error, if there is no such device or precision
     if precision == "fp32":
         base.model.to(device)
-    waiting = list(alphas)
+    before, waiting = 0, list(alphas)
+    now: list[float] = []
+
+    def over_all(done: int, total: int) -> None:
+        on_progress(before * total + len(now) * done, len(alphas) * total)
+
     while waiting:
         runtimes = _as_many_as_fit(base, trained, waiting, device, precision)
         now, waiting = waiting[: len(runtimes)], waiting[len(runtimes) :]
-        before = len(alphas) - len(waiting) - len(now)
         evaluated = evaluate_together(
             suite,
             [with_runtime(runtime, base) for runtime in runtimes],
             opened=opened,
             cache=cache,
             keep_features=False,
-            on_progress=functools.partial(_share, on_progress, before, len(now), len(alphas)),
+            on_progress=over_all,
         )
         for runtime in runtimes:  # what is scored refers to them, and may be kept
             runtime.release()
         yield from zip(now, evaluated, strict=True)
+        before += len(now)
 
 
 def _as_many_as_fit(
@@ -96,18 +99,6 @@ def _as_many_as_fit(
             size = sum(p.nbytes for p in model.model.parameters()) // 2
         room -= size
     return runtimes
-
-
-def _share(
-    on_progress: Callable[[int, int], None],
-    before: int,
-    now: int,
-    alphas: int,
-    done: int,
-    total: int,
-) -> None:
-    """Progress over all alphas while `now` of them are scored, after `before`."""
-    on_progress(before * total + now * done, alphas * total)
 
 
 def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel, int]:

@@ -72,8 +72,3 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> flo
     return float(torch.zeros(bins, dtype=torch.double).index_add(0, place, gap).abs().sum()) / len(
         right
     )
-
-
-def merge_equal_names(class_names: Sequence[str]) -> Tensor:
-    """Class number -> the first class of the same name, [classes]."""
-    return torch.tensor(first_of_name(class_names))

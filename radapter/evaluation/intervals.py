@@ -9,6 +9,7 @@ import numpy as np
 
 from radapter.errors import UsageError
 
+LEVEL = 0.95
 RESAMPLES = 2000
 BLOCK = 100
 """Resamples drawn at a time: of a set of 20,000 pictures, 16 MB"""
@@ -19,9 +20,9 @@ in a hundredth of the time and memory"""
 
 
 def mean_interval(
-    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], *, level: float = 0.95
+    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray]
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over data sets of their mean score.
+    """95 % percentile interval of the mean over data sets of their mean score.
 
     Sets over the same clusters (the same concepts in other styles) are resampled together, others
     apart. Always the same draws, so that one result gives one interval.
@@ -30,11 +31,11 @@ def mean_interval(
         scores: for each data set the scores of its items, [items].
         clusters: for each data set the cluster of each item, [items].
     """
-    return _percentiles(np.mean(_resampled(scores, clusters), axis=0), level)
+    return _percentiles(np.mean(_resampled(scores, clusters), axis=0))
 
 
 def harmonic(
-    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], first: int, *, level: float = 0.95
+    scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray], first: int
 ) -> dict[str, Any]:
     """`value` and `interval` of the harmonic mean of two means: over the `first` so many data
     sets and over the others. Arguments as of `mean_interval`."""
@@ -42,7 +43,7 @@ def harmonic(
     means = _resampled(scores, clusters)
     value = harmonic_mean(np.mean(found[:first]), np.mean(found[first:]))
     drawn = harmonic_mean(np.mean(means[:first], axis=0), np.mean(means[first:], axis=0))
-    return {"value": float(value), "interval": _percentiles(drawn, level)}
+    return {"value": float(value), "interval": _percentiles(drawn)}
 
 
 def harmonic_mean(one: Any, other: Any) -> Any:
@@ -51,8 +52,8 @@ def harmonic_mean(one: Any, other: Any) -> Any:
     return 2 * np.multiply(one, other) / np.where(total == 0, 1, total)
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

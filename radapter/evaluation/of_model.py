@@ -31,14 +31,11 @@ def evaluate_model(
     """Score one suite and write the result.
 
     Args:
-        suite: what to score on.
         name: of the model, as it was asked for.
         model: that model, open.
         out: the result's file; None: `eval/SUITE-MODEL-HASH.json` in the working folder, with the
             first eight digits of the weights' hash.
-        opened: what `suite.open()` gave, if it is open already.
-        cache: where features are kept; None: nowhere.
-        on_progress: called with pictures done and pictures in all.
+        others: as of `evaluate.evaluate`.
 
     Returns:
         What was written, with `file`.

@@ -39,7 +39,6 @@ def evaluate_run(
 
     Args:
         run: locked, as a result is written into it.
-        suite: what to score on.
         wanted: beside the zero-shot model `torch`, the merged model in PyTorch; an engine's name,
             that engine in every precision that it has; `all` or None, everything the run has and
             this machine can run.
@@ -168,10 +167,7 @@ def evaluate_alphas(
 
     Args:
         run: locked, as a result is written into it.
-        device: `cpu`, `cuda`, or `auto`.
-        precision: `fp32`, `fp16` or `bf16`.
-        cache: where features are kept; None: nowhere.
-        on_progress: called with pictures done and in all, each counted for every alpha.
+        others: as of `alphas.alpha_curve`.
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present

@@ -202,7 +202,9 @@ def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float]
     for ours, theirs, names in pairs:
         assert ours is not None
         assert theirs is not None
-        cosines |= dict(zip(names, _cosine(ours, theirs), strict=True))
+        # In float64: fp32 rounding would hide what is looked for.
+        cosine = torch.nn.functional.cosine_similarity(ours.double(), theirs.double(), dim=-1)
+        cosines |= dict(zip(names, cosine.tolist(), strict=True))
         # Of captions and pictures; a head is a mean that is normalized again.
         off = (theirs.double().norm(dim=-1) - 1).abs().max().item()
         norm = off if math.isnan(off) else max(norm, off)
@@ -219,9 +221,3 @@ def _named(key: TextKey, suite: Suite) -> str:
     if list(key.templates) == templates_of(suite.templates):
         of = ""
     return f"{key.kind}{of}: {key.text}"
-
-
-def _cosine(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:
-    """Row-wise cosine in float64: fp32 rounding would hide what is looked for."""
-    pair = torch.nn.functional.cosine_similarity(ours.double(), theirs.double(), dim=-1)
-    return pair.tolist()

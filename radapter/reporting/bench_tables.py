@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from radapter.reporting.table import GROUP, Column, Table
+from radapter.reporting.table import GROUP, Column, Table, cosine_text
 
 BUSY = 0.25  # of the cores, before anything was measured
 
 
 def bench_table(result: dict[str, Any]) -> Table:
     """A table with a group of rows for each tower and batch, and what is to be known with it."""
+    machine = result["machine"]
+    parts = machine["cpu"], machine["instructions"], f"{machine['cores']} cores", machine["gpu"]
     titles = "threads", "median", "p95", "per second", "speed", "cosine"
     table = Table(
         [Column("", left=True, wrap="never"), *(Column(title, wrap="never") for title in titles)],
         title=f"{result['model']}, texts of {result['text_length']} tokens, on "
-        f"{_machine(result['machine'])}",
+        f"{', '.join(filter(None, parts))}",
     )
-
-    def group(case: dict[str, Any]) -> tuple[str, int]:
-        return case["tower"], case["batch"]
-
-    for (tower, batch), cases in groupby(result["cases"], group):
+    for (tower, batch), cases in groupby(result["cases"], itemgetter("tower", "batch")):
         table.add(f"{tower}, batch {batch}", style=GROUP)
         for case in cases:
             table.add(*_row(case))
@@ -34,7 +32,6 @@ def bench_table(result: dict[str, Any]) -> Table:
         f"of the same batch, device and threads{over}; cosine: the worst to PyTorch's features of "
         f"these inputs. {result['rounds']} rounds, in turns."
     )
-    machine = result["machine"]
     load, cores = machine["load_before"], machine["cores"]
     if load is not None and cores and load > BUSY * cores:
         table.note(
@@ -59,15 +56,9 @@ def _row(case: dict[str, Any]) -> list[str]:
         _digits(case["p95_ms"]),
         _digits(case["per_second"]),
         "-" if speedup is None else f"{speedup:.2f}",
-        # Rounded down: a cosine that is not 1 must not be printed as 1.
-        "-" if cosine is None else f"{math.floor(cosine * 1e7) / 1e7:.7f}",
+        "-" if cosine is None else cosine_text(cosine),
     ]
 
 
 def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _machine(facts: dict[str, Any]) -> str:
-    parts = [facts["cpu"], facts["instructions"], f"{facts['cores']} cores", facts["gpu"]]
-    return ", ".join(part for part in parts if part)

@@ -151,7 +151,8 @@ def _rows(run: Run) -> list[Row]:
     facts = _facts(run)
     by_alpha: dict[float | None, Row] = {}
     recipe = run.recipe()
-    zero = Row(_zero_shot(facts), recipe=recipe)
+    base = {"base_model": facts["base_model"], "base_hash": facts["base_hash"]}
+    zero = Row(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
     for result in _results(run):
         suite, alpha = result["suite"], result["alpha"]
         row = by_alpha.setdefault(alpha, Row(facts | {"alpha": alpha}, recipe=recipe))
@@ -264,11 +265,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "steps": adapter.get("steps"),
         **_cost(run),
     }
-
-
-def _zero_shot(facts: dict[str, Any]) -> dict[str, Any]:
-    kept = ("base_model", "base_hash")
-    return dict.fromkeys(facts) | {key: facts[key] for key in kept} | {"method": "zero-shot"}
 
 
 def method_in_words(recipe: Recipe) -> str:

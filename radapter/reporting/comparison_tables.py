@@ -148,10 +148,6 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 # ---------------------------------------------------------------- cells
 
 
-def _heading(number: str) -> str:
-    return number if number.startswith("M") else f"#{number}"
-
-
 def _described(models: Sequence[tuple[str, Row]]) -> Table:
     """What the runs are, a row each."""
     table = Table([Column(name, left=i < 5, wrap="letters") for i, name in enumerate(HEADER)])
@@ -190,7 +186,7 @@ def _numbers(
     comparison: Comparison, suite: str, chosen: Sequence[tuple[str, Row]], corner: str = ""
 ) -> Table:
     """A suite's table: a metric's title, then a row a role."""
-    headings = [_heading(number) for number, _ in chosen]
+    headings = [number if number.startswith("M") else f"#{number}" for number, _ in chosen]
     columns = [Column(heading, wrap="letters") for heading in headings]
     table = Table([Column(corner, left=True, wrap="letters"), *columns])
     title = ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from radapter.evaluation.scores import headlines
-from radapter.reporting.table import GROUP, Column, Styled, Table
+from radapter.reporting.table import GROUP, Column, Styled, Table, cosine_text
 
 
 def parity_tables(
@@ -19,8 +18,8 @@ def parity_tables(
         return
     first = Column(f"parity with {verdicts[0]['reference']}", left=True, wrap="letters")
     table = Table([first, Column(""), *(Column(verdict["label"]) for verdict in verdicts)])
-    table.add("worst cosine", "", *(_floor(v["cosine"]["worst"]) for v in verdicts))
-    table.add("mean cosine", "", *(_floor(v["cosine"]["mean"]) for v in verdicts))
+    table.add("worst cosine", "", *(cosine_text(v["cosine"]["worst"]) for v in verdicts))
+    table.add("mean cosine", "", *(cosine_text(v["cosine"]["mean"]) for v in verdicts))
     table.add("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
     if verdicts[0]["agreement"] is not None:
         table.add("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
@@ -33,7 +32,14 @@ def parity_tables(
             reference = metric.text(rows[0]["reference"])
             table.add(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
     table.add("", "", *map(_word, verdicts))
-    allowed = "; ".join(_allowed(precision, verdicts) for precision in _precisions(verdicts))
+    tolerances: dict[str, dict[str, float]] = {}
+    for verdict in verdicts:
+        tolerances.setdefault(verdict["precision"], verdict["tolerance"])
+    allowed = "; ".join(
+        f"{precision}: worst cosine {tolerance['cosine']:g}, agreement "
+        f"{tolerance['agreement']:.1%}, a metric {100 * tolerance['metric']:.1f}"
+        for precision, tolerance in tolerances.items()
+    )
     table.note(
         "Differences in points, with 95 % intervals (bootstrap over the same items); one that "
         f"holds 0 does not fail. Allowed: {allowed}."
@@ -43,7 +49,9 @@ def parity_tables(
             continue
         for failure in verdict["failures"]:
             table.note(f"{verdict['label']}: {failure}", "red")
-        worst = ", ".join(f"{name} ({cosine:.5f})" for name, cosine in _worst(verdict))
+        worst = ", ".join(
+            f"{name} ({cosine:.5f})" for name, cosine in verdict["cosine"]["worst_inputs"]
+        )
         table.note(f"{verdict['label']}: its worst inputs: {worst}", "red")
     yield table
     if files:
@@ -52,7 +60,7 @@ def parity_tables(
         for row in files:
             table.add(
                 row["file"],
-                _floor(row["cosine"]),
+                cosine_text(row["cosine"]),
                 f"{row['agreement']:.2%}" if "agreement" in row else "",
                 f"{row['difference']:.4f}" if "difference" in row else "",
                 _word(row),
@@ -66,29 +74,7 @@ def _word(row: dict[str, Any]) -> Styled:
     return Styled("passed", "bold green") if row["passed"] else Styled("FAILED", "bold red")
 
 
-def _worst(verdict: dict[str, Any]) -> list[tuple[str, float]]:
-    return [(name, cosine) for name, cosine in verdict["cosine"]["worst_inputs"]]
-
-
-def _precisions(verdicts: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(verdict["precision"] for verdict in verdicts))
-
-
-def _allowed(precision: str, verdicts: Sequence[dict[str, Any]]) -> str:
-    tolerance = next(v["tolerance"] for v in verdicts if v["precision"] == precision)
-    return (
-        f"{precision}: worst cosine {tolerance['cosine']:g}, agreement "
-        f"{tolerance['agreement']:.1%}, a metric "
-        f"{100 * tolerance['metric']:.1f}"
-    )
-
-
 def _difference(row: dict[str, Any]) -> str:
     low, high = (100 * bound for bound in row["interval"])
     difference = f"{100 * row['difference']:+.2f}"
     return difference if low == high else f"{difference} [{low:.1f},{high:.1f}]"
-
-
-def _floor(cosine: float) -> str:
-    """Seven digits, rounded down: a cosine that is not 1 must not be printed as 1."""
-    return f"{math.floor(cosine * 1e7) / 1e7:.7f}" if math.isfinite(cosine) else f"{cosine}"

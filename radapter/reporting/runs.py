@@ -14,6 +14,7 @@ from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
+OF_THE_LAST_STEP = ("data_wait_share", "peak_memory_bytes", "memory_of", "loss", "lr")
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -97,11 +98,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "steps": last.get("steps"),
         "seconds": last.get("seconds"),
         "pairs_per_second": statistics.median(rates) if rates else None,
-        "data_wait_share": last.get("data_wait_share"),
-        "peak_memory_bytes": last.get("peak_memory_bytes"),
-        "memory_of": last.get("memory_of"),
-        "loss": last.get("loss"),
-        "lr": last.get("lr"),
+        **{key: last.get(key) for key in OF_THE_LAST_STEP},
         "start_share": adapter["start_share"] if adapter else last.get("start_share"),
         "validation": validation_facts(validations) if validations else None,
         "adapter": adapter,

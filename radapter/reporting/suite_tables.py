@@ -140,14 +140,13 @@ def is_off(anchor: dict[str, Any]) -> bool:
 
 def notes(result: dict[str, Any]) -> Styled:
     """Every choice that a number depends on, a line each."""
-    return Styled("\n".join(_notes(result)), "dim")
-
-
-def _notes(result: dict[str, Any]) -> Iterator[str]:
+    lines = []
     for label, model in result["models"].items():
         weights = str(model["provenance"].get("weights_hash"))[:16]
-        yield f"{label}: {model['runtime']}, {model['device']}, {model['precision']}, {weights}."
-    yield from protocol_notes(next(iter(result["models"].values())), result["protocol"])
+        used = ", ".join([model["runtime"], model["device"], model["precision"], weights])
+        lines.append(f"{label}: {used}.")
+    lines += protocol_notes(next(iter(result["models"].values())), result["protocol"])
+    return Styled("\n".join(lines), "dim")
 
 
 def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -47,7 +48,9 @@ class Table:
     def note(self, text: str, style: str = "dim") -> None:
         self.notes.append(Styled(text, style))
 
-    def to_rich(self) -> Iterator[RenderableType]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
         """Title, table and notes; without rows no table."""
         if self.title:
             yield Text(self.title, style="bold")
@@ -64,11 +67,6 @@ class Table:
                 table.add_row(*(Text(*_styled(cell)) for cell in cells), style=style)
             yield table
         yield from (Text(*note) for note in self.notes)
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        yield from self.to_rich()
 
     def to_markdown(self) -> str:
         """The table alone, a line a row."""
@@ -93,6 +91,11 @@ def escaped(text: str) -> str:
     for mark in "\\|*~":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def cosine_text(cosine: float) -> str:
+    """Seven digits, rounded down: a cosine that is not 1 must not be printed as 1."""
+    return f"{math.floor(cosine * 1e7) / 1e7:.7f}" if math.isfinite(cosine) else f"{cosine}"
 
 
 def _styled(cell: str | Styled) -> Styled:

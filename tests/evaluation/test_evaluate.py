@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from radapter import models
+from radapter.classes import first_of_name
 from radapter.data import open_data
 from radapter.data.pairs import templates_of
 from radapter.data.sources.emoji import EmojiData
@@ -19,7 +20,7 @@ from radapter.data.sources.folder import FolderData
 from radapter.data.sources.shards import ShardsData
 from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
-from radapter.evaluation.classification import answer_scores, merge_equal_names
+from radapter.evaluation.classification import answer_scores
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
@@ -308,4 +309,4 @@ def test_the_shipped_suite_tests_on_the_fold_of_the_recipe():
 
 
 def test_equal_class_names_count_as_one():
-    assert merge_equal_names(["crane", "missile", "crane"]).tolist() == [0, 1, 0]
+    assert first_of_name(["crane", "missile", "crane"]) == [0, 1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from radapter.classes import first_of_name
 from radapter.data.scored import among
 from radapter.evaluation.scores import Metric, Scored, Scores
 
@@ -77,7 +78,7 @@ def score(
     calibration = {"value": zero_shot.calibration_error(sure, right, BINS), "bins": BINS}
     return Scores(
         {"accuracy": Scored(right.numpy(), clusters, 1 / answers)},
-        predictions=zero_shot.merge_equal_names(dataset.class_names)[first[predicted]],
+        predictions=torch.tensor(first_of_name(dataset.class_names))[first[predicted]],
         remarks=_remarks(dataset, answers),
         further={"calibration_error": calibration},
     )
