@@ -38,6 +38,8 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert manifest["verified"]
     assert cli("export").out.startswith("Up to date")
 
+    (row,) = json.loads(cli("runs", "--json").out)["runs"]
+    assert row["state"] == "exported"
     suite = ("--data", shapes, "--runtime", "all")
     scored = cli("eval", *suite, "--json")
     assert scored.code == 0, scored.err

@@ -110,8 +110,9 @@ def test_a_task_refuses_data_without_what_it_needs_in_one_sentence(task):
 
 
 def test_an_unknown_task_or_metric_is_refused(data):
-    with pytest.raises(ValueError, match="should be 'classification' or 'retrieval'"):
-        suite_of(data["classification"], "segmentation")
+    with pytest.raises(ValueError, match="Input should be '") as refused:
+        suite_of(data["classification"], "no-such-task")
+    assert all(repr(task) in str(refused.value) for task in TASKS)
 
 
 def test_a_new_task_is_a_file_and_a_line(data, tiny_folder, shapes, tmp_path, monkeypatch):
