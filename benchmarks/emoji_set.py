@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,16 +25,17 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from emoji_set_sources import EMOJIBASE, FLAT, LICENCES, NOTICE, STYLES
 
 from radapter.data import emoji
+from radapter.files import file_hash, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SIZE = 64  # pixels, both sides
 QUALITY = 85  # WebP quality, 0 to 100
-FOLDS = 5
 FOLD_SEED = "radapter-emoji-folds-1"
 
 # CLDR subgroup keys that are not words; every other key only loses its hyphens.
@@ -83,7 +83,7 @@ def fetch(package: str, version: str, sha256: str, cache: Path) -> tarfile.TarFi
             check=True,
             stdout=subprocess.DEVNULL,
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_hash(path)
     if found != sha256:
         raise ValueError(
             f"{path.name}: sha256 is {found}, pinned is {sha256}; delete the file and run again"
@@ -154,9 +154,7 @@ def svg(icons: dict, name: str) -> str:
 
 
 def match(
-    concepts: dict[str, dict],
-    icons: dict[str, dict],
-    chars: dict[str, dict],
+    concepts: dict[str, dict], icons: dict[str, dict], chars: dict[str, dict]
 ) -> dict[str, dict[str, str]]:
     """Match concepts to icons: {style: {hexcode: icon name}}.
 
@@ -179,21 +177,17 @@ def match(
     for style, data in icons.items():
         found = matched[style] = {}
         for hexcode, concept in concepts.items():
+            today = slug(concept["name"])
             if style in tables:
-                names = [tables[style].get(bare(hexcode)), slug(concept["name"])]
+                names = [tables[style].get(bare(hexcode)), today]
             else:
                 given = [tables[s].get(bare(hexcode)) for s in ("noto", "twemoji", FLAT)]
-                names = [slug(concept["name"]), *given]
-                names += [
-                    old for name in dict.fromkeys(names) for old in old_names.get(name or "", [])
-                ]
+                names = list(dict.fromkeys([today, *given]))
+                names += [old for other in names for old in old_names.get(other or "", [])]
             # An alias can be wrong where the set lacks the thing, so real icons go first.
-            name = next(
-                (n for n in names if n in data["icons"]),
-                next((n for n in names if n in data["aliases"]), None),
-            )
-            if name:
-                found[hexcode] = name
+            there = [n for kind in ("icons", "aliases") for n in names if n in data[kind]]
+            if there:
+                found[hexcode] = there[0]
     return matched
 
 
@@ -217,24 +211,15 @@ def render(document: str) -> tuple[Image.Image, bytes]:
 
 def doubtful(pictures: dict[str, Image.Image]) -> list[str]:
     """Findings on the {hexcode: picture} of one style: blank pictures, pairs that look the same."""
-    from PIL import ImageChops, ImageStat
-
-    findings, small = [], {}
-    for hexcode, picture in pictures.items():
-        if max(ImageStat.Stat(picture).stddev) < BLANK:
-            findings.append(f"blank picture: {hexcode}")
-        small[hexcode] = picture.resize((4, 4), 4).tobytes()  # 4 = box filter: means of blocks
-    order = sorted(small, key=lambda h: sum(small[h]))
-    for place, one in enumerate(order):
-        for other in order[place + 1 :]:
-            if sum(small[other]) - sum(small[one]) > (SAME + 1) * len(small[one]):
-                break  # the difference of the means is at most the rms difference, and rounding
-            blocks = zip(small[one], small[other], strict=True)
-            if max(abs(a - b) for a, b in blocks) > 7 * SAME + 1:
-                continue  # one of 48 numbers differs by at most sqrt(48) times the rms difference
-            difference = ImageStat.Stat(ImageChops.difference(pictures[one], pictures[other])).rms
-            if (sum(channel**2 for channel in difference) / 3) ** 0.5 < SAME:
-                findings.append(f"same picture: {one} and {other}")
+    names = list(pictures)
+    pixels = np.stack([np.asarray(picture, np.float64) for picture in pictures.values()])
+    spread = pixels.std(axis=(1, 2)).max(axis=1)
+    findings = [f"blank picture: {names[i]}" for i in np.flatnonzero(spread < BLANK)]
+    rows = pixels.reshape(len(names), -1)
+    for i, row in enumerate(rows):
+        difference = np.sqrt(((rows[i + 1 :] - row) ** 2).mean(axis=1))
+        same = i + 1 + np.flatnonzero(difference < SAME)
+        findings += [f"same picture: {names[i]} and {names[j]}" for j in same]
     return findings
 
 
@@ -253,14 +238,7 @@ def add_folds(concepts: list[dict]) -> None:
         subgroups[concept["subgroup"]].append(concept)
     for subgroup, members in subgroups.items():
         for place, concept in enumerate(sorted(members, key=lambda c: seeded(c["hexcode"]))):
-            concept["fold"] = (seeded(subgroup) + place) % FOLDS
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+            concept["fold"] = (seeded(subgroup) + place) % emoji.FOLDS
 
 
 def shard(files: dict[str, bytes]) -> bytes:
@@ -303,9 +281,9 @@ def main() -> None:
             pictures[hexcode], files[hexcode] = render(svg(icons[style], matched[style][hexcode]))
         for finding in doubtful(pictures):
             print(f"{style}: {finding}", file=sys.stderr)
-        write(arguments.out / f"{style}.tar", shard(files))
+        write_atomic(arguments.out / f"{style}.tar", shard(files))
     text = json.dumps(kept, ensure_ascii=False, indent=1) + "\n"
-    write(arguments.out / "concepts.json", text.encode())
+    write_atomic(arguments.out / "concepts.json", text)
     rows = [
         f"- `{style}.tar`: npm package `@iconify-json/{style}` {STYLES[style][0]}; "
         f"licence: {licence}; {by}"
@@ -314,7 +292,7 @@ def main() -> None:
     notice = NOTICE.format(
         size=SIZE, quality=QUALITY, pictures="\n".join(rows), emojibase=EMOJIBASE[0]
     )
-    write(arguments.out / "NOTICE.md", notice.encode())
+    write_atomic(arguments.out / "NOTICE.md", notice)
     sizes = Counter(concept["subgroup"] for concept in kept)
     print(f"{len(kept)} concepts, {len(DROPPED)} dropped, {len(sizes)} subgroups", file=sys.stderr)
 

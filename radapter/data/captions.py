@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from radapter.data.settings import MissingData
+from radapter.data.dataset import Dataset
+from radapter.data.left_out import listed
+from radapter.data.listing import names_in_folder
+from radapter.data.settings import Data, MissingData
+from radapter.data.stores import Files
 from radapter.errors import BrokenInput
 
 CaptionProtocol = Literal["vse++", "clip-benchmark"]
@@ -19,13 +22,44 @@ KEPT: dict[CaptionProtocol, int | None] = {"vse++": 5, "clip-benchmark": None}
 """How many captions of a picture are kept, from the first on; None: all"""
 
 
-def caption_facts(protocol: CaptionProtocol) -> dict[str, str]:
-    """What a data set says of its protocol."""
-    kept = KEPT[protocol]
-    return {
-        "captions": protocol,
-        "of each picture": f"the first {kept} captions" if kept else "all captions",
-    }
+def pictures_with_captions(
+    settings: Data,
+    source: str,
+    pictures: Iterable[tuple[str, list[str]]],
+    root: Path,
+    folders: Iterable[str],
+    protocol: CaptionProtocol,
+) -> Dataset:
+    """The pictures that an annotation file names, in its order; a group is a picture.
+
+    Pictures without a caption are left out.
+
+    Args:
+        pictures: the name of each, which becomes its key, and all its captions.
+        root: see `find_pictures`, as for `folders`.
+    """
+    most = KEPT[protocol]
+    kept = [(name, [text for text in texts if text][:most]) for name, texts in pictures]
+    without = [name for name, texts in kept if not texts]
+    kept = [(name, texts) for name, texts in kept if texts]
+    keys = [name for name, _ in kept]
+    files = Files(
+        root, find_pictures(root, keys, folders, settings.broken_images), settings.reading()
+    )
+    return Dataset(
+        source=source,
+        keys=keys,
+        read=files.read,
+        captions=[texts for _, texts in kept],
+        groups=list(range(len(keys))),
+        protocol={
+            "captions": protocol,
+            "of each picture": f"the first {most} captions" if most else "all captions",
+        },
+        stamp=files.stamp,
+        digest=files.digest,
+        left_out={"without caption": without} if without else {},
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,28 +100,20 @@ def find_pictures(
     if not root.is_dir():
         raise MissingData(f"No such folder: {root}.")
     folders = list(dict.fromkeys(folders))
+    names_in = functools.cache(names_in_folder)
     found, missing = [], []
     for name in names:
         places = [PurePosixPath(folder, name) for folder in folders]
-        place = next((p for p in places if p.name in _listing(root / p.parent)), None)
+        place = next((p for p in places if p.name in names_in(root / p.parent)), None)
         if place is None:
             missing.append(name)
         found.append(str(place or places[0]))
-    _listing.cache_clear()
     if len(missing) > allowed:
-        first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         where = " or ".join(str(root / folder) for folder in folders)
         kind = MissingData if len(missing) == len(found) else BrokenInput
         raise kind(
-            f"{len(missing)} of {len(found)} pictures are missing: {first}. Looked in {where}. "
+            f"{len(missing)} of {len(found)} pictures are missing: "
+            f"{listed(missing[:3], len(missing))}. Looked in {where}. "
             "Put them there, or set data.root to where they are."
         )
     return found
-
-
-@functools.cache
-def _listing(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:
-        return frozenset()

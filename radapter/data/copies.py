@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from radapter.data.dataset import Dataset
-from radapter.data.left_out import FIRST
+from radapter.data.left_out import FIRST, listed
 
 MOST = 200_000
 """Pictures in all; among more, those of one size are so many that all would have to be read"""
@@ -47,12 +47,12 @@ def lines_of_copies(copies: dict[str, Any]) -> list[str]:
     """What there is to say of them to people; nothing, if there are none."""
     if "not_looked_for" in copies:
         return [f"duplicates: not looked for, {copies['not_looked_for']}"]
-    return [
-        f"duplicates: {facts['count']:,} {_words(kind, facts['count'])} "
-        f"({', '.join(f'{name} = {other}' for name, other in facts['first'])}"
-        f"{', ...' if facts['count'] > len(facts['first']) else ''})"
-        for kind, facts in copies.items()
-    ]
+    lines = []
+    for kind, facts in copies.items():
+        first = listed([f"{name} = {other}" for name, other in facts["first"]], facts["count"])
+        words = _words(kind, facts["count"])
+        lines.append(f"duplicates: {facts['count']:,} {words} ({first})")
+    return lines
 
 
 def _words(kind: str, count: int) -> str:

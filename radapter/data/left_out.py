@@ -37,6 +37,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:FIRST]) + more
 
 
+def listed(names: Sequence[str], count: int) -> str:
+    """Names, and `...` where they are the first of more."""
+    return ", ".join(names) + (", ..." if count > len(names) else "")
+
+
 def merged(*parts: Mapping[Reason, Iterable[str]]) -> LeftOut:
     """All of several, each name once."""
     names: LeftOut = {}
@@ -63,9 +68,11 @@ def lines_of_summary(summary: Mapping[str, Any]) -> list[str]:
         if reason not in summary:
             continue
         facts = summary[reason]
-        kinds = f": {_endings(facts['endings'])}" if "endings" in facts else ""
-        some = ", ".join(facts["first"]) + (", ..." if facts["count"] > len(facts["first"]) else "")
-        lines.append(f"left out: {facts['count']:,} {words}{kinds} ({some})")
+        kinds = ""
+        if "endings" in facts:
+            kinds = ": " + some([f"{number:,} {end}" for end, number in facts["endings"].items()])
+        first = listed(facts["first"], facts["count"])
+        lines.append(f"left out: {facts['count']:,} {words}{kinds} ({first})")
     return lines
 
 
@@ -80,9 +87,3 @@ def summary_of(left_out: Mapping[Reason, list[str]]) -> dict[str, Any]:
         endings = Counter(PurePath(n).suffix.lower() or "no ending" for n in left_out["ending"])
         summary["ending"]["endings"] = dict(endings.most_common())
     return summary
-
-
-def _endings(endings: Mapping[str, int]) -> str:
-    numbers = list(endings.items())
-    more = f" and {len(numbers) - FIRST} more" if len(numbers) > FIRST else ""
-    return ", ".join(f"{number:,} {ending}" for ending, number in numbers[:FIRST]) + more

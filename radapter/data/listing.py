@@ -69,6 +69,14 @@ def class_folders(root: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
 
 
+def names_in_folder(folder: Path) -> frozenset[str]:
+    """What lies in a folder; nothing if there is no such folder."""
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
+
+
 def _inside(folder: Path, name: str) -> Iterator[str]:
     """Files with an ending of pictures in a hidden folder; it is looked at to count, no more."""
     for place, _, files in os.walk(folder / name):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from radapter.data import holding_out
 from radapter.data.dataset import Dataset
-from radapter.data.left_out import FIRST
+from radapter.data.left_out import FIRST, listed
 from radapter.data.settings import Data, HeldOut
 from radapter.errors import BrokenInput, UsageError
 from radapter.registry import SOURCES, load
@@ -69,7 +69,7 @@ def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
             what = "classes have" if len(small) > 1 else "class has"
             notes.append(
                 f"{len(small):,} {what} a single picture, which is trained on; nothing of them is "
-                f"held out: {', '.join(small[:FIRST])}" + (", ..." if len(small) > FIRST else "")
+                f"held out: {listed(small[:FIRST], len(small))}"
             )
     else:
         held = holding_out.by_hash(units, settings.hold_out)

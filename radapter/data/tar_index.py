@@ -11,6 +11,7 @@ import io
 import os
 import tarfile
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -70,7 +71,7 @@ def index_shard(path: Path) -> Index:
     """
     index = Index()
     newest: dict[str, Sample] = {}
-    repeated: set[str] = set()
+    times: Counter[str] = Counter()  # how many samples have a name
     apart: dict[str, str] = {}  # key -> member that came after other samples
     try:
         size = path.stat().st_size
@@ -94,9 +95,9 @@ def index_shard(path: Path) -> Index:
                 key = (place.parent / stem).as_posix()
                 sample = newest.get(key)
                 if sample is None or extension in sample.members:
-                    if sample is not None:
-                        repeated.add(key)
-                    sample = newest[key] = Sample(key)
+                    times[key] += 1
+                    sample = Sample(key if times[key] == 1 else f"{key}#{times[key]}")
+                    newest[key] = sample
                     index.samples.append(sample)
                 elif sample is not index.samples[-1]:
                     apart[key] = info.name
@@ -110,6 +111,7 @@ def index_shard(path: Path) -> Index:
         else:
             reason = f"is no whole tar file: {error}"
         raise BrokenInput(f"{path} {reason}") from None
+    repeated = [key for key, number in times.items() if number > 1]
     if repeated and apart:
         key, name = next(iter(apart.items()))
         raise BrokenInput(
@@ -117,7 +119,6 @@ def index_shard(path: Path) -> Index:
             f"follow the sample {key}: it cannot be told to which it belongs. Write the shard "
             "again with a name of its own for each sample."
         )
-    _number(index.samples)
     return index
 
 
@@ -148,15 +149,6 @@ def _check_end(path: Path, offset: int) -> None:
                     f"{path} goes on behind its end of archive, as two tar files do that were "
                     "written behind one another: make them two shards."
                 )
-
-
-def _number(samples: list[Sample]) -> None:
-    """`#2`, `#3` ... behind names that came before."""
-    seen: dict[str, int] = {}
-    for sample in samples:
-        number = seen[sample.key] = seen.get(sample.key, 0) + 1
-        if number > 1:
-            sample.key = f"{sample.key}#{number}"
 
 
 _files = threading.local()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from braceexpand import braceexpand
 from torch import nn
 
 from radapter.errors import UsageError
@@ -15,48 +16,34 @@ from radapter.models.text import text_tower
 Form = tuple[tuple[str, ...], str]
 """(the weights that read a sublayer's input, the linear layer that writes its output)"""
 
-ATTENTION: tuple[Form, ...] = (
+
+def _forms_of(*rows: tuple[str, str]) -> tuple[Form, ...]:
+    """The weights of each row are written with braces, as a shell has them."""
+    return tuple((tuple(braceexpand(weights)), output) for weights, output in rows)
+
+
+ATTENTION = _forms_of(
     # open_clip: query, key and value on top of each other in one weight
-    (("attn.in_proj_weight",), "attn.out_proj"),
+    ("attn.in_proj_weight", "attn.out_proj"),
     # timm: the same; EVA02 in three
-    (("attn.qkv.weight",), "attn.proj"),
-    (("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"), "attn.proj"),
+    ("attn.qkv.weight", "attn.proj"),
+    ("attn.{q,k,v}_proj.weight", "attn.proj"),
     # transformers: RoBERTa, NLLB, mT5
-    (
-        (
-            "attention.self.query.weight",
-            "attention.self.key.weight",
-            "attention.self.value.weight",
-        ),
-        "attention.output.dense",
-    ),
-    (
-        ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
-        "self_attn.out_proj",
-    ),
-    (
-        (
-            "layer.0.SelfAttention.q.weight",
-            "layer.0.SelfAttention.k.weight",
-            "layer.0.SelfAttention.v.weight",
-        ),
-        "layer.0.SelfAttention.o",
-    ),
+    ("attention.self.{query,key,value}.weight", "attention.output.dense"),
+    ("self_attn.{q,k,v}_proj.weight", "self_attn.out_proj"),
+    ("layer.0.SelfAttention.{q,k,v}.weight", "layer.0.SelfAttention.o"),
 )
-MLP: tuple[Form, ...] = (
+MLP = _forms_of(
     # open_clip
-    (("mlp.c_fc.weight",), "mlp.c_proj"),
+    ("mlp.c_fc.weight", "mlp.c_proj"),
     # timm; with a gate EVA02 and ViTamin
-    (("mlp.fc1.weight",), "mlp.fc2"),
-    (("mlp.fc1_g.weight", "mlp.fc1_x.weight"), "mlp.fc2"),
-    (("mlp.w0.weight", "mlp.w1.weight"), "mlp.w2"),
+    ("mlp.fc1.weight", "mlp.fc2"),
+    ("mlp.{fc1_g,fc1_x}.weight", "mlp.fc2"),
+    ("mlp.{w0,w1}.weight", "mlp.w2"),
     # transformers: RoBERTa, NLLB, mT5
-    (("intermediate.dense.weight",), "output.dense"),
-    (("fc1.weight",), "fc2"),
-    (
-        ("layer.1.DenseReluDense.wi_0.weight", "layer.1.DenseReluDense.wi_1.weight"),
-        "layer.1.DenseReluDense.wo",
-    ),
+    ("intermediate.dense.weight", "output.dense"),
+    ("fc1.weight", "fc2"),
+    ("layer.1.DenseReluDense.{wi_0,wi_1}.weight", "layer.1.DenseReluDense.wo"),
 )
 FUSED = ("attn.in_proj_weight", "attn.qkv.weight")
 """Three matrices on top of each other"""
@@ -81,12 +68,8 @@ class Block:
 
     def weights(self) -> dict[str, int]:
         """All weights, and how many matrices lie on top of each other in them."""
-        names = (
-            *self.attention[0],
-            f"{self.attention[1]}.weight",
-            *self.mlp[0],
-            f"{self.mlp[1]}.weight",
-        )
+        (attention, out), (mlp, end) = self.attention, self.mlp
+        names = [*attention, f"{out}.weight", *mlp, f"{end}.weight"]
         return {name: 3 if name in FUSED else 1 for name in names}
 
 

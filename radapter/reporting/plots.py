@@ -7,6 +7,7 @@ the colours are Okabe and Ito's, so both grey prints and colour-blind eyes can t
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
     size = (0.6 + 4.2 * len(panels), 4.9)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharex=True)
     for number, (panel, axis) in enumerate(zip(panels, axes[0], strict=True)):
-        for curve, (colour, marker, dashes) in zip(curves, _styles(len(curves)), strict=True):
+        for curve, (colour, marker, dashes) in zip(curves, itertools.cycle(STYLES), strict=False):
             xs, ys = _percent(curve.x), _percent(curve.ys[number])
             axis.plot(
                 xs,
@@ -109,10 +110,6 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
 
 def _percent(values: Sequence[float]) -> list[float]:
     return [100 * value for value in values]
-
-
-def _styles(count: int) -> list[tuple[str, str, Any]]:
-    return [STYLES[i % len(STYLES)] for i in range(count)]
 
 
 def pyplot_to_file() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from radapter.data.left_out import IN_WORDS
+from radapter.data.left_out import IN_WORDS, listed
 from radapter.evaluation.scores import Metric, headlines, tasks_of
 from radapter.reporting.table import GROUP, Column, Styled, Table
 
@@ -190,10 +190,9 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         for remark in facts.get("remarks", ()):
             yield f"{name}: {remark}."
         for reason, passed_over in facts.get("left_out", {}).items():
-            shown = ", ".join(passed_over["first"])
-            more = ", ..." if passed_over["count"] > len(passed_over["first"]) else ""
+            examples = listed(passed_over["first"], passed_over["count"])
             words = IN_WORDS.get(reason, reason)
-            yield f"{name}: left out: {passed_over['count']:,} {words} ({shown}{more})."
+            yield f"{name}: left out: {passed_over['count']:,} {words} ({examples})."
         if facts["partial"]:
             yield f"{name} is partial ({facts['partial']}): it is in no average."
     scores = [(name, item) for name, row in anchors.items() for item in row.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from radapter.data import Dataset
+from radapter.data.left_out import listed
 from radapter.data.settings import Data
 from radapter.errors import BrokenInput
 
@@ -44,7 +45,7 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
     if dataset.stamp is not None:
         gone = [i for i in range(len(dataset)) if dataset.stamp(i)[0] == GONE]
     if len(gone) > MOST * len(dataset):
-        names = ", ".join(dataset.keys[i] for i in gone[:3]) + (", ..." if len(gone) > 3 else "")
+        names = listed([dataset.keys[i] for i in gone[:3]], len(gone))
         raise BrokenInput(
             f"{len(gone):,} of {len(dataset):,} pictures of {dataset.source} are missing: {names}. "
             "Put them where the others are, name their folder with --pictures, or take them out of "

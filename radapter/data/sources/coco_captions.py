@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-from radapter.data.captions import (
-    KEPT,
-    CaptionProtocol,
-    caption_facts,
-    find_pictures,
-    read_json,
-)
+from radapter.data.captions import CaptionProtocol, pictures_with_captions, read_json
 from radapter.data.dataset import Dataset
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import HeldOut, located
-from radapter.data.stores import Files
 from radapter.errors import BrokenInput
 
 
@@ -37,10 +29,7 @@ class CocoCaptionsData(HeldOut):
         return "coco"
 
     def open(self) -> Dataset:
-        """The pictures in the file's order, each with its captions in theirs; a group is a picture.
-
-        Pictures without a caption are left out.
-        """
+        """The pictures of the file, each with its captions in the file's order."""
         path = located(self, self.path)
         content = read_json(path)
         if not is_coco_captions(content):
@@ -54,24 +43,15 @@ class CocoCaptionsData(HeldOut):
                 texts[annotation["image_id"]].append(annotation["caption"].strip())
         except (KeyError, TypeError, AttributeError) as error:
             raise BrokenInput(f"{path} lacks or misshapes {error}.") from None
-        kept = {n: [t for t in texts[n] if t][: KEPT[self.protocol]] for n in name_of}
-        without = [name_of[number] for number, found in kept.items() if not found]
-        kept = {number: found for number, found in kept.items() if found}
-        keys = [name_of[number] for number in kept]
-        root = located(self, self.root) if self.root else pictures_root(path)
-        found = find_pictures(root, keys, folders(path), self.broken_images)
-        files = Files(root, found, self.reading())
-        return Dataset(
-            source=f"coco-captions {path.name}",
-            keys=keys,
-            read=files.read,
-            captions=list(kept.values()),
-            groups=list(range(len(keys))),
-            protocol=caption_facts(self.protocol),
-            stamp=files.stamp,
-            digest=files.digest,
-            left_out={"without caption": without} if without else {},
-        )
+        if self.root:
+            root = located(self, self.root)
+        else:  # as the archives unpack: annotations/captions_val2014.json beside the folder val2014
+            root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        own = path.stem.removeprefix("captions_")  # val2014, the folder of these pictures
+        folders = [own, "", "images", f"images/{own}"]
+        pictures = [(name_of[number], texts[number]) for number in name_of]
+        source = f"coco-captions {path.name}"
+        return pictures_with_captions(self, source, pictures, root, folders, self.protocol)
 
 
 def is_coco_captions(content: dict[str, Any]) -> bool:
@@ -83,14 +63,3 @@ def is_coco_captions(content: dict[str, Any]) -> bool:
         isinstance(entry, dict) and keys <= entry.keys()
         for entry, keys in zip(first, needed, strict=True)
     )
-
-
-def pictures_root(path: Path) -> Path:
-    """As the archives unpack: annotations/captions_val2014.json beside the folder val2014."""
-    return path.parent.parent if path.parent.name == "annotations" else path.parent
-
-
-def folders(path: Path) -> list[str]:
-    """captions_val2014.json names pictures of the folder val2014."""
-    own = path.stem.removeprefix("captions_")
-    return [own, "", "images", f"images/{own}"]

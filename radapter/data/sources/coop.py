@@ -37,9 +37,9 @@ apse_indoor. What is trained and tested on is the split file's here too; the scr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
-import os
 import random
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,6 +49,7 @@ from pydantic import Field, model_validator
 
 from radapter.data.class_names import class_name
 from radapter.data.dataset import Dataset
+from radapter.data.listing import names_in_folder
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import (
     Data,
@@ -86,10 +87,6 @@ class Layout:
     template: str = "a photo of a {}."
     in_folders: bool = True
     """Whether each class has a folder of its own below `pictures`"""
-
-    @property
-    def split_file(self) -> str:
-        return f"split_zhou_{self.title}.json"
 
 
 LAYOUTS: dict[CoopSet, Layout] = {
@@ -281,7 +278,7 @@ def _folders(rows: list[Row], dataset: str) -> dict[int, str]:
 
 def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[int, str]]:
     """The rows of each split and the names of the labels."""
-    path = root / layout.split_file
+    path = root / f"split_zhou_{layout.title}.json"
     if not path.is_file():
         raise BrokenInput(f"No such file: {path}. It is linked from {WHERE}.")
     names: dict[int, str] = {}
@@ -330,15 +327,9 @@ def _read_aircraft(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], di
 
 def _check_pictures(pictures: Path, paths: list[str], layout: Layout) -> None:
     """Whether every picture of the split is there, by one look at each folder."""
-    there: dict[Path, set[str]] = {}
-    missing = []
-    for path in paths:
-        place = pictures / path
-        if place.parent not in there:
-            known = place.parent.is_dir()
-            there[place.parent] = set(os.listdir(place.parent)) if known else set()
-        if place.name not in there[place.parent]:
-            missing.append(path)
+    names_in = functools.cache(names_in_folder)
+    places = {path: pictures / path for path in paths}
+    missing = [path for path, at in places.items() if at.name not in names_in(at.parent)]
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         raise BrokenInput(

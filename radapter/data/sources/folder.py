@@ -59,8 +59,7 @@ class FolderData(HeldOut):
             )
         spelled = [class_name(folder) for folder in folders]
         if self.class_names_in:
-            file = located(self, self.class_names_in)
-            spelled = called(folders, file)
+            spelled = called(folders, located(self, self.class_names_in))
         names, numbers = gathered(spelled)
         beside = list_pictures(root, below=False)
         left_out: list[LeftOut] = [beside.left_out, {"in no class": beside.pictures}]

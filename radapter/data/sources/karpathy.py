@@ -6,17 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from radapter.data.captions import (
-    KEPT,
-    CaptionProtocol,
-    caption_facts,
-    find_pictures,
-    read_json,
-)
+from radapter.data.captions import CaptionProtocol, pictures_with_captions, read_json
 from radapter.data.dataset import Dataset
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, located
-from radapter.data.stores import Files
 from radapter.errors import BrokenInput
 
 SPLITS = {
@@ -56,42 +49,28 @@ class KarpathyData(Data):
         return isinstance(trained, KarpathyData) and Path(trained.path).name == Path(self.path).name
 
     def open(self) -> Dataset:
-        """The pictures of a split in the file's order, with their captions; a group is a picture.
+        """The pictures of a split, with their captions.
 
         Keys are the file's own names (val2014/COCO_val2014_000000391895.jpg), wherever they lie.
         """
         path = located(self, self.path)
         content = _read(path)
-        wanted = SPLITS[self.split]
-        keys: list[str] = []
-        captions: list[list[str]] = []
+        pictures: list[tuple[str, list[str]]] = []
         for number, image in enumerate(content["images"]):
             try:
-                if image["split"] not in wanted:
+                if image["split"] not in SPLITS[self.split]:
                     continue
                 folder = image.get("filepath")
                 name = f"{folder}/{image['filename']}" if folder else image["filename"]
                 texts = [sentence["raw"].strip() for sentence in image["sentences"]]
             except (KeyError, TypeError, AttributeError) as error:
                 raise BrokenInput(f"{path}: image {number} lacks or misshapes {error}.") from None
-            texts = [text for text in texts if text][: KEPT[self.protocol]]
-            if not texts:
+            if not any(texts):
                 raise BrokenInput(f"{path}: {name} has no captions.")
-            keys.append(name)
-            captions.append(texts)
+            pictures.append((name, texts))
         root = located(self, self.root) if self.root else path.parent
-        found = find_pictures(root, keys, FOLDERS, self.broken_images)
-        files = Files(root, found, self.reading())
-        return Dataset(
-            source=f"karpathy {path.name}, {self.split}",
-            keys=keys,
-            read=files.read,
-            captions=captions,
-            groups=list(range(len(keys))),
-            protocol=caption_facts(self.protocol),
-            stamp=files.stamp,
-            digest=files.digest,
-        )
+        source = f"karpathy {path.name}, {self.split}"
+        return pictures_with_captions(self, source, pictures, root, FOLDERS, self.protocol)
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """How many pictures the file lists for each of its own splits; no picture is looked for."""

@@ -104,8 +104,7 @@ class TableData(HeldOut):
             spelled = sorted({texts[key][0] for key in keys})
             names = spelled
             if self.class_names_in:
-                file = located(self, self.class_names_in)
-                names = called(spelled, file)
+                names = called(spelled, located(self, self.class_names_in))
             class_names, numbers = gathered(names)
             number = dict(zip(spelled, numbers, strict=True))
             labels = [number[texts[key][0]] for key in keys]
@@ -137,10 +136,10 @@ def gather(path: Path, settings: TableData) -> Gathered:
     root = located(settings, settings.root) if settings.root else path.parent
     first: dict[str, str] = {}
     """What a path was called where it stood first: `1.png` and `./1.png` are one picture"""
-    of_text = text_columns(settings)
-    columns = [settings.image_column, *of_text]
-    columns += [c for c in (settings.group_column, settings.split_column) if c]
-    for row in read_rows(path, settings.form(), columns):
+    named = settings.text_column
+    of_text = [named] if isinstance(named, str) else named
+    needed = [c for c in (settings.group_column, settings.split_column) if c]
+    for row in read_rows(path, settings.form(), [settings.image_column, *of_text, *needed]):
         if row.broken:
             table.broken.append(row.broken)
             continue
@@ -151,7 +150,6 @@ def gather(path: Path, settings: TableData) -> Gathered:
             continue
         picture = row.cells.get(settings.image_column)
         texts = [text for c in of_text for text in _texts(row.cells.get(c), settings.text_lists)]
-        needed = [c for c in (settings.group_column, settings.split_column) if c]
         empty = not picture or not str(picture).strip() or not texts
         if empty or any(not _cell(row.cells, column) for column in needed):
             table.broken.append(f"{path}:{row.line}: a needed cell is empty.")
@@ -167,11 +165,6 @@ def gather(path: Path, settings: TableData) -> Gathered:
         group = row.cells[settings.group_column] if settings.group_column else key
         table.group_of.setdefault(key, str(group))
     return table
-
-
-def text_columns(settings: TableData) -> list[str]:
-    columns = settings.text_column
-    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def picture_path(root: Path, cell: str, settings: TableData) -> str:
