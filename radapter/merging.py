@@ -18,7 +18,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, UsageError
 from radapter.files import new_folder, radapter_facts, write_atomic
 from radapter.models import LoadedModel, conventions, load, save, weights_hash
-from radapter.registry import METHODS, schema
+from radapter.registry import METHODS, folds, schema
 from radapter.registry import load as registered
 from radapter.run import Run, Which
 
@@ -54,11 +54,6 @@ class Trained:
             self.base.model.state_dict(), self.tensors, alpha
         )
         return merged
-
-
-def folds(method: str) -> bool:
-    """Whether what a method trains becomes plain weights."""
-    return hasattr(registered(METHODS, method), "merge")
 
 
 def with_adapters(

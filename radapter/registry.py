@@ -118,11 +118,7 @@ def schema(name: str, module: str, function: str) -> type[Call]:
 
 def arguments(module: str, function: str) -> dict[str, Any]:
     """The keyword-only arguments of a function, (type, default) by name, as pydantic takes them."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, module
-    assert spec.origin is not None, module
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    (found,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    found = _functions(module)[function]
     keys: dict[str, Any] = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         assert argument.annotation, f"{module}.{function} has no type for {argument.arg}"
@@ -131,6 +127,20 @@ def arguments(module: str, function: str) -> dict[str, Any]:
             ... if default is None else _value(default),
         )
     return keys
+
+
+def folds(method: str) -> bool:
+    """Whether what a method trains becomes plain weights: its module, not imported, has `merge`."""
+    return "merge" in _functions(METHODS[method])
+
+
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    """Those that stand in a module's source."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
 
 
 def _blank(*calls: str) -> Call:

@@ -67,6 +67,7 @@ TITLES = {"lr": "learning rate"}
 
 
 def show(name: str | None, as_json: bool) -> None:
+    from radapter.registry import folds
     from radapter.run import find
 
     run = find(Path(name) if name else None)
@@ -90,8 +91,9 @@ def show(name: str | None, as_json: bool) -> None:
         print_curve(title, points, (min(steps), max(steps)))
     if facts["training"] == "stopped":
         console.next_command("radapter", "train", "--resume", run.path)
-    elif facts["adapter"] and not facts["present"]:
-        console.next_command("radapter", "merge", "--run", run.path)
+    elif state(run) == "trained":
+        step = "merge" if folds(run.recipe().method.name) else "export"
+        console.next_command("radapter", step, "--run", run.path)
     return None
 
 

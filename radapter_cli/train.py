@@ -250,6 +250,7 @@ def _start_kept(share: float) -> str:
 def _finish(run: Run, duration: float, as_json: bool) -> None:
     from radapter.data.accounts import SIDES, read_accounts
     from radapter.evaluation.scores import name_of
+    from radapter.registry import folds
 
     lines, scored = run.logged("loss"), run.logged("validation")
     accounts = read_accounts(run.path)
@@ -280,5 +281,6 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
         if found["best_step"] != found["step"]:
             console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
     say_data(accounts)
-    console.next_command("radapter", "merge", "--run", run.path)
+    step = "merge" if folds(run.recipe().method.name) else "export"
+    console.next_command("radapter", step, "--run", run.path)
     return None

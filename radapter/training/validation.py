@@ -18,11 +18,11 @@ from radapter.data import Dataset
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
-from radapter.merging import folds, with_adapters
+from radapter.merging import with_adapters
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
-from radapter.registry import METHODS, Call, load
+from radapter.registry import METHODS, Call, folds, load
 from radapter.runtimes.opened import from_loaded
 
 Progress = Callable[[int, int], None]
