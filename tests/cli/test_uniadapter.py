@@ -25,7 +25,7 @@ def test_from_training_to_prediction(run, cli, shapes):
     validated = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     scores = [line["validation"]["accuracy"] for line in validated if "validation" in line]
     assert len(scores) == 3
-    assert "Next: radapter export --run" in cli("runs", "show").out
+    assert "Next: radapter export --run" in cli("runs", "show").err
     merged = cli("merge")
     assert merged.code == 2
     assert "does not fold into the weights of a plain model" in merged.err
@@ -39,7 +39,7 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert manifest["verified"]
     assert cli("export").out.startswith("Up to date")
 
-    assert "Next:" not in cli("runs", "show").out
+    assert "Next:" not in cli("runs", "show").err
     (row,) = json.loads(cli("runs", "--json").out)["runs"]
     assert row["state"] == "exported"
     suite = ("--data", shapes, "--runtime", "all")
