@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -115,15 +114,7 @@ def study_table(curve: dict[str, Any]) -> Table:
 
 def _draw(curve: dict[str, Any], path: Path) -> Path | None:
     """This run's curve over alpha beside the study's; None without matplotlib."""
-    if not importlib.util.find_spec("matplotlib"):
-        return None
-    from radapter.reporting import curves, plots, study
+    from radapter.reporting import curves, study
 
-    x, panels = curves.axes(curve)
-    drawn = [
-        *study.curves(study.table(), x, panels, study.METHODS),
-        curves.curve(curve, "R-Adapter, this run (fold 0, seed 0)"),
-    ]
-    labels = [curves.axis_label(axis, curve) for axis in (x, *panels)]
-    plots.trade_off(drawn, labels[0], labels[1:], path)
-    return path
+    beside = study.curves(study.table(), *curves.axes(curve), study.METHODS)
+    return curves.draw(curve, "R-Adapter, this run (fold 0, seed 0)", path, beside)

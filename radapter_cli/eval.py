@@ -162,7 +162,7 @@ def eval_command(
         raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
     found = find(Path(run) if run else None)
     with console.status("loading"):
-        from radapter.evaluation import adapting
+        from radapter.evaluation import adapting, of_run
         from radapter.evaluation.cache import user_cache
         from radapter.merging import tuned_name
     more: Any = {"device": device.value, "precision": precision.value}
@@ -174,8 +174,12 @@ def eval_command(
             return finish([over_alphas(found, chosen, wanted, more) for chosen in suites], as_json)
     tuned_name(found)  # that there is one
     more |= {"wanted": runtime and runtime.value, "tolerances": tolerance or []}
+    results = []
     with found.lock():
-        results = [side_by_side(found, chosen, more) for chosen in suites]
+        for one in suites:
+            with console.progress(one.name) as update:
+                more["on_progress"] = lambda name, done, total, show=update: show(done, total, name)
+                results.append(of_run.evaluate_run(found, one, **more))
     for result in results:
         for label, scored in result["models"].items():
             if "provider" in scored["provenance"]:
@@ -240,18 +244,6 @@ def over_alphas(
     if result["file"]:
         picture = curves.draw(result, run.name, Path(result["file"]).with_suffix(".png"))
     return result | {"picture": picture and str(picture)}
-
-
-def side_by_side(run: Run, suite: Suite, more: dict[str, Any]) -> dict[str, Any]:
-    from radapter.evaluation import of_run
-
-    with console.progress(suite.name) as update:
-        return of_run.evaluate_run(
-            run,
-            suite,
-            on_progress=lambda model, done, total: update(done, total, model),
-            **more,
-        )
 
 
 def of_models(

@@ -57,7 +57,10 @@ def merge(
     """
     from radapter import run as runs
 
-    wanted = _parse(alpha)
+    try:
+        wanted = None if alpha is None or alpha == "auto" else float(alpha)
+    except ValueError:
+        raise UsageError(f"--alpha takes a number or `auto`, found '{alpha}'.") from None
     found = runs.find(Path(run) if run else None)
     recipe = found.recipe()
     which = cast(Literal["last", "best"], adapter.value)
@@ -69,7 +72,7 @@ def merge(
     with found.lock():
         trained = merging.open_trained(found, which)
         choice = None
-        if wanted == "auto":
+        if alpha == "auto":
             with console.progress("choosing alpha") as update:
                 choice = alphas.choose_alpha(
                     recipe,
@@ -79,7 +82,7 @@ def merge(
                     on_progress=lambda done, total: update(done, total, ""),
                 )
             alphas.write_choice(found, trained, choice)
-        value = choice["alpha"] if choice else recipe.alpha if wanted is None else float(wanted)
+        value = choice["alpha"] if choice else recipe.alpha if wanted is None else wanted
         folder, written = merging.write_merged(found, value, trained)
         warning = alphas.base_alone(choice) if choice else None
         if warning:
@@ -102,13 +105,3 @@ def merge(
         )
     console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
     console.next_command("radapter", "export", "--run", found.path)
-
-
-def _parse(alpha: str | None) -> str | None:
-    if alpha is None or alpha == "auto":
-        return alpha
-    try:
-        float(alpha)
-    except ValueError:
-        raise UsageError(f"--alpha takes a number or `auto`, found '{alpha}'.") from None
-    return alpha

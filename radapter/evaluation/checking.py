@@ -137,8 +137,6 @@ def _sample(dataset: Dataset) -> list[int]:
 
 def _mapping_problems(dataset: Dataset) -> list[str]:
     """Labels that no answer of a classifier can hit."""
-    if not dataset.labels:
-        return []
     answered = {i for answer in dataset.answers for i in answer}
     possible = answered if dataset.answers else set(range(len(dataset.class_names)))
     strange = sorted(set(dataset.labels) - possible)

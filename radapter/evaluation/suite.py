@@ -194,10 +194,11 @@ class Suite(Section):
         datasets = [dataset for dataset in self.datasets if dataset.name not in left_out]
         if not datasets:
             raise UsageError(f"{self.name} has no data sets but these.")
+        roles = [dataset.role for dataset in datasets]
         averages = {
             name: of
             for name, of in self.averages.items()
-            if (not set(of) & left_out if isinstance(of, list) else _having(datasets, of) > 1)
+            if (not set(of) & left_out if isinstance(of, list) else roles.count(of) > 1)
         }
         known = {*averages, *(dataset.name for dataset in datasets)}
         harmonic = {k: pair for k, pair in self.harmonic_means.items() if known.issuperset(pair)}
@@ -265,10 +266,6 @@ class Suite(Section):
 def _published_name(model: str) -> str:
     """Without the mark that open_clip's other name of the same weights has."""
     return model.replace("-quickgelu:", ":")
-
-
-def _having(datasets: list[SuiteDataset], role: str) -> int:
-    return sum(dataset.role == role for dataset in datasets)
 
 
 def _by_protocol(dataset: SuiteDataset, protocol: str) -> SuiteDataset:
