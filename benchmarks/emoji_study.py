@@ -240,11 +240,11 @@ def linear_probe(
     change = change.detach()
     found_curves: list[Curve] = []
     for suite, evaluated in zip(suites, base[1:], strict=True):
-        opened = suite.open()
+        parts = suite.open()
         found: Curve = {}
         for alpha in alphas.ALPHAS:
             found[alpha] = {}
-            for name, tasks in opened.items():
+            for name, tasks in parts.items():
                 classes = tasks["classification"]
                 features = kept(evaluated.sets[name])[: len(classes)]
                 predicted = (features @ (head + alpha * change).T).argmax(dim=1)
