@@ -67,8 +67,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     length, micro = models.shorten(loaded.model, tokens).shape[1], recipe.optimisation.micro_batch
     sizes = Sizes(batch, batch, batch, length, micro)
     estimate = step_memory(loaded.model, attached, recipe, sizes).total
-    size = loaded.model.visual.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = models.image_size(loaded.model)
     device = torch.device("cpu")
     for _ in range(2):
         optimizer.zero_grad()

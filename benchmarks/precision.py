@@ -86,12 +86,14 @@ def main(
         print("\n| 1 - worst cosine, training data | pictures | texts |\n|---|---|---|")
         for precision in ("fp32", "fp16", "fp16, softmax in fp32", "int8", bundle.QDQ):
             row = []
-            for kind, cases in ((bundle.VISION, inputs.images), (bundle.TEXT, inputs.texts)):
-                path = folder / bundle.in_precision(kind, precision.split(",")[0])
+            for tower in bundle.TOWERS:
+                path = folder / bundle.in_precision(tower.file, precision.split(",")[0])
                 if "softmax" in precision:
                     source, path = path, path.with_name("changed_fp16.onnx")
                     with_softmax_in_fp32(source, path)
-                given, expected = (tensor.numpy() for tensor in cases["training"])
+                given, expected = (
+                    tensor.numpy() for tensor in inputs.cases[tower.name]["training"]
+                )
                 row.append(1 - worst_cosine(path, given, expected))
             print(f"| {precision} | {row[0]:.1e} | {row[1]:.1e} |")
         if not suite:

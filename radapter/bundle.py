@@ -30,7 +30,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from radapter.errors import BrokenInput
 from radapter.files import file_hash, new_folder
@@ -40,7 +40,25 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
+
+
+class Tower(NamedTuple):
+    """What a model makes of one input; a bundle has a file of it in every precision."""
+
+    name: str
+    file: str  # in fp32
+    input: str
+    axes: tuple[int | str, ...]  # of the input, after the batch
+    output: str
+    encode: str  # the method of a `Runtime`; `export.towers.GRAPHS` has what a file is written from
+
+
 VISION, TEXT = "onnx/vision_model.onnx", "onnx/text_model.onnx"
+TOWERS = (
+    Tower("vision_model", VISION, "pixel_values", (3, "height", "width"), "image_embeds",
+          "encode_image"),
+    Tower("text_model", TEXT, "input_ids", ("length",), "text_embeds", "encode_text"),
+)  # fmt: skip
 FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
 PLAIN_TEMPLATES = ("a photo of a {}.",)
@@ -63,6 +81,12 @@ def in_precision(file: str, precision: str) -> str:
     if precision == QDQ:
         return f"tensorrt/{path.stem}_qdq.onnx"
     return file if precision == "fp32" else f"{path.parent}/{path.stem}_{precision}.onnx"
+
+
+def tower_of(file: str) -> Tower | None:
+    """The tower that an ONNX file has, in whatever precision."""
+    stem = PurePosixPath(file).stem
+    return next((tower for tower in TOWERS if stem.startswith(tower.name)), None)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -263,7 +287,7 @@ def towers(manifest: Mapping[str, Any], folder: Path) -> list[str]:
             f"{folder / MANIFEST} is damaged or older than this radapter: it does not say in which "
             "precisions its files are. Export the bundle again."
         )
-    return [in_precision(file, precision) for file in (VISION, TEXT) for precision in precisions]
+    return [in_precision(tower.file, each) for tower in TOWERS for each in precisions]
 
 
 def _inside(folder: Path, name: str, named_by: Path | None = None) -> Path:

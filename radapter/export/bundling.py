@@ -182,7 +182,7 @@ def _own_facts(
     figures: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the manifest says of the files themselves."""
-    dynamic = models.text.takes_short_texts(loaded.model)
+    dynamic, texts = models.takes_short_texts(loaded.model), inputs.cases["text_model"]
     facts = {
         "weights_hash": models.weights_hash(loaded.model.state_dict()),
         "precisions": list(contents.precisions),
@@ -208,7 +208,7 @@ def _own_facts(
         "verification": {
             "runtime": "onnxruntime, CPUExecutionProvider",
             "batches": inputs.batches,
-            "text_lengths": sorted({ids.shape[1] for ids, _ in inputs.texts.values()}),
+            "text_lengths": sorted({ids.shape[1] for ids, _ in texts.values()}),
             "training_pictures": len(inputs.sample.pictures) if inputs.sample else 0,
         },
     }
@@ -279,62 +279,58 @@ Written = list[tuple[str, str, Cases]]
 
 
 def _write_towers(
-    loaded: models.LoadedModel,
-    folder: Path,
-    inputs: Inputs,
-    contents: Contents,
+    loaded: models.LoadedModel, folder: Path, inputs: Inputs, contents: Contents
 ) -> Written:
-    """Both towers in every precision, and in both forms of int8 if there is a sample."""
+    """The towers in every precision, and in both forms of int8 if there is a sample."""
     (folder / "onnx").mkdir()
     precisions = contents.precisions
     quantized = "int8" in precisions
+    first = {t.input: next(iter(inputs.cases[t.name].values()))[0] for t in bundle.TOWERS}
     for precision in ("fp32", "fp16"):
         if precision in precisions or (quantized and precision == "fp32"):
             export_towers(
                 loaded.model,
                 folder,
-                inputs.images["noise"][0][:3],
-                inputs.texts["short"][0][:3],
+                {name: values[:3] for name, values in first.items()},
                 precision=precision,
                 context_length=loaded.context_length,
-                dynamic=models.text.takes_short_texts(loaded.model),
                 opset=contents.opset,
             )
     forms = _forms(precisions, quantize_static=inputs.sample is not None)
     if quantized:
         _quantize(folder, inputs, forms)
     if "fp32" not in precisions:  # int8 was made from it
-        for kind in (bundle.VISION, bundle.TEXT):
-            for path in (folder / kind).parent.glob(f"{Path(kind).name}*"):
+        for tower in bundle.TOWERS:
+            for path in (folder / "onnx").glob(f"{tower.name}.onnx*"):
                 path.unlink()
     written: Written = []
     for form in forms:
-        for kind, cases in ((bundle.VISION, inputs.images), (bundle.TEXT, inputs.texts)):
+        for tower in bundle.TOWERS:
+            cases = inputs.cases[tower.name]
             if form == bundle.QDQ:  # its ranges are those of such pictures and texts
                 cases = {"training": cases["training"]}
             elif form == "int8":  # no picture is like noise
                 cases = {name: case for name, case in cases.items() if name != "noise"}
-            written.append((bundle.in_precision(kind, form), form, cases))
+            written.append((bundle.in_precision(tower.file, form), form, cases))
     return written
 
 
 def _quantize(folder: Path, inputs: Inputs, forms: Sequence[str]) -> None:
     from radapter.export import quantization
 
-    for kind in (bundle.VISION, bundle.TEXT):
-        source = folder / kind
+    for tower in bundle.TOWERS:
+        source = folder / tower.file
         weights = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*"))
         external = weights > ONE_FILE
-        quantization.dynamic(source, folder / bundle.in_precision(kind, "int8"), external)
+        quantization.dynamic(source, folder / bundle.in_precision(tower.file, "int8"), external)
         if bundle.QDQ in forms:
             (folder / "tensorrt").mkdir(exist_ok=True)
-            vision = kind == bundle.VISION
-            samples = inputs.training_pixels() if vision else inputs.training_tokens()
+            samples = inputs.training(tower.input)
             # Batches of one size, which the calibrator wants.
             whole = len(samples) // CALIBRATION_BATCH * CALIBRATION_BATCH or len(samples)
             batches = [batch.numpy() for batch in samples[:whole].split(CALIBRATION_BATCH)]
-            target = folder / bundle.in_precision(kind, bundle.QDQ)
-            quantization.static(source, target, batches, external)
+            file = bundle.in_precision(tower.file, bundle.QDQ)
+            quantization.static(source, folder / file, batches, external)
 
 
 def _write_further(

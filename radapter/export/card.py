@@ -278,16 +278,17 @@ def _parity(facts: Mapping[str, Any]) -> str:
 def _golden(facts: Mapping[str, Any]) -> str:
     if "golden" not in facts:
         return ""
+    files = golden.FILES
     return (
         "## Test a port of it\n\n"
         f"`{golden.FILE}` says what has to come out, from PyTorch and open_clip, in this order:\n\n"
         "1. Every text in `texts.equal` gives its `ids`, alone in its batch. In `texts.different` "
         "stand texts on which `tokenizer.json` is known not to be open_clip's tokenizer: `ids` are "
         "its own, `open_clip_ids` those that the model was trained with.\n"
-        f"2. The pictures, prepared, are `{golden.PIXELS}` to {golden.PIXEL_TOLERANCE:g} with "
-        "Pillow's filters; a larger difference is another filter, crop or order of colours.\n"
-        f"3. The engine, given that very array, gives `{golden.IMAGES}`, and given the ids of "
-        f"`texts.equal` (shorter ones padded with 0) `{golden.TEXTS}`: in fp32 to "
+        f"2. The pictures, prepared, are `{files['pixel_values']}` to {golden.PIXEL_TOLERANCE:g} "
+        "with Pillow's filters; a larger difference is another filter, crop or order of colours.\n"
+        f"3. The engine, given that very array, gives `{files['image_embeds']}`, and given the ids "
+        f"of `texts.equal` (shorter ones padded with 0) `{files['text_embeds']}`: in fp32 to "
         f"{golden.FEATURE_TOLERANCE:g}, in others with the worst cosine under `tolerance`.\n"
         "4. Then all of it together. `.npy` files are float32 arrays without pickles.\n\n"
     )

@@ -71,12 +71,9 @@ def write(
         for path in place.glob("*.safetensors"):
             shutil.copymode(folder / "config.json", path)  # safetensors makes them the user's own
         again = PyTorchRuntime(models.load(place))
-        for kind, encode in (
-            (bundle.VISION, again.encode_image),
-            (bundle.TEXT, again.encode_text),
-        ):
-            inputs, expected = golden[kind]["golden"]
-            difference = float((encode(inputs) - expected).abs().max())
+        for tower in bundle.TOWERS:
+            inputs, expected = golden[tower.file]["golden"]
+            difference = float((getattr(again, tower.encode)(inputs) - expected).abs().max())
             if not difference <= FEATURE_TOLERANCE:  # true for NaN, too
                 raise GateFailed(
                     f"The {form} checkpoint of this model gives other features than the model: "

@@ -28,9 +28,7 @@ from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 FOLDER, FILE = "golden", "golden/golden.json"
-PIXELS, IMAGES, TEXTS = (
-    f"{FOLDER}/{name}.npy" for name in ("pixel_values", "image_embeds", "text_embeds")
-)
+FILES = {n: f"{FOLDER}/{n}.npy" for n in ("pixel_values", *(t.output for t in bundle.TOWERS))}
 PICTURES = 3
 PIXEL_TOLERANCE, FEATURE_TOLERANCE = 1e-5, 1e-4
 
@@ -98,35 +96,36 @@ def write(
         pictures: at least three; None: drawn ones. Whoever gets the bundle gets them.
 
     Returns:
-        What to verify the two towers on, by their file names.
+        What to verify the towers on, by their file names.
 
     Raises:
         GateFailed: tokenizer.json does not give open_clip's ids where it has to.
     """
     (folder / FOLDER).mkdir()
     reference = PyTorchRuntime(loaded)
-    shown = (
+    chosen = (
         [p.convert("RGB") for p in pictures]
         if pictures
         else drawn(*models.image_size(loaded.model))
     )
     files = [f"{FOLDER}/picture_{number}.png" for number in range(PICTURES)]
-    for file, picture in zip(files, shown, strict=False):
+    for file, picture in zip(files, chosen, strict=False):
         picture.save(folder / file)
     pixels = torch.stack([loaded.preprocess(Image.open(folder / file)) for file in files])
-    images = reference.encode_image(pixels)
 
     equal, different = token_ids(folder, loaded, dynamic=dynamic)
     longest = max(len(row["ids"]) for row in equal)
     ids = torch.stack([F.pad(torch.tensor(r["ids"]), (0, longest - len(r["ids"]))) for r in equal])
-    texts = reference.encode_text(ids)
-    for name, array in ((PIXELS, pixels), (IMAGES, images), (TEXTS, texts)):
-        np.save(folder / name, array.numpy().astype(np.float32), allow_pickle=False)
+    given = {"pixel_values": pixels, "input_ids": ids}
+    arrays, shown = {"pixel_values": pixels}, {}
+    for tower in bundle.TOWERS:
+        arrays[tower.output] = getattr(reference, tower.encode)(given[tower.input])
+        shown[tower.file] = {"golden": (given[tower.input], arrays[tower.output])}
+    for name, array in arrays.items():
+        np.save(folder / FILES[name], array.numpy().astype(np.float32), allow_pickle=False)
     content = {
         "pictures": files,
-        "pixel_values": PIXELS,
-        "image_embeds": IMAGES,
-        "text_embeds": TEXTS,
+        **FILES,
         "tolerance": {
             "pixel_values": PIXEL_TOLERANCE,
             "embeds, fp32": FEATURE_TOLERANCE,
@@ -135,14 +134,15 @@ def write(
         "texts": {"equal": equal, "different": different},
     }
     bundle.write_json(folder / FILE, content)
-    return {bundle.VISION: {"golden": (pixels, images)}, bundle.TEXT: {"golden": (ids, texts)}}
+    return shown
 
 
 def plan(loaded: models.LoadedModel) -> dict[str, int]:
     """What `write` would write: bytes by file name, near enough."""
     (height, width), dim = models.image_size(loaded.model), loaded.config["model_cfg"]["embed_dim"]
     pictures = {f"{FOLDER}/picture_{number}.png": 3 * height * width for number in range(PICTURES)}
-    arrays = {PIXELS: 36 * height * width, IMAGES: 12 * dim, TEXTS: 4 * len(EQUAL) * dim}
+    sizes = (36 * height * width, 12 * dim, 4 * len(EQUAL) * dim)
+    arrays = dict(zip(FILES.values(), sizes, strict=False))
     return {**pictures, **arrays, FILE: 4 * 10**4}
 
 

@@ -53,8 +53,7 @@ def static(
     Args:
         source: the tower in fp32.
         target: the file to write.
-        batches: the tower's inputs, from training data: pixel_values [n, 3, height, width] or
-            input_ids [n, length].
+        batches: the tower's inputs, [n, ...], from training data.
         external_data: whether the weights go into a file beside.
     """
     graph = onnx.load(source, load_external_data=False).graph
@@ -68,7 +67,7 @@ def static(
         quantize_static(
             source,
             target,
-            _Batches("pixel_values" if batches[0].ndim == 4 else "input_ids", batches),
+            _Batches(graph.input[0].name, batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
             per_channel=True,

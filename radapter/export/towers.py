@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -45,57 +45,55 @@ class TextTower(nn.Module):
         return F.normalize(models.encode_text(self.model, input_ids).float(), dim=-1)
 
 
+GRAPHS = {"vision_model": ImageTower, "text_model": TextTower}
+
+
 def export_towers(
     model: nn.Module,
     folder: Path,
-    pixels: Tensor,
-    tokens: Tensor,
+    examples: Mapping[str, Tensor],
     *,
     precision: str,
     context_length: int,
-    dynamic: bool,
     opset: int,
 ) -> None:
-    """Write both towers of a copy of the model under the names that the bundle has for them.
+    """Write the towers of a copy of the model under the names that the bundle has for them.
 
     Args:
         model: left as it is.
         folder: of the bundle.
-        pixels: examples [3, 3, height, width]; a batch of one would be taken for a constant.
-        tokens: examples [3, length], int64.
+        examples: by the input's name, [3, ...]; a batch of one would be taken for a constant.
         precision: `fp32` or `fp16`.
         context_length: tokens of the longest text.
-        dynamic: whether texts may be short.
         opset: of ONNX.
     """
     # The exporter and its tracing must not leave a mark on the caller's model.
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if precision == "fp16":
         half.to_half(model)
+    short = models.takes_short_texts(model)
     batch = Dim("batch", min=1, max=2**16)
-    lengths = {1: Dim("length", min=2, max=context_length)} if dynamic else {}
-    text_axes = {0: batch, **lengths}
-    for kind, tower, name, example, axes, output in (
-        (bundle.VISION, ImageTower(model), "pixel_values", pixels, {0: batch}, "image_embeds"),
-        (bundle.TEXT, TextTower(model), "input_ids", tokens, text_axes, "text_embeds"),
-    ):
+    lengths = {"length": Dim("length", min=2, max=context_length)} if short else {}
+    for tower in bundle.TOWERS:
+        graph = GRAPHS[tower.name](model).eval()
+        axes = {0: batch} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                tower.eval(),
-                (example,),
+                graph,
+                (examples[tower.input],),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[name],
-                output_names=[output],
-                dynamic_shapes={name: axes},
+                input_names=[tower.input],
+                output_names=[tower.output],
+                dynamic_shapes={tower.input: axes},
                 verbose=False,
             )
         assert program is not None
         # Stack traces with this machine's paths, otherwise.
         ClearMetadataAndDocStringPass()(program.model)
         program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
-        size = sum(p.numel() * p.element_size() for p in tower.parameters())
-        path = folder / bundle.in_precision(kind, precision)
+        size = sum(p.numel() * p.element_size() for p in graph.parameters())
+        path = folder / bundle.in_precision(tower.file, precision)
         program.save(str(path), external_data=size > ONE_FILE)
 
 

@@ -35,7 +35,7 @@ QUEUE_DELAY = 1000  # microseconds that a request waits for others to share its 
 def write_repository(
     folder: Path | str, target: Path | str, name: str, precision: str | None = None
 ) -> list[Path]:
-    """Write both towers of a bundle into a model repository; other models in it are left alone.
+    """Write the towers of a bundle into a model repository; other models in it are left alone.
 
     Args:
         folder: the bundle.
@@ -44,7 +44,7 @@ def write_repository(
         precision: of those that the bundle has. Default: its first.
 
     Returns:
-        The folders of the two models, each written whole or not at all.
+        The folders of the models, each written whole or not at all.
 
     Raises:
         BrokenInput: the bundle is damaged.
@@ -57,7 +57,7 @@ def write_repository(
         raise UsageError(
             f"Bundle {folder} has no {precision}, only {', '.join(manifest['precisions'])}."
         )
-    files = [bundle.in_precision(file, precision) for file in (bundle.VISION, bundle.TEXT)]
+    files = [bundle.in_precision(tower.file, precision) for tower in bundle.TOWERS]
     models = places(target, name)
     for place, file in zip(models, files, strict=True):
         weights = bundle.external_data(folder, manifest, file)
@@ -81,7 +81,7 @@ def places(target: Path | str, name: str) -> list[Path]:
     Raises:
         UsageError: a model of that name is there that is not ours.
     """
-    found = [Path(target) / f"{name}_{tower}" for tower in ("vision", "text")]
+    found = [Path(target) / f"{name}_{t.name.removesuffix('_model')}" for t in bundle.TOWERS]
     for place in found:
         config = place / "config.pbtxt"
         ours = config.is_file() and config.read_text(errors="replace").startswith(HEAD)

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from radapter import models
+from radapter import bundle, models
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import tolerance_of
 from radapter.export.sample import Sample
@@ -45,25 +45,23 @@ class Inputs:
         self._n = max(self.batches)
 
     @functools.cached_property
-    def images(self) -> Cases:
-        """pixel_values [n, 3, height, width] -> features [n, dim]."""
+    def cases(self) -> dict[str, Cases]:
+        """By the tower's name: its input [n, ...] -> features [n, dim]."""
         noise = white_noise(self._n, models.image_size(self.loaded.model))
-        inputs = {"noise": noise, "smooth": blurred(noise)}
-        if self.sample:
-            inputs["training"] = self.training_pixels()[: self._n]
-        return {name: (x, self._reference.encode_image(x)) for name, x in inputs.items()}
-
-    @functools.cached_property
-    def texts(self) -> Cases:
-        """input_ids [n, length] -> features [n, dim]."""
         short = [TEXTS[i % len(TEXTS)] for i in range(self._n)]
-        inputs = {
-            "short": self._tokens(short),
-            "full": self._tokens([f"{t}, {LONG}" for t in short]),
+        full = self._tokens([f"{text}, {LONG}" for text in short])
+        made = {
+            "pixel_values": {"noise": noise, "smooth": blurred(noise)},
+            "input_ids": {"short": self._tokens(short), "full": full},
         }
         if self.sample:
-            inputs["training"] = self._tokens(self.sample.texts[: self._n])
-        return {name: (x, self._reference.encode_text(x)) for name, x in inputs.items()}
+            for name, inputs in made.items():
+                inputs["training"] = self.training(name, self._n)
+        cases: dict[str, Cases] = {}
+        for tower in bundle.TOWERS:
+            encode = getattr(self._reference, tower.encode)
+            cases[tower.name] = {key: (x, encode(x)) for key, x in made[tower.input].items()}
+        return cases
 
     @functools.cached_property
     def pictures(self) -> Cases:
@@ -90,15 +88,13 @@ class Inputs:
             cases[name] = pixels, self._reference.encode_image(prepared)
         return cases
 
-    def training_pixels(self) -> Tensor:
-        """The sample's pictures as the model takes them, [n, 3, height, width]."""
+    def training(self, name: str, count: int | None = None) -> Tensor:
+        """The sample, or the first `count` of it, as the input of that name."""
         assert self.sample
-        return torch.stack([self.loaded.preprocess(p.convert("RGB")) for p in self.sample.pictures])
-
-    def training_tokens(self) -> Tensor:
-        """The sample's texts, token ids [n, length]."""
-        assert self.sample
-        return self._tokens(self.sample.texts)
+        if name == "input_ids":
+            return self._tokens(self.sample.texts[:count])
+        pictures = [picture.convert("RGB") for picture in self.sample.pictures[:count]]
+        return torch.stack([self.loaded.preprocess(picture) for picture in pictures])
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         return models.shorten(self.loaded.model, self.loaded.tokenizer(list(texts)))

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,14 +129,14 @@ class OnnxRuntime:
                 f"Bundle {folder} has no {self.precision}, only "
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
             )
-        files = [bundle.in_precision(file, self.precision) for file in (bundle.VISION, bundle.TEXT)]
-        for file in files:  # before any session: onnxruntime would open what they name
+        self._towers: dict[str, Any] = {}
+        files = {t.name: bundle.in_precision(t.file, self.precision) for t in bundle.TOWERS}
+        for file in files.values():  # before any session: onnxruntime would open what they name
             bundle.external_data(folder, manifest, file)
         try:
-            self._vision, self._text = (
-                _session(ort, folder / file, options, _providers(provider, manifest, file, index))
-                for file in files
-            )
+            for tower, file in files.items():
+                providers = _providers(provider, manifest, file, index)
+                self._towers[tower] = _session(ort, folder / file, options, providers)
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
             self._pads = manifest["text_length"] == "fixed"
@@ -148,26 +148,26 @@ class OnnxRuntime:
         self.provenance: dict[str, Any] = {
             "weights_hash": manifest.get("weights_hash"),
             "onnxruntime": ort.__version__,
-            "provider": self._vision.get_providers()[0],
+            "provider": provider,
             "nodes": {
-                "vision": served(self._vision, provider, files[0]),
-                "text": served(self._text, provider, files[1]),
+                tower.removesuffix("_model"): served(session, provider, files[tower])
+                for tower, session in self._towers.items()
             },
             "threads": options.intra_op_num_threads,
-            "files": {name: manifest["files"][name] for name in files},
+            "files": {name: manifest["files"][name] for name in files.values()},
             **({"arithmetic": "TF32"} if provider == TENSORRT and _may_use_tf32() else {}),
         }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
-        return self._run(self._vision, pixel_values.detach().cpu().float())
+        return self._run(self._towers["vision_model"], pixel_values.detach().cpu().float())
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         tokens = tokens.detach().cpu().long()
         if self._pads:
             tokens = F.pad(tokens, (0, self._context_length - tokens.shape[1]))
-        return self._run(self._text, tokens)
+        return self._run(self._towers["text_model"], tokens)
 
     def _run(self, session: Any, values: Tensor) -> Tensor:
         """In parts where the provider was made for batches up to a size."""
@@ -241,15 +241,17 @@ def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
     The provider is TensorRT 10, which has flags of precision; one fp16 session needs it. Its own
     cache of engines stays off: what it would load next time is checked by nobody.
     """
+    tower = bundle.tower_of(path)
+    assert tower
     height, width = (int(size) for size in manifest["image_size"])
     context = int(manifest["context_length"])
     largest = largest_batch(manifest)
     shortest = context if manifest["text_length"] == "fixed" else 2
 
     def shapes(batch: int, length: int) -> str:
-        if PurePosixPath(path).stem.startswith("text"):
-            return f"input_ids:{batch}x{length}"
-        return f"pixel_values:{batch}x3x{height}x{width}"
+        sizes = {"height": height, "width": width, "length": length}
+        axes = (sizes[axis] if isinstance(axis, str) else axis for axis in tower.axes)
+        return f"{tower.input}:{'x'.join(map(str, (batch, *axes)))}"
 
     return {
         "trt_profile_min_shapes": shapes(1, shortest),

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from radapter.methods.attached import Attached
 from radapter.methods.rows import rows
+from radapter.models import image_size
 from radapter.objectives import contrastive
 from radapter.objectives.terms import Features
 from radapter.recipe import Recipe
@@ -113,10 +114,8 @@ def _step(
     alive.forget(known)
     precision = PRECISIONS[recipe.precision]
     device = next(model.parameters()).device
-    size = model.visual.image_size  # type: ignore[union-attr]
-    height, width = (size, size) if isinstance(size, int) else size  # type: ignore[misc]
     images, following = (
-        torch.empty(sizes.pictures, 3, height, width, dtype=torch.uint8, device=device)
+        torch.empty(sizes.pictures, 3, *image_size(model), dtype=torch.uint8, device=device)
         for _ in range(2)
     )
     tokens = torch.zeros(sizes.texts, sizes.text_length, dtype=torch.int64, device=device)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from radapter import distributed
 from radapter.methods.rows import rows
-from radapter.models import encode_text, shorten
+from radapter.models import encode_text, image_size, shorten
 from radapter.objectives.terms import Batch, Features, Term
 from radapter.training.feeding import ON_DEVICE, moved
 
@@ -123,7 +123,7 @@ def gradients(
     batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
     images = batch["images"]
     if not len(images):  # this process has none of the batch's pictures
-        images = images.new_empty(0, 3, *_size(model))
+        images = images.new_empty(0, 3, *image_size(model))
 
     def encode(model: nn.Module, part: Tensor, precision: torch.dtype | None) -> Tensor:
         return encode_pictures(model, pixels(part), precision)
@@ -188,11 +188,6 @@ def encode_tokens(model: nn.Module, tokens: Tensor, precision: torch.dtype | Non
 
 def _autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, precision, enabled=precision is not None)
-
-
-def _size(model: nn.Module) -> tuple[int, int]:
-    size = model.visual.image_size  # type: ignore[union-attr]
-    return (size, size) if isinstance(size, int) else tuple(size)  # type: ignore[arg-type]
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

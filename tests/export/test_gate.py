@@ -146,7 +146,7 @@ def test_an_end_token_that_is_off_by_one_is_caught(loaded, check, tmp_path, monk
             one_before = torch.where(places == end - 1, largest, input_ids)
             return super().forward(torch.where(places == end, 0, one_before))
 
-    monkeypatch.setattr(towers, "TextTower", OffByOne)
+    monkeypatch.setitem(towers.GRAPHS, "text_model", OffByOne)
     # The first check, on made-up inputs, would see it too; here the suites have to.
     monkeypatch.setattr("radapter.export.bundling.check_agreement", lambda *_: None)
     with pytest.raises(GateFailed, match="onnx on held-out: worst cosine"):

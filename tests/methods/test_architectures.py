@@ -59,8 +59,7 @@ def small(tmp_path, monkeypatch):
 
 
 def inputs(loaded, seed=1):
-    size = loaded.model.visual.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = models.image_size(loaded.model)
     pictures = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(seed))
     return pictures, loaded.tokenizer(architectures.TEXTS)
 
@@ -194,14 +193,11 @@ def test_both_towers_are_exported(small, tmp_path, name):
     loaded = small.load(name)
     pictures, tokens = inputs(loaded)
     (tmp_path / "onnx").mkdir()
-    dynamic = models.text.takes_short_texts(loaded.model)
     export_towers(
         loaded.model,
         tmp_path,
-        pictures,
-        tokens,
+        {"pixel_values": pictures, "input_ids": tokens},
         precision="fp32",
-        dynamic=dynamic,
         context_length=loaded.context_length,
         opset=18,
     )

@@ -151,8 +151,8 @@ def test_what_it_gives_is_exported(name, tmp_path):
     (tmp_path / "onnx").mkdir()
     pictures, tokens = tiny.batch(loaded)
     export_towers(
-        loaded.model, tmp_path, pictures, tokens,
-        precision="fp32", dynamic=True, context_length=77, opset=18,
+        loaded.model, tmp_path, {"pixel_values": pictures, "input_ids": tokens},
+        precision="fp32", context_length=77, opset=18,
     )  # fmt: skip
     with torch.no_grad():
         expected = loaded.model.encode_image(pictures, True), loaded.model.encode_text(tokens, True)

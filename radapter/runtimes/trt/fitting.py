@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from radapter import bundle
 from radapter.errors import BrokenInput
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.flavours import RTX
-
-TOWERS = {
-    "vision_model": ("pixel_values", "image_embeds"),
-    "text_model": ("input_ids", "text_embeds"),
-}
-"""Input and output of each tower, by how the names of its ONNX files begin"""
 
 
 def choose_engines(
@@ -24,22 +18,20 @@ def choose_engines(
     flavour: str | None,
     precision: str | None,
     gpu: cuda.Gpu | None = None,
-) -> dict[str, Mapping[str, Any]]:
-    """The manifest's entries of both towers' engines, of one flavour and precision; of several
+) -> dict[bundle.Tower, Mapping[str, Any]]:
+    """The manifest's entries of engines by tower, of one flavour and precision; of several
     flavours, one that is installed here and whose engines are for this GPU, if there is one.
 
     Raises:
         BrokenInput: there are none.
     """
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], dict[bundle.Tower, Mapping[str, Any]]] = {}
     for entry in manifest.get("engines", []):
-        stem = PurePosixPath(entry["onnx"]).stem
-        for tower in TOWERS:
-            if stem.startswith(tower):
-                found.setdefault((entry["precision"], entry["flavour"]), {})[tower] = entry
+        if tower := bundle.tower_of(entry["onnx"]):
+            found.setdefault((entry["precision"], entry["flavour"]), {})[tower] = entry
     installed = {found.name for found in flavours.installed()}
     whole = sorted(
-        (key for key, towers in found.items() if len(towers) == len(TOWERS)),
+        (key for key, towers in found.items() if len(towers) == len(bundle.TOWERS)),
         key=lambda key: (
             key[1] not in installed,
             gpu is not None and not all(_gpu_fits(e, gpu) for e in found[key].values()),

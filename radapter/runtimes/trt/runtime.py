@@ -23,7 +23,7 @@ from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.runtimes.engines import Engine
 from radapter.runtimes.trt import cuda, flavours
-from radapter.runtimes.trt.fitting import TOWERS, check_engine, choose_engines
+from radapter.runtimes.trt.fitting import check_engine, choose_engines
 from radapter.runtimes.trt.flavours import RTX, Flavour
 
 LENGTHS = 8  # tokens
@@ -73,15 +73,16 @@ class TensorRTRuntime:
                     f"This torch ({torch.__version__}) does not use the {gpu.name} that the driver "
                     "finds: install one that is built with CUDA."
                 )
-            chosen = flavours.FLAVOURS[entries["vision_model"]["flavour"]]
+            one = next(iter(entries.values()))  # they are of one flavour and precision
+            chosen = flavours.FLAVOURS[one["flavour"]]
             trt = flavours.load(chosen)
             for entry in entries.values():
                 check_engine(entry, manifest, trt, gpu)
-            self.precision = str(entries["vision_model"]["precision"])
+            self.precision = str(one["precision"])
             self.logit_scale = float(manifest["logit_scale"])
             with torch.cuda.device(index):
                 self._towers = {
-                    tower: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
+                    tower.name: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
                     for tower, entry in entries.items()
                 }
         except (KeyError, TypeError, ValueError) as error:
@@ -137,12 +138,11 @@ class Tower:
         folder: Path,
         manifest: Mapping[str, Any],
         entry: Mapping[str, Any],
-        tower: str,
+        tower: bundle.Tower,
         index: int,
         graphs: bool,
     ) -> None:
-        self._input, self._output = TOWERS[tower]
-        self._file = entry["file"]
+        self._input, self._output, self._file = tower.input, tower.output, entry["file"]
         self._smallest, self._largest = (
             entry["profile"][self._input][end] for end in ("min", "max")
         )
