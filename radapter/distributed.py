@@ -175,7 +175,7 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
     """A rank's batch without the pictures that other ranks could not read, as in one process.
 
     Args:
-        batch: what `radapter.data.pairs.Collate` makes of a rank's batch: texts and groups of all,
+        batch: what `radapter.data.pairs.collate` makes of a rank's batch: texts and groups of all,
             pictures of its own share.
 
     Returns:

@@ -51,11 +51,6 @@ def merged(*parts: Mapping[Reason, Iterable[str]]) -> LeftOut:
     return {reason: list(dict.fromkeys(some)) for reason, some in names.items() if some}
 
 
-def count(left_out: Mapping[Reason, list[str]]) -> int:
-    """How many names there are in all."""
-    return sum(map(len, left_out.values()))
-
-
 def lines_of(left_out: Mapping[Reason, list[str]]) -> list[str]:
     """A line for each reason, such as "left out: 3 hidden (._a.jpg, ._b.jpg, ._c.jpg)"."""
     return lines_of_summary(summary_of(left_out))

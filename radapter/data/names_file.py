@@ -98,9 +98,7 @@ def _of(content: Any) -> dict[str, Any]:
             names[str(value)] = key
         else:
             names[str(key)] = value
-    return {key: name if key.isdigit() else _first(name) for key, name in names.items()}
-
-
-def _first(name: Any) -> Any:
-    """WordNet's names are lists of synonyms: "tench, Tinca tinca"."""
-    return name.split(",")[0] if isinstance(name, str) else name
+    for key, name in names.items():
+        if isinstance(name, str) and not key.isdigit():
+            names[key] = name.split(",")[0]  # of WordNet's synonyms: "tench, Tinca tinca"
+    return names

@@ -6,6 +6,7 @@ of (seed, e). So a resumed run needs no more than the number of its step.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import signal
 from collections.abc import Callable, Iterator
@@ -115,37 +116,34 @@ class Pairs(TorchDataset[dict[str, Any]]):
                 return {"broken": str(error)}
 
 
-class Collate:
+def collate(
+    items: list[dict[str, Any]], tokenizer: Any, text_length: int | None = None
+) -> dict[str, Any]:
     """Items to tensors: `images` [batch, 3, h, w] in bytes, `tokens` [texts, length] of the
     distinct texts, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
     captions that are right for their own picture alone, and messages about broken pictures.
 
     Where other ranks read some of the pictures, `images` are the others, of the pairs from `first`
     on; `places` [batch] are the pairs' places among the `size` of the order."""
-
-    def __init__(self, tokenizer: Any, text_length: int | None = None):
-        self.tokenizer, self.text_length = tokenizer, text_length
-
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        places = [place for place, item in enumerate(items) if "broken" not in item]
-        broken = [item["broken"] for item in items if "broken" in item]
-        size, items = len(items), [items[place] for place in places]
-        number: dict[str, int] = {}
-        text_of = [number.setdefault(item["text"], len(number)) for item in items]
-        images = [item["image"] for item in items if "image" in item]
-        read = [place for place, item in enumerate(items) if "image" in item]
-        return {
-            # torch's own stacks in shared memory, where a worker does it: a copy less.
-            "images": default_collate(images) if images else torch.empty(0, dtype=torch.uint8),
-            "tokens": self.tokenizer(list(number), context_length=self.text_length),
-            "text_of": torch.tensor(text_of),
-            "groups": torch.tensor([item["group"] for item in items]),
-            "own": torch.tensor([item["own"] for item in items]),
-            "broken": broken,
-            "first": read[0] if read else 0,
-            "places": torch.tensor(places, dtype=torch.int64),
-            "size": size,
-        }
+    places = [place for place, item in enumerate(items) if "broken" not in item]
+    broken = [item["broken"] for item in items if "broken" in item]
+    size, items = len(items), [items[place] for place in places]
+    number: dict[str, int] = {}
+    text_of = [number.setdefault(item["text"], len(number)) for item in items]
+    images = [item["image"] for item in items if "image" in item]
+    read = [place for place, item in enumerate(items) if "image" in item]
+    return {
+        # torch's own stacks in shared memory, where a worker does it: a copy less.
+        "images": default_collate(images) if images else torch.empty(0, dtype=torch.uint8),
+        "tokens": tokenizer(list(number), context_length=text_length),
+        "text_of": torch.tensor(text_of),
+        "groups": torch.tensor([item["group"] for item in items]),
+        "own": torch.tensor([item["own"] for item in items]),
+        "broken": broken,
+        "first": read[0] if read else 0,
+        "places": torch.tensor(places, dtype=torch.int64),
+        "size": size,
+    }
 
 
 class Order:
@@ -200,7 +198,7 @@ def loader(
     return DataLoader(
         pairs,
         batch_sampler=order if ranks == 1 else _Share(order, rank, ranks),
-        collate_fn=Collate(tokenizer, pairs.text_length),
+        collate_fn=functools.partial(collate, tokenizer=tokenizer, text_length=pairs.text_length),
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_leave_signals_to_the_parent,

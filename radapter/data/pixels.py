@@ -107,10 +107,6 @@ def read_picture(
 def to_rgb(picture: Image.Image, transparency: Transparency = "white") -> Image.Image:
     """A Pillow image of any mode as RGB.
 
-    Args:
-        transparency: what shows through: `white`, `black`, or with `discard` the colours that lie
-            hidden in the file.
-
     Raises:
         ValueError: the samples have no known white, as floats and 32-bit integers.
     """

@@ -131,11 +131,7 @@ def _is_gzip(path: Path) -> bool:
 
 def _check_end(path: Path, offset: int) -> None:
     """A whole tar file ends with blocks of zeros; one that was cut between two members does not,
-    and one behind which another was written goes on.
-
-    Raises:
-        BrokenInput: it is one of these.
-    """
+    and one behind which another was written goes on."""
     with open(path, "rb") as file:
         file.seek(offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -87,7 +87,6 @@ def residual_blocks(model: nn.Module, towers: str, method: str) -> list[Block]:
     """The residual attention blocks, the image tower's first, each in its order.
 
     Args:
-        model: an open_clip model.
         towers: "both", "image" or "text".
         method: named in the message.
 

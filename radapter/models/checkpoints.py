@@ -100,7 +100,6 @@ def put_into(model: nn.Module, path: Path, name: str, state: Mapping[str, Tensor
     """Load a file into a model as open_clip does, which knows the names of other programs, too.
 
     Args:
-        path: the file.
         name: of the model, for messages.
         state: what `read` found in it; None: open_clip reads it (arrays of big_vision).
 

@@ -96,7 +96,6 @@ def of_file(architecture: str, stated: Stated, like: str | None = None) -> dict[
     """What a bare file of weights is used with.
 
     Args:
-        architecture: of the weights.
         stated: goes before all else.
         like: the tag that the file is known to be.
 

@@ -39,8 +39,6 @@ def weights(
 
     Args:
         name: what the user gave.
-        architecture: of the tag.
-        tag: its name.
         known: what open_clip says of the tag: `hf_hub` or `url`.
         besides: what the model needs, too, so that the user is told all at once.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from radapter.errors import BrokenInput
+from radapter.models.loaded import LoadedModel
 from radapter.models.text import text_tower
 
 
@@ -23,18 +23,21 @@ class _Tower(nn.Module):
         return features
 
 
-def check(name: str, model: nn.Module, tokenizer: Any, preprocess_cfg: Mapping[str, Any]) -> None:
+def check(loaded: LoadedModel) -> None:
     """Send one picture and one text through the shapes of the towers; no number is computed.
+
+    It is for what others have put together: an architecture that open_clip knows by name fits.
 
     Raises:
         BrokenInput: preprocessing, tokenizer and towers are not of one model.
     """
-    size = preprocess_cfg["size"]
+    name, model, tokenizer = loaded.name, loaded.model, loaded.tokenizer
+    size = loaded.config["preprocess_cfg"]["size"]
     height, width = (size, size) if isinstance(size, int) else size
     image = _dim(name, model, "encode_image", torch.zeros(1, 3, height, width), "pictures of "
                  f"{height} x {width}, which preprocessing makes")  # fmt: skip
     _check_added_tokens(name, model, tokenizer)
-    length = int(tokenizer.context_length)
+    length = loaded.context_length
     if config := getattr(getattr(model, "text", None), "config", None):
         # A tower of transformers: its masks look at numbers, so shapes alone do not go through it.
         if 0 < getattr(config, "max_position_embeddings", 0) < length:

@@ -52,6 +52,7 @@ TOWERS = {
     "vision_model.encoder.layers.": "visual.transformer.resblocks.",
 }
 BLOCK = {
+    "self_attn.q_proj.": "attn.in_proj_",
     "self_attn.out_proj.": "attn.out_proj.",
     "layer_norm1.": "ln_1.",
     "layer_norm2.": "ln_2.",
@@ -189,22 +190,24 @@ def convert_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             tensor = torch.cat(present)
         elif name in TRANSPOSED:
             tensor = tensor.T.contiguous()
-        ours[_renamed(name)] = tensor
+        ours[_renamed(name, OUTER, TOWERS, BLOCK) or name] = tensor
     return ours
 
 
-def _renamed(name: str) -> str:
-    for theirs, ours in TOWERS.items():
-        if name.startswith(theirs):
-            number, _, rest = name.removeprefix(theirs).partition(".")
-            rest = rest.replace("self_attn.q_proj.", "attn.in_proj_")
-            for old, new in BLOCK.items():
-                rest = rest.replace(old, new)
-            return f"{ours}{number}.{rest}"
-    for theirs, ours in OUTER.items():
-        if name == theirs or (theirs.endswith(".") and name.startswith(theirs)):
-            return name.replace(theirs, ours)
-    return name
+def _renamed(
+    name: str, outer: dict[str, str], towers: dict[str, str], block: dict[str, str]
+) -> str | None:
+    """A tensor's other name, by the three tables in one direction; None if they have none."""
+    for old, new in towers.items():
+        if name.startswith(old):
+            number, _, inside = name.removeprefix(old).partition(".")
+            for part, other in block.items():
+                if inside.startswith(part):
+                    return f"{new}{number}.{inside.replace(part, other)}"
+    for old, new in outer.items():
+        if name == old or (old.endswith(".") and name.startswith(old)):
+            return name.replace(old, new)
+    return None
 
 
 def to_huggingface(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,10 +219,11 @@ def to_huggingface(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UsageError: a tensor that Hugging Face's CLIP has no place for.
     """
+    backwards = [{b: a for a, b in table.items()} for table in (OUTER, TOWERS, BLOCK)]
     theirs: dict[str, Tensor] = {}
     for full, tensor in ours.items():
         name = full.removeprefix("text.")  # where CustomTextCLIP has its text tower
-        new = _renamed_back(name)
+        new = _renamed(name, *backwards)
         if new is None:
             raise UsageError(
                 f"transformers' CLIPModel has no place for the tensor {full} of this model."
@@ -230,21 +234,6 @@ def to_huggingface(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             theirs[new] = (tensor.T if new in TRANSPOSED else tensor).contiguous()
     return theirs
-
-
-def _renamed_back(name: str) -> str | None:
-    for theirs, ours in TOWERS.items():
-        if name.startswith(ours):
-            number, _, rest = name.removeprefix(ours).partition(".")
-            if rest.startswith("attn.in_proj_"):
-                return f"{theirs}{number}.{rest.replace('attn.in_proj_', 'self_attn.q_proj.')}"
-            for old, new in BLOCK.items():
-                if rest.startswith(new):
-                    return f"{theirs}{number}.{rest.replace(new, old)}"
-    for theirs, ours in OUTER.items():
-        if name == ours or (ours.endswith(".") and name.startswith(ours)):
-            return name.replace(ours, theirs)
-    return None
 
 
 def preprocess_config(folder: Path, image_size: int) -> dict[str, Any]:

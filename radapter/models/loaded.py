@@ -63,17 +63,12 @@ def image_size(model: nn.Module) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def save(
-    folder: Path,
-    loaded: LoadedModel,
-    state: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
+def save(folder: Path, loaded: LoadedModel, state: Mapping[str, Tensor]) -> None:
     """Write open_clip's folder format, which `open_clip.create_model("local-dir:...")` loads."""
     config = json.dumps(loaded.config, indent=2, default=list) + "\n"
     (folder / CONFIG).write_text(config, encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     if isinstance(loaded.tokenizer, open_clip.tokenizer.HFTokenizer):
         # open_clip reads a folder's Hugging Face tokenizer from the folder itself.
         loaded.tokenizer.tokenizer.save_pretrained(folder)

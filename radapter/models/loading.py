@@ -70,7 +70,8 @@ def load(
     if name.startswith("local-dir:"):
         return _from_folder(Path(name.removeprefix("local-dir:")), name)
     if name.startswith("hf-hub:"):
-        return _from_repository(name)
+        config, weights = downloads.repository(name, name.removeprefix("hf-hub:"))
+        return _described(name, name, config, weights)
     if not separator and (os.sep in name or Path(name).suffix):
         raise BrokenInput(f"No model folder at {name}.")
     if architecture == "emoji-clip" and tag == "random":
@@ -98,7 +99,7 @@ def load(
         return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
     if Path(tag).is_dir():
         raise UsageError(f"{tag} is a folder, which says its architecture itself: name it alone.")
-    if Path(tag).is_file() or _is_file_name(tag):
+    if _is_file_name(tag):
         return _from_file(architecture, Path(tag), name, of_file, stated)
     raise UsageError(
         f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
@@ -120,27 +121,27 @@ def _from_folder(folder: Path, name: str) -> LoadedModel:
     if not (folder / CONFIG).is_file() and huggingface.is_folder(folder):
         return _from_huggingface(folder, name)
     if not (folder / CONFIG).is_file():
-        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        lies = f" There are {', '.join(there[:8])}." if there else ""
+        lying = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        lies = f" There are {', '.join(lying[:8])}." if lying else ""
         raise BrokenInput(
             f"{folder} is no model folder: it has no {CONFIG}, nor Hugging Face's config.json "
             f"with model.safetensors.{lies}"
         )
-    model_cfg = _read_config(folder / CONFIG)
-    weights = next(
-        (folder / file for file in (WEIGHTS, *OTHERS) if (folder / file).is_file()), None
-    )
-    loaded = _create(f"local-dir:{folder}", name, model_cfg)
-    _fill(loaded, weights or folder / WEIGHTS)
-    return _checked(loaded)
+    there = [folder / file for file in (WEIGHTS, *OTHERS) if (folder / file).is_file()]
+    weights = there[0] if there else folder / WEIGHTS
+    return _described(f"local-dir:{folder}", name, folder / CONFIG, weights)
+
+
+def _described(open_clip_name: str, name: str, config: Path, weights: Path) -> LoadedModel:
+    """A model that a configuration of its own describes."""
+    loaded = _create(open_clip_name, name, _read_config(config))
+    _fill(loaded, weights)
+    fitting.check(loaded)
+    return loaded
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """`model_cfg` of an open_clip_config.json, which has to have its `preprocess_cfg`, too.
-
-    Raises:
-        BrokenInput: it is damaged, or does not say the mean and the standard deviation.
-    """
+    """`model_cfg` of an open_clip_config.json, which has to have its `preprocess_cfg`, too."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg") or {}
@@ -154,13 +155,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             '"std": [...], "interpolation": "bicubic", "resize_mode": "shortest"}.'
         )
     return dict(model_cfg)
-
-
-def _from_repository(name: str) -> LoadedModel:
-    config, weights = downloads.repository(name, name.removeprefix("hf-hub:"))
-    loaded = _create(name, name, _read_config(config))
-    _fill(loaded, weights)
-    return _checked(loaded)
 
 
 def _from_huggingface(folder: Path, name: str) -> LoadedModel:
@@ -177,7 +171,9 @@ def _from_huggingface(folder: Path, name: str) -> LoadedModel:
     ours = huggingface.convert_weights(state)
     checkpoints.strictly(name, lambda: model.load_state_dict(ours, strict=False))
     open_clip.model.set_model_preprocess_cfg(model, preprocess_cfg)
-    return _checked(_loaded(name, model, tokenizer, model_cfg))
+    loaded = _loaded(name, model, tokenizer, model_cfg)
+    fitting.check(loaded)
+    return loaded
 
 
 def _from_file(
@@ -267,11 +263,7 @@ def _create(
 def _of_the_hub(
     open_clip_name: str, text_cfg: Mapping[str, Any]
 ) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """What a text tower of Hugging Face's takes from which repository, beside the weights.
-
-    Raises:
-        BrokenInput: a folder has no tokenizer that should have one.
-    """
+    """What a text tower of Hugging Face's takes from which repository, beside the weights."""
     words: dict[str, str] = {}
     tokenizer, tower = text_cfg.get("hf_tokenizer_name"), text_cfg.get("hf_model_name")
     if tokenizer and open_clip_name.startswith("local-dir:"):
@@ -303,12 +295,6 @@ def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any])
     )
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     return LoadedModel(name, model.eval(), tokenizer, preprocess, config)
-
-
-def _checked(loaded: LoadedModel) -> LoadedModel:
-    """For what others have put together; an architecture that open_clip knows by name fits."""
-    fitting.check(loaded.name, loaded.model, loaded.tokenizer, loaded.config["preprocess_cfg"])
-    return loaded
 
 
 @contextlib.contextmanager

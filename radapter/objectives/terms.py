@@ -12,7 +12,7 @@ from radapter.data import Dataset
 from radapter.methods.attached import Attached
 
 Batch = dict[str, Any]
-"""See `radapter.data.pairs.Collate`"""
+"""See `radapter.data.pairs.collate`"""
 
 
 @dataclass(frozen=True)

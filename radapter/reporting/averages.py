@@ -10,7 +10,7 @@ is that of the averages, as the tables of CoCoOp and MaPLe have it, not the mean
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,11 @@ def _mean(grid: Sequence[Sequence[Row]], key: Key) -> Number:
 
 def _facts(rows: Sequence[Row], seeds: Sequence[int], sets: Sequence[str]) -> dict[str, Any]:
     """What all rows have in common; of the time of training the mean, of memory the peak."""
-    facts = {key: _common(row.facts[key] for row in rows) for key in FACTS}
+    first = rows[0].facts
+    facts = {
+        key: first[key] if all(row.facts[key] == first[key] for row in rows) else None
+        for key in FACTS
+    }
     parts = [f"{len(sets)} sets"] if sets else []
     parts += [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"] if seeds else []
     facts["run"] = f"mean of {', '.join(parts)}"
@@ -187,8 +191,3 @@ def _facts(rows: Sequence[Row], seeds: Sequence[int], sets: Sequence[str]) -> di
     peaks = [row.facts["peak_memory_bytes"] for row in rows]
     facts["peak_memory_bytes"] = max(peaks) if facts["memory_of"] and None not in peaks else None
     return facts
-
-
-def _common(values: Iterable[Any]) -> Any:
-    first, *others = values
-    return first if all(value == first for value in others) else None

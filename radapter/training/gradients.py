@@ -108,7 +108,7 @@ def gradients(
 
     Args:
         model: the model as it is trained.
-        batch: what `radapter.data.pairs.Collate` makes; `distributed.exchange` it first.
+        batch: what `radapter.data.pairs.collate` makes; `distributed.exchange` it first.
         terms: the addends of the loss.
         device: where the model is.
         teachers: contexts that give the models that terms compare with.

@@ -1,6 +1,6 @@
 """What was left out, for people and for JSON."""
 
-from radapter.data.left_out import count, lines_of, merged, summary_of
+from radapter.data.left_out import lines_of, merged, summary_of
 
 
 def test_nothing_left_out_is_silent():
@@ -25,4 +25,4 @@ def test_a_line_for_each_reason_with_the_first_names():
 def test_parts_are_merged_and_each_name_counts_once():
     both = merged({"broken": ["a", "b"]}, {"broken": ["b", "c"], "hidden": []})
     assert both == {"broken": ["a", "b", "c"]}
-    assert count(both) == 3
+    assert sum(map(len, both.values())) == 3

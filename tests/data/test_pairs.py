@@ -1,3 +1,4 @@
+import functools
 import pickle
 from collections import Counter
 
@@ -8,7 +9,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from radapter import models
 from radapter.data import Dataset, open_data
-from radapter.data.pairs import Collate, Order, Pairs, loader, templates_of, training_transform
+from radapter.data.pairs import Order, Pairs, collate, loader, templates_of, training_transform
 from radapter.data.settings import Augmentation
 from radapter.data.sources.emoji import EmojiData
 from radapter.data.sources.folder import FolderData
@@ -153,7 +154,7 @@ def test_equal_texts_of_a_batch_are_encoded_once(tokenizer):
         {"image": torch.full((3, 2, 2), float(i)), "text": text, "group": i * 10, "own": False}
         for i, text in enumerate(texts)
     ]
-    batch = Collate(tokenizer)(items)
+    batch = collate(items, tokenizer)
     assert torch.equal(batch["tokens"], tokenizer(["b", "a", "c"]))
     assert torch.equal(batch["tokens"][batch["text_of"]], tokenizer(texts))
     assert batch["images"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
@@ -163,11 +164,11 @@ def test_equal_texts_of_a_batch_are_encoded_once(tokenizer):
 
 def test_a_batch_leaves_broken_pictures_out_and_names_them(tokenizer):
     good = {"image": torch.zeros(3, 2, 2), "text": "a", "group": 3, "own": False}
-    batch = Collate(tokenizer)([{"broken": "x.png"}, good, {"broken": "y.png"}])
+    batch = collate([{"broken": "x.png"}, good, {"broken": "y.png"}], tokenizer)
     assert batch["broken"] == ["x.png", "y.png"]
     assert len(batch["images"]) == len(batch["text_of"]) == 1
     assert batch["groups"].tolist() == [3]
-    empty = Collate(tokenizer)([{"broken": "x.png"}])
+    empty = collate([{"broken": "x.png"}], tokenizer)
     assert len(empty["groups"]) == 0
     assert empty["broken"] == ["x.png"]
 
@@ -188,8 +189,9 @@ def test_what_workers_get_can_be_pickled(shapes, tokenizer):
     pairs = pairs_of(settings, dataset=open_data(settings).select([0, 1]))
     copy = pickle.loads(pickle.dumps(pairs))
     assert torch.equal(copy[1, 0]["image"], pairs[1, 0]["image"])
-    collate = pickle.loads(pickle.dumps(Collate(tokenizer)))
-    assert torch.equal(collate([copy[0, 0]])["tokens"], Collate(tokenizer)([pairs[0, 0]])["tokens"])
+    batched = pickle.loads(pickle.dumps(functools.partial(collate, tokenizer=tokenizer)))
+    expected = collate([pairs[0, 0]], tokenizer)["tokens"]
+    assert torch.equal(batched([copy[0, 0]])["tokens"], expected)
 
 
 @pytest.mark.parametrize("source", ["folder", "emoji"])

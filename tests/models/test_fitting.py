@@ -39,19 +39,19 @@ def test_features_of_two_sizes():
     loaded.model.text_projection = None  # width 16 is the dimension too
     loaded.model.visual.proj = None
     with pytest.raises(BrokenInput, match="features of 32 dimensions and texts of 16"):
-        fitting.check("tiny", loaded.model, loaded.tokenizer, loaded.config["preprocess_cfg"])
+        fitting.check(loaded)
 
 
 def test_texts_that_are_too_long():
     loaded = tiny.build(text={"context_length": 20})
-    tokenizer = open_clip.SimpleTokenizer(context_length=77)
+    loaded.tokenizer = open_clip.SimpleTokenizer(context_length=77)
     with pytest.raises(BrokenInput, match="cannot take texts of 77 tokens"):
-        fitting.check("tiny", loaded.model, tokenizer, loaded.config["preprocess_cfg"])
+        fitting.check(loaded)
 
 
 def test_nothing_of_the_model_is_changed():
     loaded = tiny.build()
     before = loaded.weights_hash
-    fitting.check("tiny", loaded.model, loaded.tokenizer, loaded.config["preprocess_cfg"])
+    fitting.check(loaded)
     assert models.weights_hash(loaded.model.state_dict()) == before
     assert all(p.device.type == "cpu" for p in loaded.model.parameters())

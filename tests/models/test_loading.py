@@ -103,13 +103,12 @@ def test_what_is_saved_loads_with_open_clip_alone(tmp_path, options):
 def test_the_activation_survives_a_second_round(quick_folder, tmp_path):
     loaded = models.load(quick_folder)
     (tmp_path / "again").mkdir()
-    models.save(tmp_path / "again", loaded, loaded.model.state_dict(), {"made": "here"})
+    models.save(tmp_path / "again", loaded, loaded.model.state_dict())
     again = models.load(tmp_path / "again")
     images, tokens = tiny.batch(loaded)
     with torch.no_grad():
         first, second = (tiny.features(m.model, images, tokens) for m in (loaded, again))
     assert torch.equal(first, second)
-    assert again.weights_hash == loaded.weights_hash
     assert safetensors_metadata(tmp_path / "again" / WEIGHTS)["made"] == "here"
     without = json.loads((tmp_path / "again" / CONFIG).read_text())
     del without["model_cfg"]["quick_gelu"]

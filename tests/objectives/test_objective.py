@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from radapter import models, registry
 from radapter.data import Dataset, open_data
-from radapter.data.pairs import Collate, Pairs, training_transform
+from radapter.data.pairs import Pairs, collate, training_transform
 from radapter.data.settings import Augmentation
 from radapter.data.sources.emoji import EmojiData
 from radapter.errors import BrokenInput, UsageError
@@ -99,7 +99,7 @@ def emoji_batch(loaded, mix=0.0, size=8):
     dataset = open_data(settings)
     cfg = loaded.config["preprocess_cfg"]
     pairs = Pairs(dataset, settings, training_transform(Augmentation(), cfg), 0, mix)
-    batch = Collate(loaded.tokenizer)([pairs[0, i] for i in range(size)])
+    batch = collate([pairs[0, i] for i in range(size)], loaded.tokenizer)
     pixels = Pixels(cfg["mean"], cfg["std"], torch.device("cpu"))
     return dataset, {**batch, "images": pixels(batch["images"])}
 

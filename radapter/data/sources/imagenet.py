@@ -119,9 +119,8 @@ def class_names() -> list[str]:
 
 
 class ImageNetData(HeldOut):
-    """ImageNet-1k and its shifted versions, in the layouts in which they are published.
-
-    Labels are places in ImageNet's order of 1000 classes, that of their WordNet ids."""
+    """ImageNet-1k and its shifted versions, in the layouts in which they are published; the head of
+    this file has the facts."""
 
     convention = PUBLISHED
     source: Literal["imagenet"]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from radapter.data.captions import read_json
 from radapter.data.dataset import Dataset, check_broken
-from radapter.data.left_out import LeftOut, Reason, count, merged
+from radapter.data.left_out import LeftOut, Reason, merged
 from radapter.data.pixels import IMAGE_EXTENSIONS
 from radapter.data.settings import HeldOut, MissingData, Shuffle, located
 from radapter.data.stores import ShardMembers
@@ -87,8 +87,7 @@ class ShardsData(InShards):
         names = [name for part in self.shards.split("::") for name in braceexpand(part)]
         paths = [located(self, path) for path in names]
         dataset = samples(self, f"shards {self.shards}", paths, self.class_names or [])
-        passed = {reason: names for reason, names in dataset.left_out.items() if reason in LACKING}
-        number = len(dataset) + count(passed)
+        number = len(dataset) + sum(len(dataset.left_out.get(reason, [])) for reason in LACKING)
         if self.samples not in (None, number):
             raise BrokenInput(
                 f"{dataset.source} have {number:,} samples, and data.samples says "
