@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import io
 import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +31,7 @@ from radapter.errors import UsageError
 from radapter.recipe_errors import explain
 from radapter.registry import (
     METHODS,
+    SOURCES,
     TERMS,
     Call,
     Momentum,
@@ -39,6 +39,7 @@ from radapter.registry import (
     arguments,
     section,
 )
+from radapter.registry import load as registered
 
 S = typing.TypeVar("S", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -192,17 +193,18 @@ class Recipe(Section):
     suites: list[str] = Field(default=[])
     export: Export = Export()
 
-    @model_validator(mode="wrap")
+    @model_validator(mode="before")
     @classmethod
-    def _data_follows_the_seed(cls, tree: Any, checked: Callable[[Any], Recipe]) -> Recipe:
-        recipe = checked(tree)
-        setting = recipe.data.seeded
-        if setting is None or setting in recipe.data.model_fields_set:
-            return recipe
-        if "seed" not in recipe.model_fields_set:
-            return recipe
-        data = recipe.data.model_copy(update={setting: recipe.seed})
-        return recipe.model_copy(update={"data": data})
+    def _data_follows_the_seed(cls, tree: Any) -> Any:
+        """A source's draw has the recipe's seed where it says no other."""
+        if not isinstance(tree, dict):
+            return tree
+        data, seed = tree.get("data"), tree.get("seed")
+        if not isinstance(data, dict) or type(seed) is not int or seed < 0:
+            return tree
+        source = data.get("source")
+        setting = registered(SOURCES, source).seeded if source in list(SOURCES) else None
+        return tree if setting is None else {**tree, "data": {setting: seed, **data}}
 
     @model_validator(mode="after")
     def _licence_allows_training(self) -> Recipe:

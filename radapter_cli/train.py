@@ -270,6 +270,7 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
             f"loss {last['loss']:.3f}{_start_kept(last['start_share'])}."
         )
     console.result(f"Adapter: {run.adapter}")
+    plain = folds(run.recipe().method.name)
     if scored:
         from radapter.reporting.runs import validation_facts
 
@@ -278,9 +279,11 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
             f"Validation: {name_of(found['metric'])} {found['value']:.1%}, best "
             f"{found['best']:.1%} at step {found['best_step']}: {run.best}"
         )
-        if found["best_step"] != found["step"]:
+        if found["best_step"] != found["step"] and plain:
             console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
     say_data(accounts)
-    step = "merge" if folds(run.recipe().method.name) else "export"
-    console.next_command("radapter", step, "--run", run.path)
+    if not plain:
+        alpha = run.recipe().alpha
+        console.note(f"The last adapters are used as they are, at the recipe's alpha of {alpha:g}.")
+    console.next_command("radapter", "merge" if plain else "export", "--run", run.path)
     return None

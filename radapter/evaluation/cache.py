@@ -20,13 +20,13 @@ of them take more than a limit.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,10 +272,20 @@ def _of(runtime: Runtime) -> dict[str, Any]:
     return {"encoder": ENCODER, "versions": versions(), "runtime": runtime.identity}
 
 
-@functools.lru_cache(maxsize=8)
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], str]] = weakref.WeakKeyDictionary()
+"""Hashes of tokens, by tokenizer. It holds none, as a tokenizer may hold a model."""
+
+
 def _tokens(tokenizer: Any, prompts: tuple[str, ...]) -> str:
     """sha256 over token ids: weights do not say which tokenizer is used with them. Computed once
     for all alphas."""
+    known = _KNOWN.setdefault(tokenizer, {})
+    if prompts not in known:
+        known[prompts] = _token_hash(tokenizer, prompts)
+    return known[prompts]
+
+
+def _token_hash(tokenizer: Any, prompts: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(prompts), 1024):
         tokens = tokenizer(list(prompts[start : start + 1024])).cpu()

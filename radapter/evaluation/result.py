@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from radapter.evaluation.intervals import harmonic, mean_interval
-from radapter.evaluation.scores import Scored
+from radapter.evaluation.scores import Scored, metric_of
 from radapter.evaluation.suite import Suite
 from radapter.runtimes import Runtime
 
@@ -82,7 +82,8 @@ class Evaluation:
             roles[role] = means if means["datasets"] else self._mean(names, partial=True)
             for metric in self.sets[names[0]].metrics:
                 values = {name: self.sets[name].value(metric) for name in roles[role]["datasets"]}
-                worst = min(values, key=lambda name: values[name])
+                least_good = max if metric_of(metric).better == "smaller" else min
+                worst = least_good(values, key=lambda name: values[name])
                 roles[role][metric] |= {"worst": values[worst], "worst_dataset": worst}
         result = {
             "runtime": self.runtime.name,

@@ -27,7 +27,8 @@ class Metric:
     """From 0 to 1, and shown in %"""
     headline: bool = False
     """In the tables of `eval`, which have room for few; a task's first is what its training and
-    `--alpha auto` look at. The others stand in results and in `compare`."""
+    `--alpha auto` look at, so a larger one has to be better. The others stand in results and in
+    `compare`."""
 
     @property
     def heading(self) -> str:

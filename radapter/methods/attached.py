@@ -50,6 +50,8 @@ class Attached:
             if average.momentum
             else {}
         )
+        self.held: tuple[Values | None, float] = None, 1.0
+        """What `hold` has been called with, for good: that is trained, or what was loaded"""
         self.updates = 0
         self.start_share = 1.0
         """The share of its start that the average still holds (its bias), 0 to 1"""
@@ -120,7 +122,8 @@ class Attached:
     def load_stored(self, stored: Values, alpha: float) -> None:
         """Compute with what a run has stored, scaled by alpha, from now on: a model to be used."""
         device = next(self.model.parameters()).device
-        self.hold({name: value.to(device) for name, value in stored.items()}, alpha)
+        self.held = {name: value.to(device) for name, value in stored.items()}, alpha
+        self.hold(*self.held)
 
     @contextlib.contextmanager
     def at(self, alpha: float) -> Iterator[nn.Module]:
@@ -128,11 +131,11 @@ class Attached:
         averaged one. What is trained, and each module's mode, are back afterwards."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
-        with torch.no_grad():
-            self.hold(self.kept() if alpha else {}, alpha)
         try:
+            with torch.no_grad():
+                self.hold(self.kept() if alpha else {}, alpha)
             yield self.model
         finally:
-            self.hold(None, 1.0)
+            self.hold(*self.held)
             for module, mode in modes.items():
                 module.training = mode

@@ -52,7 +52,7 @@ def attach(
         for name, parameter in trained.items():
             # In its place, not into it: a graph that was made before goes on with what it read.
             if kept is None:
-                parameter.data = present.pop(name)
+                parameter.data = present.pop(name, parameter.data)
             else:
                 present[name], start = parameter.data, attached.start[name]
                 parameter.data = torch.lerp(start, kept[name], alpha) if kept else start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from radapter.models import conventions
+from radapter.models.text import shorten
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 TEXT_TOWER = "text_tower"
@@ -33,6 +34,12 @@ class LoadedModel:
     """PIL picture -> float tensor [3, height, width], as at evaluation"""
     config: dict[str, Any] = field(repr=False)
     """`model_cfg` and `preprocess_cfg`, the content of open_clip_config.json"""
+
+    @cached_property
+    def tokenize(self) -> Callable[[Sequence[str]], Tensor]:
+        """Texts to token ids as short as the model takes them; one function, so that what is kept
+        of its tokens is found again."""
+        return lambda texts: shorten(self.model, self.tokenizer(list(texts)))
 
     @property
     def context_length(self) -> int:

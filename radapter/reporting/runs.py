@@ -10,6 +10,7 @@ from radapter.errors import BrokenInput, RadapterError
 from radapter.evaluation.scores import main_metrics, name_of
 from radapter.evaluation.written import of_kind, read_result
 from radapter.files import radapter_facts
+from radapter.registry import folds
 from radapter.reporting.comparison import method_in_words
 from radapter.run import Run
 
@@ -35,8 +36,9 @@ def state(run: Run) -> str:
         return "unfinished"
     try:
         merged = run.merged_facts()
-    except (BrokenInput, OSError):  # of a method that folds into no weights there is none
-        return "exported" if _folders(run, "bundles") else "trained"
+    except (BrokenInput, OSError):
+        plain = folds(run.recipe().method.name)  # of other methods there is no merged model
+        return "exported" if not plain and _folders(run, "bundles") else "trained"
     exported = run.bundle_for(merged["weights_hash"]).is_dir()
     return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
 

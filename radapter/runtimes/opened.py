@@ -16,7 +16,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from radapter import bundle, models
+from radapter import bundle
 from radapter.errors import BrokenInput, MissingDependency, UsageError, ran_out_of_memory
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.runtimes import Runtime
@@ -67,12 +67,8 @@ def with_runtime(
     runtime: Runtime, loaded: LoadedModel, *, name: str | None = None, **more: Any
 ) -> OpenModel:
     """A runtime with the tokenizer and the preprocessing of the model that it was made from."""
-
-    def tokenize(texts: Sequence[str]) -> Tensor:
-        return models.shorten(loaded.model, loaded.tokenizer(list(texts)))
-
     fields = {
-        "tokenizer": tokenize,
+        "tokenizer": loaded.tokenize,
         "preprocess": loaded.preprocess,
         "preprocessing": canonical_preprocessing(loaded.config["preprocess_cfg"]),
     }

@@ -40,6 +40,7 @@ def train(recipe: Recipe, root: Path = runs.DEFAULT_ROOT, **hooks: Any) -> runs.
         GateFailed: the loss is no longer finite.
         Interrupted: on `should_stop`.
     """
+    given = Hooks(**hooks)
     with exact_fp32(), distributed.joined(device_of(recipe)):
         parts = prepare(recipe)
         path = str(runs.create(rooted(recipe), root).path) if distributed.is_main_process() else ""
@@ -47,7 +48,7 @@ def train(recipe: Recipe, root: Path = runs.DEFAULT_ROOT, **hooks: Any) -> runs.
         with _locked(run):
             if distributed.is_main_process():
                 write_environment(run)
-            _train(run, parts, Hooks(**hooks), None)
+            _train(run, parts, given, None)
     return run
 
 
@@ -60,7 +61,7 @@ def resume(run: runs.Run, **hooks: Any) -> runs.Run:
         UsageError, BrokenInput: the recipe, weights or data are not what the checkpoint was trained
             with; see `training.resuming`.
     """
-    recipe = run.recipe()
+    given, recipe = Hooks(**hooks), run.recipe()
     if run.adapter.is_file():
         return run
     with exact_fp32(), distributed.joined(device_of(recipe)), _locked(run):
@@ -69,7 +70,7 @@ def resume(run: runs.Run, **hooks: Any) -> runs.Run:
         checkpoint = checkpoints.load(run.checkpoints)
         if checkpoint is not None:
             resuming.check(checkpoint, parts, run)
-        _train(run, parts, Hooks(**hooks), checkpoint)
+        _train(run, parts, given, checkpoint)
     return run
 
 

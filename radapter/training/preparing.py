@@ -177,7 +177,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     tokenize = functools.partial(base.tokenizer, context_length=recipe.data.text_length)
     context = Context(tokenize, dataset, attached)
     terms = [registered(TERMS, name).term(context, **given) for name, given in recipe.terms()]
-    if any(term.teacher == "zero-shot" for term in terms):
+    if any(term.teacher for term in terms):
         attached.keep_start()
     workers = recipe.workers
     return Parts(

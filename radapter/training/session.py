@@ -145,7 +145,7 @@ class Session:
     def note_broken(self, found: list[str]) -> None:
         """Take pictures that could not be read to those known; BrokenInput if they are too many."""
         limit, new = self.parts.recipe.data.broken_images, set(found) - self.broken
-        for message in found:
+        for message in dict.fromkeys(found):  # one that several texts are of is said once
             if message in new and limit and self.main:
                 print(f"skipped: {message}", file=sys.stderr)
         self.broken |= new

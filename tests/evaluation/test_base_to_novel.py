@@ -326,3 +326,11 @@ def test_the_interval_of_a_harmonic_mean_is_that_of_the_delta_method():
     assert (low + high) / 2 == pytest.approx(harmonic_mean(a, b), abs=0.005)
     assert found["value"] == pytest.approx(2 * a * b / (a + b))
     assert harmonic(sets, clusters, 2) == found
+
+
+def test_shots_follow_the_seed_of_a_recipe_made_in_python_too():
+    fields = {"name": "x", "model": "m", "method": {"name": "lora"}, "seed": 3}
+    given = {"source": "coop", "dataset": "dtd"}
+    assert recipes.Recipe(**fields, data=given).data.shots_seed == 3
+    assert recipes.Recipe.model_validate({**fields, "data": given}).data.shots_seed == 3
+    assert recipes.Recipe(**fields, data={**given, "shots_seed": 2}).data.shots_seed == 2

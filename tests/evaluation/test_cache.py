@@ -1,11 +1,13 @@
 """Kept features: the same bits as computed ones, found for equal things only, whole, bounded."""
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import random
 import time
 import warnings
+import weakref
 
 import pytest
 import tiny as tiny_models
@@ -448,3 +450,18 @@ def test_another_way_of_reading_is_another_key_where_no_sampled_picture_shows_it
     assert found["ignore"][1][0] > 0  # pictures were encoded again
     apply, ignore = (found[how][0].sets["set"].image_features for how in ("apply", "ignore"))
     assert not torch.equal(apply, ignore)
+
+
+def test_prompts_are_tokenized_once_for_all_forms_of_a_model_and_keep_none_alive(tiny_folder):
+    loaded = models.load(tiny_folder)
+    calls = []
+    tokenizer = loaded.tokenizer
+    loaded.tokenizer = lambda texts: calls.append(texts) or tokenizer(texts)
+    for _ in range(3):
+        opened = from_loaded(loaded)
+        caching.texts_key(opened.runtime, opened.tokenizer, ["a cat"])
+    assert len(calls) == 1
+    gone = weakref.ref(loaded.model)
+    del loaded, opened
+    gc.collect()
+    assert gone() is None

@@ -138,3 +138,7 @@ def test_a_new_task_is_a_file_and_a_line(data, tiny_folder, shapes, tmp_path, mo
     comparison._rank([one, other], -1)
     assert (one.mark, other.mark) == ("best", "")
     del sys.modules["toy_task"]
+
+
+def test_choices_are_made_by_metrics_of_which_a_larger_one_is_better():
+    assert all(metrics()[name].better == "larger" for name in main_metrics().values())

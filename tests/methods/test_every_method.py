@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from radapter import bundle, registry
+from radapter import bundle, models, registry
 from radapter.export.towers import export_towers
 from radapter.registry import METHODS, schema
 
@@ -161,3 +161,15 @@ def test_what_it_gives_is_exported(name, tmp_path):
         session = onnxruntime.InferenceSession(tmp_path / file)
         (ours,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not registry.folds(name)])
+def test_a_model_that_was_loaded_is_back_after_another_scale(name, tiny_folder):
+    model = models.load(tiny_folder).model
+    attached = registry.load(METHODS, name).attach(model)
+    stored = {key: torch.ones_like(value) / 9 for key, value in attached.stored().items()}
+    attached.load_stored(stored, 0.3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with attached.at(0.0):
+        pass
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
