@@ -40,7 +40,7 @@ def recorded(monkeypatch):
         real = getattr(kind, tower)
 
         def encode(self, values):
-            options = getattr(self, session, None)
+            options = getattr(self, "_towers", {}).get(session)
             own = options and options.get_session_options().intra_op_num_threads
             calls.append((self.name, self.precision, torch.get_num_threads(), own))
             return real(self, values)
@@ -48,8 +48,8 @@ def recorded(monkeypatch):
         monkeypatch.setattr(kind, tower, encode)
 
     for kind in (PyTorchRuntime, OnnxRuntime):
-        recording(kind, "encode_image", "_vision")
-        recording(kind, "encode_text", "_text")
+        recording(kind, "encode_image", "vision_model")
+        recording(kind, "encode_text", "text_model")
     return calls
 
 
