@@ -90,12 +90,12 @@ def evaluate_run(
             on_progress=functools.partial(on_progress, model.name),
         )
     recipe = run.recipe()
-    models = {
-        label: {"kind": "tuned" if label == tuned else "engine", "alpha": alpha} | own.result()
-        for label, own in done.items()
-    }
-    zero_shot = {"kind": "zero-shot", "alpha": 0.0} | with_anchors(done["zero-shot"], recipe.model)
-    models["zero-shot"] |= zero_shot
+    kinds = {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
+    models: dict[str, dict[str, Any]] = {}
+    for label, own in done.items():
+        kind, at = kinds.get(label, ("engine", alpha))
+        models[label] = {"kind": kind, "alpha": at} | own.result()
+    models["zero-shot"] |= with_anchors(done["zero-shot"], recipe.model)
     result = result_of(
         suite,
         merged.config["preprocess_cfg"],
@@ -192,7 +192,7 @@ def evaluate_alphas(
     recipe = run.recipe()
     of = {
         "trained_metric": trained_metric(recipe),
-        "chosen": merging.read_merged(run)[1]["alpha"] if merged else None,
+        "chosen": run.merged_facts()["alpha"] if merged else None,
         **({"adapter": "best"} if trained.which == "best" else {}),
     }
     preprocessing = trained.base.config["preprocess_cfg"]
