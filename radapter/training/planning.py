@@ -12,7 +12,6 @@ import torch
 from radapter.data.accounts import accounts_of
 from radapter.models import shorten, takes_short_texts
 from radapter.recipe import Recipe
-from radapter.registry import folds
 from radapter.training.estimate import Memory, Sizes, fitting_micro_batch, step_memory
 from radapter.training.preparing import Parts, Plan, prepare
 
@@ -66,8 +65,7 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         text_length=_text_length(parts),
         micro_batch=recipe.optimisation.micro_batch,
     )
-    # See Parts._numbers; a method that does not fold is attached to one more copy.
-    copies = (2 + (not folds(recipe.method.name))) * (parts.held_out is not None)
+    copies = parts.held_out_models()
 
     def needs(micro_batch: int | None) -> Memory:
         changed = dataclasses.replace(sizes, micro_batch=micro_batch)

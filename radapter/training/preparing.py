@@ -23,7 +23,7 @@ from radapter.objectives.terms import Context, Term
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
-from radapter.registry import METHODS, TERMS
+from radapter.registry import METHODS, TERMS, folds
 from radapter.registry import load as registered
 from radapter.training import execution, tracking
 from radapter.training.feeding import Pixels
@@ -124,17 +124,22 @@ class Parts:
             texts = [t.replace("{}", n) for t in pairs.templates for n in dataset.class_names]
         return cut_texts(self.base.tokenizer, texts, self.recipe.data.text_length)
 
+    def held_out_models(self) -> int:
+        """Copies of all weights that held-out data is scored with: a merged one, made from another;
+        a method that does not fold is attached to one more."""
+        if self.held_out is None:
+            return 0
+        return 2 if folds(self.recipe.method.name) else 3
+
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
         weights = {id(p): p.numel() for p in (*self.base.model.parameters(), *self.trained)}
         copies = (*self.attached.mean.values(), *self.attached.start.values())
-        # Held-out data is scored with a merged copy of the weights, made from another one.
-        models = 2 * (self.held_out is not None)
         return (
             sum(weights.values())
             + 3 * sum(p.numel() for p in self.trained)  # gradients and two moments
             + sum(t.numel() for t in copies)
-            + models * self.parameters
+            + self.held_out_models() * self.parameters
         )
 
 
