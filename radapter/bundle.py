@@ -318,7 +318,6 @@ def external_data(folder: Path | str, manifest: Mapping[str, Any], name: str) ->
             manifest does not list.
     """
     import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     path = Path(folder) / name
     try:
@@ -326,11 +325,8 @@ def external_data(folder: Path | str, manifest: Mapping[str, Any], name: str) ->
     except Exception as error:  # protobuf's own, by version
         reason = " ".join(str(error).split())[:200]
         raise BrokenInput(f"onnx cannot load {path}: {reason}. Export the bundle again.") from None
-    found = dict.fromkeys(
-        (PurePosixPath(name).parent / ExternalDataInfo(tensor).location).as_posix()
-        for tensor in _tensors(model)
-        if uses_external_data(tensor)
-    )
+    beside = PurePosixPath(name).parent
+    found = list(dict.fromkeys((beside / file).as_posix() for file in weight_files(model)))
     for file in found:
         _inside(Path(folder), file, named_by=path)
         if file not in manifest["files"]:
@@ -338,7 +334,15 @@ def external_data(folder: Path | str, manifest: Mapping[str, Any], name: str) ->
                 f"{path} keeps weights in {file}, which {MANIFEST} does not list. "
                 "Export the bundle again."
             )
-    return list(found)
+    return found
+
+
+def weight_files(model: Any) -> list[str]:
+    """The files in which an ONNX model keeps weights, as it names them."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    stored_apart = filter(uses_external_data, _tensors(model))
+    return list(dict.fromkeys(ExternalDataInfo(tensor).location for tensor in stored_apart))
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import onnx
 
+from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.files import write_atomic
 from radapter.runtimes.trt import cuda, flavours
@@ -67,13 +68,11 @@ def read_graph(path: Path) -> Graph:
     except Exception as error:  # protobuf's own, by version
         raise BrokenInput(f"{path} is no ONNX file: {error}. Export the bundle again.") from None
     tensors = model.graph.initializer
-    for tensor in tensors:
-        for entry in tensor.external_data:
-            beside = (path.parent / entry.value).resolve()
-            if entry.key == "location" and not beside.is_relative_to(path.parent.resolve()):
-                raise BrokenInput(
-                    f"{path} keeps weights outside of its folder: {entry.value!r}. Do not use it."
-                )
+    for file in bundle.weight_files(model):
+        if not (path.parent / file).resolve().is_relative_to(path.parent.resolve()):
+            raise BrokenInput(
+                f"{path} keeps weights outside of its folder: {file!r}. Do not use it."
+            )
     operators = {node.op_type for node in model.graph.node}
     half = any(t.data_type == onnx.TensorProto.FLOAT16 and len(t.dims) > 1 for t in tensors)
     weights = {tensor.name for tensor in tensors}

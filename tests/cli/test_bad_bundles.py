@@ -14,6 +14,7 @@ from tiny_bundle import bundle_copy, exported, tiny  # noqa: F401 - fixtures
 
 from radapter import bundle
 from radapter.errors import BrokenInput
+from radapter.export.engine import read_graph
 from radapter.files import file_hash
 
 pytestmark = pytest.mark.slow  # they export
@@ -162,6 +163,8 @@ def test_tensors_anywhere_in_a_model_are_seen(tmp_path):
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(BrokenInput, match=r"outside of the bundle: '\.\./\.\./passwords'"):
         bundle.external_data(tmp_path, {"files": {}}, "m.onnx")
+    with pytest.raises(BrokenInput, match=r"outside of its folder: '\.\./\.\./passwords'"):
+        read_graph(tmp_path / "m.onnx")
 
 
 def test_a_full_disk_while_a_triton_repository_is_written(cli, merged, monkeypatch):
