@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from radapter.inference import OpenModel
 
 
+# typer takes choices as an Enum; members made here are those of the library's own table.
+
+
 class EngineChoice(enum.StrEnum):
     vars().update({name: name for name in PROGRAMS})
 
