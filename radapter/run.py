@@ -261,7 +261,7 @@ def _not_writable(what: str, folder: Path, error: OSError) -> BrokenInput:
 def _read_writer(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
-        return {"pid": facts["pid"], "host": facts["host"], "since": facts["since"]}
+        return {key: facts[key] for key in ("pid", "host", "since")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -300,10 +300,7 @@ def all_runs(root: Path = DEFAULT_ROOT) -> list[Run]:
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(
         (run for run in found if not run.name.startswith(".")),
-        key=lambda run: (
-            run.created or oldest,
-            (run.path / "recipe.yaml").stat().st_mtime_ns,
-        ),
+        key=lambda run: (run.created or oldest, (run.path / "recipe.yaml").stat().st_mtime_ns),
     )
 
 

@@ -29,10 +29,12 @@ def accounts_of(train: Dataset, validation: Data | None, *, needed: bool) -> dic
     Raises:
         BrokenInput: the validation data is needed, and missing or damaged.
     """
-    held = None
-    if validation is not None:
-        with contextlib.suppress(*(() if needed else (RadapterError,))):
-            held = open_data(validation)
+    try:
+        held = None if validation is None else open_data(validation)
+    except RadapterError:
+        if needed:
+            raise
+        held = None
     sides = {"train": train} if held is None else {"train": train, "validation": held}
     accounts = {name: side.account() for name, side in sides.items()}
     return accounts | {"copies": find_copies(train, held)}

@@ -43,9 +43,8 @@ def pictures_with_captions(
     without = [name for name, texts in kept if not texts]
     kept = [(name, texts) for name, texts in kept if texts]
     keys = [name for name, _ in kept]
-    files = Files(
-        root, find_pictures(root, keys, folders, settings.broken_images), settings.reading()
-    )
+    found = find_pictures(root, keys, folders, settings.broken_images)
+    files = Files(root, found, settings.reading())
     return Dataset(
         source=source,
         keys=keys,

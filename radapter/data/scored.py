@@ -25,16 +25,13 @@ def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
     called = dataset.class_names
     own = [key_of(name) for name in called]
     kept = [i for i, label in enumerate(dataset.labels) if own[label] in number]
-    strange = list(
-        dict.fromkeys(called[label] for label in dataset.labels if own[label] not in number)
-    )
+    outside = [i for i, label in enumerate(dataset.labels) if own[label] not in number]
+    strange = list(dict.fromkeys(called[dataset.labels[i]] for i in outside))
     if not kept:
         raise BrokenInput(
             f"{dataset.source} has no picture of a class that the model was trained on. "
             f"Its classes: {some(strange)}. Those of the model: {some(names)}."
         )
-    outside = [key for key, label in zip(dataset.keys, dataset.labels, strict=True)
-               if own[label] not in number]  # fmt: skip
     labels = [number[own[dataset.labels[i]]] for i in kept]
     there = set(labels)
     absent = [names[first] for first in number.values() if first not in there]
@@ -47,7 +44,7 @@ def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
         class_names=list(names),
         answers=[],
         protocol=dataset.protocol | {"classes": "; ".join(said)},
-        left_out=merged(dataset.left_out, {"in no class": outside}),
+        left_out=merged(dataset.left_out, {"in no class": [dataset.keys[i] for i in outside]}),
     )
 
 

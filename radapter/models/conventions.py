@@ -7,6 +7,7 @@ weights of its architecture do, where all agree, and else whoever names the file
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,16 @@ def _value(name: str, key: str, text: str) -> Any:
 
 def of_tag(architecture: str, tag: str) -> dict[str, Any]:
     """What open_clip uses the published weights of a tag with."""
-    known = open_clip.get_pretrained_cfg(architecture, tag)
+    return _used_with(architecture, open_clip.get_pretrained_cfg(architecture, tag))
+
+
+def before(architecture: str) -> dict[str, Any]:
+    """CLIP's preprocessing, and the activation that the architecture is named with: what every bare
+    file was used with when adapters did not yet say what theirs was."""
+    return _used_with(architecture, {})
+
+
+def _used_with(architecture: str, known: Mapping[str, Any]) -> dict[str, Any]:
     default = PreprocessCfg()
     found = {key: known.get(key) or getattr(default, key) for key in PREPROCESSING}
     found["mean"], found["std"] = tuple(found["mean"]), tuple(found["std"])
@@ -120,14 +130,6 @@ def agreed(architecture: str) -> dict[str, Any]:
     rows = [of_tag(architecture, tag) for tag in tags]
     found = {key: rows[0][key] for key in (rows or [{}])[0] if len({r[key] for r in rows}) == 1}
     return found | ({"quick_gelu": True} if _named_quick(architecture) else {})
-
-
-def before(architecture: str) -> dict[str, Any]:
-    """CLIP's preprocessing, and the activation that the architecture is named with: what every bare
-    file was used with when adapters did not yet say what theirs was."""
-    default = PreprocessCfg()
-    found = {key: getattr(default, key) for key in PREPROCESSING}
-    return {**found, "quick_gelu": _named_quick(architecture)}
 
 
 def _like(architecture: str, stated: Stated) -> dict[str, Any]:

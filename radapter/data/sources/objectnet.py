@@ -77,30 +77,34 @@ class ObjectNetData(Data):
             raise BrokenInput(
                 f"{root / 'images'} has no pictures of the classes that ImageNet has."
             )
-        lineage = self.protocol != "clip-benchmark"
+        if self.protocol == "clip-benchmark":
+            names = [overlap[folder][0].lower() for folder in folders]
+            answers = [[number] for number in range(len(folders))]
+            rule = f"{len(folders)} names of ObjectNet's own, in lower case"
+        else:
+            names = imagenet.class_names()
+            answers = [overlap[folder][1] for folder in folders]
+            rule = (
+                f"{len(folders)}, each the maximum over its ImageNet classes, of ImageNet's 1000 "
+                "names"
+            )
         border = BORDER if self.protocol == "wise-ft-cropped" else 0
-        groups = [overlap[folder][1] for folder in folders]
         keys = [f"{folders[number]}/{name}" for number, name in found]
         files = Framed(root / "images", keys, self.reading(), border)
         return Dataset(
             source="objectnet",
             keys=keys,
             read=files.read,
-            labels=[groups[number][0] if lineage else number for number, _ in found],
-            class_names=imagenet.class_names()
-            if lineage
-            else [overlap[folder][0].lower() for folder in folders],
+            labels=[answers[number][0] for number, _ in found],
+            class_names=names,
             groups=list(range(len(found))),
             stamp=files.stamp,
             left_out=merged(*(inside.under(folders[number]) for number, inside in there.items())),
-            answers=groups if lineage else [[number] for number in range(len(folders))],
+            answers=answers,
             protocol={
                 "objectnet": self.protocol,
                 "crop": f"{border} pixels on each side" if border else "none",
-                "classes": f"{len(folders)}, each the maximum over its ImageNet classes, "
-                "of ImageNet's 1000 names"
-                if lineage
-                else f"{len(folders)} names of ObjectNet's own, in lower case",
+                "classes": rule,
             },
         )
 

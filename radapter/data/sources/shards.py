@@ -171,11 +171,7 @@ def samples(
 
 
 def _rows(paths: list[Path], texts_in: str) -> tuple[list[Row], list[str], Sample]:
-    """All samples of all shards, names of hidden members, and the first sample.
-
-    Raises:
-        BrokenInput: a shard is damaged, or a file beside it says another number of samples.
-    """
+    """All samples of all shards, names of hidden members, and the first sample."""
     # Shards of one name may lie in several folders; where they do not, the name alone is enough.
     top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
     rows: list[Row] = []
@@ -224,11 +220,7 @@ def _gaps(paths: list[Path]) -> list[str]:
 
 
 def _texts(members: dict[str, Member], texts_in: str) -> list[str]:
-    """Captions that are no blank lines: the lines of a text, or what a key of a `.json` holds.
-
-    Raises:
-        BrokenInput: a `.json` is none.
-    """
+    """Captions that are no blank lines: the lines of a text, or what a key of a `.json` holds."""
     extension, _, key = texts_in.partition(":")
     member = members.get(extension)
     if member is None:
