@@ -190,14 +190,14 @@ def loader(
     *,
     pinned: bool = False,
 ) -> DataLoader[Any]:
-    """Batches in `order`, read by `workers` processes (0: in this one).
+    """Batches in `order`, to be gone through once, read by `workers` processes (0: in this one).
 
     With several `ranks` each reads its share of the pictures of every batch, and the texts of all.
     `pinned` puts them where a GPU can fetch them by itself.
     """
     return DataLoader(
         pairs,
-        batch_sampler=order if ranks == 1 else _Share(order, rank, ranks),
+        batch_sampler=order if ranks == 1 else _share(order, rank, ranks),
         collate_fn=functools.partial(collate, tokenizer=tokenizer, text_length=pairs.text_length),
         num_workers=workers,
         pin_memory=pinned,
@@ -206,20 +206,12 @@ def loader(
     )
 
 
-class _Share:
+def _share(order: Order, rank: int, ranks: int) -> Iterator[list[tuple[int, int, bool]]]:
     """Batches of (epoch, item, whether this rank reads the picture)."""
-
-    def __init__(self, order: Order, rank: int, ranks: int):
-        self.order, self.rank, self.ranks = order, rank, ranks
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, bool]]]:
-        for batch in self.order:
-            size = len(batch)
-            own = range(size * self.rank // self.ranks, size * (self.rank + 1) // self.ranks)
-            yield [(epoch, item, k in own) for k, (epoch, item) in enumerate(batch)]
+    for batch in order:
+        size = len(batch)
+        own = range(size * rank // ranks, size * (rank + 1) // ranks)
+        yield [(epoch, item, k in own) for k, (epoch, item) in enumerate(batch)]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

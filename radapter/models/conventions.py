@@ -151,14 +151,11 @@ def _how_to_state(architecture: str, source: str, missing: list[str]) -> str:
     for tag in open_clip.list_pretrained_tags_by_model(architecture):
         found = of_tag(architecture, tag)
         kinds.setdefault(", ".join(f"{key} {_spelt(found[key])}" for key in missing), tag)
-    why, which = (
-        (
-            f"the published weights of {architecture} differ in it",
-            " or ".join(f"{tag} ({kind})" for kind, tag in kinds.items()),
-        )
-        if kinds
-        else (f"no weights of {architecture} are published", PLAINEST)
-    )
+    if kinds:
+        why = f"the published weights of {architecture} differ in it"
+        which = " or ".join(f"{tag} ({kind})" for kind, tag in kinds.items())
+    else:
+        why, which = f"no weights of {architecture} are published", PLAINEST
     each = "".join(f",{key}={'|'.join(CHOICES.get(key, ['RED/GREEN/BLUE']))}" for key in missing)
     return (
         f"{source} is a bare file of weights, which does not say its {', '.join(missing)}, and "

@@ -15,12 +15,9 @@ def text_tower(model: nn.Module) -> Any:
 
 
 def _pooling(tower: Any) -> tuple[str, int | None]:
-    own = hasattr(tower, "text_pool_type")  # open_clip's CLIP prefixes the names
-    return (
-        (tower.text_pool_type, getattr(tower, "text_eos_id", None))
-        if own
-        else (getattr(tower, "pool_type", "none"), getattr(tower, "eos_id", None))
-    )
+    if hasattr(tower, "text_pool_type"):  # open_clip's CLIP prefixes the names
+        return tower.text_pool_type, getattr(tower, "text_eos_id", None)
+    return getattr(tower, "pool_type", "none"), getattr(tower, "eos_id", None)
 
 
 def takes_short_texts(model: nn.Module) -> bool:

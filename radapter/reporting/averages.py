@@ -33,7 +33,12 @@ def add_averages(comparison: Comparison) -> None:
     """Fill `averages`, and say in `notes` what was not averaged, and why."""
     over_sets: dict[str, dict[str, list[int]]] = {}
     refused: set[str] = set()
-    for places in _alike(comparison).values():
+    alike: dict[str, list[int]] = {}
+    """Places of rows with numbers, those that differ in seed alone together"""
+    for place, row in enumerate(comparison.rows):
+        if row.numbers:
+            alike.setdefault(_key(row), []).append(place)
+    for places in alike.values():
         rows = [comparison.rows[place] for place in places]
         problem = _problem(rows)
         if problem:
@@ -59,15 +64,6 @@ def add_averages(comparison: Comparison) -> None:
                 f"{'; '.join(said)}."
             )
     comparison.averages.sort(key=lambda average: average.of[-1])
-
-
-def _alike(comparison: Comparison) -> dict[str, list[int]]:
-    """Places of rows with numbers, those that differ in seed alone together."""
-    alike: dict[str, list[int]] = {}
-    for place, row in enumerate(comparison.rows):
-        if row.numbers:
-            alike.setdefault(_key(row), []).append(place)
-    return alike
 
 
 def _key(row: Row, over_sets: bool = False) -> str:
