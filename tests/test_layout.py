@@ -11,7 +11,7 @@ from radapter.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "registry", "versions", "names", "files", "classes", "precision",
+    "errors", "registry", "versions", "names", "files", "quiet", "classes", "precision",
     "processors", "distributed", "recipe_errors", "data", "recipe",
     "run", "starting", "models", "losses", "methods", "objectives", "merging", "bundle", "runtimes",
     "heads", "evaluation", "training", "inference", "export", "benchmarking", "reporting",

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,14 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from radapter.quiet import quiet
+
 OPERATORS = ["MatMul", "Gemm"]
 
 
 def dynamic(source: Path, target: Path, external_data: bool = False) -> None:
     """Quantize a tower for onnxruntime on the CPU."""
-    with _quiet():
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its advice fits other files
         quantize_dynamic(
             source,
             target,
@@ -63,7 +64,7 @@ def static(
         for node in graph.node
         if node.op_type == "MatMul" and not weights & set(node.input)
     ]
-    with _quiet():
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its advice fits other files
         quantize_static(
             source,
             target,
@@ -91,15 +92,3 @@ class _Batches(CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """It prints, and logs advice that does not fit files from the present exporter."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(previous)

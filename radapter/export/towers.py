@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +14,7 @@ from torch.export import Dim
 
 from radapter import bundle, models
 from radapter.models import half
+from radapter.quiet import quiet
 
 ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
 
@@ -77,7 +75,8 @@ def export_towers(
     for tower in bundle.TOWERS:
         graph = GRAPHS[tower.name](model).eval()
         axes = {0: batch} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
-        with _quiet(), torch.no_grad():
+        # The exporter warns and logs about its own workings; what matters is verified.
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 (examples[tower.input],),
@@ -95,19 +94,3 @@ def export_towers(
         size = sum(p.numel() * p.element_size() for p in graph.parameters())
         path = folder / bundle.in_precision(tower.file, precision)
         program.save(str(path), external_data=size > ONE_FILE)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns and logs about its own workings; what matters is verified."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
 from radapter.models import checkpoints, conventions, downloads, fitting, huggingface, torchscript
 from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
+from radapter.quiet import quiet
 
 EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
 OTHERS = (
@@ -241,7 +240,7 @@ def _create(
         return tokenizer, model
 
     try:
-        with _quiet():
+        with quiet(logging.ERROR):  # open_clip logs and warns about what is handled here
             if hub:
                 tokenizer, model = downloads.cached_or_fetched(create, name, hub)
             else:
@@ -295,16 +294,3 @@ def _loaded(name: str, model: Any, tokenizer: Any, model_cfg: Mapping[str, Any])
     )
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     return LoadedModel(name, model.eval(), tokenizer, preprocess, config)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """open_clip logs to the root logger and warns about what is handled here."""
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger().setLevel(level)
