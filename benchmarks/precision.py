@@ -28,7 +28,7 @@ from radapter.evaluation.parity import compare
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import load_suite
 from radapter.export import Contents, export_bundle, training_sample
-from radapter.export.verification import Inputs
+from radapter.export.cases import Inputs
 from radapter.runtimes.opened import from_loaded
 
 METRICS = tuple(headlines())

@@ -253,7 +253,7 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
     manifest = read_manifest(folder)
     listed = manifest["files"]
     missing = [n for n in REQUIRED if n not in listed] or [
-        n for n in towers(manifest, folder) if n not in listed
+        n for n in tower_files(manifest, folder) if n not in listed
     ]
     if missing:
         raise BrokenInput(
@@ -278,7 +278,7 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
     return manifest
 
 
-def towers(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+def tower_files(manifest: Mapping[str, Any], folder: Path) -> list[str]:
     """The files that a bundle has to have for its precisions."""
     precisions = manifest.get("precisions")
     known = isinstance(precisions, list) and all(p in PRECISIONS for p in precisions)

@@ -174,7 +174,7 @@ def export(
     found = runs.find(Path(run) if run else None)
     with console.status("loading"):
         from radapter import export as exporting
-        from radapter.export.tensorrt import Options
+        from radapter.export.trt.engines import Options
     if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
         raise UsageError("--trt-... options go with --trt.")
     wanted = exporting.Wanted(

@@ -52,8 +52,8 @@ def init(
     from radapter import recipe as recipes
     from radapter.data.left_out import lines_of
     from radapter.files import write_atomic
-    from radapter.starting import start
-    from radapter.starting.text import described, looked_at
+    from radapter.init import start
+    from radapter.init.text import described, looked_at
 
     with console.status("looking"):
         made = start(path, name=name, pictures=pictures, split=split, task=task)

@@ -15,7 +15,7 @@ from tiny_bundle import bundle_copy, exported, make, tiny
 
 from radapter import bundle, models
 from radapter.benchmarking import Settings, Subject, bench, measuring, subjects
-from radapter.benchmarking.inputs import Inputs
+from radapter.benchmarking.inputs import Batches
 from radapter.benchmarking.measuring import Case, figures, measure
 from radapter.benchmarking.subjects import open_runtimes
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
@@ -289,24 +289,24 @@ def test_texts_have_the_asked_length_and_end(alone, exported, tiny):
     subject = Subject("tiny", None if alone else tiny, exported)
     start, end = 49406, 49407
     for length in (2, 9, 77):
-        ids = Inputs(subject, manifest, length).tokens(7)
+        ids = Batches(subject, manifest, length).tokens(7)
         assert ids.shape == (7, length)
         assert (ids[:, 0] == start).all()
         assert (ids[:, -1] == end).all()
         assert (ids[:, :-1] < end).all()
         assert len(ids[:, 1:].unique(dim=0)) > 1 or length == 2
         other = Subject("tiny", tiny if alone else None, exported)
-        assert torch.equal(ids, Inputs(other, manifest, length).tokens(7))
+        assert torch.equal(ids, Batches(other, manifest, length).tokens(7))
     for length in (1, 78):
         with pytest.raises(UsageError, match=f"takes texts of 2 to 77 tokens, not {length}"):
-            Inputs(subject, manifest, length)
+            Batches(subject, manifest, length)
 
 
 def test_a_model_that_takes_full_texts_only():
     loaded = make(custom=True, no_causal_mask=True)
-    assert Inputs(Subject("tiny", loaded, None), {}, None).text_length == 77
+    assert Batches(Subject("tiny", loaded, None), {}, None).text_length == 77
     with pytest.raises(UsageError, match="takes texts of 77 tokens only, not 9"):
-        Inputs(Subject("tiny", loaded, None), {}, 9)
+        Batches(Subject("tiny", loaded, None), {}, 9)
 
 
 def test_an_export_that_is_wrong_is_not_measured(tiny_folder, monkeypatch):

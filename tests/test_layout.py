@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "registry", "versions", "names", "files", "quiet", "classes", "precision",
     "processors", "distributed", "recipe_errors", "data", "recipe",
-    "run", "starting", "models", "losses", "methods", "objectives", "merging", "bundle", "runtimes",
+    "run", "init", "models", "losses", "methods", "objectives", "merging", "bundle", "runtimes",
     "heads", "evaluation", "training", "inference", "export", "benchmarking", "reporting",
 )  # fmt: skip
 LIBRARY = sorted(

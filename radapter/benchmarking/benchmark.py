@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from radapter import bundle
-from radapter.benchmarking.inputs import Inputs
+from radapter.benchmarking.inputs import Batches
 from radapter.benchmarking.measuring import Case, figures, measure
 from radapter.benchmarking.subjects import EXPORTED, open_runtimes, open_subject
 from radapter.errors import UsageError, nearest
@@ -111,7 +111,7 @@ def bench(
         max_batch=max(settings.batches),
     ) as subject:
         manifest = bundle.read_manifest(subject.folder) if subject.folder else {}
-        inputs = Inputs(subject, manifest, settings.text_length)
+        inputs = Batches(subject, manifest, settings.text_length)
         precisions = settings.precisions or manifest.get("precisions") or EXPORTED
         opened, left_out = open_runtimes(subject, settings.runtimes, precisions, threads)
         cases = [
@@ -144,7 +144,7 @@ def bench(
 
 
 def _case(
-    name: str, runtime: Runtime, threads: int | None, tower: str, inputs: Inputs, batch: int
+    name: str, runtime: Runtime, threads: int | None, tower: str, inputs: Batches, batch: int
 ) -> Case:
     encode = runtime.encode_image if tower == PICTURES else runtime.encode_text
     values = inputs.pictures(batch) if tower == PICTURES else inputs.tokens(batch)

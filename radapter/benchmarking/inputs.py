@@ -11,12 +11,12 @@ from torch import Tensor
 from radapter import models
 from radapter.benchmarking.subjects import Subject
 from radapter.errors import UsageError
-from radapter.export.verification import LONG, TEXTS, blurred, white_noise
+from radapter.export.cases import LONG, TEXTS, blurred, white_noise
 from radapter.runtimes.opened import BundleTokenizer
 
 
-class Inputs:
-    """Inputs of any batch size.
+class Batches:
+    """Batches of any batch size.
 
     Args:
         manifest: of its bundle, if that is all there is.

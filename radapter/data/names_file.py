@@ -18,7 +18,7 @@ def is_id(name: str) -> bool:
     return re.fullmatch(ID, name) is not None
 
 
-def called(ids: Sequence[str], path: Path) -> list[str]:
+def names_for(ids: Sequence[str], path: Path) -> list[str]:
     """The names that a file has for some ids.
 
     A list of names alone begins with class 0; or with class 1, where no class is called 0 and there

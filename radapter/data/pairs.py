@@ -52,7 +52,7 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
         steps.append(v2.ColorJitter(c, c, c, hue=c / 10))
     if augmentation.grey:
         steps.append(v2.RandomGrayscale(augmentation.grey))
-    return v2.Compose([*steps, v2.PILToTensor()])
+    return v2.Compose([*steps, v2.ToImage(), v2.ToPureTensor()])
 
 
 def templates_of(templates: list[str] | str) -> list[str]:
@@ -146,7 +146,7 @@ def collate(
     }
 
 
-class Order:
+class BatchOrder:
     """Batches of (epoch, item), shuffled anew each epoch, the last short batch left out.
 
     `shuffle` gives the items of an epoch; by default, all in random order."""
@@ -182,7 +182,7 @@ class Order:
 
 def loader(
     pairs: Pairs,
-    order: Order,
+    order: BatchOrder,
     tokenizer: Any,
     workers: int,
     rank: int = 0,
@@ -206,7 +206,7 @@ def loader(
     )
 
 
-def _share(order: Order, rank: int, ranks: int) -> Iterator[list[tuple[int, int, bool]]]:
+def _share(order: BatchOrder, rank: int, ranks: int) -> Iterator[list[tuple[int, int, bool]]]:
     """Batches of (epoch, item, whether this rank reads the picture)."""
     for batch in order:
         size = len(batch)

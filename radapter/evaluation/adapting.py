@@ -59,5 +59,5 @@ def changed(
 
 def _having(suites: list[Suite], dataset: str) -> list[Suite]:
     """The suites with such a data set; if there is none, the first, which then says what it has."""
-    having = [suite for suite in suites if suite.called(dataset)]
+    having = [suite for suite in suites if suite.names_of(dataset)]
     return having or suites[:1]

@@ -143,7 +143,7 @@ def write(cache: Cache | None, key: Key | None, features: Tensor, more: Any = No
         warnings.warn(f"Features are not cached in {cache.folder}: {error}", stacklevel=2)
 
 
-def kept(cache: Cache | None, key: Key | None, compute: Callable[[], Tensor]) -> Tensor:
+def get_or_compute(cache: Cache | None, key: Key | None, compute: Callable[[], Tensor]) -> Tensor:
     """The features of an entry, computed and kept if there is none."""
     found = read(cache, key)
     if found is not None:

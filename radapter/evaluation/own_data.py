@@ -15,8 +15,8 @@ from radapter.data.settings import HeldOut, Templates
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite, SuiteDataset
-from radapter.starting import look
-from radapter.starting.splits import Chosen, Doubt, check_unmixed, split_of_name
+from radapter.init import look
+from radapter.init.splits import Chosen, Doubt, check_unmixed, split_of_name
 
 
 def suite_of(

@@ -124,7 +124,7 @@ class Suite(Section):
         """The templates of one of its data sets: its own, or the suite's."""
         return dataset.own_prompts() or self.templates
 
-    def called(self, name: str) -> list[str]:
+    def names_of(self, name: str) -> list[str]:
         """The data sets that a name means: one, or `dtd-base` and `dtd-novel` by `dtd`, or all by
         the suite's own name."""
         names = [dataset.name for dataset in self.datasets]
@@ -160,7 +160,7 @@ class Suite(Section):
         Raises:
             UsageError: there is no such data set, or it has no such protocol.
         """
-        names = self.called(dataset)
+        names = self.names_of(dataset)
         if not names:
             raise self._unknown(dataset)
         changed = [_by_protocol(d, protocol) if d.name in names else d for d in self.datasets]
@@ -188,9 +188,9 @@ class Suite(Section):
         """
         left_out: set[str] = set()
         for name in names:
-            if not self.called(name):
+            if not self.names_of(name):
                 raise self._unknown(name)
-            left_out |= set(self.called(name))
+            left_out |= set(self.names_of(name))
         datasets = [dataset for dataset in self.datasets if dataset.name not in left_out]
         if not datasets:
             raise UsageError(f"{self.name} has no data sets but these.")

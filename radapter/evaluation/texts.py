@@ -33,7 +33,7 @@ class Texts:
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
             names = dataset.class_names
-            self.heads[key] = caching.kept(
+            self.heads[key] = caching.get_or_compute(
                 self.cache,
                 self._key(names, templates),
                 lambda: zero_shot.weights(self.model, zero_shot.prompts_of(names, templates)),
@@ -48,7 +48,7 @@ class Texts:
         keys = [TextKey("caption", text) for text in texts]
         new = [text for key, text in zip(keys, texts, strict=True) if key not in known]
         if new:
-            features = caching.kept(
+            features = caching.get_or_compute(
                 self.cache, self._key(new), lambda: zero_shot.encode_texts(self.model, new)
             )
             known |= {TextKey("caption", t): f for t, f in zip(new, features, strict=True)}
@@ -71,7 +71,7 @@ class Texts:
             f"the model reads: the rest of them is not seen, as of '{cut[0][:60]}...'"
         ]
 
-    def alike(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
+    def by_tokens(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
         """The captions with one text, the first, for all that have the same tokens: to the model
         these are one, so that they tie, which equal features need not in a matrix product."""
         first: dict[bytes, str] = {}

@@ -1,5 +1,5 @@
 """From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process, and
-TensorRT engines built from them (`radapter.export.tensorrt`, `radapter.export.engine`)."""
+TensorRT engines built from them (`radapter.export.trt.engines`, `radapter.export.trt.build`)."""
 
 from radapter.export.bundling import Contents, class_features, export_bundle
 from radapter.export.facts import classes_of, golden_pictures

@@ -17,12 +17,12 @@ from torch import Tensor
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.export import card, checkpoints, golden, graphs
+from radapter.export import card, golden, graphs, weights
+from radapter.export.cases import Cases, Inputs, check_agreement, verify
+from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
 from radapter.export.gate import Gate
-from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
-from radapter.export.verification import Cases, Inputs, check_agreement, verify
 from radapter.files import new_folder
 from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
@@ -75,7 +75,7 @@ class Contents:
             graphs.check_preprocessing(loaded.config["preprocess_cfg"])
         if self.max_batch < 1:
             raise UsageError(f"the largest batch must be 1 or more, not {self.max_batch}.")
-        checkpoints.check_forms(self.checkpoints, loaded)
+        weights.check_forms(self.checkpoints, loaded)
 
 
 def export_bundle(
@@ -134,7 +134,7 @@ def export_bundle(
         figures = verify(temporary, cases, inputs.batches)
         for file, precision, _ in written:
             check_agreement(file, precision, figures[file], contents.tolerances)
-        checkpoints.write(temporary, loaded, contents.checkpoints, shown)
+        weights.write(temporary, loaded, contents.checkpoints, shown)
         if classes is not None:
             classes = distinct(classes)
             features = class_features(loaded, classes, contents.device)
@@ -249,7 +249,7 @@ def plan(
     if classes is not None:
         size = 4 * len(classes["names"]) * loaded.config["model_cfg"]["embed_dim"]
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
-    files |= checkpoints.plan(loaded, contents.checkpoints) | golden.plan(loaded)
+    files |= weights.plan(loaded, contents.checkpoints) | golden.plan(loaded)
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
 
 

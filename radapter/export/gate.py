@@ -21,7 +21,7 @@ from radapter.evaluation.of_run import engines, verdicts
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.scores import Task, task_for
 from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_suite
-from radapter.export.picture_files import compare_files, scored_pictures
+from radapter.export.further_files import compare_files, scored_pictures
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe
 from radapter.runtimes.engines import runnable

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from radapter import bundle, models
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import TOLERANCES
-from radapter.export.verification import Cases
+from radapter.export.cases import Cases
 from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 

@@ -13,10 +13,11 @@ from typing import Any
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.parity import tolerance_of
-from radapter.export import bundling, facts, golden, tensorrt, triton
+from radapter.export import bundling, facts, golden, triton
 from radapter.export.bundling import Contents, class_features, classes_hash, export_bundle
 from radapter.export.gate import parity_gate
 from radapter.export.sample import training_sample
+from radapter.export.trt import engines
 from radapter.models import LoadedModel
 from radapter.recipe import Recipe
 from radapter.run import Run
@@ -41,7 +42,7 @@ class Wanted:
     tolerances: Sequence[str] = ()
     verify: bool = True
     """Whether what is written has to agree with PyTorch on the recipe's suites"""
-    engines: tensorrt.Options | None = None
+    engines: engines.Options | None = None
     """How TensorRT's are built; None: none are"""
     flavour: str | None = None
     """Of TensorRT; None: what is installed"""
@@ -70,10 +71,10 @@ class Plan:
     """Whether it is written anew: what there is is not what is wanted"""
 
     @property
-    def options(self) -> tensorrt.Options:
+    def options(self) -> engines.Options:
         """How engines are built; what TensorRT measures is kept in the run."""
         cache = self.run.path / "tensorrt-timing.cache"
-        return dataclasses.replace(self.wanted.engines or tensorrt.Options(), timing_cache=cache)
+        return dataclasses.replace(self.wanted.engines or engines.Options(), timing_cache=cache)
 
     @property
     def lost(self) -> list[str]:
@@ -117,7 +118,7 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     flavour = None
     if wanted.engines is not None:
         flavour = flavours.choose(wanted.flavour)
-        tensorrt.expected(flavour, wanted.engines)
+        engines.identity(flavour, wanted.engines)
     loaded, merged = merging.tuned(run)
     folder = run.bundle_for(merged["weights_hash"])
     try:
@@ -168,7 +169,7 @@ def preview(planned: Plan) -> tuple[dict[str, int], dict[str, str]]:
     """
     files = bundling.plan(planned.loaded, planned.run.classes(), planned.contents)
     if planned.flavour:
-        files |= tensorrt.plan(files, planned.flavour)
+        files |= engines.plan(files, planned.flavour)
     missing: dict[str, str] = {}
     if planned.wanted.verify:
         missing = parity_gate(planned.recipe, planned.loaded, planned.contents.tolerances)[1]
@@ -252,9 +253,9 @@ def _build(
     planned: Plan, exported: Exported, flavour: Flavour, gate: Any, force: bool
 ) -> Mapping[str, str]:
     """Build the engines; why there is none of some files."""
-    shapes = tensorrt.limits(exported.manifest, planned.recipe.data.text_length)
-    chosen, left_out = tensorrt.sources(planned.folder, exported.manifest, shapes)
-    exported.manifest, exported.built = tensorrt.build_engines(
+    shapes = engines.limits(exported.manifest, planned.recipe.data.text_length)
+    chosen, left_out = engines.sources(planned.folder, exported.manifest, shapes)
+    exported.manifest, exported.built = engines.build_engines(
         planned.folder, chosen, flavour, planned.options, force=force, check=gate
     )
     return left_out

@@ -90,7 +90,7 @@ def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = Non
 
     def encode(model: OpenModel, texts: Sequence[str]) -> Tensor:
         key = None if cache is None else caching.texts_key(model.runtime, model.tokenizer, texts)
-        return caching.kept(cache, key, lambda: zero_shot.encode_texts(model, texts))
+        return caching.get_or_compute(cache, key, lambda: zero_shot.encode_texts(model, texts))
 
     return zero_shot.weights(model, classes, encode)
 

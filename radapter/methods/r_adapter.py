@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from radapter.errors import BrokenInput
 from radapter.methods import folded
 from radapter.methods.attached import Attached, Values
+from radapter.methods.batch_rows import bernoulli_of_rows
 from radapter.methods.blocks import residual_blocks
-from radapter.methods.rows import bernoulli_of_rows
 from radapter.registry import AdapterAverage, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (

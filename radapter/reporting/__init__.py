@@ -1,5 +1,5 @@
 """Results as tables and pictures."""
 
-from radapter.reporting.tables import alpha_table, evaluation_tables
+from radapter.reporting.result_tables import alpha_table, evaluation_tables
 
 __all__ = ["alpha_table", "evaluation_tables"]

@@ -21,9 +21,9 @@ from radapter.reporting.comparison import (
     HARMONIC,
     OF_THE_SETS,
     Average,
+    ComparedModel,
     Comparison,
     Number,
-    Row,
 )
 
 Key = tuple[str, str, str]
@@ -45,9 +45,9 @@ def add_averages(comparison: Comparison) -> None:
             comparison.notes.append(problem)
             refused.add(_key(rows[0], over_sets=True))
         elif len(rows) > 1 and not rows[0].is_zero_shot:
-            _add(comparison, {_set(rows[0]): places})
-        if _set(rows[0]):
-            over_sets.setdefault(_key(rows[0], over_sets=True), {})[_set(rows[0])] = places
+            _add(comparison, {_dataset(rows[0]): places})
+        if _dataset(rows[0]):
+            over_sets.setdefault(_key(rows[0], over_sets=True), {})[_dataset(rows[0])] = places
     for key, by_set in over_sets.items():
         if len(by_set) < 2 or key in refused:
             continue
@@ -66,20 +66,20 @@ def add_averages(comparison: Comparison) -> None:
     comparison.averages.sort(key=lambda average: average.of[-1])
 
 
-def _key(row: Row, over_sets: bool = False) -> str:
+def _key(row: ComparedModel, over_sets: bool = False) -> str:
     """The same for rows that differ in seed alone, or in set too."""
     assert row.recipe is not None
     tree: dict[str, Any] = row.recipe.model_dump(mode="json")
     of_data = {"shots_seed", *([row.recipe.data.averaged_over] if over_sets else [])}
     if row.is_zero_shot:
         # One row for all runs from this model, so that only the set and the rules tell them apart.
-        tree = {"data": {"dataset": _set(row)}, "settings": _rules(row)}
+        tree = {"data": {"dataset": _dataset(row)}, "settings": _rules(row)}
     data = {key: value for key, value in tree["data"].items() if key not in of_data}
     facts = {"base": row.facts["base_hash"], "alpha": row.facts["alpha"]}
     return json.dumps({**tree, **facts, "seed": None, "data": data}, sort_keys=True)
 
 
-def _rules(row: Row) -> dict[str, Any]:
+def _rules(row: ComparedModel) -> dict[str, Any]:
     """By suite, the protocol without what names the sets."""
     return {
         suite: {k: v for k, v in own["protocol"].items() if k not in OF_THE_SETS}
@@ -87,19 +87,19 @@ def _rules(row: Row) -> dict[str, Any]:
     }
 
 
-def _set(row: Row) -> str:
+def _dataset(row: ComparedModel) -> str:
     """The one of several sets that was trained on, or nothing."""
     data = row.recipe.data if row.recipe else None
     return getattr(data, data.averaged_over) if data and data.averaged_over else ""
 
 
-def _draws(rows: Sequence[Row]) -> list[tuple[int, int]]:
+def _draws(rows: Sequence[ComparedModel]) -> list[tuple[int, int]]:
     """Seed and data.shots_seed of each row, sorted; (-1, -1) of the zero-shot model."""
     recipes = [None if row.is_zero_shot else row.recipe for row in rows]
     return sorted((r.seed, getattr(r.data, "shots_seed", 0)) if r else (-1, -1) for r in recipes)
 
 
-def _problem(rows: Sequence[Row]) -> str | None:
+def _problem(rows: Sequence[ComparedModel]) -> str | None:
     """Why runs that are alike cannot be averaged."""
     if rows[0].is_zero_shot:
         return None
@@ -138,29 +138,29 @@ def _add(comparison: Comparison, by_set: dict[str, list[int]]) -> None:
         )
 
 
-def _seed(row: Row) -> int:
+def _seed(row: ComparedModel) -> int:
     return row.recipe.seed if row.recipe else 0
 
 
-def _comparable(rows: Sequence[Row], key: Key, sets: Sequence[str]) -> bool:
+def _comparable(rows: Sequence[ComparedModel], key: Key, sets: Sequence[str]) -> bool:
     """Whether all rows have a number and it means the same in each."""
     suite, role, _ = key
     if any(key not in row.numbers for row in rows):
         return False
     if not sets:
         return len({row.numbers[key].group for row in rows}) == 1
-    if len({(_set(row), row.numbers[key].group) for row in rows}) > len(sets):
+    if len({(_dataset(row), row.numbers[key].group) for row in rows}) > len(sets):
         return False  # within a set, as over seeds
     rules = [_rules(row)[suite] for row in rows]
     return all(
         rule == rules[0]
         and (suite, role) not in row.partial
-        and {name.split("-")[0] for name in row.settings[suite]["data"][role]} == {_set(row)}
+        and {name.split("-")[0] for name in row.settings[suite]["data"][role]} == {_dataset(row)}
         for row, rule in zip(rows, rules, strict=True)
     )
 
 
-def _mean(grid: Sequence[Sequence[Row]], key: Key) -> Number:
+def _mean(grid: Sequence[Sequence[ComparedModel]], key: Key) -> Number:
     """Of rows [sets, seeds]; the deviation is that of each seed's mean over the sets."""
     by_seed = np.mean([[row.numbers[key].value for row in rows] for rows in grid], axis=0)
     deviation = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
@@ -168,7 +168,9 @@ def _mean(grid: Sequence[Sequence[Row]], key: Key) -> Number:
     return Number(float(by_seed.mean()), None, group, deviation=deviation)
 
 
-def _facts(rows: Sequence[Row], seeds: Sequence[int], sets: Sequence[str]) -> dict[str, Any]:
+def _facts(
+    rows: Sequence[ComparedModel], seeds: Sequence[int], sets: Sequence[str]
+) -> dict[str, Any]:
     """What all rows have in common; of the time of training the mean, of memory the peak."""
     first = rows[0].facts
     facts = {

@@ -52,7 +52,7 @@ class Number:
 
 
 @dataclass
-class Row:
+class ComparedModel:
     """One model: a run at one alpha, or the zero-shot model that it started from."""
 
     facts: dict[str, Any]
@@ -74,7 +74,7 @@ class Row:
 
 
 @dataclass
-class Average(Row):
+class Average(ComparedModel):
     """The mean of rows that differ in seed alone, or in seed and set of CoOp's."""
 
     of: list[int] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Average(Row):
 
 @dataclass
 class Comparison:
-    rows: list[Row]
+    rows: list[ComparedModel]
     averages: list[Average] = field(default_factory=list)
     reasons: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """By (suite, role, group): how that group differs from group a"""
@@ -96,9 +96,9 @@ class Comparison:
     def suites(self) -> list[str]:
         return list(dict.fromkeys(key[0] for row in self.rows for key in row.numbers))
 
-    def models(self) -> list[tuple[str, Row]]:
+    def models(self) -> list[tuple[str, ComparedModel]]:
         """All that stands in a table with its number there: rows, each average under its last."""
-        shown: list[tuple[str, Row]] = []
+        shown: list[tuple[str, ComparedModel]] = []
         for i, row in enumerate(self.rows):
             shown.append((f"{i + 1}", row))
             under = [(f"M{n}", mean) for n, mean in enumerate(self.averages, 1) if mean.of[-1] == i]
@@ -122,7 +122,9 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     for run in runs:
         rows = _rows(run)
         for row in rows:
-            if not (row.is_zero_shot and any(_joined(known, row) for known in comparison.rows)):
+            if not (
+                row.is_zero_shot and any(_add_if_same(known, row) for known in comparison.rows)
+            ):
                 comparison.rows.append(row)
         if not any(row.numbers for row in rows):
             comparison.notes.append(
@@ -147,15 +149,15 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 # ---------------------------------------------------------------- reading
 
 
-def _rows(run: Run) -> list[Row]:
+def _rows(run: Run) -> list[ComparedModel]:
     facts = _facts(run)
-    by_alpha: dict[float | None, Row] = {}
+    by_alpha: dict[float | None, ComparedModel] = {}
     recipe = run.recipe()
     base = {"base_model": facts["base_model"], "base_hash": facts["base_hash"]}
-    zero = Row(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
+    zero = ComparedModel(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
     for result in _results(run):
         suite, alpha = result["suite"], result["alpha"]
-        row = by_alpha.setdefault(alpha, Row(facts | {"alpha": alpha}, recipe=recipe))
+        row = by_alpha.setdefault(alpha, ComparedModel(facts | {"alpha": alpha}, recipe=recipe))
         if suite in row.settings:
             continue
         models = result["models"]
@@ -165,10 +167,10 @@ def _rows(run: Run) -> list[Row]:
             _take(zero, result, models[label], facts["base_hash"])
     by_alpha = dict(sorted(by_alpha.items(), key=lambda item: (item[0] is not None, item[0] or 0)))
     rows = list(by_alpha.values())
-    return [*([zero] if zero.numbers else []), *(rows or [Row(facts, recipe=recipe)])]
+    return [*([zero] if zero.numbers else []), *(rows or [ComparedModel(facts, recipe=recipe)])]
 
 
-def _joined(known: Row, row: Row) -> bool:
+def _add_if_same(known: ComparedModel, row: ComparedModel) -> bool:
     """Add a zero-shot model's numbers to those of the same one in another run, if they agree."""
     shared = known.settings.keys() & row.settings.keys()
     agree = known.facts == row.facts and all(
@@ -204,7 +206,9 @@ def _results(run: Run) -> Iterator[dict[str, Any]]:
             yield result
 
 
-def _take(row: Row, result: dict[str, Any], model: dict[str, Any], base_hash: str) -> None:
+def _take(
+    row: ComparedModel, result: dict[str, Any], model: dict[str, Any], base_hash: str
+) -> None:
     suite = result["suite"]
     row.settings[suite] = {
         "base": base_hash,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.evaluation.scores import metric_of
-from radapter.reporting.comparison import FACTS, Average, Comparison, Number, Row
+from radapter.reporting.comparison import FACTS, Average, ComparedModel, Comparison, Number
 from radapter.reporting.table import GROUP, Column, Table, escaped
 
 SCHEMA_VERSION = 1
@@ -83,7 +83,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(row: Row) -> list[dict[str, Any]]:
+def _plain(row: ComparedModel) -> list[dict[str, Any]]:
     return [
         {
             "suite": suite,
@@ -99,7 +99,7 @@ def _plain(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _names(comparison: Comparison, row: Row) -> list[str]:
+def _names(comparison: Comparison, row: ComparedModel) -> list[str]:
     """Of an average, the runs that it is of; the zero-shot model is `zero-shot`."""
     places = row.of if isinstance(row, Average) else []
     return [comparison.rows[place].facts["run"] or "zero-shot" for place in places]
@@ -148,7 +148,7 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 # ---------------------------------------------------------------- cells
 
 
-def _described(models: Sequence[tuple[str, Row]]) -> Table:
+def _described(models: Sequence[tuple[str, ComparedModel]]) -> Table:
     """What the runs are, a row each."""
     table = Table([Column(name, left=i < 5, wrap="letters") for i, name in enumerate(HEADER)])
     for number, row in models:
@@ -156,7 +156,7 @@ def _described(models: Sequence[tuple[str, Row]]) -> Table:
     return table
 
 
-def _facts(number: str, row: Row) -> list[str]:
+def _facts(number: str, row: ComparedModel) -> list[str]:
     facts = row.facts
     alpha, trained, stored = facts["alpha"], facts["trained_parameters"], facts["stored_bytes"]
     seconds, peak = facts["seconds"], facts["peak_memory_bytes"]
@@ -183,7 +183,10 @@ def _time(seconds: float) -> str:
 
 
 def _numbers(
-    comparison: Comparison, suite: str, chosen: Sequence[tuple[str, Row]], corner: str = ""
+    comparison: Comparison,
+    suite: str,
+    chosen: Sequence[tuple[str, ComparedModel]],
+    corner: str = "",
 ) -> Table:
     """A suite's table: a metric's title, then a row a role."""
     headings = [number if number.startswith("M") else f"#{number}" for number, _ in chosen]

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from radapter.methods.attached import Attached
-from radapter.methods.rows import rows
+from radapter.methods.batch_rows import rows
 from radapter.models import image_size
 from radapter.objectives import contrastive
 from radapter.objectives.terms import Features

@@ -54,7 +54,7 @@ def leave_out(
     path = run.path / BAD_BATCH
     content = json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n"
     if distributed.is_main_process():
-        tried(lambda: files.write_atomic(path, content), f"{path.name} was")
+        best_effort(lambda: files.write_atomic(path, content), f"{path.name} was")
     message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:
@@ -82,8 +82,8 @@ def _pairs(parts: Parts, step: int) -> list[dict[str, str]]:
 # ---------------------------------------------------------------- writing
 
 
-def tried(write: Callable[[], None], what: str) -> bool:
-    """Write what training can go on without for now: a full disk is a warning."""
+def best_effort(write: Callable[[], None], what: str) -> bool:
+    """Call `write`. A full disk becomes a warning, and training goes on: True if it was written."""
     try:
         write()
     except NOT_WRITTEN as error:
@@ -136,7 +136,7 @@ def batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
 
 
 @contextlib.contextmanager
-def explaining(explained: Callable[[Exception], Exception]) -> Iterator[None]:
+def raising_instead(explained: Callable[[Exception], Exception]) -> Iterator[None]:
     """Leave with the error that `explained` makes of one; an interruption says all itself."""
     try:
         yield
@@ -167,7 +167,7 @@ def explained(
         scoring: whether held-out data was being scored.
     """
     if save is not None and step and checkpoints.newest(run.checkpoints) != step:
-        tried(save, f"The state after step {step} was")
+        best_effort(save, f"The state after step {step} was")
     if isinstance(error, RadapterError):
         kind, problem, details = type(error), str(error), error.details
     elif ran_out_of_memory(error):

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter import distributed
-from radapter.methods.rows import rows
+from radapter.methods.batch_rows import rows
 from radapter.models import encode_text, image_size, shorten
 from radapter.objectives.terms import Batch, Features, Term
 from radapter.training.feeding import ON_DEVICE, moved
@@ -33,7 +33,7 @@ Encode = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class BatchPart:
     """What this process encodes of a batch's pictures, or of its texts."""
 
     encode: Encode
@@ -50,10 +50,10 @@ class Inputs:
         return [(i, self.own[i : i + size]) for i in range(0, max(1, len(self.own)), size)]
 
 
-class Encoded:
+class BatchFeatures:
     """Features of a batch, those of all processes and chunks; backward goes back through them."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs, precision: torch.dtype | None):
+    def __init__(self, model: nn.Module, inputs: BatchPart, precision: torch.dtype | None):
         self.model, self.inputs, self.precision = model, inputs, precision
         self.state = _random_state(inputs.own.device)
         chunks = inputs.chunks()
@@ -128,12 +128,12 @@ def gradients(
     def encode(model: nn.Module, part: Tensor, precision: torch.dtype | None) -> Tensor:
         return encode_pictures(model, pixels(part), precision)
 
-    def encoded(model: nn.Module, tokens: Tensor) -> tuple[Encoded, Encoded]:
+    def encoded(model: nn.Module, tokens: Tensor) -> tuple[BatchFeatures, BatchFeatures]:
         first, total = batch.get("first", 0), len(batch["groups"])
         share = distributed.share(len(tokens))  # each process encodes so many distinct ones
-        texts = Inputs(encode_tokens, tokens[share], share.start, len(tokens), micro_batch)
-        pictures = Inputs(encode, images, first, total, micro_batch)
-        return Encoded(model, pictures, precision), Encoded(model, texts, precision)
+        texts = BatchPart(encode_tokens, tokens[share], share.start, len(tokens), micro_batch)
+        pictures = BatchPart(encode, images, first, total, micro_batch)
+        return BatchFeatures(model, pictures, precision), BatchFeatures(model, texts, precision)
 
     # Teachers first: to be one, a model may change tensors that the graph of a step keeps.
     theirs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}

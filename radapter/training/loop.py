@@ -118,7 +118,7 @@ def _train(
     )  # fmt: skip
     training_mode(parts.base.model)
     with (
-        failures.explaining(session.explained),
+        failures.raising_instead(session.explained),
         closing(failures.batches(read)) as batches,
         tracked(parts.trackers if main else [], run, recipe, session.step) as session.track,
     ):

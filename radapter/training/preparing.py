@@ -14,7 +14,7 @@ from torch import Tensor
 
 from radapter import distributed
 from radapter.data import open_data
-from radapter.data.pairs import Order, Pairs, training_transform
+from radapter.data.pairs import BatchOrder, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods.attached import Attached
@@ -28,7 +28,7 @@ from radapter.registry import load as registered
 from radapter.training import execution, tracking
 from radapter.training.feeding import Pixels
 from radapter.training.optimisation import adamw
-from radapter.training.validation import HeldOut, Validation, open_held_out
+from radapter.training.validation import Validation, Validator, open_held_out
 
 if TYPE_CHECKING:
     from radapter.training.planning import Fit
@@ -80,7 +80,7 @@ class Parts:
     device: torch.device
     scaler: torch.amp.GradScaler | None
     """Of the gradients, in fp16"""
-    held_out: HeldOut | None
+    held_out: Validator | None
     """None if the recipe monitors nothing"""
     trackers: list[tracking.Tracker]
     workers: int
@@ -88,11 +88,11 @@ class Parts:
     pixels: Callable[[Tensor], Tensor]
     """From the bytes of pictures to what the image tower takes"""
 
-    def order(self, start_step: int = 0) -> Order:
+    def order(self, start_step: int = 0) -> BatchOrder:
         o = self.recipe.optimisation
         size = min(o.batch_size, len(self.pairs))
         shuffle = self.recipe.data.shuffle(self.pairs.shards, size)
-        return Order(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
+        return BatchOrder(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
 
     def validation(self) -> Validation | None:
         if self.held_out is None:

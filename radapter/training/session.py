@@ -121,7 +121,7 @@ class Session:
 
     def save_if_due(self) -> None:
         if time.monotonic() - self.saved > self.parts.recipe.checkpoints.every_seconds:
-            failures.tried(self.save, f"The state after step {self.step} was")
+            failures.best_effort(self.save, f"The state after step {self.step} was")
             self.saved = time.monotonic()
 
     def interrupt_if_asked(self) -> None:
@@ -152,7 +152,7 @@ class Session:
         check_broken(sorted(self.broken), limit, "data.broken_images")
         if new and self.main:
             data = (self.run, self.parts, self.broken)
-            failures.tried(lambda: write_data(*data), "data.json was")
+            failures.best_effort(lambda: write_data(*data), "data.json was")
 
     def validate(self) -> dict[str, Any]:
         """Score the held-out data if it is time: a line of the metrics, else nothing."""
@@ -170,13 +170,13 @@ class Session:
         self.phase = "data"
         self.log(scored)
         if validation.improved and self.main:
-            failures.tried(
+            failures.best_effort(
                 lambda: write_best(self.run, self.parts, validation), "The best adapter was"
             )
         return scored
 
     def log(self, metrics: dict[str, Any]) -> None:
-        failures.tried(
+        failures.best_effort(
             lambda: self.track(self.step, metrics), "The last lines of metrics.jsonl were"
         )
 

@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass
-class HeldOut:
+class Validator:
     """The held-out data, and a plain model to score it with that training never touches."""
 
     suite: Suite
@@ -73,7 +73,7 @@ def open_held_out(
     base: LoadedModel,
     device: torch.device,
     classes: Sequence[str] | None = None,
-) -> HeldOut:
+) -> Validator:
     """The recipe's held-out data with a copy of the base model, to be made before a method is
     attached to it.
 
@@ -91,7 +91,7 @@ def open_held_out(
             warnings.warn(f"validation: classes: {said}", stacklevel=2)
     state = {name: value.detach().cpu().clone() for name, value in base.model.state_dict().items()}
     model = copy.deepcopy(base.model).eval().requires_grad_(False).to(device)
-    return HeldOut(suite, opened, dataclasses.replace(base, model=model), state, device)
+    return Validator(suite, opened, dataclasses.replace(base, model=model), state, device)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Record:
 class Validation:
     """When to score, what was best, when to stop."""
 
-    def __init__(self, recipe: Recipe, held_out: HeldOut, steps_per_epoch: int, steps: int):
+    def __init__(self, recipe: Recipe, held_out: Validator, steps_per_epoch: int, steps: int):
         monitor = recipe.monitor
         self.every = monitor.every_steps or steps_per_epoch * (monitor.every_epochs or 1)
         self.steps, self.held_out = steps, held_out

@@ -14,7 +14,7 @@ from tiny_bundle import bundle_copy, exported, tiny  # noqa: F401 - fixtures
 
 from radapter import bundle
 from radapter.errors import BrokenInput
-from radapter.export.engine import read_graph
+from radapter.export.trt.build import read_graph
 from radapter.files import file_hash
 
 pytestmark = pytest.mark.slow  # they export

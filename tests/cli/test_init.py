@@ -11,8 +11,8 @@ from braceexpand import braceexpand
 
 from radapter import recipe as recipes
 from radapter.data import open_data
-from radapter.starting.shards import brace
-from radapter.starting.text import scalar, size_of
+from radapter.init.shards import brace
+from radapter.init.text import scalar, size_of
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_enough_is_held_out(pictures, least):
     from radapter.data import Dataset
     from radapter.data.opening import split_of
     from radapter.data.sources.folder import FolderData
-    from radapter.starting.writing import _hold_out
+    from radapter.init.writing import _hold_out
 
     for seed in range(20):
         keys = [f"{seed}-{i}.jpg" for i in range(pictures)]

@@ -8,7 +8,7 @@ import trees
 from rich.console import Console
 
 from radapter import models
-from radapter.reporting.tables import evaluation_tables
+from radapter.reporting.result_tables import evaluation_tables
 
 SPLITS = {
     "flickr30k": {"train": 12, "val": 4, "test": 4},

@@ -3,7 +3,7 @@
 import pytest
 
 from radapter.data import open_data
-from radapter.data.names_file import called, may_begin_with_one
+from radapter.data.names_file import may_begin_with_one, names_for
 from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput
 
@@ -51,7 +51,7 @@ def test_one_picture_written_in_several_ways(tmp_path):
 def test_a_list_of_names_begins_with_class_0_or_1(tmp_path, ids, names, expected):
     path = tmp_path / "classes.txt"
     path.write_text("\n".join(f"n{i}" for i in range(names)))
-    assert called(ids, path) == expected
+    assert names_for(ids, path) == expected
     assert may_begin_with_one(ids, path) is (expected == ["n1", "n2"])
 
 
@@ -59,4 +59,4 @@ def test_numbers_before_the_names_are_what_they_say(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("0 cat\n1 dog\n")
     with pytest.raises(BrokenInput, match="no name for class 2"):
-        called(["1", "2"], path)
+        names_for(["1", "2"], path)

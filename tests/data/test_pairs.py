@@ -9,7 +9,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from radapter import models
 from radapter.data import Dataset, open_data
-from radapter.data.pairs import Order, Pairs, collate, loader, templates_of, training_transform
+from radapter.data.pairs import BatchOrder, Pairs, collate, loader, templates_of, training_transform
 from radapter.data.settings import Augmentation
 from radapter.data.sources.emoji import EmojiData
 from radapter.data.sources.folder import FolderData
@@ -38,7 +38,7 @@ def tokenizer(tiny_folder):
 
 @pytest.mark.parametrize(("items", "size"), [(24, 8), (25, 8), (7, 8), (10, 3), (2, 2)])
 def test_an_epoch_visits_every_item_once(items, size):
-    order = Order(items, size, epochs=4, seed=1)
+    order = BatchOrder(items, size, epochs=4, seed=1)
     batches = list(order)
     assert len(batches) == len(order) == order.steps
     per_epoch = items // min(size, items)
@@ -59,12 +59,12 @@ def test_an_epoch_visits_every_item_once(items, size):
 
 
 def test_an_order_resumes_at_any_step():
-    whole = list(Order(25, 8, epochs=3, seed=5))
+    whole = list(BatchOrder(25, 8, epochs=3, seed=5))
     for step in range(len(whole) + 1):
-        part = Order(25, 8, epochs=3, seed=5, start_step=step)
+        part = BatchOrder(25, 8, epochs=3, seed=5, start_step=step)
         assert list(part) == whole[step:]
         assert len(part) == len(whole) - step
-    assert list(Order(25, 8, epochs=3, seed=6)) != whole
+    assert list(BatchOrder(25, 8, epochs=3, seed=6)) != whole
 
 
 # ------------------------------------------------------------------ pairs
@@ -203,7 +203,7 @@ def test_workers_change_nothing(shapes, tokenizer, source):
     pairs = pairs_of(settings)
     batches = []
     for workers in (0, 1, 2):
-        order = Order(24, 8, epochs=2, seed=0, start_step=1)
+        order = BatchOrder(24, 8, epochs=2, seed=0, start_step=1)
         torch.manual_seed(workers)
         batches.append(list(loader(pairs, order, tokenizer, workers)))
     assert len(batches[0]) == 5

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from radapter.data.pairs import Order
+from radapter.data.pairs import BatchOrder
 from radapter.data.shard_order import _through_buffer, shard_order
 
 SHARDS = [number for number in range(12) for _ in range(10)]  # 120 samples
@@ -61,7 +61,9 @@ def test_devices_read_shards_of_their_own(buffer):
 def test_an_order_goes_on_in_the_middle_of_an_epoch():
     def batches(start):
         return list(
-            Order(120, 8, 3, 5, start, lambda g: shard_order(SHARDS, 8, g, buffer=20, streams=2))
+            BatchOrder(
+                120, 8, 3, 5, start, lambda g: shard_order(SHARDS, 8, g, buffer=20, streams=2)
+            )
         )
 
     whole = batches(0)

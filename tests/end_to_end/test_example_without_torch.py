@@ -132,7 +132,7 @@ def test_it_is_short_and_imports_neither(example):
     [(64, 64), (32, 32), (20, 20), (71, 50), (50, 71), (33, 200), (101, 34), (32, 35), (35, 32)],
 )
 def test_preprocessing_is_open_clips(tmp_path, mode, interpolation, width, height):
-    from radapter.export.huggingface import write_preprocessor
+    from radapter.export.configs import write_preprocessor
 
     example = _load()
     cfg = open_clip.transform.PreprocessCfg(size=32, resize_mode=mode, interpolation=interpolation)

@@ -17,7 +17,7 @@ from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.scores import main_metrics, metric_of, metrics, name_of, task_for, tasks_of
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.registry import TASKS, load
-from radapter.reporting import comparison, comparison_tables, tables
+from radapter.reporting import comparison, comparison_tables, result_tables
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 
@@ -126,7 +126,7 @@ def test_a_new_task_is_a_file_and_a_line(data, tiny_folder, shapes, tmp_path, mo
     result = of_run.evaluate_run(run, suite, "torch")
     assert result["models"]["zero-shot"]["datasets"]["set"]["width"] == 16
     assert result["protocol"]["toy"] == "the first number"
-    printed = tiny.printed(tables.evaluation_tables(result))
+    printed = tiny.printed(result_tables.evaluation_tables(result))
     assert any(line.startswith("first number above 0, % (chance 50.0)") for line in printed)
     assert any(line.startswith("spread of features (chance 0.000)") for line in printed)
     compared = comparison.compare_runs([run])

@@ -9,8 +9,8 @@ from tiny_bundle import FACTS
 from radapter import bundle
 from radapter.evaluation.parity import TOLERANCES
 from radapter.export import Contents, export_bundle
-from radapter.export.picture_files import _agreement
-from radapter.export.verification import white_noise
+from radapter.export.cases import white_noise
+from radapter.export.further_files import _agreement
 from radapter.export.verify import closeness
 from radapter.runtimes.pytorch import PyTorchRuntime
 

@@ -11,7 +11,7 @@ from tiny_bundle import make
 
 from radapter import models
 from radapter.errors import GateFailed
-from radapter.export import golden, huggingface
+from radapter.export import configs, golden
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def test_the_texts_and_their_ids(tiny, read):
 
 def test_models_that_pad_have_full_ids(tmp_path):
     loaded = make(custom=True, no_causal_mask=True)
-    huggingface.write_tokenizer(tmp_path, loaded.tokenizer, context_length=77, dynamic=False)
+    configs.write_tokenizer(tmp_path, loaded.tokenizer, context_length=77, dynamic=False)
     equal, different = golden.token_ids(tmp_path, loaded, dynamic=False)
     assert {len(row["ids"]) for row in (*equal, *different)} == {77}
 
 
 def test_a_tokenizer_json_that_is_wrong_is_refused(tmp_path, tiny):
-    huggingface.write_tokenizer(tmp_path, tiny.tokenizer, context_length=77, dynamic=True)
+    configs.write_tokenizer(tmp_path, tiny.tokenizer, context_length=77, dynamic=True)
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text().replace('{"type":"Lowercase"}', '{"type":"NFC"}'))
     with pytest.raises(GateFailed, match=r"token ids for 'Café.*No bundle was written"):
@@ -116,7 +116,7 @@ def test_another_tokenizer_that_is_wrong_is_refused(exported, tiny):
 
 
 def test_pictures_of_ones_own(tmp_path, tiny):
-    huggingface.write_tokenizer(tmp_path, tiny.tokenizer, context_length=77, dynamic=True)
+    configs.write_tokenizer(tmp_path, tiny.tokenizer, context_length=77, dynamic=True)
     pictures = [Image.new("RGB", (30 + n, 40), (80 * n, 9, 9)) for n in range(3)]
     golden.write(tmp_path, tiny, dynamic=True, pictures=pictures)
     for n, picture in enumerate(pictures):

@@ -19,7 +19,7 @@ from tiny_bundle import FACTS, NAMES, make
 from radapter import bundle
 from radapter.data import open_data
 from radapter.errors import GateFailed, UsageError
-from radapter.export import Contents, Sample, export_bundle, graphs, training_sample, verification
+from radapter.export import Contents, Sample, cases, export_bundle, graphs, training_sample
 from radapter.export.bundling import plan
 from radapter.recipe import parse
 from radapter.runtimes.onnx import OnnxRuntime
@@ -238,10 +238,10 @@ def test_precisions_that_are_not_there(tmp_path, precisions):
 
 def test_a_file_below_the_tolerance_of_its_precision():
     figures = {"worst_cosine": 0.999, "max_abs_difference": 0.01}
-    verification.check_agreement("a.onnx", "int8", figures)
+    cases.check_agreement("a.onnx", "int8", figures)
     for precision in ("fp32", "fp16"):
         with pytest.raises(GateFailed, match=r"a\.onnx does not agree"):
-            verification.check_agreement("a.onnx", precision, figures)
+            cases.check_agreement("a.onnx", precision, figures)
 
 
 @pytest.mark.slow

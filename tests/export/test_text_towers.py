@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
 from radapter import bundle, models
-from radapter.export import export_bundle, golden, huggingface
+from radapter.export import configs, export_bundle, golden
 from radapter.runtimes.opened import open_bundle
 
 transformers = pytest.importorskip("transformers")
@@ -98,7 +98,7 @@ def test_the_context_length_is_the_tokenizers(model, tmp_path):
     """Not the number of positions that the tower was made for."""
     assert model.model.context_length == 100
     assert model.context_length == 77
-    huggingface.write_tokenizer(tmp_path, model.tokenizer, context_length=77, dynamic=False)
+    configs.write_tokenizer(tmp_path, model.tokenizer, context_length=77, dynamic=False)
     equal, _ = golden.token_ids(tmp_path, model, dynamic=False)
     assert len(equal) > 20
     assert {len(row["ids"]) for row in equal} == {77}

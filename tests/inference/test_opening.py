@@ -12,8 +12,8 @@ from tiny_bundle import NAMES, PROMPTS, make
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.export.configs import write_preprocessor, write_tokenizer
 from radapter.export.golden import DIFFERENT, EQUAL
-from radapter.export.huggingface import write_preprocessor, write_tokenizer
 from radapter.inference import open_model
 from radapter.inference.opening import classes_and_prompts
 from radapter.models import canonical_preprocessing

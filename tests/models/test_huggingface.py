@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from radapter import models
 from radapter.errors import BrokenInput, UsageError
-from radapter.export import huggingface as export
+from radapter.export import configs
 from radapter.models import huggingface
 
 PICTURE = Image.effect_noise((70, 50), 90).convert("RGB")
@@ -52,9 +52,9 @@ def state_by_hand(model):
 def write(folder, loaded):
     """A folder as a bundle's files have it, with weights by hand."""
     folder.mkdir()
-    export.write_config(folder, loaded.config["model_cfg"], 14.0)
-    export.write_preprocessor(folder, loaded.config["preprocess_cfg"])
-    export.write_tokenizer(folder, loaded.tokenizer, context_length=77, dynamic=False)
+    configs.write_config(folder, loaded.config["model_cfg"], 14.0)
+    configs.write_preprocessor(folder, loaded.config["preprocess_cfg"])
+    configs.write_tokenizer(folder, loaded.tokenizer, context_length=77, dynamic=False)
     save_file(state_by_hand(loaded.model), folder / "model.safetensors")
     return folder
 
@@ -93,8 +93,8 @@ def test_what_is_written_in_this_form_loads_back_equal(original, folder, tmp_pat
         assert torch.equal(tiny.features(again.model, images, tokens), found)
     for file in ("config.json", "preprocessor_config.json"):
         written = json.loads((folder / file).read_text())
-        export.write_config(tmp_path, again.config["model_cfg"], 14.0)
-        export.write_preprocessor(tmp_path, again.config["preprocess_cfg"])
+        configs.write_config(tmp_path, again.config["model_cfg"], 14.0)
+        configs.write_preprocessor(tmp_path, again.config["preprocess_cfg"])
         assert json.loads((tmp_path / file).read_text()) == written
 
 
@@ -122,7 +122,7 @@ def test_features_equal_those_of_transformers(tmp_path):
         size = {"height": 32, "width": 32}
         processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
         processor.save_pretrained(place)
-        export.write_tokenizer(place, tiny.build().tokenizer, context_length=77, dynamic=False)
+        configs.write_tokenizer(place, tiny.build().tokenizer, context_length=77, dynamic=False)
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(place)
         tokenizer.save_pretrained(place)  # in transformers' own way of writing it
         ours = models.load(place)

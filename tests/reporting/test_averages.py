@@ -6,7 +6,7 @@ import pytest
 from radapter import recipe as recipes
 from radapter.evaluation.suite import load_suite
 from radapter.reporting.averages import add_averages
-from radapter.reporting.comparison import FACTS, HARMONIC, Comparison, Number, Row, _group
+from radapter.reporting.comparison import FACTS, HARMONIC, ComparedModel, Comparison, Number, _group
 
 SUITE = "base-to-novel"
 BASE = (SUITE, "in-distribution", "accuracy")
@@ -36,7 +36,7 @@ def row(dataset, seed, base, novel, *overrides, zero_shot=False):
         "dataset_templates": {name: [f"a {dataset} {{}}."] for name in halves.values()},
     }
     numbers = {BASE: base, NOVEL: novel, BOTH: 2 * base * novel / (base + novel)}
-    return Row(
+    return ComparedModel(
         facts,
         {SUITE: {"base": "0" * 64, "protocol": protocol, "data": data}},
         {key: Number(value, (value - 0.01, value + 0.01)) for key, value in numbers.items()},

@@ -339,7 +339,7 @@ def test_the_fake_has_no_other_names():
 @pytest.mark.gpu
 @pytest.mark.parametrize("flavour", list(flavours.FLAVOURS))
 def test_real_engines_agree_with_pytorch(bundle_copy, tiny, flavour):  # pragma: no cover
-    from radapter.export import tensorrt
+    from radapter.export.trt import engines
 
     try:
         chosen = flavours.choose(flavour)
@@ -350,8 +350,8 @@ def test_real_engines_agree_with_pytorch(bundle_copy, tiny, flavour):  # pragma:
     if flavour == "rtx" and gpu.compute_capability == "9.0":
         pytest.skip("TensorRT-RTX has no engines for compute capability 9.0")
     manifest = bundle.verify(bundle_copy)
-    sources, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
-    tensorrt.build_engines(bundle_copy, sources, chosen)
+    sources, _ = engines.sources(bundle_copy, manifest, engines.limits(manifest))
+    engines.build_engines(bundle_copy, sources, chosen)
     engine, reference = TensorRTRuntime(bundle_copy, flavour=flavour), PyTorchRuntime(tiny)
     for batch in (1, 2, 2, 2, 7):
         pixels = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))

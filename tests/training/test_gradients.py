@@ -16,7 +16,7 @@ from radapter import models, registry
 from radapter.data import Dataset
 from radapter.errors import GateFailed, UsageError
 from radapter.losses import multi_positive, retention
-from radapter.methods.rows import bernoulli_of_rows, rows
+from radapter.methods.batch_rows import bernoulli_of_rows, rows
 from radapter.models import encode_text, shorten
 from radapter.objectives import contrastive
 from radapter.objectives import retention as retention_term

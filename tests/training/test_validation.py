@@ -14,7 +14,7 @@ from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import alphas
 from radapter.evaluation.suite import held_out_suite
 from radapter.training import Interrupted, files, resume, session, train
-from radapter.training.validation import HeldOut
+from radapter.training.validation import Validator
 
 HELD_OUT = ["data.hold_out=0.3", "optimisation.epochs=4"]  # 8 steps, 2 an epoch
 EVERY = [*HELD_OUT, "monitor={every_steps: 1}"]
@@ -53,13 +53,13 @@ def scored(monkeypatch):
         on_progress(2, 2)
         return {"accuracy": value}
 
-    monkeypatch.setattr(HeldOut, "score", score)
+    monkeypatch.setattr(Validator, "score", score)
     return found
 
 
 def scripted(monkeypatch, values):
     values = iter(values)
-    monkeypatch.setattr(HeldOut, "score", lambda self, *_: {"accuracy": next(values)})
+    monkeypatch.setattr(Validator, "score", lambda self, *_: {"accuracy": next(values)})
 
 
 # ------------------------------------------------------------------ the numbers
@@ -250,18 +250,18 @@ def test_a_run_stopped_before_its_first_validation_has_no_best(recipe, tmp_path,
 def test_held_out_data_that_goes_away_costs_no_step(recipe, tmp_path, scored, monkeypatch):
     settings = recipe(*HELD_OUT, "monitor.every_steps=3")
     whole = train(settings, tmp_path / "whole")
-    good = HeldOut.score
+    good = Validator.score
 
     def gone(*_):
         raise BrokenInput("held-out: no picture can be read.")
 
     def on_step(m):
         if m["step"] == 5:
-            monkeypatch.setattr(HeldOut, "score", gone)
+            monkeypatch.setattr(Validator, "score", gone)
 
     with pytest.raises(BrokenInput, match=r"no picture can be read.\n.*--resume .* from step 6"):
         train(settings, tmp_path / "gone", on_step=on_step)
-    monkeypatch.setattr(HeldOut, "score", good)
+    monkeypatch.setattr(Validator, "score", good)
     run = runs.find(root=tmp_path / "gone")
     assert [step for step, _ in validations(run)] == [3]
     assert files_of(resume(run)) == files_of(whole)

@@ -75,7 +75,7 @@ CoopSet = Literal[
     "oxford_pets", "stanford_cars", "sun397", "ucf101",
 ]  # fmt: skip
 """The eleven sets by the names that CoOp's scripts know them by."""
-Row = tuple[str, int]
+Listed = tuple[str, int]
 """Path below the pictures' folder, label"""
 
 
@@ -216,15 +216,15 @@ class CoopData(Data):
         return _of_classes(every, self, names, order, RELEASE_RULE)
 
 
-def draw(splits: dict[str, list[Row]], shots: int, seed: int) -> dict[str, list[Row]]:
+def draw(splits: dict[str, list[Listed]], shots: int, seed: int) -> dict[str, list[Listed]]:
     """CoOp's few-shot training and validation pictures, by `train` and `validation`.
 
     A class that has fewer pictures gives all of them, as in CoOp's present code.
     """
     generator = random.Random(seed)
-    drawn: dict[str, list[Row]] = {}
+    drawn: dict[str, list[Listed]] = {}
     for split, each in (("train", shots), ("validation", min(shots, VALIDATION_SHOTS))):
-        of_class: dict[int, list[Row]] = {}
+        of_class: dict[int, list[Listed]] = {}
         for row in splits[split]:
             of_class.setdefault(row[1], []).append(row)
         drawn[split] = [
@@ -260,7 +260,7 @@ def _of_classes(
     )
 
 
-def _folders(rows: list[Row], dataset: str) -> dict[int, str]:
+def _folders(rows: list[Listed], dataset: str) -> dict[int, str]:
     """Label -> folder of its pictures."""
     folders: dict[int, str] = {}
     for path, label in rows:
@@ -276,13 +276,13 @@ def _folders(rows: list[Row], dataset: str) -> dict[int, str]:
 # ---------------------------------------------------------------- files
 
 
-def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[int, str]]:
+def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Listed]], dict[int, str]]:
     """The rows of each split and the names of the labels."""
     path = root / f"split_zhou_{layout.title}.json"
     if not path.is_file():
         raise BrokenInput(f"No such file: {path}. It is linked from {WHERE}.")
     names: dict[int, str] = {}
-    splits: dict[str, list[Row]] = {}
+    splits: dict[str, list[Listed]] = {}
     try:
         tree: Any = json.loads(path.read_text(encoding="utf-8"))
         for split, key in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -303,7 +303,7 @@ def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[
     return splits, names
 
 
-def _read_aircraft(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], dict[int, str]]:
+def _read_aircraft(root: Path, layout: Layout) -> tuple[dict[str, list[Listed]], dict[int, str]]:
     """The same from the set's own lists: "0034309 Boeing 707-320", and a variant in each line."""
     lists = {"train": "train", "validation": "val", "test": "test"}
     files = {split: root / f"images_variant_{name}.txt" for split, name in lists.items()}
@@ -313,7 +313,7 @@ def _read_aircraft(root: Path, layout: Layout) -> tuple[dict[str, list[Row]], di
             raise BrokenInput(f"No such file: {path}. {layout.title}'s own archive has it.")
     names = [line.strip() for line in variants.read_text(encoding="utf-8").splitlines()]
     number = {name: i for i, name in enumerate(names) if name}
-    splits: dict[str, list[Row]] = {}
+    splits: dict[str, list[Listed]] = {}
     for split, path in files.items():
         rows = splits[split] = []
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -14,7 +14,7 @@ from radapter.data.class_names import class_name, gathered, joined_notes
 from radapter.data.dataset import Dataset, check_broken
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import class_folders, list_pictures
-from radapter.data.names_file import called
+from radapter.data.names_file import names_for
 from radapter.data.settings import HeldOut, MissingData, located
 from radapter.data.stores import Files
 from radapter.errors import BrokenInput
@@ -59,7 +59,7 @@ class FolderData(HeldOut):
             )
         spelled = [class_name(folder) for folder in folders]
         if self.class_names_in:
-            spelled = called(folders, located(self, self.class_names_in))
+            spelled = names_for(folders, located(self, self.class_names_in))
         names, numbers = gathered(spelled)
         beside = list_pictures(root, below=False)
         left_out: list[LeftOut] = [beside.left_out, {"in no class": beside.pictures}]

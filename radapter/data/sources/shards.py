@@ -96,7 +96,7 @@ class ShardsData(InShards):
         return dataset
 
 
-class Row(NamedTuple):
+class ShardSample(NamedTuple):
     """What is known of a sample when its shard has been gone through."""
 
     key: str
@@ -125,7 +125,7 @@ def samples(
     if not has_texts and not classify and ".json" in first.members:
         raise UsageError(_where_captions_may_be(source, first.members[".json"]))
     left_out: LeftOut = {"hidden": hidden, "missing": _gaps(paths)}
-    kept: list[Row] = []
+    kept: list[ShardSample] = []
     broken: list[str] = []
     for row in rows:
         reason: Reason | None = None
@@ -170,11 +170,11 @@ def samples(
     )
 
 
-def _rows(paths: list[Path], texts_in: str) -> tuple[list[Row], list[str], Sample]:
+def _rows(paths: list[Path], texts_in: str) -> tuple[list[ShardSample], list[str], Sample]:
     """All samples of all shards, names of hidden members, and the first sample."""
     # Shards of one name may lie in several folders; where they do not, the name alone is enough.
     top = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
-    rows: list[Row] = []
+    rows: list[ShardSample] = []
     hidden: list[str] = []
     wrong: list[str] = []
     first = Sample("")
@@ -189,7 +189,7 @@ def _rows(paths: list[Path], texts_in: str) -> tuple[list[Row], list[str], Sampl
             found = [e for e in sample.members if e in IMAGE_EXTENSIONS]
             one = len(found) == 1
             rows.append(
-                Row(
+                ShardSample(
                     f"{shard}/{sample.key}",
                     number,
                     sample.members[found[0]] if one else None,

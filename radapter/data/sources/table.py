@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from radapter.data.class_names import gathered, joined_notes
 from radapter.data.dataset import Dataset, check_broken
-from radapter.data.names_file import called
+from radapter.data.names_file import names_for
 from radapter.data.settings import HeldOut, MissingData, located
 from radapter.data.stores import Files
 from radapter.data.table_rows import Form, read_rows
@@ -104,7 +104,7 @@ class TableData(HeldOut):
             spelled = sorted({texts[key][0] for key in keys})
             names = spelled
             if self.class_names_in:
-                names = called(spelled, located(self, self.class_names_in))
+                names = names_for(spelled, located(self, self.class_names_in))
             class_names, numbers = gathered(names)
             number = dict(zip(spelled, numbers, strict=True))
             labels = [number[texts[key][0]] for key in keys]

@@ -62,7 +62,7 @@ def score(
 
     from radapter.evaluation import retrieval
 
-    alike = texts.alike(dataset.captions)
+    alike = texts.by_tokens(dataset.captions)
     task = retrieval.caption_task(alike, suite.identical_captions == "apart")
     captions = texts.captions(task.texts)
     ones = torch.ones(len(features), dtype=torch.int32)

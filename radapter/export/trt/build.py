@@ -99,7 +99,7 @@ def build_engine(
         options: see `Options`.
 
     Returns:
-        The engine, as a buffer of bytes, and its facts: those of `expected`, `precision`,
+        The engine, as a buffer of bytes, and its facts: those of `identity`, `precision`,
         `build_seconds`, `bytes`.
 
     Raises:
@@ -109,7 +109,7 @@ def build_engine(
             error's details every line that the library logged.
     """
     options = options or Options()
-    facts = expected(flavour, options)
+    facts = identity(flavour, options)
     trt = flavours.load(flavour)
     graph = read_graph(path)
     start = time.monotonic()
@@ -160,7 +160,7 @@ def build_engine(
     return engine, facts
 
 
-def expected(flavour: Flavour, options: Options) -> dict[str, Any]:
+def identity(flavour: Flavour, options: Options) -> dict[str, Any]:
     """What binds an engine that would be built here: `flavour`, `version`, `target_gpus` (or the
     `gpu` that is here), `hardware`, `version_compatible`.
 

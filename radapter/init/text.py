@@ -98,7 +98,7 @@ def recipe_text(
     Args:
         path: what the user named.
         validation: the split for a validation section, if there is one.
-        summary: see `radapter.starting.Start`.
+        summary: see `radapter.init.Start`.
         scored: what is held out, in words; None if nothing is.
         taken: why a setting of the data section is as it is.
     """

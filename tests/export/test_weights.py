@@ -13,7 +13,7 @@ from tiny_bundle import FACTS
 
 from radapter import bundle
 from radapter.errors import GateFailed, UsageError
-from radapter.export import Contents, checkpoints, export_bundle
+from radapter.export import Contents, export_bundle, weights
 from radapter.export.bundling import plan
 from radapter.models import huggingface
 
@@ -30,7 +30,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def carried(quick, tmp_path_factory):
-    """A bundle with both checkpoints."""
+    """A bundle with both weights."""
     folder = tmp_path_factory.mktemp("carried") / "bundle"
     export_bundle(quick, folder, BOTH, facts=FACTS)
     return folder
@@ -156,11 +156,11 @@ def test_a_checkpoint_with_other_features_is_refused(carried, quick, tmp_path, m
     for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((carried / name).read_bytes())
     cases = _cases(carried)
-    checkpoints.write(tmp_path, quick, ["transformers"], cases)
+    weights.write(tmp_path, quick, ["transformers"], cases)
     (tmp_path / "model.safetensors").unlink()
     monkeypatch.setattr(huggingface, "to_huggingface", swapped)
     with pytest.raises(GateFailed, match="transformers checkpoint of this model gives other"):
-        checkpoints.write(tmp_path, quick, ["transformers"], cases)
+        weights.write(tmp_path, quick, ["transformers"], cases)
 
 
 def _cases(folder):

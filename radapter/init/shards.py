@@ -11,8 +11,8 @@ from braceexpand import braceexpand
 
 from radapter.data.tar_index import Member, index_shard
 from radapter.errors import UsageError
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import choose
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import choose
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 

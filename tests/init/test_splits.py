@@ -7,9 +7,9 @@ import tiny
 import trees
 
 from radapter.data import open_data
+from radapter.init import start
+from radapter.init.splits import Doubt, check_unmixed, is_plain, split_of_name
 from radapter.recipe import parse
-from radapter.starting import start
-from radapter.starting.splits import Doubt, check_unmixed, is_plain, split_of_name
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from radapter.data.pixels import is_picture
 from radapter.data.sources.table import Gathered, TableData, gather
 from radapter.data.table_rows import DELIMITED, ENDINGS, Form, delimiter_of, read_rows
 from radapter.errors import BrokenInput, UsageError
-from radapter.starting.class_words import names_file_for, refuse_several_classes
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import Chosen, Doubt, choose, is_plain, split_of_name
-from radapter.starting.table_pictures import find_pictures
+from radapter.init.class_words import names_file_for, refuse_several_classes
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import Chosen, Doubt, choose, is_plain, split_of_name
+from radapter.init.table_pictures import find_pictures
 
 DELIMITERS = (",", "\t", "|", ";")
 IMAGE_COLUMNS = (

@@ -17,7 +17,7 @@ from typing import Any
 from radapter import bundle
 from radapter.errors import BrokenInput
 from radapter.export import card
-from radapter.export.engine import Options, Profile, Shape, build_engine, expected, read_graph
+from radapter.export.trt.build import Options, Profile, Shape, build_engine, identity, read_graph
 from radapter.runtimes.engines import runnable
 from radapter.runtimes.trt.flavours import Flavour
 
@@ -156,7 +156,7 @@ def build_engines(
     manifest = bundle.verify(folder)
     if not chosen:
         raise BrokenInput(f"Bundle {folder} has no ONNX file that TensorRT takes. Export it again.")
-    wanted = expected(flavour, options)
+    wanted = identity(flavour, options)
     present = {entry["file"]: entry for entry in manifest.get("engines", [])}
     todo: dict[str, tuple[Source, dict[str, Any]]] = {}
     for source in chosen:

@@ -7,8 +7,8 @@ from pathlib import Path
 from radapter.data.pixels import IMAGE_EXTENSIONS, is_picture
 from radapter.data.sources.table import TableData, picture_path
 from radapter.errors import BrokenInput
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import Doubt, Split, split_of_name
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import Doubt, Split, split_of_name
 
 SAMPLE = 200  # pictures that are looked for
 

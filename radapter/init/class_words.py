@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from radapter.data.names_file import called, may_begin_with_one
+from radapter.data.names_file import may_begin_with_one, names_for
 from radapter.errors import BrokenInput, UsageError
-from radapter.starting.found import Found, Spot
-from radapter.starting.splits import Doubt
+from radapter.init.found import Found, Spot
+from radapter.init.splits import Doubt
 
 FILES = (
     "classes.txt", "class_names.txt", "classnames.txt", "labels.txt", "class_index.json",
@@ -28,7 +28,7 @@ def names_file_for(spot: Spot, ids: list[str], found: Found) -> None:
             if not path.is_file():
                 continue
             try:
-                words, unsure = called(ids, path), may_begin_with_one(ids, path)
+                words, unsure = names_for(ids, path), may_begin_with_one(ids, path)
             except BrokenInput as error:
                 found.notes.append(f"names of classes are not taken from {path}: {error}")
                 continue

@@ -7,9 +7,9 @@ from typing import Any
 
 from radapter.data.sources.huggingface import SAVED, as_pictures, package
 from radapter.errors import BrokenInput, MissingDependency, UsageError
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import choose
-from radapter.starting.tables import CAPTION_COLUMNS
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import choose
+from radapter.init.tables import CAPTION_COLUMNS
 
 
 def holds_pictures(folder: Path) -> bool:

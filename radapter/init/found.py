@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from radapter.starting.splits import Chosen
+from radapter.init.splits import Chosen
 
 Task = Literal["classification", "captions"]
 

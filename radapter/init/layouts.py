@@ -15,13 +15,13 @@ from radapter.data.settings import Data, located
 from radapter.data.sources.clip_benchmark import ClipBenchmarkData
 from radapter.data.sources.huggingface import SAVED
 from radapter.errors import BrokenInput, UsageError
-from radapter.starting.captions import captions_file, captions_folder
-from radapter.starting.folders import EXPECTED, folder_of_pictures, has_pictures
-from radapter.starting.found import Found, Spot, Task, Wanted
-from radapter.starting.hugging_face import holds_pictures, set_of_files
-from radapter.starting.shards import has_words, is_shard, refuse_compressed, shard, shards_in
-from radapter.starting.splits import Doubt, choose, like_splits, sort
-from radapter.starting.tables import ENDINGS, is_table, table
+from radapter.init.captions import captions_file, captions_folder
+from radapter.init.folders import EXPECTED, folder_of_pictures, has_pictures
+from radapter.init.found import Found, Spot, Task, Wanted
+from radapter.init.hugging_face import holds_pictures, set_of_files
+from radapter.init.shards import has_words, is_shard, refuse_compressed, shard, shards_in
+from radapter.init.splits import Doubt, choose, like_splits, sort
+from radapter.init.tables import ENDINGS, is_table, table
 
 
 def look(

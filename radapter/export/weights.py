@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from radapter import bundle, models
 from radapter.errors import GateFailed, UsageError
+from radapter.export.cases import Cases
 from radapter.export.golden import FEATURE_TOLERANCE
-from radapter.export.verification import Cases
 from radapter.models import huggingface
 from radapter.runtimes.pytorch import PyTorchRuntime
 
@@ -34,7 +34,7 @@ def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
         method = loaded.config["attached"]["name"]
         raise UsageError(f"What {method} trains is no plain model's: leave out --checkpoint.")
     if TRANSFORMERS in forms:
-        from radapter.export.huggingface import clip_config
+        from radapter.export.configs import clip_config
 
         if clip_config(loaded.config["model_cfg"]) is None:
             raise UsageError(

@@ -11,9 +11,9 @@ from radapter.data.names_file import is_id
 from radapter.data.sources.caption_files import ENDINGS, caption_of
 from radapter.data.sources.folder import read_list
 from radapter.errors import UsageError
-from radapter.starting.class_words import names_file_for
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import Doubt, choose, is_plain
+from radapter.init.class_words import names_file_for
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import Doubt, choose, is_plain
 
 EXPECTED = (
     "expected class folders (PATH/CLASS NAME/picture.jpg), pictures with a .txt of captions beside "

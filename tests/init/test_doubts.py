@@ -8,9 +8,9 @@ import trees
 
 from radapter.data import open_data
 from radapter.errors import UsageError
+from radapter.init import look, start
+from radapter.init.splits import Doubt, is_plain, like_splits, split_of_name
 from radapter.recipe import parse
-from radapter.starting import look, start
-from radapter.starting.splits import Doubt, is_plain, like_splits, split_of_name
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from radapter.data.names_file import is_id
 from radapter.data.opening import DataSource, split_of
 from radapter.data.settings import Data, HeldOut
 from radapter.data.texts import cut_texts
-from radapter.starting.checking import check_enough, unreadable
-from radapter.starting.found import Task
-from radapter.starting.layouts import look
-from radapter.starting.splits import check_unmixed
-from radapter.starting.text import MODEL, Part, recipe_text, size_of
+from radapter.init.checking import check_enough, unreadable
+from radapter.init.found import Task
+from radapter.init.layouts import look
+from radapter.init.splits import check_unmixed
+from radapter.init.text import MODEL, Part, recipe_text, size_of
 
 CAPTIONS = 20_000  # that are counted in tokens
 FEW = 1_000  # pictures: a tenth of fewer says little
@@ -55,7 +55,7 @@ def start(
     Args:
         path: what to train on.
         name: the recipe's name; None: from the path.
-        pictures, split, task: see `radapter.starting.look`.
+        pictures, split, task: see `radapter.init.look`.
 
     Raises:
         BrokenInput: there is nothing there, it is damaged, or too little to train on.

@@ -6,8 +6,8 @@ from radapter.data.captions import read_json
 from radapter.data.sources.coco_captions import is_coco_captions
 from radapter.data.sources.karpathy import is_karpathy
 from radapter.errors import UsageError
-from radapter.starting.found import Found, Spot, Wanted
-from radapter.starting.splits import choose
+from radapter.init.found import Found, Spot, Wanted
+from radapter.init.splits import choose
 
 PATTERNS = ("dataset_*.json", "captions_*.json", "annotations/dataset_*.json",
             "annotations/captions_*.json")  # fmt: skip

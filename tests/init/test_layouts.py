@@ -10,11 +10,11 @@ import trees
 from radapter.data import open_data
 from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
+from radapter.init import start
+from radapter.init.checking import unreadable
+from radapter.init.found import Spot, Wanted
+from radapter.init.tables import table
 from radapter.recipe import parse
-from radapter.starting import start
-from radapter.starting.checking import unreadable
-from radapter.starting.found import Spot, Wanted
-from radapter.starting.tables import table
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from tiny_bundle import FACTS
 
 from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
-from radapter.export import export_bundle, tensorrt
-from radapter.export.engine import Options, read_graph
+from radapter.export import export_bundle
+from radapter.export.trt import engines
+from radapter.export.trt.build import Options, read_graph
 from radapter.files import file_hash
 from radapter.runtimes.trt.flavours import RTX
 
@@ -22,9 +23,9 @@ NAMES = ["tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"]
 
 def build(folder, options=None, max_batch=32, text_length=None, **kwargs):
     manifest = bundle.verify(folder)
-    shapes = tensorrt.limits(manifest | {"max_batch": max_batch}, text_length)
-    chosen, _ = tensorrt.sources(folder, manifest, shapes)
-    return tensorrt.build_engines(folder, chosen, RTX, options, **kwargs)
+    shapes = engines.limits(manifest | {"max_batch": max_batch}, text_length)
+    chosen, _ = engines.sources(folder, manifest, shapes)
+    return engines.build_engines(folder, chosen, RTX, options, **kwargs)
 
 
 def contents(folder):
@@ -105,14 +106,14 @@ def test_a_failed_build_leaves_the_bundle(built):
 
 def test_a_full_disk_leaves_the_bundle(built, monkeypatch):
     before = contents(built)
-    real = tensorrt.build_engine
+    real = engines.build_engine
 
     def full(path, *args):
         if "vision" in path.name:
             raise OSError(28, "No space left on device")
         return real(path, *args)
 
-    monkeypatch.setattr(tensorrt, "build_engine", full)
+    monkeypatch.setattr(engines, "build_engine", full)
     with pytest.raises(OSError, match="No space left"):
         build(built, Options(gpus=("8.6",)))
     assert contents(built) == before
@@ -121,10 +122,10 @@ def test_a_full_disk_leaves_the_bundle(built, monkeypatch):
 
 def test_a_damaged_bundle_gets_no_engines(bundle_copy):
     manifest = bundle.verify(bundle_copy)
-    chosen, _ = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
+    chosen, _ = engines.sources(bundle_copy, manifest, engines.limits(manifest))
     (bundle_copy / bundle.TEXT).write_bytes(b"damaged")
     with pytest.raises(BrokenInput, match="damaged"):
-        tensorrt.build_engines(bundle_copy, chosen, RTX)
+        engines.build_engines(bundle_copy, chosen, RTX)
 
 
 def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, tiny):
@@ -138,10 +139,10 @@ def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, t
     facts = bundle.read_manifest(bundle_copy)
     del facts["schema_version"], facts["files"]
     manifest = bundle.write_manifest(bundle_copy, facts)
-    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
+    chosen, left_out = engines.sources(bundle_copy, manifest, engines.limits(manifest))
     assert list(left_out) == ["onnx/text_model_int8.onnx"]
     assert "for the CPU" in left_out["onnx/text_model_int8.onnx"]
-    _, names = tensorrt.build_engines(bundle_copy, chosen, RTX)
+    _, names = engines.build_engines(bundle_copy, chosen, RTX)
     assert names == [*NAMES[:1], NAMES[1], "tensorrt/text_model_int8.rtx.engine"]
     precision = {e["file"]: e["precision"] for e in bundle.verify(bundle_copy)["engines"]}
     assert precision["tensorrt/text_model_int8.rtx.engine"] == "int8"
@@ -149,10 +150,10 @@ def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, t
 
 def test_the_bundle_says_how_large_batches_are():
     manifest = {"context_length": 77, "max_batch": 16}
-    assert tensorrt.limits(manifest) == tensorrt.Limits(16, 77, 77)
-    assert tensorrt.limits(manifest, 20) == tensorrt.Limits(16, 20, 77)
-    assert tensorrt.limits(manifest, 999) == tensorrt.Limits(16, 77, 77)
-    assert tensorrt.limits(manifest | {"max_batch": 1}).usual_batch == 1
+    assert engines.limits(manifest) == engines.Limits(16, 77, 77)
+    assert engines.limits(manifest, 20) == engines.Limits(16, 20, 77)
+    assert engines.limits(manifest, 999) == engines.Limits(16, 77, 77)
+    assert engines.limits(manifest | {"max_batch": 1}).usual_batch == 1
 
 
 def test_inputs_of_unknown_size_are_left_out(bundle_copy):
@@ -163,7 +164,7 @@ def test_inputs_of_unknown_size_are_left_out(bundle_copy):
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(model, path)
     manifest = {"files": {bundle.VISION: "", bundle.TEXT: ""}, "context_length": 77, "max_batch": 4}
-    chosen, left_out = tensorrt.sources(bundle_copy, manifest, tensorrt.limits(manifest))
+    chosen, left_out = engines.sources(bundle_copy, manifest, engines.limits(manifest))
     assert [source.onnx for source in chosen] == [bundle.TEXT]
     assert "height" in left_out[bundle.VISION]
 
@@ -183,14 +184,14 @@ def engines_of(loaded, folder: Path, source: Path, name: str, twice=()) -> dict[
     ]
     done = {}
     for path in files:
-        profile, unknown = tensorrt._profile(read_graph(path).inputs, tensorrt.Limits(32, 77, 77))
+        profile, unknown = engines._profile(read_graph(path).inputs, engines.Limits(32, 77, 77))
         assert not unknown
-        engine, facts = tensorrt.build_engine(path, profile, RTX)
+        engine, facts = engines.build_engine(path, profile, RTX)
         assert bytes(engine)[:4] == b"vtrt"
         assert facts["bytes"] > path.stat().st_size
         done[facts["precision"]] = facts
         if facts["precision"] in twice:
-            again, _ = tensorrt.build_engine(path, profile, RTX)
+            again, _ = engines.build_engine(path, profile, RTX)
             assert bytes(again) == bytes(engine)
         print(f"{path.name}: {facts['bytes'] / 1e6:.1f} MB in {facts['build_seconds']:.1f} s")
     assert set(done) == {"fp32", "fp16", "int8"}

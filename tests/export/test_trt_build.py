@@ -16,7 +16,7 @@ from tiny_bundle import FACTS, make
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
 from radapter.export import Contents, export_bundle
-from radapter.export.engine import Options, build_engine, normal_gpu, read_graph
+from radapter.export.trt.build import Options, build_engine, normal_gpu, read_graph
 from radapter.runtimes.trt import flavours
 from radapter.runtimes.trt.flavours import RTX, TENSORRT
 
@@ -29,7 +29,7 @@ AGAIN = """
 import hashlib, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from radapter.export.engine import build_engine
+from radapter.export.trt.build import build_engine
 from radapter.runtimes.trt.flavours import RTX
 profile = {"pixel_values": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}
 print(hashlib.sha256(build_engine(Path(sys.argv[2]), profile, RTX)[0]).hexdigest())

@@ -9,8 +9,8 @@ from tiny_bundle import make
 from tokenizers import Tokenizer
 
 from radapter.errors import UsageError
+from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
 from radapter.export.golden import DIFFERENT, EQUAL
-from radapter.export.huggingface import write_config, write_preprocessor, write_tokenizer
 
 
 @pytest.fixture(scope="module")

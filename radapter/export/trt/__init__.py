@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle's towers: one engine from one file, all engines of a bundle."""
