@@ -21,7 +21,7 @@ RTX = "tensorrt-rtx-1.7"
 
 # What the variables of each file hold: the module itself, or objects of these classes.
 HOLDS = {
-    "export/engine.py": {
+    "export/trt/build.py": {
         "trt": "module",
         "builder": "Builder",
         "network": "INetworkDefinition",
@@ -169,7 +169,7 @@ def test_the_files_use_many_names():
         file: len(used(ast.parse((ROOT / file).read_text()), holds))
         for file, holds in HOLDS.items()
     }
-    assert counts["export/engine.py"] >= 30
+    assert counts["export/trt/build.py"] >= 30
     assert counts["runtimes/trt/runtime.py"] >= 20
 
 
@@ -201,7 +201,7 @@ def test_what_code_reaches_by_getattr_is_known():
 )
 def test_the_check_bites(line, said):
     source = f"def build(trt, builder, network, config):\n    {line}\n"
-    problems = wrong(source, HOLDS["export/engine.py"])
+    problems = wrong(source, HOLDS["export/trt/build.py"])
     assert problems
     assert said in problems[0]
 
