@@ -1,6 +1,7 @@
 # make demo    set up, then the whole promise in one command
 # make check   lint, types and the quick tests
 # make test    lint, types and every test; what CI runs
+# make docs    the manual, from docs/ into site/: open site/index.html
 # make gpu     where there is an NVIDIA GPU: the tests that need one, then benchmarks/gpu.py
 #
 # The first call makes .venv: about 6 GB on Linux, where PyPI's torch brings CUDA. With
@@ -12,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
-.PHONY: demo check lint test gpu clean
+.PHONY: demo check lint test docs gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/radapter demo
@@ -22,6 +23,9 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 0 -m gpu; tests=$$?; $(BIN)/python benchmarks/gpu.py && exit $$tests
@@ -43,4 +47,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@du -sh .venv | awk '{print ".venv is ready: " $$1}'
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""What mkdocs does not do by itself for this manual.
+
+Links to files of the repository outside of docs/ work on the site too: such a file is copied to it.
+CONTRIBUTING.md and CHANGELOG.md are pages. The reference of commands is typer's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import typer.cli
+from mkdocs.structure.files import File, Files
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[#)\s])")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """The text of a page, its links as the site has them and the commands where they belong."""
+    folder, docs = Path(page.file.abs_src_path).parent, Path(config.docs_dir)
+
+    def on_the_site(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / link[2]))
+        if target.is_relative_to(docs):
+            return link[1] + target.relative_to(docs).as_posix()
+        name = target.relative_to(ROOT).as_posix() if target.is_relative_to(ROOT) else ""
+        if name in PAGES:
+            return link[1] + PAGES[name]
+        if not target.is_file():
+            return link[0]  # a broken link, as mkdocs says
+        copy = f"files/{name}" + ".txt" * (target.suffix == ".md")  # as mkdocs makes pages of .md
+        if copy not in files.src_uris:
+            files.append(File.generated(config, copy, abs_src_path=str(target)))
+        return link[1] + copy
+
+    return LINK.sub(on_the_site, markdown).replace("<!-- commands -->", commands())
+
+
+@functools.cache
+def commands() -> str:
+    """Every command with its help, arguments, options and defaults."""
+    asked = ["radapter_cli.main", "utils", "docs", "--name", "radapter"]
+    text = CliRunner().invoke(typer.cli.app, asked, catch_exceptions=False).output
+    root, first, others = text.partition("## `radapter init`")
+    options = root[root.index("**Options**") : root.index("Exit codes")]
+    return options + first + re.sub(r"^\$ ", "", others, flags=re.MULTILINE)
