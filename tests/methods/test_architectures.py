@@ -1,4 +1,4 @@
-"""docs/models.md, row by row, on every architecture of open_clip in small."""
+"""The families in docs/models.md, row by row, on every architecture of open_clip in small."""
 
 import copy
 import re
@@ -25,8 +25,9 @@ COLUMNS = ("family", "names", "tried", "image", "text", "tokenizer")
 
 
 def rows():
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    text = TABLE.read_text(encoding="utf-8")
+    lines = text[text.index("| Family") :].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells[2:]]
 
 
