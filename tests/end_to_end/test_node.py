@@ -59,7 +59,7 @@ def test_transformers_js_gives_pytorchs_features(installed, exported):
     assert found["text_embeds"] < golden.FEATURE_TOLERANCE
     assert found["text_embeds_by_its_tokenizer"] < golden.FEATURE_TOLERANCE
     assert found["image_embeds"] < golden.FEATURE_TOLERANCE
-    # Known of transformers.js 4.3, and said in docs/export.md: it cuts a long text without keeping the
+    # Known of transformers.js 4.3, and said in docs/export.md: it cuts a long text without the
     # end token, and makes pictures smaller without smoothing. If these fail, it has become better.
     assert found["other_ids"] == ["word " * 100, "🙂" * 90]
     assert found["pixel_values"] > 100 * golden.PIXEL_TOLERANCE
