@@ -23,12 +23,12 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from radapter.data.opening import DataSource
 from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
 from radapter.recipe_errors import explain
+from radapter.recipe_yaml import override, read_text
 from radapter.registry import (
     METHODS,
     SOURCES,
@@ -38,6 +38,7 @@ from radapter.registry import (
     Section,
     arguments,
     section,
+    summary,
 )
 from radapter.registry import load as registered
 
@@ -53,42 +54,60 @@ if TYPE_CHECKING:
 else:
     Method, Term = section(METHODS, "attach"), section(TERMS, "term")
     Retain = create_model(
-        "Retain", __base__=Section, __module__=__name__, **arguments(TERMS["retention"], "term")
+        "Retain",
+        __base__=Section,
+        __module__=__name__,
+        __doc__=summary(TERMS["retention"]),
+        **arguments(TERMS["retention"], "term"),
     )
     Objective = create_model(
         "Objective",
         __base__=Section,
         __module__=__name__,
-        name=(Literal["mpm-nce"], "mpm-nce"),
+        __doc__="The short form: `mpm-nce`, and `retention` beside it as `retain`.",
+        name=(Literal["mpm-nce"], Field("mpm-nce", description="The main term.")),
         **arguments(TERMS["mpm-nce"], "term"),
-        retain=(Retain | None, None),
+        retain=(
+            Retain | None,
+            Field(None, description="The settings of the term `retention`. `null`: without it."),
+        ),
     )
-    """The short form of an objective: one term, with retention as a second one beside it"""
 
 # ---------------------------------------------------------------- sections
 
 
 class Optimisation(Section):
+    """How the weights are updated: AdamW with a warm-up, then a cosine."""
+
     lr: Annotated[float, Field(gt=0.0)] = 5e-4
+    """The highest learning rate, which the warm-up ends at."""
     batch_size: Annotated[int, Field(ge=2)] = 256
-    """Pairs that one step's loss compares, over all devices."""
+    """How many pairs the loss of one step compares, over all devices together."""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
-    """Pictures, and texts, that a device encodes at a time: less memory, up to half more time,
-    the gradients of the whole batch (gradient caching, Gao et al. 2021). None: all at once."""
+    """How many pictures, and texts, a device encodes at a time. A smaller number takes less memory
+    and up to half more time; the gradients stay those of the whole batch (gradient caching, Gao et
+    al. 2021). `null`: all at once."""
     epochs: Annotated[int, Field(ge=1)] = 10
+    """How many times training goes through all pairs."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises linearly to `lr`."""
     final_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    """Learning rate that the cosine ends at."""
+    """The learning rate that the cosine ends at."""
     add_final_lr: bool = False
-    """Add `final_lr` to the whole cosine, which then starts at their sum, as R-Adapter's released
-    code does."""
+    """Add `final_lr` to the whole cosine, so that it starts at `lr + final_lr`. R-Adapter's
+    released code does so."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW's weight decay. It spares biases, norms and scales."""
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    """AdamW's decay rates of its two moments."""
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
+    """What AdamW adds to the denominator of an update."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Gradients with a larger norm, over all of them together, are scaled down to this norm.
+    `null`: no clipping."""
     stop_after_bad_steps: Annotated[int, Field(ge=1)] = 1
-    """Stop at so many steps in a row whose loss or gradients are not finite; fewer are left out,
-    of the weights and of the average."""
+    """Stop after this many steps in a row whose loss or gradients are not finite. If there are
+    fewer, these steps change neither the weights nor the average."""
 
     @model_validator(mode="after")
     def _a_part_of_the_batch(self) -> Optimisation:
@@ -101,28 +120,36 @@ class Optimisation(Section):
 
 
 class Checkpoints(Section):
+    """What `train --resume` goes on from after an interruption."""
+
     every_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Seconds between two checkpoints."""
     keep: Annotated[int, Field(ge=1)] = 2
+    """How many of the newest checkpoints are kept."""
 
 
 class EarlyStop(Section):
-    """Stop once this many validations in a row were not better than the best before them. The
-    learning rate keeps to its plan for all epochs, so a run stopped early has not annealed."""
+    """End training when the validation no longer improves. The learning rate keeps to its plan for
+    all epochs, so a run that is stopped early has not annealed."""
 
     patience: Annotated[int, Field(ge=1)] = 5
+    """Stop after this many validations in a row that were not better than the best before them."""
 
 
 class Monitor(Section):
     """Score the held-out data while training, with the averaged weights merged at `alpha`, by the
-    measure of `merge --alpha auto`; the best adapter is kept beside the last one. Training itself
-    is the same with and without it. It takes memory for two more copies of the model's weights."""
+    measure of `merge --alpha auto`. The best adapter is kept beside the last one. Training itself
+    stays the same. It takes memory for two more copies of the model's weights."""
 
     every_epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs between two validations. `null`, with `every_steps` too: no validation."""
     every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Either of the two; the last step is scored in any case. None: no validation."""
+    """Steps between two validations, instead of `every_epochs`. The last step is scored in any
+    case."""
     alpha: float | None = None
-    """None: the recipe's."""
+    """The alpha that the weights are merged at. `null`: the recipe's."""
     early_stop: EarlyStop | None = None
+    """When to end training early. `null`: never."""
 
     @property
     def wanted(self) -> bool:
@@ -138,60 +165,83 @@ class Monitor(Section):
 
 
 class GPU(Section):
+    """A GPU, by its name and memory."""
+
     name: str
+    """What messages call it, such as `NVIDIA A100`."""
     gigabytes: Annotated[float, Field(gt=0.0)]
-    """Its memory, as its makers count it (GiB)"""
+    """Its memory in GiB, as its makers state it."""
 
 
 class Export(Section):
+    """How `radapter export` checks what it writes, and how large its batches are."""
+
     verify: Annotated[int, Field(ge=1)] = 64
-    """Pictures of each data set on which exported files are compared with PyTorch."""
+    """How many pictures of each data set the exported files are compared with PyTorch on."""
     max_batch: Annotated[int, Field(ge=1)] = 32
-    """The largest batch that exported files are run with, and that engines are built for."""
+    """The largest batch that exported files are run with and that engines are built for."""
 
 
 class Recipe(Section):
+    """What is trained, on what, and how: a YAML file that `radapter train` takes."""
+
     name: Name
+    """The name of the recipe. Its runs begin with it."""
     description: str = ""
+    """One line for `radapter recipes`."""
     model: str
-    """`NAME:TAG` as open_clip knows them, `hf-hub:OWNER/NAME`, a local folder, `emoji-clip`, or
-    `NAME:FILE` for a file of weights (`NAME:FILE,like=TAG` where their use has to be said)."""
+    """The model to start from: `NAME:TAG` as open_clip knows it, `hf-hub:OWNER/NAME`, a local
+    folder, the built-in `emoji-clip`, or `NAME:FILE` for a file of weights (`NAME:FILE,like=TAG`
+    where the file's use has to be said)."""
     method: Method
+    """How the model is adapted."""
     data: DataSource
+    """The pictures and texts to train on."""
     validation: DataSource | None = None
-    """Held-out data of the training distribution; if absent, the held-out part of `data`."""
+    """Held-out data of the training distribution. `null`: the held-out part of `data`."""
     objective: Annotated[
         Annotated[Objective, Tag("mpm-nce")]
         | Annotated[list[Term], Field(min_length=1), Tag("terms")],
         Discriminator(lambda tree: "terms" if isinstance(tree, list) else "mpm-nce"),
     ] = Objective()
-    """A list of terms, whose sum is the loss; or the settings of `mpm-nce`, with those of
-    `retention` in `retain`."""
+    """The loss: the settings of `mpm-nce`, with those of `retention` in `retain`; or a list of
+    terms, whose weighted sum it is."""
     optimisation: Optimisation = Optimisation()
+    """How the weights are updated."""
     checkpoints: Checkpoints = Checkpoints()
+    """How often training saves its state."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the towers compute in; the loss and the normalisation are in fp32 always, and that is
-    without TF32. `fp16` scales gradients, and leaves out a step in which they overflow."""
+    """The precision that the towers compute in. The loss and the normalisation are in fp32 always,
+    without TF32. `fp16` scales gradients and leaves out a step in which they overflow."""
     monitor: Monitor = Monitor()
+    """Whether the held-out data is scored while training, and how often."""
     trackers: list[Literal["tensorboard"]] = Field(default=[])
-    """What metrics go to beside metrics.jsonl."""
+    """What metrics are written to beside metrics.jsonl."""
     compile: bool = False
-    """Run the towers through torch.compile: the same to rounding. It takes a minute or two to
-    begin, and a C++ compiler (on a GPU triton too)."""
+    """Run the towers through torch.compile. The result is the same to rounding; the start takes a
+    minute or two, and a C++ compiler (on a GPU triton too)."""
     activation_checkpointing: bool = False
-    """Keep the input of each block alone and compute the rest again for the gradients: much less
-    memory, about a third more time, the same result."""
+    """Keep only the input of each block and compute the rest again for the gradients. It takes
+    much less memory and about a third more time; the result is the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training runs. `auto`: on a GPU, if there is one."""
     gpu: GPU | None = None
-    """What batches and micro batches were chosen for: `train --dry-run` says whether they fit, on a
-    machine without a GPU, too. Training itself asks nothing of it."""
+    """The GPU that batches were chosen for. `train --dry-run` says whether they fit it, on a
+    machine without a GPU too; training itself does not read it."""
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """Processes that read pictures; 0 reads them in the training process; `auto` is by the
-    processors at hand. The result is the same."""
+    """How many processes read pictures; with 0 the training process does. `auto`: as the number
+    of processors suggests. The result is the same."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """What all random numbers follow from: the order of pairs, augmentation, dropping, the start of
+    new weights, and the pictures that a source draws."""
     alpha: float = Field(default=0.5, strict=True)
+    """How much of the change `radapter merge` keeps where `--alpha` is not given: 0 is the base
+    model, 1 the tuned one."""
     suites: list[str] = Field(default=[])
+    """The suites that `radapter eval` scores without `--suite`, by name or file. `[]`: the held-out
+    data."""
     export: Export = Export()
+    """How exported files are checked."""
 
     @model_validator(mode="before")
     @classmethod
@@ -262,27 +312,19 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recip
 
 def parse(text: str, name: str = "recipe", overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe in a YAML text; `name` stands in error messages for the file. See `load`."""
-    return validate(Recipe, _read_yaml(text, name), name, overrides)
+    return validate(Recipe, read_text(text, name), name, overrides)
 
 
 def validate(
     schema: type[S], tree: Any, name: str, overrides: list[str] | tuple[str, ...] = ()
 ) -> S:
-    """Check a tree read by `read_yaml` against a schema, all errors at once with their lines."""
-    overridden = {_override(tree, item) for item in overrides}
+    """Check a tree read by `recipe_yaml` against a schema, all errors at once with their lines."""
+    overridden = {override(tree, item) for item in overrides}
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
         problems = [explain(schema, tree, name, overridden, e) for e in error.errors()]
         raise UsageError("\n".join(dict.fromkeys(problems))) from None
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The tree of a YAML file, with positions, for `validate`."""
-    try:
-        return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot be read: {path}: {error}") from None
 
 
 def as_trained(recipe: Recipe) -> Recipe:
@@ -313,44 +355,6 @@ def dump(recipe: Recipe) -> str:
     yaml.default_flow_style = False
     yaml.dump(recipe.model_dump(mode="json"), stream)
     return stream.getvalue()
-
-
-def _read_yaml(text: str, name: str) -> Any:
-    try:
-        tree = YAML().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        problem = (error.problem or "not valid YAML").split("\n")[0]
-        raise UsageError(f"{where}: {problem}") from None
-    except Exception as error:  # ruamel raises plain ValueErrors for some malformed scalars
-        raise UsageError(f"{name}: not valid YAML: {error}") from None
-    if tree is None:
-        raise UsageError(f"{name}: the file is empty")
-    if not isinstance(tree, dict):
-        found = "a list" if isinstance(tree, list) else "a single value"
-        raise UsageError(f"{name}:1:1: expected `key: value` lines, found {found}")
-    return tree
-
-
-def _override(tree: dict[str, Any], item: str) -> tuple[str, ...]:
-    """Set `key.sub=value` in the tree; returns the path that was set."""
-    key, equals, value = item.partition("=")
-    keys = tuple(key.strip().split("."))
-    if not equals or not all(keys):
-        raise UsageError(f"override '{item}': expected key.sub=value, such as optimisation.lr=1e-3")
-    node: Any = tree
-    for part in keys[:-1]:
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
-            raise UsageError(f"override '{item}': '{part}' is a value, not a section")
-    try:
-        node[keys[-1]] = YAML(typ="safe").load(value)
-    except Exception:
-        raise UsageError(f"override '{item}': the value is not valid YAML") from None
-    return keys
 
 
 # ---------------------------------------------------------------- shipped recipes

@@ -13,7 +13,7 @@ def explain(
     schema: type[BaseModel],
     tree: Any,
     name: str,
-    overridden: set[tuple[str, ...]],
+    overridden: set[tuple[str | int, ...]],
     error: Any,
 ) -> str:
     """One line for one pydantic error: where it is, what is wrong, the nearest valid key."""

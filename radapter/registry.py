@@ -2,8 +2,9 @@
 
 A table leads from a name to a module, which is imported when it is used. A section `{name: X, ...}`
 calls a function of that module: the keyword-only arguments of its signature are the section's keys,
-with their types and defaults. They are read from the module's source, so that checking a recipe
-imports no torch; what a type is made of is therefore a name of this module's.
+with their types and defaults, and its docstring describes them. They are read from the module's
+source, so that checking a recipe imports no torch. What a type is made of is therefore a name of
+this module.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
@@ -86,15 +88,20 @@ class Average(Section):
     """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
 
     momentum: Momentum = 0.999
+    """The m of this formula. 0: there is no average, and the last values are kept."""
     warmup: bool = False
-    """Use m_t = min(m, (1 + t) / (10 + t)), so that a short run forgets its zero start."""
+    """Use min(m, (1 + t) / (10 + t)) in step t, so that a short run forgets the start of the
+    average."""
 
 
 class AdapterAverage(Average):
+    """Exponential moving average of adapters: mean <- m * mean + (1 - m) * value."""
+
     of: Literal["effective", "factors"] = "effective"
-    """`effective` averages s·W (low rank: s·U·D), as the formula wants; `factors` averages s, U
-    and D apart, as the authors' released code does: the mean of products is not the product of
-    means, but a low-rank adapter then stays low rank on disk."""
+    """`effective`: the average of s·W (low rank: s·U·D), as the paper's formula has it. `factors`:
+    of s, U and D each by itself, as the authors' released code does. The product of averages is
+    another matrix than the average of products, but it keeps a low-rank adapter low rank on
+    disk."""
 
 
 # ---------------------------------------------------------------- from a name to what it calls
@@ -111,7 +118,9 @@ def load(table: Mapping[str, str], name: str) -> Any:
 def schema(name: str, module: str, function: str) -> type[Call]:
     """The section that calls `function` of `module`, which is not imported."""
     keys = {"name": (Literal[name], ...), **arguments(module, function)}
-    section: type[Call] = create_model(name, __base__=Call, __module__=module, **keys)
+    section: type[Call] = create_model(
+        name, __base__=Call, __module__=module, __doc__=summary(module), **keys
+    )
     section.calls = name, module, function
     return section
 
@@ -119,14 +128,20 @@ def schema(name: str, module: str, function: str) -> type[Call]:
 def arguments(module: str, function: str) -> dict[str, Any]:
     """The keyword-only arguments of a function, (type, default) by name, as pydantic takes them."""
     found = _functions(module)[function]
+    texts = _described(ast.get_docstring(found) or "")
     keys: dict[str, Any] = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         assert argument.annotation, f"{module}.{function} has no type for {argument.arg}"
         keys[argument.arg] = (
             _value(argument.annotation),
-            ... if default is None else _value(default),
+            Field(... if default is None else _value(default), description=texts.get(argument.arg)),
         )
     return keys
+
+
+def summary(module: str) -> str:
+    """The first paragraph of a module's docstring; the module is not imported."""
+    return (ast.get_docstring(_source(module)) or "").split("\n\n")[0]
 
 
 def folds(method: str) -> bool:
@@ -136,11 +151,22 @@ def folds(method: str) -> bool:
 
 def _functions(module: str) -> dict[str, ast.FunctionDef]:
     """Those that stand in a module's source."""
+    return {n.name: n for n in _source(module).body if isinstance(n, ast.FunctionDef)}
+
+
+@functools.cache
+def _source(module: str) -> ast.Module:
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
     assert spec.origin is not None, module
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    return {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _described(docstring: str) -> dict[str, str]:
+    """The entries of `Args:` in a docstring, by argument."""
+    block = re.search(r"^Args:\n((?: +.*\n|\n)+)", docstring + "\n", re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block[1] if block else "", re.MULTILINE)
+    return {name: " ".join(f"{text[0].upper()}{text[1:]}".split()) for name, text in entries}
 
 
 def _blank(*calls: str) -> Call:

@@ -59,10 +59,10 @@ def data(
 def is_recipe(name: str) -> bool:
     """Whether a file is a recipe: suites have no method."""
     from radapter.errors import RadapterError
-    from radapter.recipe import read_yaml
+    from radapter.recipe_yaml import read_file
 
     try:
-        return Path(name).is_file() and "method" in read_yaml(name)
+        return Path(name).is_file() and "method" in read_file(name)
     except RadapterError:
         return False
 

@@ -1,9 +1,11 @@
-"""radapter recipes: what ships, and how to start one's own."""
+"""radapter recipes: what ships, how to start one's own, and what a recipe may say."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +15,17 @@ from radapter_cli.train import complete_recipe
 
 
 def recipes(
-    action: Annotated[str, typer.Argument(help="list, show or copy")] = "list",
+    action: Annotated[str, typer.Argument(help="list, show, copy or schema")] = "list",
     name: Annotated[
-        str | None, typer.Argument(help="A shipped recipe.", autocompletion=complete_recipe)
+        str | None,
+        typer.Argument(
+            help="A shipped recipe; with schema: recipe (the default) or suite.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """List the shipped recipes, show one, or copy one here to change it.
+    """List the shipped recipes, show one, copy one here to change it, or print JSON Schema.
 
     [bold]Examples[/]
 
@@ -28,13 +34,22 @@ def recipes(
         radapter recipes show emoji
 
         radapter recipes copy own-data
+
+        radapter recipes schema > schema.json
     """
     from radapter import recipe as recipe_module
     from radapter.files import write_atomic
 
     known = recipe_module.shipped()
-    if action not in ("list", "show", "copy"):
-        raise UsageError(f"recipes: '{action}' is none of list, show, copy.")
+    if action not in ("list", "show", "copy", "schema"):
+        raise UsageError(f"recipes: '{action}' is none of list, show, copy, schema.")
+    if action == "schema":
+        schema = _schema(name or "recipe")
+        if as_json:
+            console.print_json({"schema": schema})
+        else:
+            print(json.dumps(schema, indent=1, ensure_ascii=False))
+        return
     if action == "list":
         rows = {key: recipe_module.load(path).description for key, path in known.items()}
         if as_json:
@@ -48,7 +63,8 @@ def recipes(
     if name not in known:
         what = f"Unknown recipe '{name}'.{nearest(name, list(known))}" if name else "Name a recipe."
         raise UsageError(f"{what} `radapter recipes` lists them.")
-    text = known[name].read_text(encoding="utf-8")
+    # The first line leads editors to the schema that lies beside the shipped recipes alone.
+    text = re.sub(r"^# yaml-language-server:.*\n", "", known[name].read_text(encoding="utf-8"))
     if action == "show":
         if as_json:
             console.print_json({"name": name, "text": text})
@@ -64,3 +80,18 @@ def recipes(
         return
     console.result(f"Copied: {target}")
     console.next_command("radapter", "train", target)
+
+
+def _schema(of: str) -> dict[str, Any]:
+    """JSON Schema of recipes or suites."""
+    from radapter.recipe_schema import json_schema
+
+    if of == "recipe":
+        from radapter.recipe import Recipe
+
+        return json_schema(Recipe)
+    if of == "suite":
+        from radapter.evaluation.suite import Suite
+
+        return json_schema(Suite)
+    raise UsageError(f"recipes schema: '{of}' is neither recipe nor suite.")

@@ -12,7 +12,7 @@ from radapter.registry import METHODS
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "registry", "versions", "names", "files", "quiet", "classes", "precision",
-    "processors", "distributed", "recipe_errors", "data", "recipe",
+    "processors", "distributed", "recipe_errors", "recipe_yaml", "recipe_schema", "data", "recipe",
     "run", "init", "models", "losses", "methods", "objectives", "merging", "bundle", "runtimes",
     "heads", "evaluation", "training", "inference", "export", "benchmarking", "reporting",
 )  # fmt: skip
@@ -79,7 +79,7 @@ def test_the_mathematics_knows_no_recipes_runs_or_data(own):
     paths = [path for path in LIBRARY if part_of(path) == own]
     assert paths
     for path in paths:
-        sections = {"recipe", "recipe_errors"}
+        sections = {"recipe", "recipe_errors", "recipe_yaml"}
         assert not parts_of(path) & (sections | {"run", "data"}), name_of(path)
 
 

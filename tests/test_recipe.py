@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from radapter import recipe as recipes
 from radapter import registry
 from radapter.errors import UsageError
+from radapter.recipe_yaml import read_text
 
 TEXT = """\
 name: a
@@ -45,7 +46,7 @@ def test_a_recipe_reads_as_it_is_written():
     ("written", "value"), [("5e-4", 5e-4), ("5E-4", 5e-4), ("1e-3", 1e-3), (".5", 0.5), ("2", 2.0)]
 )
 def test_numbers_with_an_exponent_are_numbers(written, value):
-    assert recipes._read_yaml(f"lr: {written}", "x")["lr"] == value
+    assert read_text(f"lr: {written}", "x")["lr"] == value
     assert recipes.parse(TEXT.replace("5e-4", written)).optimisation.lr == value
 
 
@@ -140,6 +141,7 @@ def test_what_is_no_recipe_at_all(text, message):
         ("optimisation.clip_norm=null", "optimisation.clip_norm", None),
         ("description=a = b", "description", "a = b"),
         ("objective={margin: 0.2}", "objective.margin", 0.2),
+        ("data.styles.1=fluent-emoji", "data.styles", ["noto", "fluent-emoji"]),
     ],
 )
 def test_overrides_are_typed(override, path, value):
@@ -148,6 +150,20 @@ def test_overrides_are_typed(override, path, value):
         node = getattr(node, part)
     assert node == value
     assert type(node) is type(value)
+
+
+def test_overrides_reach_the_terms_of_an_objective():
+    terms = "objective=[{name: mpm-nce}, {name: retention, pool: 8}]"
+    recipe = recipes.parse(TEXT, overrides=[terms, "objective.1.weight=0.5"])
+    assert (recipe.objective[1].weight, recipe.objective[1].pool) == (0.5, 8)
+    (problem,) = errors(TEXT, [terms, "objective.1.wait=0.5"])
+    assert "unknown key 'objective.1.wait'; did you mean 'weight'?" in problem
+    recipe = recipes.parse(
+        TEXT + "objective:\n  - name: mpm-nce\n", overrides=["objective.0.margin=1"]
+    )
+    assert recipe.objective[0].margin == 1.0
+    (problem,) = errors(TEXT + "objective:\n  - name: mpm-nce\n", ["objective.0.margn=1"])
+    assert problem.startswith("override objective.0.margn: unknown key")
 
 
 def test_a_later_override_wins_and_others_stay():
@@ -166,7 +182,11 @@ def test_a_later_override_wins_and_others_stay():
         ("=1", r"override '=1': expected key\.sub=value"),
         ("a..b=1", "expected key"),
         ("name.x=1", "override 'name.x=1': 'name' is a value, not a section"),
-        ("data.styles.0=noto", "'styles' is a value, not a section"),
+        ("data.styles.0.x=noto", "'0' is a value, not a section"),
+        ("data.styles.2=noto", r"data\.styles has 2 entries, numbered from 0, and none is '2'"),
+        ("data.styles.-1=noto", "none is '-1'"),
+        ("data.styles.first=noto", "none is 'first'"),
+        ("data.styles.0=7", "data.styles.0: input should be a valid string, found 7"),
         ("alpha=[1", "the value is not valid YAML"),
         ("method=full", "override method"),
         ("method.name=fulll", "override method.name: .*did you mean 'full'"),

@@ -30,15 +30,6 @@ def test_a_section_is_the_signature_of_what_it_calls(function, name):
         assert field.annotation == plain, key
 
 
-@pytest.mark.parametrize(("function", "name"), CALLED)
-def test_every_setting_is_described(function, name):
-    table = TABLES[function]
-    described = inspect.getdoc(getattr(registry.load(table, name), function)) or ""
-    for key in registry.schema(name, table[name], function).model_fields:
-        if key not in ("name", "towers"):
-            assert f"    {key}: " in described or f", {key}: " in described, key
-
-
 def test_a_section_is_pickled_and_copied():
     section = recipe.parse("{name: a, model: b, method: {name: lora}, data: {source: emoji}}")
     assert pickle.loads(pickle.dumps(section)) == section

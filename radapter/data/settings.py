@@ -30,17 +30,18 @@ class MissingData(BrokenInput):
 
 
 class Augmentation(Section):
-    """Changes to training pictures. The defaults are R-Adapter's: a crop of 90 to 100 %."""
+    """Random changes to training pictures. The defaults are R-Adapter's: a crop, nothing else."""
 
     crop: tuple[Annotated[float, Field(gt=0.0, le=1.0)], Unit] = (0.9, 1.0)
     """Smallest and largest share of the picture's area that is kept."""
     flip: Unit = 0.0
+    """Probability that a picture is flipped, left to right."""
     rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
-    """Largest rotation in degrees; a rotation goes with a shift of up to 5 %."""
+    """Largest rotation in degrees. A picture that is rotated is also shifted by up to 5 %."""
     colour: Unit = 0.0
-    """Strength of brightness, contrast and saturation changes; hue changes by a tenth of it."""
+    """Strength of changes to brightness, contrast and saturation; hue changes by a tenth of it."""
     grey: Unit = 0.0
-    """Share of pictures turned grey."""
+    """Probability that a picture is turned grey."""
 
     @model_validator(mode="after")
     def _crop_is_a_range(self) -> Augmentation:
@@ -54,26 +55,34 @@ Shuffle = Callable[[Any], Any]
 
 
 class Data(Section):
+    """Pictures with their texts or classes."""
+
     data_root: str | None = None
-    """The folder that relative paths start from; None: the working folder. The environment
-    variable RADAPTER_DATA and the option --data-root stand above it; a run's recipe has what it was
-    trained with."""
+    """The folder that relative paths start from. `null`: the working folder. The option
+    `--data-root` and the environment variable RADAPTER_DATA are taken instead, where they are
+    given."""
     task: Literal["classification", "captions"] = "classification"
+    """What a picture is paired with: a prompt of its class, or each of its captions."""
     templates: Templates = USUAL_TEMPLATES
+    """Prompts for class names, in which `{}` stands for the name. `openai`: open_clip's list of
+    80."""
     text_length: Annotated[int, Field(ge=3)] | None = None
-    """Cut training texts to this many tokens, start and end included; short texts train faster.
-    None: the model's own context length."""
+    """Training texts are cut to this many tokens, start and end included; short texts train
+    faster. `null`: the model's own context length."""
     augmentation: Augmentation = Augmentation()
+    """Random changes to training pictures."""
     broken_images: Annotated[int, Field(ge=0)] = 0
-    """How many pictures that cannot be read are skipped (and named) before it is an error."""
+    """How many pictures that cannot be read are skipped and named; one more is an error."""
     orientation: Orientation | None = None
-    """`apply` turns photos as their EXIF orientation says, `ignore` does not. None: the convention
-    of the source, which is to apply it, but for published sets."""
+    """Whether photos are turned as their EXIF orientation says. `null`: `ignore` for published
+    sets, `apply` for all others."""
     transparency: Transparency | None = None
-    """What shows through transparent pictures: `white`, `black`, or with `discard` the hidden
-    colours. None: the convention of the source, white, but for published sets `discard`."""
+    """What shows through transparent pictures: `white`, `black`, or with `discard` the colours that
+    lie hidden in the file. `null`: `discard` for published sets, `white` for all others."""
     identical_classes: IdenticalClasses = "one"
-    """How classes of one name are scored; see the type"""
+    """How classes of one name are scored. `one`: they are one answer, right for the pictures of
+    each. `apart`: each is an answer of its own, and of equal scores the first one counts, as in the
+    published numbers of published sets."""
 
     def prompts(self) -> Templates:
         """The templates that class names go into."""
@@ -220,11 +229,14 @@ class HeldOut(Data):
     """Sources without splits of their own: a share of the pictures is held out, by name."""
 
     hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share of the pictures that is held out from training, for `merge --alpha auto`, `monitor`
+    and `eval`."""
     hold_out_by: Literal["class", "hash"] = "class"
-    """`class`: by a hash of the name, but that every class of two pictures or more is on both
-    sides; pictures with captions have no classes. `hash`: by that alone, as it was in the first
-    versions, whose runs keep it."""
+    """How pictures are held out. `hash`: by a hash of their names alone, as in runs of the first
+    versions. `class`: by the same hash, with pictures of every class on both sides, if it has two
+    or more. For captions both are the same."""
     split: Literal["train", "validation", "all"] = "train"
+    """Which pictures are taken: those to train on, those that are held out, or all."""
 
     def held_out(self) -> Data | None:
         return super().held_out() if self.hold_out else None

@@ -21,32 +21,38 @@ class Published(Section):
     """What is known of a published data set, to tell a whole copy from a part of it."""
 
     pictures: Count
-    """How many are scored."""
+    """How many pictures are scored."""
     classes: Count | None = None
+    """How many classes these have. `null`: it has none."""
     captions: Count | dict[str, Count] | None = None
-    """How many there are; by protocol, where that changes it."""
+    """How many captions these have; by protocol, if it changes their number. `null`: it has
+    none."""
     splits: dict[str, Count] = Field(default={})
-    """Pictures of each split, as the split file calls it."""
+    """How many pictures each split has, by its name in the split file."""
     mapping: dict[str, Count] = Field(default={})
-    """Sizes of the mapping of classes that comes with the set."""
+    """How large the mapping of classes is that comes with the set."""
     where: str
     """Where it is published."""
     licence: str
+    """Its licence, or its terms of use."""
     folder: str
-    """The folder, under the data root, that the archive unpacks to."""
+    """The folder under the data root that the archive unpacks to."""
 
 
 class Anchors(Section):
     """Published zero-shot scores: what an evaluation has to give before it is believed."""
 
     source: str
+    """Where the scores are published."""
     tolerance: Annotated[float, Field(gt=0.0)]
-    """In points."""
+    """The largest difference from them that is expected, in points."""
     protocols: dict[str, str] = Field(default={})
-    """Of data sets whose protocols differ: the one that these numbers were found with."""
+    """The protocol that the scores were found with, by data set, of those that have several."""
     metrics: Annotated[list[MetricName], Field(min_length=1)] = Field(default=["accuracy"])
+    """What the scores measure, by the names of metrics in results."""
     scores: dict[str, dict[str, float | list[float]]]
-    """In %, by model (`NAME:TAG`) and data set: the metric, or a number for each of `metrics`."""
+    """The scores in %, by model (`NAME:TAG`) and data set: one number, or one for each of
+    `metrics`."""
 
     @model_validator(mode="after")
     def _a_number_for_each_metric(self) -> Anchors:

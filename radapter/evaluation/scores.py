@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 
 from radapter.registry import TASKS, load
@@ -115,5 +115,9 @@ def _one_of(name: str, known: list[str]) -> str:
     return name
 
 
-Task = Annotated[str, AfterValidator(lambda name: _one_of(name, list(TASKS)))]
+Task = Annotated[
+    str,
+    AfterValidator(lambda name: _one_of(name, list(TASKS))),
+    Field(json_schema_extra={"enum": list(TASKS)}),
+]
 MetricName = Annotated[str, AfterValidator(lambda name: _one_of(name, list(metrics())))]

@@ -15,7 +15,8 @@ from radapter.data.settings import Data, Templates
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.evaluation.scores import Task, main_metrics, task_for
-from radapter.recipe import Name, Recipe, read_yaml, validate
+from radapter.recipe import Name, Recipe, validate
+from radapter.recipe_yaml import read_file
 from radapter.registry import TASKS, Section, load
 
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
@@ -25,16 +26,22 @@ LONGEST = 120
 
 
 class SuiteDataset(Section):
+    """A data set of a suite."""
+
     name: Name
+    """What results call it."""
     role: Role
+    """What it is to a model that was trained: `in-distribution`, `shifted` from that, `unseen` or
+    `seen` in pre-training, or another set, scored by `zero-shot` transfer."""
     data: DataSource
+    """Its pictures and texts."""
     templates: Templates | None = None
-    """Its own prompts; None: the suite's, of the source `coop` its protocol's, of `clip-benchmark`
-    those of the file that lies beside its splits"""
+    """Prompts for class names, in which `{}` stands for the name. `null`: those of the source, if
+    it has any (`coop`, `clip-benchmark`), else the suite's."""
     published: Published | None = None
+    """What is published of it. `null`: nothing, it is data of one's own."""
     classes: Annotated[list[str], Field(min_length=1)] | None = None
-    """The classes to choose from, those of a model; its pictures of other classes are left out.
-    None: its own"""
+    """The classes to choose among; pictures of other classes are left out. `null`: its own."""
 
     @property
     def protocol(self) -> str | None:
@@ -65,23 +72,32 @@ class SuiteDataset(Section):
 
 
 class Suite(Section):
+    """Data sets and what is scored on them: a YAML file that `radapter eval --suite` takes."""
+
     name: Name
+    """The name of the suite. Its results are called by it."""
     description: str = ""
+    """One line for `radapter data`."""
     templates: Templates = Field(default=["a photo of a {}."])
-    """Prompts of the zero-shot classifier: the mean of the normalized features over all of them,
-    normalized again"""
+    """Prompts for class names, in which `{}` stands for the name; `openai` is open_clip's list of
+    80. The classifier is the mean of the normalized features of all of them, normalized again."""
     tasks: Annotated[list[Task], Field(min_length=1)]
+    """What is scored on each data set: `classification`, `retrieval` or both."""
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
+    """The data sets, in the order of tables."""
     averages: dict[str, Annotated[list[str], Field(min_length=1)] | Role] = Field(default={})
-    """Means over data sets, by a name that says over which; a role stands for all that have it."""
+    """Means over data sets, by a name for each: a list of data sets, or a role, which means all
+    data sets that have it."""
     harmonic_means: dict[str, tuple[str, str]] = Field(default={})
-    """Of the accuracies of two data sets or averages, by name."""
+    """Harmonic means of the accuracies of two data sets or averages, by a name for each."""
     identical_captions: Literal["one", "apart"] = "one"
-    """`one`: a caption that several pictures have is one text, right for each of them. `apart`: it
-    is as many texts, each right for its own picture, as published recalls are counted."""
+    """How a caption that several pictures have is scored. `one`: it is one text, right for each of
+    them. `apart`: it is as many texts, each right for its own picture, as in published recalls."""
     anchors: list[Anchors] = Field(default=[])
+    """Published zero-shot scores, which results are compared with."""
     changes: list[str] = Field(default=[])
-    """What the user has changed: `DATASET-PROTOCOL`, `without-DATASET`"""
+    """What options of `radapter eval` changed: `DATASET-PROTOCOL`, `without-DATASET`. It is not
+    for writing by hand."""
 
     @property
     def file_name(self) -> str:
@@ -314,7 +330,7 @@ def load_suite(name: str) -> Suite:
             raise UsageError(f"Suite file not found: {path}")
     else:
         raise UsageError(f"Unknown suite '{name}'.{nearest(name, list(known))}")
-    return validate(Suite, read_yaml(path), str(path))
+    return validate(Suite, read_file(path), str(path))
 
 
 def held_out_suite(recipe: Recipe, classes: Sequence[str] | None = None) -> Suite:

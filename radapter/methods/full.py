@@ -31,9 +31,10 @@ def attach(
 
     Args:
         model: an open_clip model.
-        towers: "both", "image" or "text".
-        train_temperature: train `logit_scale` too; a SigLIP's `logit_bias` is in no objective.
-        average: moving average of the weights; off by default.
+        towers: which towers are trained: "both", "image" or "text".
+        train_temperature: whether `logit_scale` is trained too; a SigLIP's `logit_bias` never is,
+            as no objective reads it.
+        average: moving average of the weights, what is kept after training; off by default.
     """
     model.requires_grad_(False)
     trained: dict[str, nn.Parameter] = {}

@@ -70,11 +70,11 @@ def attach(
 
     Args:
         model: an open_clip model.
-        rank: r, of every change.
-        towers: "both", "image" or "text".
+        rank: the rank r of every change.
+        towers: which towers are trained: "both", "image" or "text".
         scale: what the product is multiplied by (LoRA's alpha / r).
-        average: moving average of the factors; off by default. The mean of products is not the
-            product of means.
+        average: moving average of the factors U and D, each by itself, what is kept after training;
+            off by default.
 
     Raises:
         UsageError: a tower without such blocks.

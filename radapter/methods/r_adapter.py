@@ -142,14 +142,15 @@ def attach(
 
     Args:
         model: an open_clip model; whose blocks they are does not matter, see `blocks`.
-        rank: "full" for a d x d matrix, or r for W = U D with U [d, r] and D [r, d].
-        towers: "both", "image" or "text".
+        rank: "full" for a d x d matrix, or a number r for W = U D with U [d, r] and D [r, d].
+        towers: which towers are trained: "both", "image" or "text".
         drop: the probability p that an adapter is dropped in a training step.
-        drop_unit: what one draw covers: "adapter" (the paper), "sample", or "position" (what the
-            released code does: one draw a token position, shared over the batch).
-        scale: s, or its initial value with `learn_scale` (released code: 0.1).
-        learn_scale: train s, one an adapter.
-        average: moving average of s W, or of what it is made of.
+        drop_unit: what is dropped by one draw: "adapter", the whole adapter, as in the paper;
+            "sample", the adapter for one sample of the batch; "position", the adapter for one token
+            position of all samples, as in the released code.
+        scale: the factor s of W; with `learn_scale` its initial value, 0.1 in the released code.
+        learn_scale: whether s is trained, one for each adapter.
+        average: moving average of s W, or of s and W; what is kept after training.
 
     Raises:
         UsageError: a tower without such blocks.

@@ -59,10 +59,11 @@ def attach(
 
     Args:
         model: an open_clip model.
-        rank: r, of every adapter.
-        towers: "both", "image" or "text".
-        scale: s, fixed while training.
-        average: moving average of the adapters' weights; off by default.
+        rank: the width r of every adapter.
+        towers: which towers are trained: "both", "image" or "text".
+        scale: the factor s of what an adapter adds; it is not trained.
+        average: moving average of the adapters' weights, what is kept after training; off by
+            default.
 
     Raises:
         UsageError: a tower without such blocks.

@@ -27,12 +27,12 @@ def term(
 
     Args:
         context: not asked for anything.
-        positives: `group`: all pairs of one class or picture are positives. `pair`: the plain
-            contrastive loss of CLIP, where only the pair itself is.
-        smoothing: probability mass spread over the negatives.
-        margin: added to the cosine of every negative.
-        mix_captions: share of class prompts replaced by a caption of the picture, positive only for
-            it and for pictures with the same caption; `radapter.data.pairs` does it.
+        positives: which texts are right for a picture. `group`: those of all pairs of its class or
+            picture. `pair`: only its own, as in CLIP's contrastive loss.
+        smoothing: share of the target probability that is spread over the negatives, 0 to 1.
+        margin: what is added to the cosine of every negative.
+        mix_captions: share of class prompts that are replaced by a caption of the picture, 0 to 1;
+            it is right only for this picture and for those with the same caption.
     """
 
     def loss(features: Features, teacher: Features | None, batch: Batch) -> Tensor:

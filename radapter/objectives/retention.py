@@ -28,9 +28,10 @@ def term(
 
     Args:
         context: tokenizer and training data.
-        weight: of the term.
-        captions: a text file with a caption in each line; None: those of the training data.
-        pool: how many captions, drawn anew, a step compares with.
+        weight: what the term is multiplied by in the loss.
+        captions: a text file with a caption in each line; by default, the captions of the training
+            data.
+        pool: how many captions a step compares the pictures with; they are drawn anew each time.
     """
     texts = captions_of(captions, context.dataset)
 

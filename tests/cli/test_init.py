@@ -13,6 +13,7 @@ from radapter import recipe as recipes
 from radapter.data import open_data
 from radapter.init.shards import brace
 from radapter.init.text import scalar, size_of
+from radapter.recipe_yaml import read_text
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ def test_a_pattern_for_shards(names, pattern):
     "value", ["a", "no", "1e3", "a: b", "a #b", "|", "a\tb", "~", "é ü", '"', "", "C:\\x", "-", 0.1]
 )
 def test_a_value_reads_back(value):
-    assert recipes._read_yaml(f"k: {scalar(value)}", "x")["k"] == value
+    assert read_text(f"k: {scalar(value)}", "x")["k"] == value
 
 
 @pytest.mark.parametrize(("pictures", "least"), [(4, 2), (9, 2), (40, 6), (3000, 225)])

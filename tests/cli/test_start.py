@@ -21,8 +21,9 @@ run()
 
 
 COMMANDS = (
-    "--help", "--version", "recipes", "recipes show emoji", "runs", "runs show", "compare runs/*",
-    "data list", "train --help", "export --help", "eval --help",
+    "--help", "--version", "recipes", "recipes show emoji", "recipes schema",
+    "recipes schema suite", "runs", "runs show", "compare runs/*", "data list", "train --help",
+    "export --help", "eval --help",
 )  # fmt: skip
 
 

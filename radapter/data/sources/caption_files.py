@@ -24,7 +24,9 @@ class CaptionFilesData(HeldOut):
 
     source: Literal["caption-files"]
     root: str
+    """The folder of the pictures."""
     caption_ending: Literal[".txt", ".caption"] = ".txt"
+    """The ending of the text files."""
     task: Literal["captions"] = "captions"
 
     def open(self) -> Dataset:

@@ -18,11 +18,13 @@ class ClipBenchmarkData(InShards):
     convention = PUBLISHED
     source: Literal["clip-benchmark"]
     root: str
+    """The folder of the set."""
     dataset_split: str = "train"
-    """The folder of shards below the root; `hold_out` holds out a share of it"""
+    """The folder of shards below the root. `hold_out` holds out a share of it."""
     templates: Templates | None = None  # type: ignore[assignment]
-    """None: the set's own, from the file zeroshot_classification_templates.txt in the root, as
-    clip-benchmark takes them; where there is none, a suite's, or "a photo of a {}."."""
+    """Prompts for class names, in which `{}` stands for the name. `null`: those in the set's file
+    zeroshot_classification_templates.txt, as clip-benchmark takes them; without that file, those of
+    the suite, or "a photo of a {}."."""
     identical_classes: IdenticalClasses = "apart"
     own_splits = True
 

@@ -17,10 +17,12 @@ class CocoCaptionsData(HeldOut):
     convention = PUBLISHED
     source: Literal["coco-captions"]
     path: str
+    """The file of captions."""
     root: str = ""
-    """The pictures' folder; if empty the file's own folder, or the one above `annotations`"""
+    """The folder of the pictures. Empty: the file's own folder, or the one above `annotations`."""
     task: Literal["captions"] = "captions"
     protocol: CaptionProtocol = "vse++"
+    """Which captions of a picture count. `vse++`: the first five. `clip-benchmark`: all."""
 
     own_splits = True
     pictures_elsewhere = True

@@ -113,29 +113,34 @@ LAYOUTS: dict[CoopSet, Layout] = {
 
 
 class CoopData(Data):
-    """The eleven sets of CoOp, CoCoOp and MaPLe by CoOp's split files, in the folders that its
-    DATASETS.md asks for; the head of this file has the facts."""
+    """The eleven sets of CoOp, CoCoOp and MaPLe, with CoOp's split files, in the folders that its
+    DATASETS.md asks for."""
 
     convention = PUBLISHED
     source: Literal["coop"]
     dataset: CoopSet
+    """Which of the eleven sets."""
     split: Literal["train", "validation", "test"] = "train"
-    """`validation` is what the files call val; ImageNet is tested on its validation pictures."""
+    """Which pictures are taken. `validation` is what the files call val. The test pictures of
+    ImageNet are its validation pictures."""
     classes: Literal["all", "base", "novel"] = "all"
-    """`base` is the first half of the classes, rounded up, `novel` the rest; numbered from 0."""
+    """Which classes are taken: `all`, the first half (`base`, rounded up) or the rest (`novel`)."""
     shots: Annotated[int, Field(ge=1)] | None = None
-    """This many pictures a class of `train`; of `validation`, at most 4 of them."""
+    """How many pictures of each class are drawn from `train`, and at most 4 from `validation`.
+    `null`: all pictures are taken."""
     shots_seed: Annotated[int, Field(ge=0)] = 1
-    """CoOp's seeds are 1, 2 and 3. A recipe that does not say it takes its `seed`."""
+    """The seed of that draw. CoOp's seeds are 1, 2 and 3. In the `data` of a recipe the default is
+    the recipe's `seed`."""
     protocol: Literal["coop", "radapter-release"] = "coop"
-    """`coop`: names and order of classes as in the split file, one template for each set.
-    `radapter-release`: folder names with their underscores, in alphabetical order, and the 80
-    templates of ImageNet."""
+    """How classes are named and ordered. `coop`: as in the split file, with one template for each
+    set. `radapter-release`: by the folders' names with their underscores, in alphabetical order,
+    with the 80 templates of ImageNet."""
     root: str | None = None
-    """The set's folder; None: the one of the usual name under the data root."""
+    """The folder of the set. `null`: the one of the usual name under the data root."""
     task: Literal["classification"] = "classification"
     templates: Templates | None = None  # type: ignore[assignment]
-    """None: those of the protocol."""
+    """Prompts for class names, in which `{}` stands for the name. `null`: those of the
+    protocol."""
     identical_classes: IdenticalClasses = "apart"
 
     def prompts(self) -> Templates:

@@ -16,17 +16,21 @@ from radapter.errors import UsageError, nearest
 
 
 class EmojiData(Data):
-    """The built-in set: each concept in eight styles. Splits are by concept."""
+    """The built-in set of emoji: each concept in eight styles. Splits are by concept."""
 
     source: Literal["emoji"]
     styles: Annotated[list[str], Field(min_length=1)] = Field(default=["noto"])
+    """The styles whose pictures are taken."""
     split: Literal["train", "validation", "test", "all"] = "train"
+    """Which concepts are taken."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
+    """Which fifth of the concepts is kept for testing. The next fifth is for validation, the other
+    three are for training."""
     captions: list[Literal["name", "keywords", "kind", "class"]] = Field(
         default=["name", "keywords"]
     )
-    """Texts of a picture: its name, its keywords in one line, "subgroup: name", "a picture of
-    subgroup."."""
+    """The captions of a picture: its `name`; its `keywords` in one line; its `kind`, which is
+    "SUBGROUP: NAME"; its `class`, which is "a picture of SUBGROUP."."""
 
     licence = {  # noqa: RUF012
         "name": "radapter's built-in emoji set",

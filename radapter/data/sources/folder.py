@@ -25,14 +25,17 @@ class FolderData(HeldOut):
 
     source: Literal["folder"]
     root: str
+    """The folder of the class folders."""
     dataset_split: str | None = None
-    """Only the pictures in the folder of this name in each class: ROOT/CLASS NAME/train/1.jpg"""
+    """Take only the pictures in the folder of this name in each class, such as `train` for
+    ROOT/CLASS NAME/train/1.jpg. `null`: all."""
     listed_in: str | None = None
-    """Only the pictures that this text file names, one a line, from the root on; without an ending
-    it is CLASS NAME/1 for CLASS NAME/1.jpg, and a class number behind it is not read."""
+    """Take only the pictures that this text file names. A line is a path below the root, with or
+    without its ending; a class number after it is not read. `null`: all."""
     class_names_in: str | None = None
-    """A file with the names of classes whose folders are called by numbers or ids: classes.txt with
-    a name a line, the first of class 0, or an id and a name; class_index.json."""
+    """A file with the names of classes whose folders are called by numbers or ids:
+    class_index.json, or a text file such as classes.txt with a name in each line, the first for
+    class 0, or an id and a name. `null`: folders are called by the names of their classes."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> FolderData:

@@ -28,16 +28,21 @@ class HuggingFaceData(HeldOut):
 
     source: Literal["huggingface"]
     path: str
-    """A folder that `save_to_disk` wrote, one with the set's data files, or a name on the hub"""
+    """A folder that `save_to_disk` wrote, a folder of the set's data files, or a name on the
+    hub."""
     config: str | None = None
-    """The configuration, where a set has several"""
+    """The configuration. `null`: the set has only one."""
     dataset_split: str | None = None
-    """One of the set's own splits, needed if it has several; `hold_out` holds out a share of it"""
+    """The set's own split that is taken; `hold_out` holds out a share of it. `null`: the set has
+    only one."""
     image_column: str = "image"
+    """The column of the pictures."""
     text_column: str | None = None
-    """Captions: a text or a list of texts for each picture"""
+    """The column of the captions, a text or a list of texts for each picture. `null`: there are
+    none."""
     label_column: str | None = None
-    """Classes: a ClassLabel, whose names are the class names, or names themselves"""
+    """The column of the classes: a ClassLabel, whose names are the class names, or names. `null`:
+    there are none."""
 
     @model_validator(mode="after")
     def _texts_or_labels(self) -> HuggingFaceData:

@@ -119,19 +119,20 @@ def class_names() -> list[str]:
 
 
 class ImageNetData(HeldOut):
-    """ImageNet-1k and its shifted versions, in the layouts in which they are published; the head of
-    this file has the facts."""
+    """ImageNet-1k and its shifted versions, in the layouts in which they are published."""
 
     convention = PUBLISHED
     source: Literal["imagenet"]
     variant: Literal["train", "val", "v2", "r", "a", "sketch"] = "train"
+    """Which set: ImageNet's own `train` or `val`, or its shifted version V2, -R, -A or -Sketch."""
     root: str | None = None
-    """The folder that holds the class folders (or the flat `val`); None: the one of the usual
-    names that is under the data root."""
+    """The folder of the class folders, or of the pictures of a flat `val`. `null`: the one under
+    the data root that has one of the usual names."""
     shots: Annotated[int, Field(ge=1)] | None = None
-    """Of `train`, this many pictures a class: those whose sha256 of "SEED/WNID/FILE NAME" is
-    smallest, SEED being `shots_seed`."""
+    """How many pictures of each class of `train` are taken: those with the smallest sha256 of
+    "SEED/WNID/FILE NAME". `null`: all."""
     shots_seed: Annotated[int, Field(ge=0)] = 0
+    """The SEED of that draw."""
     identical_classes: IdenticalClasses = "apart"
 
     @model_validator(mode="after")

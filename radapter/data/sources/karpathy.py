@@ -29,13 +29,17 @@ class KarpathyData(Data):
     convention = PUBLISHED
     source: Literal["karpathy"]
     path: str
+    """The split file."""
     root: str = ""
-    """The pictures' folder; the file's own folder if empty. Flickr30K's pictures lie in it or in
-    its folder flickr30k-images, COCO's in its folders train2014 and val2014."""
+    """The folder of the pictures. Empty: the file's own folder. Flickr30K's pictures lie in it or
+    in its folder flickr30k-images, COCO's in its folders train2014 and val2014."""
     split: Literal["train", "validation", "test", "all"] = "train"
-    """`train` has COCO's restval too; `validation` is what the file calls val."""
+    """Which pictures are taken. `train` has COCO's restval too; `validation` is what the file calls
+    val."""
     task: Literal["captions"] = "captions"
     protocol: CaptionProtocol = "vse++"
+    """Which captions of a picture count. `vse++`: the first five, as in VSE++ and most papers
+    since. `clip-benchmark`: all. Of COCO's test split that is 25,000 captions or 25,010."""
 
     own_splits = True
     pictures_elsewhere = True

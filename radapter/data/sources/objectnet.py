@@ -46,13 +46,14 @@ class ObjectNetData(Data):
     convention = PUBLISHED
     source: Literal["objectnet"]
     root: str | None = None
-    """The folder with `images` and `mappings`; None: the one of the usual names under the data
-    root."""
+    """The folder with `images` and `mappings`. `null`: the one under the data root that has one of
+    the usual names."""
     protocol: Literal["wise-ft", "wise-ft-cropped", "clip-benchmark"] = "wise-ft"
-    """`wise-ft`: ImageNet's 1000 names, a class scores the maximum over its ImageNet classes, no
-    crop: what the code of WiSE-FT, FLYP and R-Adapter does, so published numbers are of it.
-    `wise-ft-cropped`: the same with 2 pixels (the red border) cut off on each side, which that code
-    means to do. `clip-benchmark`: no crop, ObjectNet's own 113 names in lower case."""
+    """How pictures are classified. `wise-ft`: among ImageNet's 1000 names, where a class scores the
+    maximum over its ImageNet classes, without a crop, as the code of WiSE-FT, FLYP and R-Adapter
+    does. `wise-ft-cropped`: the same with 2 pixels (the red border) cut off on each side, as that
+    code means to do. `clip-benchmark`: among ObjectNet's own 113 names in lower case, without a
+    crop."""
     identical_classes: IdenticalClasses = "apart"
     no_training = "ObjectNet's licence is for testing only: it is no training data"
 

@@ -29,15 +29,18 @@ LACKING: tuple[Reason, ...] = ("without picture", "without caption", "in no clas
 
 
 class InShards(HeldOut):
+    """Pictures in tar files."""
+
     captions_in: Annotated[str, Field(pattern=r"^\.[a-z0-9]+(:.+)?$")] | None = None
-    """Where a sample's captions are: an extension, or a key of a JSON file, as `.json:caption` of
-    img2dataset's shards. None: `.txt`, one a line."""
+    """Where the captions of a sample are: a file by its ending, or a key of a JSON file, such as
+    `.json:caption` in img2dataset's shards. `null`: `.txt`, with a caption in each line."""
     shuffle_buffer: Annotated[int, Field(ge=1)] | None = None
-    """Shuffle the shards, and samples within a buffer of so many, so that each shard is read nearly
-    from start to end, as network disks like it. None: all samples are shuffled, read at random."""
+    """Shuffle the order of the shards, and samples within a buffer of this many, so that each shard
+    is read nearly from start to end, which suits network disks. `null`: all samples are shuffled
+    and read at random."""
     streams: Annotated[int, Field(ge=1)] = 1
-    """With `shuffle_buffer`: how many places in the shards a batch is read from. With a multiple of
-    the number of devices, each reads shards of its own; the result does not depend on that."""
+    """How many shards a batch is read from, with `shuffle_buffer`. With a multiple of the number of
+    devices, each device reads shards of its own; the result does not depend on that."""
 
     @model_validator(mode="after")
     def _streams_are_of_a_buffer(self) -> InShards:
@@ -63,19 +66,19 @@ class InShards(HeldOut):
 
 
 class ShardsData(InShards):
-    """WebDataset shards: local tar files, each sample a picture and a `.txt` or `.cls`.
+    """WebDataset shards: local tar files, in which each sample is a picture and a `.txt` or `.cls`.
 
-    Where a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
-    names has to hold that many samples: a download that was cut short between two is noticed."""
+    If a sizes.json lies beside them, as for WebDataset ({"000.tar": 1000, ...}), a shard that it
+    names has to hold that many samples, so that a download that was cut short is noticed."""
 
     source: Literal["shards"]
     shards: str
-    """A path or brace pattern, such as data/train-{000..011}.tar."""
+    """A path, or a pattern with braces, such as data/train-{000..011}.tar."""
     samples: Annotated[int, Field(ge=1)] | None = None
-    """How many samples all shards have to hold, before any is held out. None: what sizes.json says,
-    or whatever is there."""
+    """How many samples all shards together have to hold, before any is held out. `null`: as many as
+    sizes.json says; without it, any number."""
     class_names: list[str] | None = None
-    """Names for the numbers in `.cls`; needed for classification."""
+    """The names of the class numbers in `.cls`, in their order; needed for classification."""
 
     def in_words(self) -> str:
         return f"shards {Path(self.shards).name}"

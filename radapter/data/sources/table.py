@@ -36,33 +36,39 @@ class TableData(HeldOut):
 
     source: Literal["table"]
     path: str
+    """The table."""
     root: str = ""
-    """The folder that picture paths are relative to; the table's own folder if empty."""
+    """The folder that the paths of pictures start from. Empty: the table's own folder."""
     image_column: str = "filepath"
+    """The column of the pictures' paths."""
     image_ending: str = ""
-    """What is added to each cell for the name of a file, as ".jpg" to the ids of Kaggle's tables"""
+    """What is added to each cell to make it the name of a file, such as ".jpg" for the ids in
+    Kaggle's tables."""
     text_column: str | Annotated[list[str], Field(min_length=1)] = "title"
-    """Several columns: each has a caption of the picture."""
+    """The column of the captions or class names. A list of columns: each has a caption of the
+    picture."""
     text_lists: bool = False
-    """A cell of text is a JSON list of captions: ["a dog", "a brown dog"]"""
+    """Whether a cell of text is a JSON list of captions, such as ["a dog", "a brown dog"]."""
     group_column: str | None = None
-    """Rows with the same value here are positives of each other; else rows of one picture are."""
+    """Rows with the same value in this column are positives of each other. `null`: rows of the same
+    picture are."""
     split_column: str | None = None
-    """The column of a table of several splits that says which a row is of"""
+    """The column that says which split a row belongs to. `null`: the table has no splits."""
     dataset_split: str | None = None
-    """With `split_column`: only the rows with this value are taken"""
+    """Take only the rows with this value in `split_column`. It is needed with that key."""
     columns: list[str] | None = None
-    """The names of the columns, if the first line is a row like others"""
+    """The names of the columns, if the table's first line does not have them. `null`: it has."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """None: a tab for `.tsv` and `.tab`, else a comma. With `|` spaces around a cell do not count,
-    as in Kaggle's results.csv of Flickr30K."""
+    """What separates cells. `null`: a tab in `.tsv` and `.tab`, else a comma. With `|`, spaces
+    around a cell do not count, as in Kaggle's results.csv of Flickr30K."""
     quoting: Literal["usual", "none"] | None = None
-    """`usual`: a cell in quotes may hold separators and line breaks. `none`: quotes are letters
-    like others. None: usual, but none where the delimiter is `|`."""
+    """What quotes mean. `usual`: a cell in quotes may hold separators and line breaks. `none`: they
+    are letters like any other. `null`: `none` if the delimiter is `|`, else `usual`."""
     class_names_in: str | None = None
-    """A file with names for class numbers or ids; see the source `folder`"""
+    """A file with the names of class numbers or ids, as for the source `folder`. `null`: the text
+    is the class name."""
     broken_rows: Annotated[int, Field(ge=0)] = 0
-    """How many rows without a picture or text are skipped (and named) before it is an error."""
+    """How many rows without a picture or a text are skipped and named; one more is an error."""
 
     @model_validator(mode="after")
     def _splits_and_columns(self) -> TableData:
