@@ -33,10 +33,12 @@ class RankLost(RadapterError):
 
 
 def rank() -> int:
+    """The number of this process, from 0; 0 where it is the only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -150,6 +152,7 @@ def anyone(flag: bool) -> bool:
 
 
 def wait_for_all() -> None:
+    """Return once every process has come here."""
     anyone(False)
 
 

@@ -19,6 +19,7 @@ def to_bytes(name: str) -> bytes:
 
 
 def from_bytes(name: bytes) -> str:
+    """The name as Python has it, from the bytes of the file system."""
     return name.decode("utf-8", "surrogateescape")
 
 

@@ -32,6 +32,8 @@ class Form:
 
 @dataclass(frozen=True)
 class Row:
+    """A row of a table: where it stands, and its cells."""
+
     line: int
     """In the file, from 1; in Parquet the number of the row"""
     cells: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +81,7 @@ def check_columns(path: Path, columns: list[str], have: list[str]) -> None:
 
 
 def delimiter_of(path: Path, form: Form) -> str:
+    """What stands between the cells: what the recipe says, else by the file's ending."""
     if form.delimiter is not None:
         return form.delimiter
     return "\t" if path.suffix.lower() in (".tsv", ".tab") else ","

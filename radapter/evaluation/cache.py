@@ -59,6 +59,8 @@ Key = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Cache:
+    """A folder of features that were computed before."""
+
     folder: Path
     limit: int
     """Bytes that all entries may take"""

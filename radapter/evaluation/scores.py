@@ -85,6 +85,7 @@ def name_of(metric: str) -> str:
 
 
 def headlines() -> dict[str, Metric]:
+    """The metrics that tables show, by name."""
     return {name: metric for name, metric in metrics().items() if metric.headline}
 
 

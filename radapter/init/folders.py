@@ -60,6 +60,7 @@ def folder_of_pictures(spot: Spot, wanted: Wanted) -> Found:
 
 
 def has_pictures(folder: Path) -> bool:
+    """Whether there is a picture in a folder or below it."""
     return bool(list_pictures(folder).pictures)
 
 

@@ -18,6 +18,7 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
 def is_shard(path: Path) -> bool:
+    """Whether a file is called as a shard is."""
     return path.suffix.lower() == ".tar" and not path.name.startswith(".")
 
 

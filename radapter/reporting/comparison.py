@@ -87,6 +87,8 @@ class Average(ComparedModel):
 
 @dataclass
 class Comparison:
+    """The rows of `radapter compare`, and why some are not ranked together."""
+
     rows: list[ComparedModel]
     averages: list[Average] = field(default_factory=list)
     reasons: dict[tuple[str, str, str], str] = field(default_factory=dict)

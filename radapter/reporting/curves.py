@@ -28,6 +28,7 @@ def axes(result: dict[str, Any]) -> tuple[Axis, list[Axis]]:
 
 
 def axis_label(axis: Axis, result: dict[str, Any]) -> str:
+    """What is written along an axis: the metric and the data sets it is of."""
     role, metric = axis
     names = result["points"][0]["roles"][role]["datasets"]
     what = names[0] if len(names) == 1 else f"{role}, mean of {len(names)}"

@@ -132,6 +132,7 @@ def pyplot_to_file() -> Any:
 
 
 def write(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and close it."""
     content = io.BytesIO()
     # Without matplotlib's version in it: equal numbers give equal files.
     figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})

@@ -102,6 +102,7 @@ def means_of_roles(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def members(mean: dict[str, Any]) -> set[str]:
+    """The data sets of a mean, with those that were left out."""
     return {*mean["datasets"], *mean.get("left_out", [])}
 
 

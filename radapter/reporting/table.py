@@ -25,6 +25,8 @@ class Styled(NamedTuple):
 
 
 class Column(NamedTuple):
+    """A column of a table: its title, and how its cells are set."""
+
     title: str
     left: bool = False
     wrap: Literal["words", "letters", "never"] = "words"

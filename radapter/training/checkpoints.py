@@ -21,6 +21,8 @@ OLDER = ("adapter.", "factors.")
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """All that training goes on from after an interruption."""
+
     step: int
     """Optimizer steps done"""
     seconds: float

@@ -77,6 +77,7 @@ def write_data(run: runs.Run, parts: Parts, broken: Collection[str] = ()) -> Non
 
 
 def write_environment(run: runs.Run) -> None:
+    """Write environment.json: versions, platform, threads and the GPU."""
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -52,6 +52,7 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
 
 
 def fit(parts: Parts, processes: int = 1) -> Fit:
+    """Estimate the memory of a step, and whether it fits the device."""
     recipe, batch = parts.recipe, parts.order().batch_size
     distinct = batch
     if parts.pairs.classify and not recipe.mix_captions:

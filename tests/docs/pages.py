@@ -14,6 +14,7 @@ import typer
 from markdown_it import MarkdownIt
 
 from radapter import recipe as recipes
+from radapter import recipe_yaml
 from radapter.recipe import Recipe
 from radapter_cli.main import app
 
@@ -200,7 +201,8 @@ def _check_merge(alpha: str | None, **_: Any) -> None:
 
 def _check_recipes(action: str, name: str | None, **_: Any) -> None:
     _check_action("recipes", action)
-    assert name in (None, "NAME") or name in recipes.shipped(), name
+    known = ("recipe", "suite") if action == "schema" else ("NAME", *recipes.shipped())
+    assert name is None or name in known, name
 
 
 def _check_data(action: str, suite: str | None, **_: Any) -> None:
@@ -234,15 +236,15 @@ def check_yaml(text: str) -> None:
     """
     from radapter.evaluation.suite import FOLDER, Suite
 
-    tree = recipes._read_yaml(text, "the block")
+    tree = recipe_yaml.read_text(text, "the block")
     if {"name", "model", "method"} <= set(tree):
         recipes.parse(text, "the block")
     elif set(tree) <= set(Recipe.model_fields):
-        recipes.validate(Recipe, _merged(recipes.read_yaml(OWN), tree), "the block")
+        recipes.validate(Recipe, _merged(recipe_yaml.read_file(OWN), tree), "the block")
     elif "datasets" in tree:
         recipes.validate(Suite, tree, "the block")
     else:
-        base = recipes.read_yaml(FOLDER / "emoji-shifts.yaml")
+        base = recipe_yaml.read_file(FOLDER / "emoji-shifts.yaml")
         recipes.validate(Suite, _merged(base, tree), "the block")
 
 

@@ -29,6 +29,7 @@ def concepts() -> list[dict[str, Any]]:
 
 @functools.cache
 def styles() -> list[str]:
+    """The designers' styles that come with radapter, sorted."""
     return sorted(path.stem for path in HERE.glob("*.tar"))
 
 
@@ -48,6 +49,7 @@ def in_split(concept: dict[str, Any], split: str, fold: int) -> bool:
 
 
 def captions(concept: dict[str, Any], kinds: list[str]) -> list[str]:
+    """The texts of a concept, of the kinds that are asked for, each once."""
     texts = {
         "name": concept["name"],
         "keywords": ", ".join(concept["keywords"]),

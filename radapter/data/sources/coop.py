@@ -81,6 +81,8 @@ Listed = tuple[str, int]
 
 @dataclass(frozen=True)
 class Layout:
+    """Where the pictures of one of CoOp's sets lie, and its prompt."""
+
     title: str
     folder: str
     pictures: str = "images"

@@ -38,10 +38,12 @@ def needs(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
 
 
 def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:
+    """The texts that the model reads: every caption."""
     return "captions", itertools.chain(*dataset.captions)
 
 
 def protocol(suite: Suite) -> dict[str, Any]:
+    """How captions that are equal and ties are counted."""
     equal = EQUAL_CAPTIONS[suite.identical_captions]
     return {"retrieval": f"{equal}; a tie counts as a miss"}
 

@@ -25,6 +25,8 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Gpu:
+    """A GPU, as the driver describes it."""
+
     name: str
     """As the driver calls it, such as `NVIDIA GeForce RTX 4090`"""
     compute_capability: str

@@ -20,6 +20,8 @@ from radapter.runtimes.trt import cuda
 
 @dataclass(frozen=True)
 class Flavour:
+    """One of the libraries that build and run engines."""
+
     name: str
     """On the command line and in manifests"""
     title: str

@@ -335,4 +335,5 @@ def _rtx_context(trt: Any, engine: Any, graphs: bool) -> Any:
 
 
 def cuda_device(index: int) -> torch.device:
+    """The GPU of this number, for torch."""
     return torch.device("cuda", index)
