@@ -1,7 +1,11 @@
-"""Classify a picture with a bundle: onnxruntime, numpy and Pillow do, without torch or radapter.
+"""Classify a picture with a bundle that `radapter export` wrote, without torch and radapter.
 
-Usage: python classify.py [--precision fp16|int8] BUNDLE PICTURE [TEXT ...]
-Without texts, the bundle's own classes; with texts, the package tokenizers is needed too.
+Type:
+
+    pip install onnxruntime numpy Pillow tokenizers
+    python classify.py BUNDLE PICTURE                   # among the bundle's own classes
+    python classify.py BUNDLE PICTURE "a cat" "a dog"   # among texts of yours (with tokenizers)
+    python classify.py --precision int8 BUNDLE PICTURE
 """
 
 import argparse
