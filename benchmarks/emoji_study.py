@@ -195,9 +195,8 @@ Curve = dict[float, dict[str, dict[str, Scored]]]
 def auto_alpha(recipe: Recipe, validation: Curve) -> float:
     """What `merge --alpha auto` would take: it looks at the trained task."""
     metric = trained_metric(recipe)
-    return alphas.smallest_within_one_error(
-        {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
-    )
+    scored = {alpha: metrics["noto"][metric] for alpha, metrics in validation.items()}
+    return alphas.smallest_within_one_error(alphas.behind_the_best(scored))
 
 
 def kept(of: SetResult) -> torch.Tensor:

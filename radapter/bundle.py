@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST, CARD = "manifest.json", "README.md"
+AGAIN = "Export the bundle again: radapter export --force --run RUN"  # ends messages
 
 
 class Tower(NamedTuple):
@@ -135,12 +136,12 @@ def read_classes(folder: Path | str) -> tuple[list[str], np.ndarray, float] | No
         features = np.load(folder / CLASS_FEATURES, allow_pickle=False)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise BrokenInput(
-            f"The classes of bundle {folder} cannot be read: {error}. Export it again."
+            f"The classes of bundle {folder} cannot be read: {error}. {AGAIN}"
         ) from None
     if features.ndim != 2 or len(features) != len(names):
         raise BrokenInput(
             f"Bundle {folder} names {len(names)} classes but holds features of shape "
-            f"{features.shape}. Export it again."
+            f"{features.shape}. {AGAIN}"
         )
     return names, features, logit_scale
 
@@ -159,7 +160,7 @@ def read_templates(
         return "openai"
     if isinstance(found, list) and found and all(isinstance(t, str) for t in found):
         return found
-    raise BrokenInput(f"{Path(folder) / MANIFEST} is damaged: its templates are no list of texts.")
+    raise BrokenInput(f"{Path(folder) / MANIFEST} is damaged: its templates are not texts. {AGAIN}")
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,10 +219,10 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
             f"No bundle at {folder}: {MANIFEST} is not there. Type first: radapter export"
         ) from None
     except (OSError, ValueError) as error:
-        raise BrokenInput(f"{path} cannot be read: {error}. Export the bundle again.") from None
+        raise BrokenInput(f"{path} cannot be read: {error}. {AGAIN}") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BrokenInput(f"{path} is no bundle manifest: it has no schema_version.")
+        raise BrokenInput(f"{path} is not a bundle manifest: it has no schema_version. {AGAIN}")
     if version > SCHEMA_VERSION:
         raise BrokenInput(
             f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "
@@ -229,7 +230,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(h, str) for h in files.values()):
-        raise BrokenInput(f"{path} is damaged: it lists no files with their hashes.")
+        raise BrokenInput(f"{path} is damaged: it does not list files with their hashes. {AGAIN}")
     return manifest
 
 
@@ -256,17 +257,14 @@ def verify(folder: Path | str, *, weights_hash: str | None = None) -> dict[str, 
         n for n in tower_files(manifest, folder) if n not in listed
     ]
     if missing:
-        raise BrokenInput(
-            f"{folder / MANIFEST} does not list {missing[0]}. Export the bundle again."
-        )
+        raise BrokenInput(f"{folder / MANIFEST} does not list {missing[0]}. {AGAIN}")
     for name, expected in manifest["files"].items():
         path = _inside(folder, name)
         if not path.is_file():
-            raise BrokenInput(f"Bundle {folder} lacks {name}. Export it again.")
+            raise BrokenInput(f"Bundle {folder} lacks {name}. {AGAIN}")
         if file_hash(path) != expected:
             raise BrokenInput(
-                f"{path} is damaged: it does not have the hash in {MANIFEST}. "
-                "Export the bundle again."
+                f"{path} is damaged: it does not have the hash in {MANIFEST}. {AGAIN}"
             )
     made_from = manifest.get("weights_hash")
     if weights_hash is not None and made_from != weights_hash:
@@ -285,7 +283,7 @@ def tower_files(manifest: Mapping[str, Any], folder: Path) -> list[str]:
     if not precisions or not known:
         raise BrokenInput(
             f"{folder / MANIFEST} is damaged or older than this radapter: it does not say in which "
-            "precisions its files are. Export the bundle again."
+            f"precisions its files are. {AGAIN}"
         )
     return [in_precision(tower.file, each) for tower in TOWERS for each in precisions]
 
@@ -297,8 +295,8 @@ def _inside(folder: Path, name: str, named_by: Path | None = None) -> Path:
     path = folder / name
     if not name or outside or not path.resolve().is_relative_to(folder.resolve()):
         raise BrokenInput(
-            f"{named_by or folder / MANIFEST} names a file outside of the bundle: {name!r}. "
-            "Do not use it."
+            f"{named_by or folder / MANIFEST} names a file outside of the bundle: "
+            f"{name!r}. Do not use this bundle."
         )
     return path
 
@@ -324,15 +322,14 @@ def external_data(folder: Path | str, manifest: Mapping[str, Any], name: str) ->
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own, by version
         reason = " ".join(str(error).split())[:200]
-        raise BrokenInput(f"onnx cannot load {path}: {reason}. Export the bundle again.") from None
+        raise BrokenInput(f"onnx cannot load {path}: {reason}. {AGAIN}") from None
     beside = PurePosixPath(name).parent
     found = list(dict.fromkeys((beside / file).as_posix() for file in weight_files(model)))
     for file in found:
         _inside(Path(folder), file, named_by=path)
         if file not in manifest["files"]:
             raise BrokenInput(
-                f"{path} keeps weights in {file}, which {MANIFEST} does not list. "
-                "Export the bundle again."
+                f"{path} keeps weights in {file}, which {MANIFEST} does not list. {AGAIN}"
             )
     return found
 

@@ -1,4 +1,5 @@
-"""Classes of one name are one answer: no text tells them apart, so they would share its chances."""
+"""Classes of one name are one answer: no text tells them apart, so they would split its
+probability."""
 
 from __future__ import annotations
 

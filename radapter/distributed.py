@@ -1,4 +1,4 @@
-"""Several processes (torchrun's ranks) as one: who does what, and what they tell each other.
+"""Several processes (torchrun's ranks) as one: who does what, and what they exchange.
 
 With one process every function here gives what it is given. The parts of a batch's gradients are
 added up by hand, where DistributedDataParallel would do it during the backward pass: adapters are
@@ -43,7 +43,7 @@ def world_size() -> int:
 
 
 def alone() -> bool:
-    """Whether there is no other process to tell anything."""
+    """Whether this is the only process."""
     return world_size() == 1
 
 
@@ -64,8 +64,8 @@ def joined(device: torch.device = CPU) -> Iterator[None]:
         return
     with _as_rank_lost():
         if device.type == "cuda":
-            # What is on the CPU is told by gloo, what is on a GPU by NCCL, which has to know whose
-            # GPU is which before they talk.
+            # Tensors on the CPU go through gloo, those on a GPU through NCCL, which has to know
+            # each rank's GPU before the first exchange.
             torch.cuda.set_device(device)
             dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         else:
@@ -80,7 +80,7 @@ def joined(device: torch.device = CPU) -> Iterator[None]:
 
 
 def stuck() -> bool:
-    """Whether this process is still in a group, which its usual end might wait for."""
+    """Whether this process is still in a group: a usual exit might wait for it without end."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -137,7 +137,7 @@ def in_turns(chunks: Sequence[Sequence[Any]], encode: Callable[[Any], Tensor]) -
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """What each rank says, in their order."""
+    """The value of each rank, in rank order."""
     if alone():
         return [value]
     said: list[Any] = [None] * world_size()
@@ -147,7 +147,7 @@ def all_gather_object(value: Any) -> list[Any]:
 
 
 def anyone(flag: bool) -> bool:
-    """Whether any rank says so."""
+    """Whether the flag is set on any rank."""
     return bool(add_up(torch.tensor(int(flag))))
 
 

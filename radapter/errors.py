@@ -48,6 +48,12 @@ class MissingDependency(RadapterError):
     exit_code = 5
 
 
+def not_installed(what: str, package: str, extra: str) -> MissingDependency:
+    """The error that a package is not installed which one of radapter's extras brings."""
+    how = f'Type first: pip install "radapter[{extra}]"'
+    return MissingDependency(f"{what} needs the package {package}, which is not installed. {how}")
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python, torch or onnxruntime says that memory ran out, of whatever."""
     if isinstance(error, OSError):

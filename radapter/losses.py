@@ -1,4 +1,4 @@
-"""Objectives: MPM-NCE, of which CLIP's loss is the special case of distinct groups; retention."""
+"""Objectives: MPM-NCE, which with distinct groups is CLIP's loss; retention."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Trained:
     def at(self, alpha: float) -> dict[str, Tensor]:
         """The state dict of the plain model at a scale."""
         if not math.isfinite(alpha):
-            raise UsageError(f"alpha must be a finite number, found {alpha}.")
+            raise UsageError(f"Alpha must be a finite number, found {alpha}.")
         if not 0.0 <= alpha <= 1.0:
             warnings.warn(
                 f"alpha {alpha:g} is outside of [0, 1]: it extrapolates beyond both models",
@@ -47,8 +47,8 @@ class Trained:
         name = self.facts["method"]["name"]
         if not folds(name):
             raise UsageError(
-                f"What {name} trains does not fold into the weights of a plain model: there is "
-                "nothing to merge. radapter export, eval and predict use its adapters as they are."
+                f"What {name} trains does not fold into plain weights, so there is nothing to "
+                "merge. Export, eval and predict use its adapters as they are."
             )
         merged: dict[str, Tensor] = registered(METHODS, name).merge(
             self.base.model.state_dict(), self.tensors, alpha
@@ -93,7 +93,7 @@ def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
         if facts["method"]["name"] not in METHODS:
             raise BrokenInput(f"{path} was made by an unknown method: {facts['method']['name']}.")
     except (KeyError, TypeError, ValueError):
-        raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
+        raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
     tensors = load_file(path)
     base = load_base(facts)
     if base.weights_hash != expected:

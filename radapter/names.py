@@ -7,6 +7,7 @@ they are.
 from __future__ import annotations
 
 import io
+import re
 from typing import TextIO
 
 
@@ -23,7 +24,12 @@ def from_bytes(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def slug(name: str) -> str:
+    """The name with `-` for all that is not safe in a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
 def print_any(stream: TextIO) -> None:
-    """Let a stream print every name, where it would stop the program at one that is not UTF-8."""
+    """Let a stream print names that are not UTF-8, which would raise an error otherwise."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="surrogateescape")

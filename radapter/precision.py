@@ -1,4 +1,4 @@
-"""What numbers are computed in: fp32 means fp32, and where bf16 is at hand."""
+"""The precision of computations: fp32 without TF32, and whether a device has bf16."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class Monitor(Section):
     @model_validator(mode="after")
     def _one_interval(self) -> Monitor:
         if self.every_epochs is not None and self.every_steps is not None:
-            raise ValueError("every_epochs and every_steps are two ways to say one thing: name one")
+            raise ValueError("every_epochs and every_steps both set the interval: give one of them")
         if self.early_stop is not None and not self.wanted:
             raise ValueError("early_stop needs every_epochs or every_steps")
         return self
@@ -306,7 +306,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     except FileNotFoundError:
         raise UsageError(f"Recipe not found: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Recipe cannot be read: {path}: {error}") from None
+        raise UsageError(f"{path} cannot be read: {error}") from None
     return parse(text, str(path), overrides)
 
 

@@ -132,7 +132,7 @@ class Run:
             )
         if which == "best" and not self.best.is_file():
             raise BrokenInput(
-                f"Run {self.name} has no {self.best.name}: its recipe says nothing of validation "
+                f"Run {self.name} has no {self.best.name}: its recipe sets no validation "
                 "(monitor.every_epochs). Merge the last adapter, or train again."
             )
         return self.best if which == "best" else self.adapter
@@ -156,8 +156,8 @@ class Run:
         name = pointer.read_text().strip()
         if name not in (path.name for path in pointer.parent.iterdir() if path.is_dir()):
             raise BrokenInput(
-                f"{pointer} names a folder that is not there. "
-                f"Type first: {command('merge', '--run', self.path)}"
+                f"{pointer} names a folder that does not exist. Type first: "
+                f"{command('merge', '--run', self.path)}"
             )
         return pointer.parent / name
 
@@ -312,7 +312,7 @@ def find(path: Path | None = None, root: Path = DEFAULT_ROOT) -> Run:
         if not runs:
             raise BrokenInput(
                 f"No run in {Path(root)}/. Type first: radapter train RECIPE "
-                "(radapter recipes lists them)"
+                "(`radapter recipes` lists what ships)"
             )
         return runs[-1]
     for candidate in (Path(path), Path(root) / path):

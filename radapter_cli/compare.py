@@ -46,7 +46,8 @@ def compare(
     for path in out or []:
         if path.suffix[1:] not in endings:
             raise UsageError(
-                f"--out: {path} is no {', '.join(endings)} file.{nearest(path.suffix[1:], endings)}"
+                f"--out: {path} is not a {', '.join(endings)} "
+                f"file.{nearest(path.suffix[1:], endings)}"
             )
     found = list({run.path.resolve(): run for run in (find(Path(name)) for name in runs)}.values())
     with console.status("reading"):

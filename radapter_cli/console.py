@@ -80,12 +80,9 @@ def print_json(content: dict[str, Any]) -> None:
 
 
 def seconds(duration: float) -> str:
-    minutes, rest = divmod(round(duration), 60)
-    if minutes >= 60:
-        hours, minutes = divmod(minutes, 60)
-        days, hours = divmod(hours, 24)
-        return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{duration:.1f} s"
+    from radapter.reporting import terminal
+
+    return terminal.duration(duration)
 
 
 @contextmanager

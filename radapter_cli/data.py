@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput, UsageError, nearest
 from radapter_cli import console
 from radapter_cli.eval import complete_suite
 
@@ -35,7 +35,7 @@ def data(
         radapter data check my-recipe.yaml
     """
     if action not in ("list", "check"):
-        raise UsageError(f"data: '{action}' is neither list nor check.")
+        raise UsageError(f"Unknown action '{action}'.{nearest(action, ['list', 'check'])}")
     if action == "check" and suite is None:
         raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
     with console.status("loading"):

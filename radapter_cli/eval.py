@@ -183,7 +183,7 @@ def eval_command(
     for result in results:
         for label, scored in result["models"].items():
             if "provider" in scored["provenance"]:
-                console.note(f"{label}: served by {scored['provenance']['provider']}")
+                console.note(f"{label}: run by {scored['provenance']['provider']}")
         for label, why in result["left_out"].items():
             verb = "is left out" if label == "the bundle" else "does not run here"
             console.note(f"{label} {verb}: {why}")
@@ -214,15 +214,15 @@ def finish(results: list[dict[str, Any]], as_json: bool, run: Run | None = None)
     ]
     if failed and run:
         raise GateFailed(
-            f"What was exported does not give PyTorch's answers: {', '.join(failed)}. Do not "
-            f"deploy it. `radapter export --force --run {run.path}` writes it anew.",
+            f"The exported bundle does not give PyTorch's answers: {', '.join(failed)}. "
+            f"Do not deploy it. Export it again: radapter export --force --run {run.path}",
             details={"results": results},
         )
     if as_json:
         console.print_json({"results": results})
     lost = [result["not_written"] for result in results if result["file"] is None]
     if lost:
-        raise BrokenInput(f"The numbers are right, but not written: {'; '.join(lost)}.")
+        raise BrokenInput(f"The results are right, but were not written: {'; '.join(lost)}.")
 
 
 def over_alphas(

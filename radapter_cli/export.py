@@ -213,7 +213,7 @@ def _preview(planned: Plan, as_json: bool) -> None:
 
     files, missing = preview(planned)
     for name, why in missing.items():
-        console.note(f"not to be compared on {name}: {why}")
+        console.note(f"cannot be compared on {name}: {why}")
     if as_json:
         return console.print_json({"bundle": str(planned.folder), "files": files})
     for name, size in files.items():
@@ -236,7 +236,7 @@ def _show(planned: Plan, exported: Exported, seconds: float, as_json: bool) -> N
             console.result(f"{file}: worst cosine {check['worst_cosine']:.7f} on made-up inputs")
         show_parity(manifest.get("parity", []))
         if not manifest["verified"]:
-            console.note("not compared with PyTorch on any data: the manifest says so")
+            console.note("not compared with PyTorch on any data, and the manifest says so")
     for entry in manifest.get("engines", []):
         if entry["file"] in built:
             console.result(

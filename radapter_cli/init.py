@@ -60,7 +60,7 @@ def init(
     recipes.parse(made.text, f"{made.name}.yaml")  # it is right before it is written
     target = Path(f"{made.name}.yaml")
     if target.exists():
-        raise UsageError(f"{target} is here already: move it away, or choose another --name.")
+        raise UsageError(f"{target} exists already: move it away, or choose another --name.")
     write_atomic(target, made.text)
     if as_json:
         console.print_json({"recipe": str(target), "found": made.summary})

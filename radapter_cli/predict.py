@@ -122,7 +122,9 @@ def predict(
             table.add_row(Text(name), f"{100 * share:.1f}", Text(label))
     if failed < len(done):
         console.out.print(table)
-    console.note(f"{opened.name}, {opened.runtime.name}: % among {facts['classes']} classes.")
+    console.note(
+        f"{opened.name}, {opened.runtime.name}: probability in % among {facts['classes']} classes."
+    )
     return _leave(failed, len(found))
 
 

@@ -41,8 +41,8 @@ def recipes(
     from radapter.files import write_atomic
 
     known = recipe_module.shipped()
-    if action not in ("list", "show", "copy", "schema"):
-        raise UsageError(f"recipes: '{action}' is none of list, show, copy, schema.")
+    if action not in (actions := ["list", "show", "copy", "schema"]):
+        raise UsageError(f"Unknown action '{action}'.{nearest(action, actions)}")
     if action == "schema":
         schema = _schema(name or "recipe")
         if as_json:
@@ -62,7 +62,7 @@ def recipes(
         return
     if name not in known:
         what = f"Unknown recipe '{name}'.{nearest(name, list(known))}" if name else "Name a recipe."
-        raise UsageError(f"{what} `radapter recipes` lists them.")
+        raise UsageError(f"{what} `radapter recipes` lists what ships.")
     # The first line leads editors to the schema that lies beside the shipped recipes alone.
     text = re.sub(r"^# yaml-language-server:.*\n", "", known[name].read_text(encoding="utf-8"))
     if action == "show":
@@ -73,7 +73,7 @@ def recipes(
         return
     target = Path(known[name].name)
     if target.exists():
-        raise UsageError(f"{target} is here already: move it away first.")
+        raise UsageError(f"{target} exists already: move it away first.")
     write_atomic(target, text)
     if as_json:
         console.print_json({"copied": str(target)})
@@ -94,4 +94,4 @@ def _schema(of: str) -> dict[str, Any]:
         from radapter.evaluation.suite import Suite
 
         return json_schema(Suite)
-    raise UsageError(f"recipes schema: '{of}' is neither recipe nor suite.")
+    raise UsageError(f"Unknown schema '{of}'.{nearest(of, ['recipe', 'suite'])}")

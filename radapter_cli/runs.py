@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radapter.errors import UsageError
+from radapter.errors import UsageError, nearest
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def runs(
         radapter runs show runs/my-run --json
     """
     if action not in ("list", "show"):
-        raise UsageError(f"runs: '{action}' is neither list nor show.")
+        raise UsageError(f"Unknown action '{action}'.{nearest(action, ['list', 'show'])}")
     if action == "show":
         return show(run, as_json)
     if run is not None:
-        raise UsageError(f"runs list takes no run: radapter runs show {run}")
+        raise UsageError(f"`radapter runs list` takes no run. Type: radapter runs show {run}")
     from radapter.reporting.runs import describe
     from radapter.run import all_runs
 

@@ -78,7 +78,9 @@ def train(
             raise UsageError("--resume takes no overrides: a run goes on with its own recipe.")
         return _resume(recipe, devices, as_json)
     if recipe is None:
-        raise UsageError("Name a recipe: radapter train RECIPE. `radapter recipes` lists some.")
+        raise UsageError(
+            "Name a recipe: radapter train RECIPE. `radapter recipes` lists what ships."
+        )
     from radapter import recipe as recipes
 
     loaded = recipes.load(recipes.locate(recipe), overrides or [])
@@ -280,10 +282,12 @@ def _finish(run: Run, duration: float, as_json: bool) -> None:
             f"{found['best']:.1%} at step {found['best_step']}: {run.best}"
         )
         if found["best_step"] != found["step"] and plain:
-            console.note("`radapter merge --adapter best` takes that one, else the last is merged.")
+            console.note(
+                "`radapter merge --adapter best` takes that one; `radapter merge` takes the last."
+            )
     say_data(accounts)
     if not plain:
         alpha = run.recipe().alpha
-        console.note(f"The last adapters are used as they are, at the recipe's alpha of {alpha:g}.")
+        console.note(f"Export uses the last adapter as it is, at the recipe's alpha of {alpha:g}.")
     console.next_command("radapter", "merge" if plain else "export", "--run", run.path)
     return None

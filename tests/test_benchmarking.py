@@ -229,12 +229,12 @@ def test_threads_are_put_back_after_an_error(tiny_folder, monkeypatch):
 
 @no_gpu
 def test_what_is_missing_is_named(exported, tiny_folder, monkeypatch):
-    """No GPU, no precision, no PyTorch weights, no onnxruntime: each with its reason."""
+    """No GPU, no precision, no weights for PyTorch, no onnxruntime: each with its reason."""
     result = bench(exported, Settings(precisions=["fp32", "int8"], batches=[2], **QUICK))
     assert {(c["runtime"], c["precision"]) for c in result["cases"]} == {("onnx", "fp32")}
     assert all(c["speedup"] is c["worst_cosine"] is None for c in result["cases"])
     reasons = {(x["runtime"], x["precision"]): x["reason"] for x in result["left_out"]}
-    assert "no PyTorch weights" in reasons["torch", "fp32"]
+    assert "no weights for PyTorch" in reasons["torch", "fp32"]
     assert "has no int8, only fp32" in reasons["onnx", "int8"]
     assert 'pip install "radapter[gpu]"' in reasons["onnx-cuda", "fp32"]
     assert "no int8" in reasons["onnx-cuda", "int8"]
@@ -259,7 +259,7 @@ def test_what_is_missing_is_named(exported, tiny_folder, monkeypatch):
 def test_nothing_to_measure_is_the_first_reason(exported, tiny_folder):
     with pytest.raises(MissingDependency, match="no device 'cuda'"):
         bench(tiny_folder, Settings(["torch-cuda"]))
-    with pytest.raises(MissingDependency, match="no PyTorch weights"):
+    with pytest.raises(MissingDependency, match="no weights for PyTorch"):
         bench(exported, Settings(["torch"]))
     with pytest.raises(UsageError, match="has no fp16, only fp32"):
         bench(exported, Settings(["onnx"], ["fp16"]))

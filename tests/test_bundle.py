@@ -79,11 +79,11 @@ def test_a_newer_schema_is_refused(bundle_copy):  # noqa: F811
     [
         ("", "cannot be read"),
         ("{", "cannot be read"),
-        ("[]", "no bundle manifest"),
-        ("{}", "no bundle manifest"),
-        ('{"schema_version": true}', "no bundle manifest"),
-        ('{"schema_version": 1}', "lists no files"),
-        ('{"schema_version": 1, "files": {"a": 1}}', "lists no files"),
+        ("[]", "not a bundle manifest"),
+        ("{}", "not a bundle manifest"),
+        ('{"schema_version": true}', "not a bundle manifest"),
+        ('{"schema_version": 1}', "does not list files"),
+        ('{"schema_version": 1, "files": {"a": 1}}', "does not list files"),
         ('{"schema_version": 1, "files": {}}', "does not list config.json"),
     ],
 )

@@ -298,7 +298,7 @@ def test_messages_name_the_command_to_type(tmp_path, recipe):
         run.merged()
     assert merge in str(caught.value)
     files.write_atomic(run.path / "merged" / "current", "alpha-0.50\n")
-    with pytest.raises(BrokenInput, match="names a folder that is not there") as caught:
+    with pytest.raises(BrokenInput, match="names a folder that does not exist") as caught:
         run.merged()
     assert merge in str(caught.value)
     (run.path / "merged" / "alpha-0.50").mkdir()
@@ -311,7 +311,7 @@ def test_a_pointer_that_leads_out_of_its_folder_is_refused(tmp_path, recipe, nam
     run.adapter.write_bytes(b"x")
     (run.path / "outside").mkdir()
     files.write_atomic(run.path / "merged" / "current", name)
-    with pytest.raises(BrokenInput, match="names a folder that is not there"):
+    with pytest.raises(BrokenInput, match="names a folder that does not exist"):
         run.merged()
 
 

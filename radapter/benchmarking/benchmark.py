@@ -52,7 +52,7 @@ class Settings:
             ("precision", self.precisions, list(bundle.PRECISIONS)),
         ):
             if values is not None and not values:
-                raise UsageError(f"There is no {what} to measure: name one.")
+                raise UsageError(f"No {what} is named: name at least one to measure.")
             for value in values or ():
                 if value not in known:
                     raise UsageError(f"Unknown {what} '{value}'.{nearest(value, known)}")
@@ -60,7 +60,7 @@ class Settings:
             if numbers is not None and (not numbers or min(numbers) < 1):
                 raise UsageError(f"{what} must be numbers of 1 or more, not {list(numbers)}.")
         if self.rounds < 1 or not 0 <= self.seconds < math.inf:
-            raise UsageError("rounds must be 1 or more, and seconds no less than 0.")
+            raise UsageError("Rounds must be 1 or more, and seconds a number of 0 or more.")
 
     @property
     def engines(self) -> bool:

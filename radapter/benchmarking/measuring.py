@@ -56,7 +56,7 @@ def measure(
     """
     done, total = 0, len(cases) * (rounds + 1)
     for number in range(rounds + 1):
-        # To and fro, so that nobody always comes after the same one.
+        # Alternate the direction, so that no case always follows the same one.
         for case in cases if number % 2 == 0 else reversed(cases):
             what = f"{case.tower} {case.batch}, {case.runtime} {case.precision}"
             on_progress(done, total, what)
@@ -100,7 +100,7 @@ def figures(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
     same = [c for c in cases if c.reference and (c.tower, c.batch) == (case.tower, case.batch)]
     full = [c for c in same if c.precision == "fp32"]
     on = [c for c in same if (c.device, c.threads) == (case.device, case.threads)]
-    # Half precision has a GPU's tensor cores, which fp32 has not: no engine's merit.
+    # fp16 uses a GPU's tensor cores, fp32 does not: that gain is not the engine's.
     half = [c for c in on if c.precision == "fp16" and case.precision != "fp32"]
     equal = half if half and not case.reference else [c for c in on if c.precision == "fp32"]
     speedups = [

@@ -30,11 +30,11 @@ class Subject:
     loaded: LoadedModel | None
     folder: Path | None
     export: Callable[[], Path] | None = None
-    """Makes the bundle that there is not"""
+    """Exports the bundle, where there is none"""
 
     def weights(self) -> LoadedModel:
         if self.loaded is None:
-            raise MissingDependency("A bundle has no PyTorch weights: give its run, or a name.")
+            raise MissingDependency("A bundle has no weights for PyTorch: give --run or --model.")
         return self.loaded
 
     def bundle(self) -> Path:
@@ -123,7 +123,7 @@ def open_runtimes(
             try:
                 if precision not in engine.precisions:
                     known = " and ".join(engine.precisions)
-                    raise UsageError(f"The runtime {name} has {known} only, no {precision}.")
+                    raise UsageError(f"Unknown precision '{precision}' for {name}. Known: {known}.")
                 source = subject.weights() if engine.reference else subject.bundle()
                 for n in threads if on_cpu else threads[:1]:
                     runtime = engine.open(source, precision=precision, threads=n)

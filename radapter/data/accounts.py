@@ -50,7 +50,7 @@ def read_accounts(run: Path) -> dict[str, Any]:
 
 
 def lines_of_accounts(accounts: dict[str, Any]) -> list[str]:
-    """What there is to say of them to people: nothing, if all is used."""
+    """Lines for people about these accounts; empty if all data is used."""
     lines: list[str] = []
     for name in SIDES:
         if name not in accounts:

@@ -73,9 +73,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise MissingData(f"No such file: {path}.") from None
     except (OSError, ValueError) as error:
-        raise BrokenInput(f"{path} is no readable JSON: {error}") from None
+        raise BrokenInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise BrokenInput(f"{path} holds no JSON object.")
+        raise BrokenInput(f"{path} is not a JSON object.")
     return content
 
 

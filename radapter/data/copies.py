@@ -9,7 +9,7 @@ from radapter.data.dataset import Dataset
 from radapter.data.left_out import FIRST, listed
 
 MOST = 200_000
-"""Pictures in all; among more, those of one size are so many that all would have to be read"""
+"""Of more pictures no copies are looked for: too many of one size would have to be read"""
 
 
 def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
 
 
 def lines_of_copies(copies: dict[str, Any]) -> list[str]:
-    """What there is to say of them to people; nothing, if there are none."""
+    """Lines for people about these copies; empty if there are none."""
     if "not_looked_for" in copies:
         return [f"duplicates: not looked for, {copies['not_looked_for']}"]
     lines = []

@@ -57,7 +57,7 @@ class Dataset:
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
     notes: list[str] = field(default_factory=list)
-    """What else should not go unsaid: a line each"""
+    """Further notes on the data, a line each"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -113,14 +113,14 @@ def name_skipped(message: str) -> None:
 
 
 def check_broken(messages: Sequence[str], limit: int, setting: str) -> None:
-    """An error that names the first few of what is broken, if that is more than the limit.
+    """Raise an error that names the first few messages, if there are more than the limit.
 
     Raises:
-        BrokenInput: it is; the message names the setting of that limit.
+        BrokenInput: there are more; the message names the setting of the limit.
     """
     if len(messages) > limit:
         what = "\n".join(messages[:5])
         raise BrokenInput(
-            f"{what}\n{len(messages)} broken, and {setting} allows {limit}: "
-            "mend or remove them, or raise that limit."
+            f"{what}\n{len(messages)} are broken, and {setting} allows {limit}: repair or "
+            f"remove them, or set {setting} higher."
         )

@@ -73,7 +73,10 @@ def read_names(path: Path) -> tuple[dict[str, str], bool]:
         raise BrokenInput(f"{path} cannot be read: {error}") from None
     names = _of(content)
     if not names or not all(isinstance(name, str) and name.strip() for name in names.values()):
-        raise BrokenInput(f"{path} has no names of classes in a form that is known here.")
+        raise BrokenInput(
+            f"{path} is not a list of class names: write one name a line, or JSON: a list of "
+            "names, or an object from class numbers to names."
+        )
     return {_plain(key): name for key, name in names.items()}, isinstance(content, list)
 
 

@@ -37,7 +37,8 @@ def open_data(settings: Data) -> Dataset:
     twice = [key for key, number in Counter(dataset.keys).items() if number > 1]
     if twice:
         raise BrokenInput(
-            f"{dataset.source} has {len(twice)} names of more than one picture, such as {twice[0]}."
+            f"{dataset.source} has {len(twice)} names that several pictures share, such "
+            f"as {twice[0]}. Give every picture a name of its own."
         )
     if settings.task == "classification" and dataset.keys and not dataset.labels:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")

@@ -98,7 +98,7 @@ def read_picture(
                 ImageOps.exif_transpose(opened, in_place=True)
             return to_rgb(opened, reading.transparency)
     except Image.UnidentifiedImageError:  # its message names a Python object
-        reason = "it is in no form of pictures that is known here"
+        reason = "it is not in a picture format that is known here"
     except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
         reason = str(error)
     raise BrokenInput(f"{UNREADABLE}{name or file}: {reason}") from None

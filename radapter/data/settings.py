@@ -46,7 +46,7 @@ class Augmentation(Section):
     @model_validator(mode="after")
     def _crop_is_a_range(self) -> Augmentation:
         if self.crop[0] > self.crop[1]:
-            raise ValueError("crop is [smallest, largest] share of the area")
+            raise ValueError("crop must be [smallest, largest] share of the area")
         return self
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.pixels import is_picture
-from radapter.errors import BrokenInput, MissingDependency, nearest
+from radapter.errors import BrokenInput, nearest, not_installed
 
 SEPARATED = (".csv", ".tsv", ".tab")
 DELIMITED = (*SEPARATED, ".txt")
@@ -68,7 +68,7 @@ def read_rows(path: Path, form: Form, columns: list[str]) -> Iterator[Row]:
             some = some or not row.broken
             yield row
     except UnicodeDecodeError as error:
-        raise BrokenInput(f"{path} is no readable table: {error}") from None
+        raise BrokenInput(f"{path} is not a readable table: {error}") from None
     if some and ending not in DELIMITED:
         check_columns(path, columns, list(seen))
 
@@ -101,7 +101,7 @@ def _delimited(path: Path, form: Form, columns: list[str]) -> Iterator[Row]:
             except StopIteration:
                 break
             except csv.Error as error:
-                raise BrokenInput(f"{path}:{reader.line_num}: no table: {error}.") from None
+                raise BrokenInput(f"{path}:{reader.line_num}: not a table: {error}.") from None
         if delimiter == "|":
             header = [name.strip() for name in header]
         check_columns(path, columns, header)
@@ -161,9 +161,8 @@ def _holds_rows(
 
 def _unquoted(path: Path, begin: int, end: int) -> str:
     return (
-        f"{path}:{begin}: a quote opens here and swallows all up to line {end}. If the table is "
-        "written without quoting, so that quotes are letters like others, set data.quoting: none; "
-        "else close the quote."
+        f"{path}:{begin}: a quote opens here and does not close before line {end}. Close "
+        "it; or, if quotes are plain characters in this table, set data.quoting: none."
     )
 
 
@@ -184,9 +183,9 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise BrokenInput(f"{path} is no readable JSON: {error}") from None
+        raise BrokenInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, list):
-        raise BrokenInput(f"{path} is no list of records.")
+        raise BrokenInput(f"{path} is not a list of records.")
     for number, cells in enumerate(content, 1):
         yield _record(path, number, cells)
 
@@ -201,9 +200,7 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Row]:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise MissingDependency(
-            "Tables in Parquet need the package pyarrow: pip install 'radapter[hf]'"
-        ) from None
+        raise not_installed(str(path), "pyarrow", "hf") from None
     try:
         file = parquet.ParquetFile(path)
         check_columns(path, columns, file.schema_arrow.names)
@@ -213,4 +210,4 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Row]:
                 number += 1
                 yield Row(number, cells)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        raise BrokenInput(f"{path} is no readable Parquet: {error}") from None
+        raise BrokenInput(f"{path} is not readable Parquet: {error}") from None

@@ -91,7 +91,7 @@ def index_shard(path: Path) -> Index:
                         "Only pictures, .txt, .cls and .json are taken."
                     )
                 if info.offset_data + info.size > size:
-                    raise BrokenInput(f"{path} is cut short in {info.name}.")
+                    raise BrokenInput(f"{path} is cut short in {info.name}: download it again.")
                 key = (place.parent / stem).as_posix()
                 sample = newest.get(key)
                 if sample is None or extension in sample.members:
@@ -109,15 +109,15 @@ def index_shard(path: Path) -> Index:
         if _is_gzip(path):
             reason = "is compressed, and shards are read at random: unpack it with gunzip."
         else:
-            reason = f"is no whole tar file: {error}"
+            reason = f"is not a complete tar file: {error}"
         raise BrokenInput(f"{path} {reason}") from None
     repeated = [key for key, number in times.items() if number > 1]
     if repeated and apart:
         key, name = next(iter(apart.items()))
         raise BrokenInput(
-            f"{path} has several samples of one name, such as {min(repeated)}, and {name} does not "
-            f"follow the sample {key}: it cannot be told to which it belongs. Write the shard "
-            "again with a name of its own for each sample."
+            f"{path} has several samples of one name, such as {min(repeated)}, and {name} "
+            f"does not follow the sample {key}: it is unclear to which of them it "
+            "belongs. Write the shard again with a name of its own for each sample."
         )
     return index
 
@@ -136,14 +136,14 @@ def _check_end(path: Path, offset: int) -> None:
         file.seek(offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise BrokenInput(
-                f"{path} is cut short: it has no end of archive after its last member. Fetch or "
-                "write it again."
+                f"{path} is cut short: it has no end of archive after its last member. "
+                "Download or write it again."
             )
         while rest := file.read(1 << 20):
             if rest.strip(b"\0"):
                 raise BrokenInput(
-                    f"{path} goes on behind its end of archive, as two tar files do that were "
-                    "written behind one another: make them two shards."
+                    f"{path} goes on after its end-of-archive marker, as two concatenated "
+                    "tar files do: split it into two shards."
                 )
 
 

@@ -28,7 +28,7 @@ from radapter.runtimes.pytorch import PyTorchRuntime
 
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
 MEMORY_SHARE = 0.5
-"""Of what is free, how much the models of several alphas may take together"""
+"""The share of free memory that the models of several alphas may take together"""
 RULE = "the smallest alpha that falls behind the best by no more than one standard error"
 
 
@@ -95,7 +95,7 @@ def _as_many_as_fit(
     while len(runtimes) < len(alphas) and size <= room:
         model, size = _at(base, trained, alphas[len(runtimes)])
         runtimes.append(PyTorchRuntime(model, device, precision))
-        if precision != "fp32":  # it has a copy of everything, and the model goes
+        if precision != "fp32":  # the runtime has a copy of all weights; the model is freed
             size = sum(p.nbytes for p in model.model.parameters()) // 2
         room -= size
     return runtimes
@@ -162,7 +162,7 @@ def choose_alpha(
         scored[alpha] = evaluated.sets["held-out"].metrics[metric]
     points = behind_the_best(scored)
     return {
-        "alpha": smallest_within_one_error(scored),
+        "alpha": smallest_within_one_error(points),
         "rule": RULE,
         "metric": metric,
         "items": len(scored[0.0].scores),
@@ -218,6 +218,6 @@ def behind_the_best(scored: Mapping[float, Scored]) -> dict[float, tuple[float, 
     return found
 
 
-def smallest_within_one_error(scored: Mapping[float, Scored]) -> float:
-    """The rule of `--alpha auto`, from what was scored at each alpha."""
-    return min(alpha for alpha, (lost, error) in behind_the_best(scored).items() if lost <= error)
+def smallest_within_one_error(points: Mapping[float, tuple[float, float]]) -> float:
+    """The rule of `--alpha auto`, from what `behind_the_best` found."""
+    return min(alpha for alpha, (lost, error) in points.items() if lost <= error)

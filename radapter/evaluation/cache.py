@@ -79,7 +79,7 @@ def user_cache() -> Cache | None:
     except ValueError:
         limit = math.nan
     if not 0.0 <= limit < math.inf:
-        raise UsageError(f"RADAPTER_CACHE_GB is a number of gigabytes or 0, found '{text}'.")
+        raise UsageError(f"RADAPTER_CACHE_GB takes gigabytes, such as 20, found '{text}'.")
     if own := os.environ.get("RADAPTER_CACHE"):
         folder = Path(own).expanduser()
     else:
@@ -93,7 +93,7 @@ def user_cache() -> Cache | None:
 
 
 def read(cache: Cache | None, key: Key | None) -> tuple[Tensor, Any] | None:
-    """The features of an entry and what was kept with them; None if there is none, or no whole one.
+    """The features of an entry and what was kept with them; None if there is no undamaged entry.
 
     None for no cache or no key too.
     """
@@ -112,10 +112,11 @@ def read(cache: Cache | None, key: Key | None) -> tuple[Tensor, Any] | None:
         features = from_safetensors(content)["features"].clone()
         whole = facts["sha256"] == _digest(features, facts["key"], facts["more"])
         if not whole or facts["key"] != _plain(key):
-            raise ValueError("its content is not what it was written with")
+            raise ValueError("its content does not match its hash")
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         warnings.warn(
-            f"{path} is damaged ({error}): removed; its features are computed anew.", stacklevel=2
+            f"{path} was damaged ({error}) and is removed. Its features are computed again.",
+            stacklevel=2,
         )
         with contextlib.suppress(OSError):
             path.unlink()

@@ -144,7 +144,7 @@ def encode_set(
     entries = [caching.read(cache, key) for key in keys]
     kept = [entry for entry in entries if entry is not None]
     if len(kept) == len(runtimes):
-        # What could not be read is looked at again: it may have been a disk that was away.
+        # A picture that could not be read is tried again: its disk may have been away.
         broken = kept[0][1]["broken"]
         said = {pictures[place][0]: message(place) for place in broken}
         failed = {name: text for name, text in said.items() if text is not None}

@@ -31,7 +31,7 @@ from radapter.versions import versions
 
 
 def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices that a number depends on, to stand beside it; those of a data set stand there."""
+    """The choices, besides those of a data set, that a number depends on; written beside it."""
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from radapter import names
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.intervals import SEED
@@ -41,11 +41,10 @@ def evaluate_model(
         What was written, with `file`.
     """
     label = Path(name).resolve().name
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
     precision = model.runtime.precision
     half = f"-{precision}" if precision in ("fp16", "bf16") else ""
     weights = model.runtime.provenance["weights_hash"]
-    path = out or FOLDER / f"{suite.file_name}-{slug}-{weights[:8]}{half}.json"
+    path = out or FOLDER / f"{suite.file_name}-{names.slug(label)}-{weights[:8]}{half}.json"
     check_writable(path)
     evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
     own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}

@@ -59,8 +59,8 @@ def evaluate_run(
     """
     if precision != "fp32" and wanted != "torch":
         raise UsageError(
-            f"--precision {precision} is of PyTorch alone: engines are compared with fp32. Give "
-            "--runtime torch with it."
+            f"--precision {precision} is for PyTorch alone, and engines are compared with "
+            "fp32: add --runtime torch."
         )
     opened = suite.open()  # before any model: it is what is often wrong
     # A look at one runtime alone must not take the place of the evidence that all agree.

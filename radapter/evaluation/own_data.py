@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.init import look
 from radapter.init.splits import Chosen, Doubt, check_unmixed, split_of_name
+from radapter.names import slug
 
 
 def suite_of(
@@ -40,7 +40,7 @@ def suite_of(
     """
     settings, what = _settings(path, pictures)
     classify = settings.task == "classification"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).resolve().name).strip("-.") or "data"
+    name = slug(Path(path).resolve().name).strip("-.") or "data"
     return Suite(
         name=f"data-{name}",
         description=f"{what} at {path}",
@@ -70,7 +70,7 @@ def _settings(path: str, pictures: str | None) -> tuple[Any, str]:
             raise UsageError(_several(path, found.chosen))
         settings = settings.scored()
         if settings is None:
-            raise UsageError(f"{path} has no test split: nothing in it is there to be scored.")
+            raise UsageError(f"{path} has no test split: name the folder or table to score.")
         if isinstance(settings, HeldOut) and not found.chosen:
             check_unmixed(open_data(settings).keys, path)
     except Doubt as doubt:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from radapter import bundle
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.intervals import mean_interval
@@ -52,7 +53,7 @@ def tolerance_of(precision: str, changes: Sequence[str] = ()) -> Tolerance:
     if precision not in TOLERANCES:
         raise BrokenInput(
             f"The bundle says that its precision is '{precision}', for which there is no "
-            "tolerance. Export it again."
+            f"tolerance. {bundle.AGAIN}"
         )
     values = vars(TOLERANCES[precision]).copy()
     for change in changes:

@@ -90,7 +90,7 @@ def caption_task(captions: Sequence[Sequence[str]], apart: bool = False) -> Capt
         ValueError: a picture has no caption, so that no query could find it.
     """
     if not all(captions):
-        raise ValueError("a picture without a caption is no part of retrieval")
+        raise ValueError("retrieval needs a caption for every picture")
     number: dict[str, int] = {}
     queries: list[int] = []
     pictures_of: list[list[int]] = []

@@ -123,7 +123,7 @@ class Suite(Section):
         if unknown:
             raise ValueError(f"no data set is called '{unknown}'")
         if self.harmonic_means and "classification" not in self.tasks:
-            raise ValueError("harmonic_means are of accuracies: tasks lacks classification")
+            raise ValueError("harmonic_means needs accuracies: add classification to tasks")
         return self
 
     def roles(self) -> list[str]:
@@ -209,7 +209,7 @@ class Suite(Section):
             left_out |= set(self.names_of(name))
         datasets = [dataset for dataset in self.datasets if dataset.name not in left_out]
         if not datasets:
-            raise UsageError(f"{self.name} has no data sets but these.")
+            raise UsageError(f"No data set of {self.name} is left to score.")
         roles = [dataset.role for dataset in datasets]
         averages = {
             name: of
@@ -280,7 +280,7 @@ class Suite(Section):
 
 
 def _published_name(model: str) -> str:
-    """Without the mark that open_clip's other name of the same weights has."""
+    """The name without `-quickgelu`, by which open_clip has the same weights twice."""
     return model.replace("-quickgelu:", ":")
 
 

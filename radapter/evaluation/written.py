@@ -1,5 +1,5 @@
-"""The file of a result: whether it can be written is known before the work, and numbers are not
-lost where it cannot be written after it."""
+"""The file of a result. Whether it can be written is checked before the work; if writing fails
+after it, the numbers are still returned."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise BrokenInput(
-            f"The result cannot be written to {path.parent}: {error.strerror}. Make room there, or "
-            "allow it."
+            f"The result cannot be written to {path.parent}: {error.strerror}. Free space "
+            "there, or allow writing."
         ) from None
 
 
@@ -40,7 +40,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     result = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict):
-        raise ValueError(f"{path} is no result")
+        raise ValueError(f"{path} is not a result")
     for label, model in result.get("models", {}).items():
         if "kind" not in model:
             kind = "tuned" if label.startswith("alpha ") else "engine"

@@ -62,19 +62,19 @@ class Contents:
         return "int8" in self.precisions or self.from_bytes or self.classifier is not None
 
     def check(self, loaded: models.LoadedModel) -> None:
-        """UsageError if a model cannot be exported so; said before the work."""
+        """Raise UsageError, before any work, if a model cannot be exported with these contents."""
         if self.opset not in OPSETS:
-            raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {self.opset}.")
+            raise UsageError(f"The opset must be {OPSETS[0]} to {OPSETS[-1]}, not {self.opset}.")
         given, known = self.precisions, set(bundle.PRECISIONS)
         if not given or not set(given) <= known or len(set(given)) != len(given):
             raise UsageError(
-                f"precision must be of {', '.join(bundle.PRECISIONS)}, each once, not "
-                f"{', '.join(given) or 'none'}."
+                f"Precisions must be some of {', '.join(bundle.PRECISIONS)}, each once, "
+                f"not {', '.join(given) or 'none'}."
             )
         if self.from_bytes:
             graphs.check_preprocessing(loaded.config["preprocess_cfg"])
         if self.max_batch < 1:
-            raise UsageError(f"the largest batch must be 1 or more, not {self.max_batch}.")
+            raise UsageError(f"The largest batch must be 1 or more, not {self.max_batch}.")
         weights.check_forms(self.checkpoints, loaded)
 
 

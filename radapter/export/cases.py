@@ -132,7 +132,8 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
         for part, tensor in zip(("input", "output"), pair, strict=True)
     }
     save_file(tensors, reference)
-    # By path and with -P: neither this package nor the folder of verify.py, which has an onnx.py.
+    # By path and with -P, so that neither this package nor the onnx.py beside verify.py is
+    # imported.
     script = Path(__file__).with_name("verify.py")
     command = [sys.executable, "-P", *map(str, (script, folder, reference, *batches))]
     try:
@@ -141,7 +142,7 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
         reference.unlink()
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise GateFailed(f"The exported files do not run ({reason[0][:400]}). No bundle written.")
+        raise GateFailed(f"The exported files fail ({reason[0][:400]}). No bundle was written.")
     results: dict[str, Any] = json.loads(done.stdout)
     for figures in results.values():
         figures["worst_cosine"] = math.floor(figures["worst_cosine"] * 1e7) / 1e7

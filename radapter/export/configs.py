@@ -10,9 +10,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from radapter.bundle import write_json
 from radapter.errors import UsageError
+from radapter.models.loaded import INTERPOLATION
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-RESAMPLE = {"bilinear": 2, "bicubic": 3, "random": 3}  # Pillow's numbers
+RESAMPLE = {name: number for number, name in INTERPOLATION.items()} | {"random": 3}
 
 # What open_clip may change about a tower and Hugging Face's CLIP cannot; all must be off.
 VISION_EXTRAS = ("timm_model_name", "attentional_pool", "no_ln_pre", "final_ln_after_pool")

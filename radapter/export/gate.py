@@ -29,7 +29,7 @@ from radapter.runtimes.opened import BundleTokenizer, from_loaded, with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 PROMPTS = 4
-"""Of a class, at most"""
+"""Prompts of a class, at most"""
 Opened = dict[str, dict[Task, Dataset]]
 Gate = Callable[[Path], list[dict[str, Any]]]
 """Folder of a bundle -> what was compared, by suite; GateFailed if it is out of tolerance"""
@@ -116,9 +116,12 @@ def run_gate(
     ]
     if failures:
         raise GateFailed(
-            "What was exported does not give PyTorch's answers:\n"
+            "The exported files do not give PyTorch's answers:\n"
             + "\n".join(failures)
-            + "\nIt was not kept. --tolerance allows more, --no-verify exports unseen.",
+            + (
+                "\nNo bundle was written. --tolerance allows more, --no-verify skips "
+                "this comparison."
+            ),
             details={"parity": compared},
         )
     return compared
@@ -168,8 +171,8 @@ def _samples(recipe: Recipe) -> tuple[list[tuple[Suite, Opened]], dict[str, str]
             samples.append((suite, _sampled(suite.open(), recipe.export.verify, recipe.seed)))
         except BrokenInput as error:
             raise BrokenInput(
-                f"{error}\nThere is no data to compare the exported files on. --no-verify exports "
-                "without, and the manifest says so."
+                f"{error}\nThe exported files cannot be compared without that data. "
+                "--no-verify skips the comparison, and the manifest says so."
             ) from None
     return samples, left_out
 

@@ -141,7 +141,7 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     if wanted.triton:
         triton.places(wanted.triton, recipe.name)
     if wanted.tolerances and not wanted.verify:
-        raise UsageError("--tolerance is for what --no-verify leaves out: give one of them.")
+        raise UsageError("--tolerance has no effect with --no-verify: give one of them.")
     for name in bundle.PRECISIONS:  # a wrong one is said before the work
         tolerance_of(name, contents.tolerances)
     asked = {
@@ -202,7 +202,7 @@ def export(
     run, recipe, contents = planned.run, planned.recipe, planned.contents
     with run.lock():
         if planned.lost:
-            note(f"the bundle is written anew without {' and '.join(planned.lost)}")
+            note(f"the new bundle is written without {' and '.join(planned.lost)}")
         known = facts.run_facts(run, recipe, planned.merged)
         gate, missing = None, dict[str, str]()
         if planned.wanted.verify and (planned.written or planned.flavour):

@@ -86,7 +86,7 @@ def places(target: Path | str, name: str) -> list[Path]:
         config = place / "config.pbtxt"
         ours = config.is_file() and config.read_text(errors="replace").startswith(HEAD)
         if place.exists() and not ours:
-            raise UsageError(f"{place} is there and not of radapter's making: name another folder.")
+            raise UsageError(f"{place} is not a folder that radapter wrote: name another.")
     return found
 
 
@@ -128,6 +128,6 @@ def _tensor(value: Any, model: Path) -> str:
     kind = value.type.tensor_type
     batch, *dims = kind.shape.dim
     if not batch.dim_param or kind.elem_type not in TYPES:
-        raise BrokenInput(f"{model}: {value.name} has no free batch axis. Export it again.")
+        raise BrokenInput(f"{model}: {value.name} has no free batch axis. {bundle.AGAIN}")
     sizes = ", ".join(str(-1 if dim.dim_param else dim.dim_value) for dim in dims)
     return f'{{ name: "{value.name}" data_type: {TYPES[kind.elem_type]} dims: [ {sizes} ] }}'

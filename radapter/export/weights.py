@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from radapter import bundle, models
-from radapter.errors import GateFailed, UsageError
+from radapter.errors import GateFailed, UsageError, nearest
 from radapter.export.cases import Cases
 from radapter.export.golden import FEATURE_TOLERANCE
 from radapter.models import huggingface
@@ -29,10 +29,10 @@ FORMS = (OPEN_CLIP, TRANSFORMERS)
 def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
     """UsageError if there is no such form, or the model cannot be written in it."""
     if unknown := [form for form in forms if form not in FORMS]:
-        raise UsageError(f"checkpoint must be of {', '.join(FORMS)}, not {unknown[0]}.")
+        raise UsageError(f"Unknown checkpoint '{unknown[0]}'.{nearest(unknown[0], list(FORMS))}")
     if forms and "attached" in loaded.config:
         method = loaded.config["attached"]["name"]
-        raise UsageError(f"What {method} trains is no plain model's: leave out --checkpoint.")
+        raise UsageError(f"What {method} trains does not merge: leave out --checkpoint.")
     if TRANSFORMERS in forms:
         from radapter.export.configs import clip_config
 

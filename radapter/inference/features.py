@@ -194,7 +194,7 @@ def _read_plan(parts: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         plan = json.loads(path.read_text(encoding="utf-8"))
         plan["weights_hash"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BrokenInput(f"{path} is damaged: remove {parts} and begin anew.") from None
+        raise BrokenInput(f"{path} is damaged: remove {parts} and start again.") from None
     _same(plan, wanted, parts)
     return wanted | plan
 
@@ -323,7 +323,7 @@ def read_facts(path: Path | str) -> dict[str, Any]:
         version, count, dim = (int(facts[key]) for key in ("schema_version", "count", "dim"))
         facts["weights_hash"], facts["data"], facts["preprocessing"]
     except (KeyError, TypeError, ValueError):
-        raise BrokenInput(f"{path} is no features file: `radapter embed` makes one.") from None
+        raise BrokenInput(f"{path} is not a features file: `radapter embed` writes one.") from None
     if version > SCHEMA_VERSION:
         raise BrokenInput(
             f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "

@@ -36,23 +36,27 @@ def open_model(
     """
     is_bundle = not isinstance(source, Run) and (Path(source) / bundle.MANIFEST).is_file()
     if engine is not None and engine not in PROGRAMS:
-        raise UsageError(f"No engine '{engine}'.{nearest(engine, list(PROGRAMS))}")
+        raise UsageError(f"Unknown engine '{engine}'.{nearest(engine, list(PROGRAMS))}")
     if precision != "fp32" and (is_bundle or engine not in (None, "torch")):
         raise UsageError(
-            f"--precision {precision} is of PyTorch: an exported engine has the precision that it "
-            "was exported in. Leave it out, or name a run or a model."
+            f"--precision {precision} is for PyTorch: an exported engine keeps the "
+            "precision of its export. Leave it out, or name a run or a model."
         )
     if isinstance(source, Run):
         return _open_run(source, engine, device, precision)
     folder = Path(source)
     if is_bundle:
         if engine == "torch":
-            raise UsageError(f"{folder} is a bundle, which runs with onnx: leave out torch.")
+            raise UsageError(
+                f"{folder} is a bundle, which torch does not run: leave out --runtime."
+            )
         return open_bundle(folder, device, engine=engine or "onnx")
     if (folder / "recipe.yaml").is_file():
         raise UsageError(f"{folder} is a run: give it as --run {folder}")
     if engine in ("onnx", "tensorrt"):
-        raise UsageError(f"{source} is no bundle and runs with torch only: leave out {engine}.")
+        raise UsageError(
+            f"{source} is not a bundle, so it runs with torch only: leave out --runtime {engine}."
+        )
     return from_loaded(models.load(source), device=device, precision=precision)
 
 

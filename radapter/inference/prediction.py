@@ -43,14 +43,14 @@ def read_class_names(path: Path | str) -> list[str]:
     except FileNotFoundError:
         raise BrokenInput(f"No such file of class names: {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{path} is no text file of class names: {error}") from None
+        raise BrokenInput(f"{path} is not a text file of class names: {error}") from None
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name = " ".join(line.split())
         if name and seen.setdefault(name, number) != number:
             raise BrokenInput(f"{path}:{number}: '{name}' is named in line {seen[name]} already.")
     if not seen:
-        raise BrokenInput(f"{path} names no classes: it takes one a line.")
+        raise BrokenInput(f"{path} names no classes: write one a line.")
     return list(seen)
 
 

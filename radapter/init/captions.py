@@ -36,8 +36,8 @@ def captions_file(spot: Spot, wanted: Wanted) -> Found:
     karpathy = is_karpathy(content)
     if not karpathy and not is_coco_captions(content):
         raise UsageError(
-            f"{spot.path} is no caption file of Karpathy's or COCO's form, and no list of records "
-            '([{"image": "a.jpg", "caption": "..."}, ...]).'
+            f"{spot.path} is neither a caption file in Karpathy's or COCO's form nor a list of "
+            'records ([{"image": "a.jpg", "caption": "..."}, ...]).'
         )
     data = {"source": "karpathy" if karpathy else "coco-captions", "path": spot.written}
     if wanted.pictures is not None:

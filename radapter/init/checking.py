@@ -48,8 +48,8 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
         names = listed([dataset.keys[i] for i in gone[:3]], len(gone))
         raise BrokenInput(
             f"{len(gone):,} of {len(dataset):,} pictures of {dataset.source} are missing: {names}. "
-            "Put them where the others are, name their folder with --pictures, or take them out of "
-            "the table or list: no recipe is written that passes over more than a tenth."
+            "Put them where the others are, name their folder with --pictures, or remove them from "
+            "the table or list: no recipe is written where more than a tenth is missing."
         )
     lost = set(gone)
     there = [i for i in range(len(dataset)) if i not in lost]
@@ -65,9 +65,9 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
     share = len(broken) / number
     if len(gone) + share * len(there) > MOST * len(dataset):
         raise BrokenInput(
-            f"{len(broken)} of {number} pictures of {dataset.source} that were opened are broken: "
-            f"{'; '.join(broken[:3])}. Mend them or take them out: no recipe is written that "
-            "passes over more than a tenth."
+            f"{len(broken)} of {number} pictures of {dataset.source} that were opened are "
+            f"broken: {'; '.join(broken[:3])}. Repair or remove them: no recipe is "
+            "written where more than a tenth is broken."
         )
     likely = len(broken) if number == len(there) else math.ceil(2 * share * len(there))
     limit = min(len(gone) + likely, int(MOST * len(dataset)))

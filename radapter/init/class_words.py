@@ -56,6 +56,6 @@ def refuse_several_classes(path: Path, column: str, cells: list[str]) -> None:
         lists = [c for c, some in parts.items() if len(some) > 1 and known.issuperset(some)]
         if lists:
             raise UsageError(
-                f"{path} has several classes in one cell of '{column}' ('{lists[0]}'). What is "
-                "trained on is one class a picture: keep one in each cell."
+                f"{path} has several classes in one cell of '{column}' ('{lists[0]}'). "
+                "Training takes one class a picture: keep one in each cell."
             )

@@ -133,8 +133,8 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
         stem = PurePosixPath(name).stem
         if stem in by_stem:
             raise Doubt(
-                f"{spot.path} has two lists of one split, {by_stem[stem]} and {name}: move one "
-                "away, or take all pictures and no notice of the lists: --split none."
+                f"{spot.path} has two lists of one split, {by_stem[stem]} and {name}: "
+                "move one away, or ignore the lists and take all pictures: --split none."
             )
         by_stem[stem] = name
     chosen = choose(sorted(by_stem), wanted.split, str(spot.path), "lists")
@@ -159,5 +159,5 @@ def _root_of_list(spot: Spot, path: Path) -> Spot:
     raise UsageError(
         f"{path} looks like a list of a split, and its names ({first}, ...) do not begin with a "
         f"class folder of {spot.path}. Write a table with the columns filepath, label and split "
-        "instead, or take all pictures and no notice of the lists: --split none."
+        "instead, or ignore the lists and take all pictures: --split none."
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radapter.data.sources.huggingface import SAVED, as_pictures, package
-from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.errors import BrokenInput, UsageError, not_installed
 from radapter.init.found import Found, Spot, Wanted
 from radapter.init.splits import choose
 from radapter.init.tables import CAPTION_COLUMNS
@@ -26,13 +26,11 @@ def holds_pictures(folder: Path) -> bool:
     except ImportError:
         if any(folder.glob("*.tar")) or len(files) != len(list(folder.rglob("*.*"))):
             return False
-        raise MissingDependency(
-            f"{files[0]} needs the package pyarrow: pip install 'radapter[hf]'"
-        ) from None
+        raise not_installed(str(files[0]), "pyarrow", "hf") from None
     try:
         schema = parquet.read_schema(files[0])
     except (OSError, ValueError) as error:
-        raise BrokenInput(f"{files[0]} is no readable Parquet: {error}") from None
+        raise BrokenInput(f"{files[0]} is not readable Parquet: {error}") from None
     return any(types.is_struct(f.type) or types.is_binary(f.type) for f in schema)
 
 

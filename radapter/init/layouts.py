@@ -44,10 +44,10 @@ def look(
     found = _file(spot, wanted) if spot.path.is_file() else _folder(spot, wanted)
     settings: Any = TypeAdapter(DataSource).validate_python(found.data)
     if pictures is not None and not settings.pictures_elsewhere:
-        raise UsageError(f"--pictures goes with a table or a caption file, and {path} is none.")
+        raise UsageError(f"--pictures goes with a table or a caption file, and {path} is neither.")
     if task not in (None, settings.task):
         lacks = "no classes" if task == "classification" else "no captions"
-        raise UsageError(f"--task {task}: {path} is {found.what}, and {lacks} were found in it.")
+        raise UsageError(f"--task {task}: {path} is {found.what} with {lacks}.")
     return found
 
 
@@ -57,7 +57,7 @@ def _spot(path: str) -> Spot:
         place = Path(path).resolve()
         path = str(place)
     if not place.exists():
-        raise BrokenInput(f"Nothing is at {place}.")
+        raise BrokenInput(f"No such file or folder: {place}.")
     return Spot(Path(path).as_posix(), place)
 
 
@@ -70,7 +70,7 @@ def _file(spot: Spot, wanted: Wanted) -> Found:
         return shard(spot, wanted)
     if ending in ENDINGS:
         return table(spot, wanted)
-    raise UsageError(f"{spot.path} is nothing that is read here: {EXPECTED}")
+    raise UsageError(f"{spot.path} is not data in a known form: {EXPECTED}")
 
 
 def _folder(spot: Spot, wanted: Wanted) -> Found:

@@ -135,7 +135,7 @@ def choose(names: list[str], wanted: str | None, where: str, what: str) -> Chose
     left = [name for name in names if name not in (train, validation)]
     notes = []
     if left:
-        notes.append(f"left alone, neither trained on nor used for alpha: {_list(left)}.")
+        notes.append(f"neither trained on nor used for alpha: {_list(left)}.")
     if len(validations) > 1:
         notes.append(f"{_list(validations)} all look like validation, so none of them is used.")
     return Chosen(train, validation, left, notes)
@@ -145,7 +145,9 @@ def _wanted(names: list[str], splits: Splits, wanted: str, where: str, what: str
     meant = getattr(splits, split_of_name(wanted) or "others") if wanted not in names else [wanted]
     if len(meant) == 1 and (wanted in names or is_plain(wanted)):
         return str(meant[0])
-    raise Doubt(f"--split {wanted}: {where} has the {what} {_list(names)}.{nearest(wanted, names)}")
+    raise Doubt(
+        f"--split {wanted}: {where} has only {what} {_list(names)}.{nearest(wanted, names)}"
+    )
 
 
 def _question(splits: Splits, where: str, what: str) -> str:
@@ -160,8 +162,8 @@ def _question(splits: Splits, where: str, what: str) -> str:
     example = (splits.train or splits.others or splits.named)[0]
     quoted = f"'{example}'" if " " in example else example
     return (
-        f"{named}. Say which it is: --split {quoted} trains on that one and leaves test pictures "
-        f"and the others alone; --split none takes all of them as they are, with no splits."
+        f"{named}. Say which to train on: --split {quoted} takes that one and leaves test "
+        "pictures and the others alone; --split none takes all of them."
     )
 
 
@@ -187,9 +189,9 @@ def check_unmixed(keys: list[str], where: str) -> None:
         numbers = {split: splits.count(split) for split in sorted(seen)}
         counts = ", ".join(f"{number:,} of {split}" for split, number in numbers.items())
         raise Doubt(
-            f"By their paths the pictures of {where} are of several splits ({counts}), and nothing "
-            "keeps these apart. Give each split a folder or table of its own (train, val, test), "
-            "or take them all as one set: --split none."
+            f"By their paths the pictures of {where} are of several splits ({counts}), and no "
+            "folder, column or list separates them. Give each split a folder or table of its own "
+            "(train, val, test), or take them all as one set: --split none."
         )
 
 

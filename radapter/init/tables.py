@@ -140,7 +140,7 @@ def _header(path: Path) -> tuple[str, list[str]]:
             line = file.readline().rstrip("\r\n")
         columns = {d: next(csv.reader([line], delimiter=d), []) for d in DELIMITERS}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BrokenInput(f"{path} is no readable table: {error}") from None
+        raise BrokenInput(f"{path} is not a readable table: {error}") from None
     known = IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
     delimiter = max(
         DELIMITERS,
@@ -202,8 +202,8 @@ def _texts(
     flags = [c for c in others if look.values[c] <= {"0", "1", "0.0", "1.0"}]
     if image is not None and not caption and not label and len(flags) > 1:
         raise UsageError(
-            f"{spot.path} has a column for each class ({', '.join(others[:3])}, ...). What is "
-            "trained on is one class a picture: write it into one column, label."
+            f"{spot.path} has a column for each class ({', '.join(others[:3])}, ...). "
+            "Training takes one class a picture: write it into one column, label."
         )
     text = caption or label or (others[0] if len(others) == 1 else None)
     if wanted.task == "classification" and label:
@@ -268,9 +268,9 @@ def _split(look: Look, spot: Spot, wanted: Wanted, image: str | None) -> tuple[s
         if usual and len(values) > 1:
             some = sorted(values)
             raise Doubt(
-                f"{spot.path} has a column '{column}', and which split {', '.join(some[:5])} mean "
-                f"is not plain. Say it: --split {some[0]} trains on the rows of {some[0]} and "
-                "leaves the others alone; --split none takes all rows."
+                f"{spot.path} has a column '{column}', and it is unclear which splits "
+                f"{', '.join(some[:5])} are. Say which to train on: --split {some[0]} trains on "
+                f"the rows of {some[0]} and leaves the others alone; --split none takes all rows."
             )
         flags = values <= {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}
         if flags and split_of_name(column) is not None:

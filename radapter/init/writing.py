@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from radapter.init.found import Task
 from radapter.init.layouts import look
 from radapter.init.splits import check_unmixed
 from radapter.init.text import MODEL, Part, recipe_text, size_of
+from radapter.names import slug
 
 CAPTIONS = 20_000  # that are counted in tokens
 FEW = 1_000  # pictures: a tenth of fewer says little
@@ -170,5 +170,4 @@ def _captions_cut(whole: Dataset) -> list[str]:
 
 
 def _name(path: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).resolve().stem).strip("-._")
-    return name or "my-data"
+    return slug(Path(path).resolve().stem).strip("-._") or "my-data"

@@ -54,7 +54,7 @@ class Attached:
         """What `hold` has been called with, for good: that is trained, or what was loaded"""
         self.updates = 0
         self.start_share = 1.0
-        """The share of its start that the average still holds (its bias), 0 to 1"""
+        """The weight of the starting values in the average (the bias of the EMA), 0 to 1"""
         self.start: dict[str, Tensor] = {}
         """See `keep_start`"""
 

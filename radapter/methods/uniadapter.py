@@ -113,8 +113,8 @@ def _place(block: Block, adapter: Adapter) -> Adapter:
     mlp, _, layer = last.rpartition(".")
     if not mlp or not first.startswith(f"{mlp}."):
         raise UsageError(
-            f"uniadapter needs an MLP that is one module, which {block.name} has not: use "
-            "method.name=lora or method.name=full."
+            f"uniadapter needs an MLP that is one module, which {block.name} does not "
+            "have: use method.name=lora or method.name=full."
         )
     block.module.get_submodule(last).adapter = adapter
     block.module.get_submodule(mlp).register_forward_hook(functools.partial(_add, layer))

@@ -73,9 +73,9 @@ def _read_torch(path: Path) -> Any:
                 "run code, so it is not read. Where you trust the file, write its weights alone, "
                 "as safetensors.torch.save_file(state_dict, 'weights.safetensors') does."
             ) from None
-        raise BrokenInput(f"{path} is no file of weights that torch can read.") from None
+        raise BrokenInput(f"{path} is not a weights file that torch can read.") from None
     except Exception as error:
-        raise BrokenInput(f"{path} is damaged, or no file of weights: {plain(error)}") from None
+        raise BrokenInput(f"{path} is damaged, or not a weights file: {plain(error)}") from None
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def put_into(model: nn.Module, path: Path, name: str, state: Mapping[str, Tensor
 
 
 def strictly(name: str, load: Callable[[], Any]) -> None:
-    """Run a `load_state_dict(strict=False)`; BrokenInput if anything is left over."""
+    """Run a `load_state_dict(strict=False)`; BrokenInput if a tensor is missing or unexpected."""
     try:
         missing, unexpected = load()
     except Exception as error:

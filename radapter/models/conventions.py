@@ -1,7 +1,7 @@
 """What belongs to weights and is not in a file of them: preprocessing and activation.
 
-A tag of open_clip, a folder and a repository say it. A bare file says nothing: then the published
-weights of its architecture do, where all agree, and else whoever names the file.
+An open_clip tag, a folder and a repository state it. A bare file does not: then the published
+weights of its architecture decide, where all agree, and else the user states it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def read(name: str) -> Stated:
     for piece in stated:
         key, _, value = piece.partition("=")
         if key not in KEYS:
-            raise UsageError(
-                f"{name}: nothing of weights is called '{key}'.{nearest(key, list(KEYS))}"
-            )
+            raise UsageError(f"{name}: unknown key '{key}'.{nearest(key, list(KEYS))}")
         values[key] = value if key == "like" else _value(name, key, value)
     return Stated(source, values.pop("like", None), values)
 
@@ -65,7 +63,7 @@ def read(name: str) -> Stated:
 def _value(name: str, key: str, text: str) -> Any:
     if key in CHOICES:
         if text not in CHOICES[key]:
-            raise UsageError(f"{name}: {key} is one of {', '.join(CHOICES[key])}, not '{text}'.")
+            raise UsageError(f"{name}: {key} takes {' or '.join(CHOICES[key])}, not '{text}'.")
         return text == "true" if key == "quick_gelu" else text
     try:
         numbers = [float(part) for part in text.split("/")]
@@ -73,7 +71,7 @@ def _value(name: str, key: str, text: str) -> Any:
         numbers = []
     if len(numbers) not in (1, 3):
         raise UsageError(
-            f"{name}: {key} is one number or three, such as 0.5 or 0.48/0.46/0.41, not '{text}'."
+            f"{name}: {key} takes one number or three, such as 0.5 or 0.48/0.46/0.41, not '{text}'."
         )
     return tuple(numbers * 3 if len(numbers) == 1 else numbers)
 

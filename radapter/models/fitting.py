@@ -1,4 +1,5 @@
-"""Whether the parts of a model fit each other: tried when it is opened, not in the first batch."""
+"""Whether the parts of a model fit each other: checked when the model is opened, not in the first
+batch."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class _Tower(nn.Module):
 def check(loaded: LoadedModel) -> None:
     """Send one picture and one text through the shapes of the towers; no number is computed.
 
-    It is for what others have put together: an architecture that open_clip knows by name fits.
+    For models that others have assembled; an architecture that open_clip knows by name needs no
+    check.
 
     Raises:
         BrokenInput: preprocessing, tokenizer and towers are not of one model.

@@ -17,6 +17,7 @@ from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
+from radapter.models.loaded import INTERPOLATION
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
@@ -32,7 +33,6 @@ VISION = {
     "num_attention_heads": 12, "num_channels": 3, "image_size": 224, "patch_size": 32,
     "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
 }  # fmt: skip
-INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 OUTER = {
     "logit_scale": "logit_scale",
@@ -93,7 +93,7 @@ def model_config(folder: Path) -> dict[str, Any]:
     config = _read(path)
     if (kind := config.get("model_type")) != "clip":
         raise UsageError(
-            f"{folder} holds a Hugging Face model of type {kind!r}; of those only 'clip' is known."
+            f"{folder} holds a Hugging Face model of type {kind!r}; only 'clip' is supported."
         )
     try:
         # As transformers does: an old file's `_dict` section goes before the other.
@@ -317,7 +317,7 @@ def tokenizer(folder: Path, context_length: int) -> SimpleTokenizer:
         raise BrokenInput(f"The tokenizer of {folder} is missing or damaged: {error!r}") from None
     if vocab != expected or pairs != list(ours.bpe_ranks) or not lowers:
         raise UsageError(
-            f"{path} is not CLIP's own vocabulary with lower-cased texts; no other is known."
+            f"{path} is not CLIP's own vocabulary with lower-cased texts; no other is supported."
         )
     return ours
 
@@ -344,5 +344,5 @@ def _check_added_tokens(folder: Path) -> None:
     if others := sorted(added - {"<|startoftext|>", "<|endoftext|>", "!"}):
         raise UsageError(
             f"{folder}: tokens were added to the vocabulary of its tokenizer: "
-            f"{', '.join(others[:5])}. Only CLIP's own is known, which reads them as other words."
+            f"{', '.join(others[:5])}. Only CLIP's own is supported, which reads them otherwise."
         )

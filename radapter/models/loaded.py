@@ -97,6 +97,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, in preprocessor_config.json
+
+
 def canonical_preprocessing(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """open_clip's preprocessing settings in one spelling, as they are after JSON."""
     size = preprocess_cfg["size"]

@@ -14,7 +14,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from radapter.errors import BrokenInput, MissingDependency, UsageError, nearest
+from radapter.errors import BrokenInput, UsageError, nearest, not_installed
 from radapter.models import checkpoints, conventions, downloads, fitting, huggingface, torchscript
 from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
 from radapter.quiet import quiet
@@ -61,8 +61,8 @@ def load(
     known = ["emoji-clip", *open_clip.list_models()]
     if source != name and not (architecture in known and _is_file_name(tag)):
         raise UsageError(
-            f"{name}: only a bare file of weights, NAME:FILE, is told how it is used. {source} "
-            "says it itself."
+            f"{name}: only a bare weights file (NAME:FILE) takes settings, and {source} "
+            "has its own. Leave them out."
         )
     if name == "emoji-clip":
         return _from_folder(EMOJI_CLIP, name)
@@ -97,7 +97,7 @@ def load(
         path = downloads.weights(name, architecture, tag, known_of, besides)
         return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
     if Path(tag).is_dir():
-        raise UsageError(f"{tag} is a folder, which says its architecture itself: name it alone.")
+        raise UsageError(f"{tag} is a folder, which names its own architecture: give --model {tag}")
     if _is_file_name(tag):
         return _from_file(architecture, Path(tag), name, of_file, stated)
     raise UsageError(
@@ -123,8 +123,8 @@ def _from_folder(folder: Path, name: str) -> LoadedModel:
         lying = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         lies = f" There are {', '.join(lying[:8])}." if lying else ""
         raise BrokenInput(
-            f"{folder} is no model folder: it has no {CONFIG}, nor Hugging Face's config.json "
-            f"with model.safetensors.{lies}"
+            f"{folder} is not a model folder: it has neither {CONFIG} nor Hugging Face's "
+            f"config.json with model.safetensors.{lies}"
         )
     there = [folder / file for file in (WEIGHTS, *OTHERS) if (folder / file).is_file()]
     weights = there[0] if there else folder / WEIGHTS
@@ -184,7 +184,7 @@ def _from_file(
 ) -> LoadedModel:
     """`used_with`: the preprocessing and the activation; None: see `conventions.of_file`."""
     if not path.is_file():
-        raise BrokenInput(f"No file of weights at {path}, which {name} names.")
+        raise BrokenInput(f"No such file: {path}, which {name} names.")
     if used_with is None:
         openai = torchscript.is_openais(path)
         openai &= "openai" in open_clip.list_pretrained_tags_by_model(architecture)
@@ -247,10 +247,7 @@ def _create(
                 with downloads.offline():
                     tokenizer, model = create()
     except ImportError as error:
-        raise MissingDependency(
-            f"{name} needs the package {error.name or 'transformers'}, which is not installed. "
-            'Type first: pip install "radapter[hf]"'
-        ) from error
+        raise not_installed(name, error.name or "transformers", "hf") from error
     except BrokenInput:
         raise
     except Exception as error:

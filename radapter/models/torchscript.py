@@ -62,7 +62,7 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if (module, name) not in NAMES:
-            raise pickle.UnpicklingError(f"{module}.{name} is nothing that weights need")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of plain weights")
         return NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:

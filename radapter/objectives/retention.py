@@ -73,7 +73,7 @@ def captions_of(file: str | None, dataset: Dataset) -> list[str]:
         except FileNotFoundError:
             raise BrokenInput(f"No such file: {path} (objective.retain.captions).") from None
         except UnicodeDecodeError:
-            raise BrokenInput(f"{path} is no UTF-8 text (objective.retain.captions).") from None
+            raise BrokenInput(f"{path} is not a UTF-8 text (objective.retain.captions).") from None
     captions = list(dict.fromkeys(filter(None, captions)))
     if len(captions) < 2:
         raise BrokenInput("objective.retain needs at least two captions.")

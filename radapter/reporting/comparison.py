@@ -27,11 +27,11 @@ from radapter.run import Run
 NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
 OF_THE_SETS = ("dataset_templates", "harmonic_means")
-"""What of a protocol names the data sets, so that it differs where they do"""
+"""Keys of a protocol that name data sets, and so differ with them"""
 BEFORE = {"equal names": EQUAL_CLASSES["one"]}
 """What a data set's protocol was where an earlier version's result does not say it"""
 HARMONIC = "harmonic mean"
-"""Stands in the place of a role for that of two roles, in a result that has one"""
+"""In place of a role: the harmonic mean of two roles, in a result that has one"""
 FACTS = ("run", "method", "base_model", "base_hash", "data", "alpha", "trained_parameters",
          "stored_bytes", "steps", "seconds", "peak_memory_bytes", "memory_of")  # fmt: skip
 """`data` is what was trained on; `seconds` is the time of training. `memory_of` says what took the
@@ -259,7 +259,7 @@ def _facts(run: Run) -> dict[str, Any]:
         adapter = radapter_facts(path)
         base = {"base_model": adapter["base_model"], "base_hash": adapter["base_hash"]}
     except (KeyError, TypeError, ValueError):
-        raise BrokenInput(f"{path} is no adapter of radapter's: its metadata is missing.") from None
+        raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
     return {
         "run": run.name,
         "method": method_in_words(recipe),

@@ -10,6 +10,7 @@ from typing import Any
 from radapter.evaluation.scores import metric_of
 from radapter.reporting.comparison import FACTS, Average, ComparedModel, Comparison, Number
 from radapter.reporting.table import GROUP, Column, Table, escaped
+from radapter.reporting.terminal import duration
 
 SCHEMA_VERSION = 1
 ABREAST = 7
@@ -169,17 +170,9 @@ def _facts(number: str, row: ComparedModel) -> list[str]:
         "-" if alpha is None else f"{alpha:g}",
         "-" if trained is None else f"{trained:,}",
         "-" if stored is None else f"{stored / 1e6:.1f} MB",
-        "-" if seconds is None else _time(seconds),
+        "-" if seconds is None else duration(seconds),
         "-" if peak is None else f"{peak / 1e9:.2f} GB, {facts['memory_of']}",
     ]
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _numbers(

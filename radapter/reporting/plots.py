@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radapter.errors import MissingDependency
+from radapter.errors import not_installed
 from radapter.files import write_atomic
 
 STYLES = [
@@ -121,10 +121,7 @@ def pyplot_to_file() -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise MissingDependency(
-            "Pictures need matplotlib, which is not installed. "
-            'Type first: pip install "radapter[plot]"'
-        ) from None
+        raise not_installed("A picture of curves", "matplotlib", "plot") from None
     matplotlib.use("agg")
     from matplotlib import pyplot
 

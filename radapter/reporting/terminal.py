@@ -1,4 +1,7 @@
-"""Curves as lines of text. Braille characters hold two by four dots; plain ones a single mark."""
+"""Durations in words, and curves as lines of text.
+
+Braille characters hold two by four dots; plain ones a single mark.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BLANK = 0x2800
 MARGIN = 8
 """For labels at the left, so that curves under each other have one x axis"""
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 3 min 20 s, 3 h 5 min or 3 d 18 h."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        hours, minutes = divmod(minutes, 60)
+        days, hours = divmod(hours, 24)
+        return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def short(value: float) -> str:

@@ -72,7 +72,7 @@ def open_engine(
     precision: str | None = None,
     weights_hash: str | None = None,
 ) -> Runtime:
-    """A bundle's engine, ready to run. What was asked for serves, or it is an error.
+    """A bundle's engine, ready to run. There is no fallback to another engine.
 
     Args:
         folder: the bundle.
@@ -87,7 +87,7 @@ def open_engine(
         MissingDependency: a package or a GPU is missing.
     """
     if engine not in EXPORTED:
-        raise UsageError(f"No engine '{engine}'.{nearest(engine, list(EXPORTED))}")
+        raise UsageError(f"Unknown engine '{engine}'.{nearest(engine, list(EXPORTED))}")
     return ENGINES[engine].open(Path(folder), precision=precision, weights_hash=weights_hash)
 
 
@@ -120,7 +120,7 @@ def runnable(folder: Path | str) -> tuple[list[str], dict[str, str]]:
         return ["onnx"], {"tensorrt": str(error)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BrokenInput(
-            f"{Path(folder) / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+            f"{Path(folder) / bundle.MANIFEST} is damaged: {error!r}. {bundle.AGAIN}"
         ) from None
     return ["onnx", "tensorrt"], {}
 

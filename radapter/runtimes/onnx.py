@@ -1,5 +1,6 @@
 """onnxruntime as a runtime: the exported engine, run from its bundle, on the CPU or by CUDA or
-TensorRT. The provider that was asked for serves, or it is an error."""
+TensorRT. If the provider that was asked for cannot run the model, that is an error: there is no
+fallback."""
 
 from __future__ import annotations
 
@@ -118,7 +119,7 @@ class OnnxRuntime:
         if provider != CPU:
             preload(ort)
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, with a message of ours
+        options.log_severity_level = 4  # errors are raised with a message of ours
         options.intra_op_num_threads = threads or torch.get_num_threads()
         # Idle threads that spin would take the processor from the other tower, and from torch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -143,7 +144,7 @@ class OnnxRuntime:
             self._largest = largest_batch(manifest) if provider == TENSORRT else None
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenInput(
-                f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+                f"{folder / bundle.MANIFEST} is damaged: {error!r}. {bundle.AGAIN}"
             ) from None
         self.provenance: dict[str, Any] = {
             "weights_hash": manifest.get("weights_hash"),
@@ -263,7 +264,7 @@ def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
 
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
-    """A session that the first of `providers` really serves: onnxruntime falls back in silence."""
+    """A session that really runs on the first of `providers`: onnxruntime falls back silently."""
     provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         session = ort.InferenceSession(
@@ -289,9 +290,9 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
         hint = " This provider links TensorRT 10, not 11." if provider == TENSORRT else ""
         library = missing_library(ort, provider)
         raise MissingDependency(
-            f"onnxruntime was asked for {provider} but serves {path.name} with {found}: the "
-            f"device or its libraries are missing{f' ({library})' if library else ''}.{hint} "
-            f"Type: {GPU_LINE}, which brings CUDA's libraries; `radapter info` says what loads."
+            f"onnxruntime was asked for {provider} but runs {path.name} with {found}: the device "
+            f"or its libraries are missing{f' ({library})' if library else ''}.{hint} Type: "
+            f"{GPU_LINE}, which brings CUDA's libraries; `radapter info` says what loads."
         )
     return session
 
@@ -336,7 +337,7 @@ def served(session: Any, provider: str, name: str) -> dict[str, int]:
     if fallen or not counts[provider]:
         which = ", ".join(f"{n} {op}" for op, n in sorted(fallen.items())) or "all of it"
         raise MissingDependency(
-            f"onnxruntime was asked for {provider} but leaves work of {name} to others ({which}): "
-            "no numbers are taken from that. Use the runtime onnx, or another precision."
+            f"onnxruntime was asked for {provider} but runs parts of {name} elsewhere "
+            f"({which}). Use the runtime onnx, or another precision."
         )
     return dict(counts)

@@ -19,12 +19,11 @@ from torch import Tensor
 from radapter import bundle
 from radapter.errors import BrokenInput, MissingDependency, UsageError, ran_out_of_memory
 from radapter.models import LoadedModel, canonical_preprocessing
+from radapter.models.loaded import INTERPOLATION
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import CPU, CUDA, OnnxRuntime, import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.runtimes.trt.runtime import TensorRTRuntime
-
-INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _bundle_runtime(folder: Path, device: str, engine: str, weights_hash: str | 
             except Exception as error:  # onnxruntime's own have no common base
                 if not (isinstance(error, MissingDependency) or ran_out_of_memory(error)):
                     raise
-                warnings.warn(f"The CPU is used, since CUDA is not: {error}", stacklevel=2)
+                warnings.warn(f"CUDA cannot be used, so the CPU is: {error}", stacklevel=2)
         device = "cpu"
     place = torch.device(device)
     provider = CPU if place.type == "cpu" else CUDA
@@ -163,7 +162,7 @@ def text_cleaning(folder: Path, manifest: Mapping[str, Any]) -> Callable[[str], 
         return clean
     except (AssertionError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenInput(
-            f"Bundle {folder} does not say how texts are cleaned: {error!r}. Export it again."
+            f"Bundle {folder} does not say how texts are cleaned: {error!r}. {bundle.AGAIN}"
         ) from None
 
 
@@ -201,7 +200,7 @@ class BundleTokenizer:
             length = int(manifest["context_length"])
             fixed = manifest["text_length"] == "fixed"
         except Exception as error:  # the package raises plain Exceptions
-            raise BrokenInput(f"{path} cannot be read: {error}. Export the bundle again.") from None
+            raise BrokenInput(f"{path} cannot be read: {error}. {bundle.AGAIN}") from None
         self._tokenizer.enable_truncation(length)
         # A converted tokenizer says how it pads; one that Hugging Face saved may not.
         padding = self._tokenizer.padding or {}
@@ -248,4 +247,4 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
             }
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenInput(f"{path} cannot be read: {error!r}. Export the bundle again.") from None
+        raise BrokenInput(f"{path} cannot be read: {error!r}. {bundle.AGAIN}") from None

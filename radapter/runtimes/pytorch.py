@@ -62,7 +62,7 @@ class PyTorchRuntime:
     ) -> None:
         if precision not in TYPES:
             known = list(TYPES)
-            raise UsageError(f"PyTorch has no precision '{precision}'.{nearest(precision, known)}")
+            raise UsageError(f"Unknown precision '{precision}'.{nearest(precision, known)}")
         wanted = device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,7 +76,7 @@ class PyTorchRuntime:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             if wanted == "auto":
-                warnings.warn(f"The CPU is used, since {device} is not: {reason}", stacklevel=2)
+                warnings.warn(f"{device} cannot be used, so the CPU is: {reason}", stacklevel=2)
                 device = "cpu"
             elif ran_out_of_memory(error):
                 raise

@@ -1,4 +1,4 @@
-"""State to resume from: written whole or not at all, checked when read, the last few kept."""
+"""State to resume from: written atomically, checked when read, the last few kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write `step-N/`, point `newest` at it, and remove all but the last `keep`.
 
-    Those of later steps go, too: a run is back at this step only because they were damaged.
+    Those of later steps go, too: a run resumes from an earlier step only because they were damaged.
     """
     name = f"step-{checkpoint.step:08d}"
     with new_folder(folder / name) as path:
@@ -107,7 +107,7 @@ def load(folder: Path) -> Checkpoint | None:
             of=facts.get("of", {}),
         )
     if found:
-        raise BrokenInput(f"Every checkpoint in {folder} is damaged.")
+        raise BrokenInput(f"Every checkpoint in {folder} is damaged: start a new run.")
     return None
 
 

@@ -14,7 +14,7 @@ from radapter.training.kept import keep_less
 
 
 def set_up(model: nn.Module, recipe: Recipe, device: str = "cpu") -> None:
-    """As the recipe's `compile` and `activation_checkpointing` say; the results stay the same.
+    """Set up `compile` and `activation_checkpointing`; neither changes the results.
 
     Raises:
         MissingDependency: no C++ compiler for torch.compile, or no triton for it on `cuda`.

@@ -44,8 +44,8 @@ class NotFinite(Exception):
 def leave_out(
     error: NotFinite, run: runs.Run, parts: Parts, step: int, bad: list[dict[str, Any]]
 ) -> None:
-    """Take a step without a finite loss or gradients to those in a row, `bad`, which is written to
-    bad_batch.json with the names of their pictures and texts.
+    """Leave out a step whose loss or gradients are not finite: append it to `bad`, the run of such
+    steps, and write these to bad_batch.json with the names of their pictures and texts.
 
     Raises:
         GateFailed: they are as many as `optimisation.stop_after_bad_steps`.
@@ -55,7 +55,7 @@ def leave_out(
     content = json.dumps({"schema_version": 1, "steps": bad}, indent=1) + "\n"
     if distributed.is_main_process():
         best_effort(lambda: files.write_atomic(path, content), f"{path.name} was")
-    message = f"{error} in step {step + 1}; nothing of this step was kept. Its batch is in {path}."
+    message = f"{error} in step {step + 1}. That step was left out. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:
         warnings.warn(f"{message} Training goes on, up to {limit} of these in a row.", stacklevel=2)
@@ -83,7 +83,7 @@ def _pairs(parts: Parts, step: int) -> list[dict[str, str]]:
 
 
 def best_effort(write: Callable[[], None], what: str) -> bool:
-    """Call `write`. A full disk becomes a warning, and training goes on: True if it was written."""
+    """Write best-effort: an OSError becomes a warning and training continues. True if written."""
     try:
         write()
     except NOT_WRITTEN as error:
@@ -137,7 +137,7 @@ def batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
 
 @contextlib.contextmanager
 def raising_instead(explained: Callable[[Exception], Exception]) -> Iterator[None]:
-    """Leave with the error that `explained` makes of one; an interruption says all itself."""
+    """Raise what `explained` makes of an error; an interruption is raised as it is."""
     try:
         yield
     except Exception as error:
@@ -171,7 +171,8 @@ def explained(
     if isinstance(error, RadapterError):
         kind, problem, details = type(error), str(error), error.details
     elif ran_out_of_memory(error):
-        # A GPU's memory is the step's, though it ran out while the next pictures were copied to it.
+        # A GPU runs out of memory because of the step, even while the next pictures are copied to
+        # it.
         reading = save is not None and not isinstance(error, torch.OutOfMemoryError)
         kind, details = MissingDependency, {} if reading or scoring else _sizes(parts)
         if scoring:
@@ -203,7 +204,7 @@ def resuming(run: runs.Run) -> str:
 
 
 def _sizes(parts: Parts) -> dict[str, Any]:
-    """The batch, what of it is encoded at a time, and the setting to try next."""
+    """The batch size, the micro batch, and the setting to try next."""
     batch, micro = parts.order().batch_size, parts.recipe.optimisation.micro_batch
     own = math.ceil(batch / distributed.world_size())
     smaller = min(micro or own, own) // 2
@@ -217,7 +218,7 @@ def _sizes(parts: Parts) -> dict[str, Any]:
 
 
 def _where(following: str) -> str:
-    """Where a setting to try may be set: a run goes on with most of what it began with."""
+    """Where a setting to try may be set: a resumed run keeps most of its settings."""
     same = following.startswith(("optimisation.micro_batch", "activation_checkpointing"))
     return "for a new run, or in this run's recipe.yaml" if same else "for a new run"
 
@@ -226,8 +227,8 @@ def _memory_of_step(parts: Parts, step: int, sizes: dict[str, Any]) -> str:
     return (
         f"Out of memory on {parts.device} in step {step + 1}, with optimisation.batch_size "
         f"{sizes['batch_size']} and micro_batch {sizes['micro_batch'] or 'none: all at once'}. "
-        f"Next to try: {sizes['try']}, {_where(sizes['try'])}. (micro_batch leaves "
-        "the result as it is; a smaller batch_size is another loss.)"
+        f"Next to try: {sizes['try']}, {_where(sizes['try'])}. (micro_batch leaves the result as "
+        "it is; a smaller batch_size changes the loss.)"
     )
 
 

@@ -6,7 +6,7 @@ depends on the towers through their features alone, so (GradCache, Gao et al. 20
     features of all parts  ->  loss and its gradient for each feature  ->  backward part by part
 
 gives the gradients of the whole batch. A part that is encoded twice, first without a graph, draws
-the same adapter dropping both times, and what the batch in one piece would draw for it.
+the same adapter dropping both times, as it would in an unchunked batch.
 """
 
 from __future__ import annotations

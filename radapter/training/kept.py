@@ -1,4 +1,4 @@
-"""Less kept by the towers for the backward pass, with the same numbers.
+"""The towers keep less for the backward pass, with the same results.
 
 - QuickGELU, x * sigmoid(1.702 x), keeps x alone and computes the sigmoid again: one tensor of the
   MLP's width instead of two.

@@ -85,7 +85,8 @@ def launch(arguments: list[str], devices: int, *, quiet: bool = True) -> int:
 
 @contextlib.contextmanager
 def _signals_handled() -> Iterator[None]:
-    """The agent would take a second signal for a first one, and wait for the ranks once more."""
+    """Let a second signal kill: the agent would handle it as a first one, and wait for the ranks
+    again."""
     from torch.distributed.elastic.multiprocessing import SignalException
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -116,7 +117,8 @@ def _signals_handled() -> Iterator[None]:
 
 
 def _ranks() -> list[int]:
-    """The pids of the ranks that run here. Only Linux says: elsewhere they end after their step."""
+    """The pids of the ranks that run here. Only Linux lists them: elsewhere they end after their
+    step."""
     me = os.getpid()
     try:
         return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
@@ -126,7 +128,7 @@ def _ranks() -> list[int]:
 
 @contextlib.contextmanager
 def _silent(quiet: bool) -> Iterator[None]:
-    """The agent logs what is said better here."""
+    """Silence the agent's log: our own errors say the same more clearly."""
     if quiet:
         logging.disable(logging.CRITICAL)
     try:
@@ -136,7 +138,8 @@ def _silent(quiet: bool) -> Iterator[None]:
 
 
 def _order(failed: tuple[int, Any]) -> tuple[int, int, int]:
-    """The cause first: not a rank that lost another one, nor one that the agent then ended."""
+    """Sort key that puts the cause first, before ranks that lost another one or that the agent
+    ended."""
     rank, failure = failed
     lost = _message(failure.message).startswith(RankLost.__name__)
     ended = failure.exitcode == -signal.SIGTERM

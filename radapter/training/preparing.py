@@ -232,7 +232,9 @@ def device_of(recipe: Recipe) -> torch.device:
     """
     wanted = recipe.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise MissingDependency("The recipe wants `device: cuda`, and torch finds no CUDA device.")
+        raise MissingDependency(
+            "The recipe says `device: cuda`, but torch finds no CUDA device: add device=cpu."
+        )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -243,7 +245,7 @@ def device_of(recipe: Recipe) -> torch.device:
         number = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
         if number >= count:
             raise UsageError(
-                f"More processes than CUDA devices, of which this machine has {count}."
+                f"This machine has {count} CUDA devices: start no more processes than that."
             )
         torch.cuda.set_device(number)
         return torch.device("cuda", number)

@@ -51,9 +51,9 @@ MAY_CHANGE = (
     "validation.listed_in",
     "validation.class_names_in",
 )
-"""Settings, and sections, that may change before a run goes on. They leave the result as it is (but
-for rounding), or say what is done beside and after training. Data may have moved: what it is, its
-names, classes and texts, is compared by itself."""
+"""Settings, and sections, that may change before a run goes on. They do not change the result (but
+for rounding), or concern what is done beside and after training. Data may have moved: its names,
+classes and texts are compared instead of its place."""
 
 
 def belonging(parts: Parts) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def check(checkpoint: Checkpoint, parts: Parts, run: runs.Run) -> None:
     if not before:
         if not _shapes(parts.attached.state()).items() <= _shapes(checkpoint.method).items():
             raise BrokenInput(
-                f"Step {checkpoint.step} of {run.path} is of another model or method than its "
-                f"recipe.yaml asks for: put back what was changed there, or {new}."
+                f"Step {checkpoint.step} of {run.path} is of another model or method than "
+                f"its recipe.yaml names: undo the change there, or {new}."
             )
         return
     changes = [
@@ -113,8 +113,9 @@ def check(checkpoint: Checkpoint, parts: Parts, run: runs.Run) -> None:
         longer = any(": optimisation.epochs is" in line for line in changes)
         why = " (The learning rate falls towards the last step, so a longer run is another one.)"
         raise UsageError(
-            "\n".join(changes) + f"\nStep {checkpoint.step} was trained as it was: put that back "
-            f"to go on, or {new}.{why if longer else ''}"
+            "\n".join(changes)
+            + f"\nStep {checkpoint.step} was trained as it was: put that back to go on, or "
+            f"{new}.{why if longer else ''}"
         )
     if before["base_hash"] != now["base_hash"]:
         raise BrokenInput(

@@ -19,7 +19,8 @@ TEACHERS = (("zero-shot", 0.0), ("average", 1.0))
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 SMALLEST_SCALE = 1e-3
-"""Of fp16's gradients: it starts at 65,536 and halves at each overflow, which is no failure."""
+"""Of fp16's gradients: it starts at 65,536 and halves at each overflow, which does not count as a
+failed step."""
 
 
 def training_mode(model: torch.nn.Module) -> None:
@@ -59,7 +60,7 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     if parts.attached.start_share == 1:  # the first step
         parts.attached.check_gradients()
     if scaler is not None:
-        _check_loss(loss.item(), scaler)  # it cannot be told afterwards that there was no step
+        _check_loss(loss.item(), scaler)  # afterwards it is unknown whether there was a step
         scaler.unscale_(optimizer)
     limit = recipe.optimisation.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(parts.trained, math.inf if limit is None else limit)

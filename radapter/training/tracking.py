@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from radapter import files
 from radapter import recipe as recipes
 from radapter import run as runs
-from radapter.errors import MissingDependency
+from radapter.errors import not_installed
 from radapter.recipe import Recipe
 
 Metrics = Mapping[str, Any]
@@ -55,10 +55,7 @@ class TensorBoard:
 
     def __init__(self) -> None:
         if not importlib.util.find_spec("tensorboard"):
-            raise MissingDependency(
-                "The recipe's trackers name tensorboard, which is not installed. "
-                'Type: pip install "radapter[tensorboard]"'
-            )
+            raise not_installed("`trackers: [tensorboard]`", "tensorboard", "tensorboard")
 
     def start(self, run: runs.Run, recipe: Recipe, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -11,7 +11,7 @@ from radapter import processors
 T = TypeVar("T")
 
 LARGE = 0.3
-"""A share of the time that is worth a word"""
+"""The share of time spent waiting from which on advice is given"""
 FIRST, STEPS, SECONDS = 5, 50, 20.0
 """Judged from the fifth item on, when workers have begun, over so many at least and so long"""
 

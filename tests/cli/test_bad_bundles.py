@@ -71,9 +71,7 @@ def test_a_changed_byte(refused, bundle_copy):  # noqa: F811
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    refused(
-        f"{path} is damaged: it does not have the hash in manifest.json. Export the bundle again."
-    )
+    refused(f"{path} is damaged: it does not have the hash in manifest.json. {bundle.AGAIN}")
 
 
 @pytest.mark.parametrize("name", ["golden/golden.json", "golden/pixel_values.npy", "README.md"])
@@ -89,7 +87,7 @@ def test_a_truncated_model(refused, bundle_copy, name):  # noqa: F811
     path.write_bytes(path.read_bytes()[:-1000])
     refused(f"{path} is damaged")
     listed(bundle_copy, name)
-    refused(f"onnx cannot load {path}: ", "Export the bundle again.")
+    refused(f"onnx cannot load {path}: ", bundle.AGAIN)
 
 
 def test_a_newer_manifest(refused, bundle_copy):  # noqa: F811
@@ -112,7 +110,7 @@ def test_weights_outside_of_the_bundle(refused, bundle_copy, name, location):  #
     content = externalize(bundle_copy / name, location)
     (bundle_copy.parent / "secret").write_bytes(content)
     listed(bundle_copy, name)
-    refused(f"{bundle_copy / name} names a file outside of the bundle: ", "Do not use it.")
+    refused(f"{bundle_copy / name} names a file outside of the bundle: ", "Do not use this bundle.")
 
 
 def test_a_link_out_of_the_bundle(refused, bundle_copy):  # noqa: F811
@@ -190,7 +188,7 @@ def test_a_triton_model_of_someone_else_is_not_replaced(cli, merged, tmp_path):
     (place / "config.pbtxt").write_text('name: "tiny_text"')
     outcome = cli("export", "--triton", "repository")
     assert outcome.code == 2
-    assert "tiny_text is there and not of radapter's making" in outcome.err
+    assert "tiny_text is not a folder that radapter wrote" in outcome.err
     assert not (merged.path / "bundles").exists()
     assert [p.name for p in place.iterdir()] == ["config.pbtxt"]
 

@@ -52,7 +52,7 @@ def test_a_bundle_alone(cli, exported):
     outcome = cli("bench", "--model", folder, "--precision", "int8", "--text-length", "9", *QUICK)
     assert outcome.code == 0, outcome.err
     assert "texts of 9 tokens" in outcome.out
-    assert "left out: torch (fp32): A bundle has no PyTorch weights" in outcome.out
+    assert "left out: torch (fp32): A bundle has no weights for PyTorch" in outcome.out
 
 
 def test_a_model_folder_needs_no_bundle_for_pytorch(cli, tiny_folder):

@@ -251,7 +251,7 @@ def test_eval_where_no_result_can_be_written(cli, merged, tmp_path, monkeypatch)
     outcome = cli("eval", "--runtime", "torch")
     assert outcome.code == 4
     assert "class accuracy" in outcome.out
-    assert "The numbers are right, but not written" in outcome.err
+    assert "The results are right, but were not written" in outcome.err
     assert "No space left on device" in outcome.err
 
 
@@ -524,7 +524,7 @@ def test_export_with_engines(cli, exported):
         outcome = cli("eval", "--runtime", "all", "--json")
         assert outcome.code == 0, outcome.err
         assert "tensorrt does not run here: No NVIDIA driver" in outcome.err
-        assert "onnx: served by CPUExecutionProvider" in outcome.err
+        assert "onnx: run by CPUExecutionProvider" in outcome.err
         (scored,) = json.loads(outcome.out)["results"]
         assert list(scored["models"]) == ["zero-shot", "alpha 0.50", "onnx"]
         assert [verdict["label"] for verdict in scored["parity"]] == ["onnx"]

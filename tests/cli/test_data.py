@@ -153,7 +153,7 @@ def test_check_of_what_is_right(cli, root, suite_file):
 
 
 def test_wrong_usage(cli):
-    assert "neither list nor check" in cli("data", "show").err
+    assert "Known: check, list" in cli("data", "show").err
     outcome = cli("data", "check")
     assert (outcome.code, "Name a suite" in outcome.err) == (2, True)
     outcome = cli("data", "check", "imagenet-shift")

@@ -119,7 +119,7 @@ def test_a_wrong_size_of_the_cache(cli, merged, monkeypatch):
     monkeypatch.setenv("RADAPTER_CACHE_GB", "lots")
     outcome = cli("eval", "--runtime", "torch")
     assert outcome.code == 2
-    assert "RADAPTER_CACHE_GB is a number of gigabytes or 0, found 'lots'." in outcome.err
+    assert "RADAPTER_CACHE_GB takes gigabytes, such as 20, found 'lots'." in outcome.err
     assert cli("eval", "--runtime", "torch", "--no-cache").code == 0
 
 

@@ -281,7 +281,7 @@ def test_no_classes(cli, tiny_folder, photos):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "n.txt names no classes: it takes one a line."),
+        ("", "n.txt names no classes: write one a line."),
         ("cat\n\ndog\n cat\n", "n.txt:4: 'cat' is named in line 1 already."),
         (None, "No such file of class names: n.txt."),
     ],

@@ -144,7 +144,7 @@ def test_an_adapter_that_is_damaged_is_said(cli, monitored):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("sow",), 2, "'sow' is neither list nor show"),
+        (("sow",), 2, "Unknown action 'sow'. Did you mean 'show'? Known: list, show."),
         (("show", "nowhere"), 4, "No run at nowhere"),
         (("list", "a-run"), 2, "radapter runs show a-run"),
     ],

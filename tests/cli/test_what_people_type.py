@@ -147,4 +147,4 @@ def test_python_m_radapter_is_the_command():
         [sys.executable, "-m", "radapter", "runs", "nothing"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "neither list nor show" in done.stderr
+    assert "Known: list, show" in done.stderr

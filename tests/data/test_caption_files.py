@@ -138,13 +138,13 @@ def test_missing_pictures_are_counted_and_named_without_opening_any(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no readable JSON"),
-        ("[]", "holds no JSON object"),
-        ('{"images": []}', "is no file of Karpathy's form"),
-        ('{"images": [{"filename": "a.jpg", "split": "train"}]}', "is no file of Karpathy's form"),
+        ("", "is not valid JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"images": []}', "is not in Karpathy's form"),
+        ('{"images": [{"filename": "a.jpg", "split": "train"}]}', "is not in Karpathy's form"),
         (
             '{"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"tokens": []}]}]}',
-            "image 0 lacks or misshapes 'raw'",
+            "'raw' of image 0 is missing or malformed",
         ),
         (
             '{"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": " "}]}]}',
@@ -191,10 +191,10 @@ def test_official_pictures_without_a_caption_are_left_out_and_counted(tmp_path):
     assert found.left_out == {"without caption": [name]}
     content["annotations"][0]["image_id"] = 7
     path.write_text(json.dumps(content))
-    with pytest.raises(BrokenInput, match="lacks or misshapes 7"):
+    with pytest.raises(BrokenInput, match=": 7 is missing or malformed"):
         official(path)
     path.write_text(json.dumps(content | {"annotations": []}))
-    with pytest.raises(BrokenInput, match="no file of COCO's captions"):
+    with pytest.raises(BrokenInput, match="not a COCO captions file"):
         official(path)
 
 

@@ -26,13 +26,13 @@ def test_a_missing_package_says_what_to_type(tmp_path, monkeypatch):
         return really(name, *more, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependency, match=r"pip install 'radapter\[hf\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install \"radapter\[hf\]\""):
         opened(tmp_path, label_column="label")
 
 
 def test_a_recipe_names_what_it_needs():
     text = "name: a\nmodel: m\nmethod: {name: full}\ndata: {source: huggingface, path: x/y}\n"
-    with pytest.raises(UsageError, match="name a text_column or a label_column"):
+    with pytest.raises(UsageError, match="text_column and label_column are both missing"):
         recipes.parse(text)
 
 

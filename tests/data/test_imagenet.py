@@ -84,7 +84,9 @@ def test_the_second_archive_of_v2_has_wordnet_ids(tmp_path):
     tree.fill(root, "v2", [3, 500])
     assert opened(tmp_path, "v2").labels == [3, 500]
     tree.fill(root, "v2", [7], numbered=True)
-    with pytest.raises(BrokenInput, match=r"no class of ImageNet-V2 \(matched frequency\): 7\. "):
+    with pytest.raises(
+        BrokenInput, match=r"not classes of ImageNet-V2 \(matched frequency\): 7\. "
+    ):
         opened(tmp_path, "v2")
 
 
@@ -92,7 +94,9 @@ def test_the_second_archive_of_v2_has_wordnet_ids(tmp_path):
 def test_numbers_that_are_no_class_of_v2(tmp_path, strange):
     root = tree.fill(tmp_path / "ImageNetV2-matched-frequency", "v2", [7], numbered=True)
     tree.picture(root / strange / "a.jpeg", (0, 0, 0))
-    with pytest.raises(BrokenInput, match=r"no class of ImageNet-V2.*: 1000\.|two folders of one"):
+    with pytest.raises(
+        BrokenInput, match=r"not classes of ImageNet-V2.*: 1000\.|two folders of one"
+    ):
         opened(tmp_path, "v2")
 
 
@@ -109,7 +113,9 @@ def test_a_readme_among_the_folders_is_no_class(tmp_path):
 def test_a_class_outside_of_the_200_is_refused(tmp_path, variant):
     outside = next(i for i in range(1000) if i not in subset(variant))
     tree.fill(tmp_path / f"imagenet-{variant}", variant, [outside])
-    with pytest.raises(BrokenInput, match=f"no class of ImageNet-{variant.upper()}: n.*200 class"):
+    with pytest.raises(
+        BrokenInput, match=f"not classes of ImageNet-{variant.upper()}: n.*200 class"
+    ):
         opened(tmp_path, variant)
 
 
@@ -225,7 +231,7 @@ def test_a_damaged_devkit(tmp_path, scipy_reads):
     flat(tmp_path, "imagenet/val")
     _, rows = devkit(tmp_path, lambda ids: [1001, *ids[1:]])
     scipy_reads(rows)
-    with pytest.raises(BrokenInput, match=r"is no whole devkit: KeyError\(1001\)"):
+    with pytest.raises(BrokenInput, match=r"is incomplete: KeyError\(1001\)"):
         opened(tmp_path, "val")
 
 

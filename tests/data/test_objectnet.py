@@ -105,10 +105,10 @@ def test_mappings_that_are_not_the_published_ones(mini):
     lines.unlink()
     assert len(opened(mini)) == 8  # timm's list is enough
     change(mini, "objectnet_to_imagenet_1k.json", {"Dress": "gown; dress"})
-    with pytest.raises(BrokenInput, match=r"'Dress' \(gown; dress\) has no folder, or names"):
+    with pytest.raises(BrokenInput, match=r"'Dress' \(gown; dress\) has no folder, is not an"):
         opened(mini)
     change(mini, "objectnet_to_imagenet_1k.json", {"Dress": "gown", "Bath towel": "gown"})
-    with pytest.raises(BrokenInput, match="or another's already"):
+    with pytest.raises(BrokenInput, match="or names a class that another"):
         opened(mini)
     change(mini, "objectnet_to_imagenet_1k.json", "[")
     with pytest.raises(BrokenInput, match="objectnet_to_imagenet_1k.json is damaged"):
@@ -128,5 +128,5 @@ def test_an_archive_without_pictures_or_mappings(tmp_path):
 
 def test_it_is_never_trained_on(tiny_folder):
     text = f"name: no\nmodel: {tiny_folder}\nmethod: {{name: r-adapter}}\n"
-    with pytest.raises(UsageError, match="ObjectNet's licence is for testing only"):
+    with pytest.raises(UsageError, match="ObjectNet's licence allows testing only"):
         recipes.parse(text + "data: {source: objectnet}\n")

@@ -87,7 +87,7 @@ def test_a_picture_without_a_caption_is_no_query_and_no_miss(shapes, tmp_path):
     assert captioned(every) is every
     with pytest.raises(BrokenInput, match="no picture with a caption"):
         captioned(dataclasses.replace(every, captions=[[], [""], []]))
-    with pytest.raises(ValueError, match="without a caption"):
+    with pytest.raises(ValueError, match="a caption for every picture"):
         caption_task([["one"], []])
 
 

@@ -204,7 +204,7 @@ def test_a_table_of_classes(tmp_path):
         ("filepath,title\na.png,x\nb.png\n", "t.csv:3: a needed cell is empty"),
         ("filepath,title\na.png,  \n", "t.csv:2: a needed cell is empty"),
         ('filepath,title\na.png,"x\n', "t.csv:2: a quote opens here.*data.quoting: none"),
-        (b"filepath,title\na.png,\xff\n", "is no readable table"),
+        (b"filepath,title\na.png,\xff\n", "is not a readable table"),
         ("filepath,title\na.png,x\na.png,y\n", "a.png has several classes"),
     ],
 )
@@ -266,7 +266,7 @@ def test_shards_of_one_name_in_two_folders(tmp_path):
     dataset = open_data(shards(tmp_path / "{a,b}" / "0.tar"))
     assert dataset.keys == ["a/0.tar/x", "b/0.tar/x"]
     assert [pixel(dataset, i) for i in range(2)] == [colour(0), colour(1)]
-    with pytest.raises(BrokenInput, match=r"1 names of more than one picture, such as 0\.tar/x"):
+    with pytest.raises(BrokenInput, match=r"1 names that several pictures share, such as 0\.tar/x"):
         open_data(shards(tmp_path / "a" / "{0,0}.tar"))
 
 
@@ -344,11 +344,11 @@ def test_shards_that_are_not_right(tmp_path):
     tar(tmp_path / "some.tar", sample(0, "one") | sample(1))
     tar(tmp_path / "number.tar", sample(0, label="one"))
     for name, message in {
-        "text": "no whole tar",
-        "two": r"0000 has not one picture: its members are 0000\.png, 0000\.txt, 0000\.jpg",
-        "none": r"0000 has not one picture: its members are 0000\.txt",
+        "text": "not a complete tar",
+        "two": r"0000 has no single picture: its members are 0000\.png, 0000\.txt, 0000\.jpg",
+        "none": r"0000 has no single picture: its members are 0000\.txt",
         "some": r"0001 has not a caption \(\.txt\)",
-        "number": "is no class number: 'one'",
+        "number": "is not a class number: 'one'",
     }.items():
         with pytest.raises(BrokenInput, match=message):
             open_data(shards(tmp_path / f"{name}.tar", class_names=["x"]))
@@ -369,7 +369,7 @@ def test_shards_have_the_samples_that_they_should(tmp_path):
         open_data(shards(every))
     assert "c.tar" not in str(error.value)
     (tmp_path / "sizes.json").write_text("[3]")
-    with pytest.raises(BrokenInput, match=r"sizes\.json holds no JSON object"):
+    with pytest.raises(BrokenInput, match=r"sizes\.json is not a JSON object"):
         open_data(shards(every))
     (tmp_path / "sizes.json").unlink()
     assert len(open_data(shards(every))) == 6

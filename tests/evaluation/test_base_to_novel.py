@@ -283,7 +283,7 @@ def test_sets_are_left_out_by_name():
     facts = HALVES.model_dump() | {"harmonic_means": {"x": ("dtd-base", "dtd-new")}}
     with pytest.raises(ValueError, match="no data set is called 'dtd-new'"):
         Suite(**facts)
-    with pytest.raises(ValueError, match="tasks lacks classification"):
+    with pytest.raises(ValueError, match="add classification to tasks"):
         Suite(**HALVES.model_dump() | {"tasks": ["retrieval"]})
 
 

@@ -129,7 +129,7 @@ def test_other_models_are_left_alone(exported, tmp_path):
     assert onnx.load(first[0] / "1" / "model.onnx").graph.node
     assert (tmp_path / "other" / "1").is_dir()
     (first[1] / "config.pbtxt").write_text('name: "someone else\'s"')
-    with pytest.raises(UsageError, match="tiny_text is there and not of radapter's making"):
+    with pytest.raises(UsageError, match="tiny_text is not a folder that radapter wrote"):
         write_repository(exported, tmp_path, "tiny")
     assert not [p for p in tmp_path.rglob("*") if p.name.endswith((".tmp", ".old"))]
 

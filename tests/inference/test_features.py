@@ -263,7 +263,7 @@ def test_files_that_are_no_features(tmp_path, model, photos):
     with pytest.raises(BrokenInput, match="No features file at .*f.safetensors. Type first: rad"):
         read_facts(path)
     save_file({"x": torch.ones(1)}, path)
-    with pytest.raises(BrokenInput, match="is no features file: `radapter embed` makes one"):
+    with pytest.raises(BrokenInput, match="is not a features file: `radapter embed` writes one"):
         read_facts(path)
     torch.save({"x": torch.ones(1)}, path)
     with pytest.raises(BrokenInput, match="is a pickle"):

@@ -94,7 +94,7 @@ def test_a_bundle_carries_the_prompts_of_its_run(bundle_copy):
         assert open_bundle(bundle_copy).templates == templates
         assert open_bundle(bundle_copy, templates=["{}"]).templates == ["{}"]
     (bundle_copy / bundle.MANIFEST).write_text(json.dumps(manifest | {"templates": [1]}))
-    with pytest.raises(BrokenInput, match="its templates are no list of texts"):
+    with pytest.raises(BrokenInput, match="its templates are not texts"):
         open_bundle(bundle_copy)
 
 
@@ -111,7 +111,7 @@ def test_auto_takes_the_processor_where_cuda_is_listed_but_does_not_load(exporte
         lambda path, options, providers, **more: real(path, options, providers=listed[1:]),
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(UserWarning, match="The CPU is used, since CUDA is not: .*serves vision_mod"):
+    with pytest.warns(UserWarning, match="CUDA cannot be used, so the CPU is: .*runs vision_mod"):
         opened = open_bundle(exported, "auto")
     assert (opened.runtime.name, opened.runtime.device) == ("onnx", "cpu")
     with pytest.raises(MissingDependency):
@@ -134,7 +134,7 @@ def test_auto_takes_the_processor_where_cuda_has_no_memory(exported, monkeypatch
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(UserWarning, match="The CPU is used, since CUDA is not: .*allocate memory"):
+    with pytest.warns(UserWarning, match="CUDA cannot be used, so the CPU is: .*allocate memory"):
         opened = open_bundle(exported, "auto")
     assert (opened.runtime.name, opened.runtime.device) == ("onnx", "cpu")
     with pytest.raises(RuntimeException):  # it was asked for
@@ -191,9 +191,9 @@ def test_what_is_opened_as_what(exported, tiny_folder, tmp_path):
     assert open_model(exported).runtime.name == "onnx"
     assert open_model(tiny_folder).runtime.name == "pytorch"
     assert open_model(f"local-dir:{tiny_folder}").classes is None
-    with pytest.raises(UsageError, match="is a bundle, which runs with onnx"):
+    with pytest.raises(UsageError, match="is a bundle, which torch does not run"):
         open_model(exported, "torch")
-    with pytest.raises(UsageError, match="is no bundle and runs with torch only"):
+    with pytest.raises(UsageError, match="is not a bundle, so it runs with torch only"):
         open_model(tiny_folder, "onnx")
     (tmp_path / "recipe.yaml").write_text("name: x")
     with pytest.raises(UsageError, match=f"is a run: give it as --run {tmp_path}"):
@@ -203,7 +203,7 @@ def test_what_is_opened_as_what(exported, tiny_folder, tmp_path):
 
 
 def test_tensorrt_is_for_bundles_and_cuda(exported, tiny_folder):
-    with pytest.raises(UsageError, match="leave out tensorrt"):
+    with pytest.raises(UsageError, match="leave out --runtime tensorrt"):
         open_model(tiny_folder, "tensorrt", device="auto")
     with pytest.raises(UsageError, match="the device auto or cuda"):
         open_model(exported, "tensorrt", device="cpu")

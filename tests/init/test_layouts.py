@@ -111,7 +111,7 @@ def test_a_table_without_quoting(begin, tmp_path):
     data, made = begin("s")
     assert data.quoting == "none"
     assert [texts for (texts,) in all_of(data).captions] == texts
-    assert "quotes are letters" in made.text
+    assert "quotes are plain characters" in made.text
 
 
 def test_cells_with_line_breaks_and_broken_rows(tmp_path):

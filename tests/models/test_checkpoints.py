@@ -182,6 +182,6 @@ def test_a_folder_with_weights_that_torch_wrote(tmp_path, file):
 
 @pytest.mark.parametrize("name", ["absent.pt", "absent/weights", "/absent/weights.safetensors"])
 def test_a_file_that_is_not_there(name):
-    with pytest.raises(BrokenInput, match=f"No file of weights at {name}") as caught:
+    with pytest.raises(BrokenInput, match=f"No such file: {name}") as caught:
         models.load(f"ViT-B-32:{name}")
     assert caught.value.exit_code == 4

@@ -73,11 +73,11 @@ def test_a_name_with_quickgelu_states_the_activation():
     [
         ("like=opnai", "names no published weights of ViT-B-32. Known: openai"),
         ("like=ViT-S-16:openai", "names no published weights of ViT-S-16"),
-        ("meen=0.5", "nothing of weights is called 'meen'. Did you mean 'mean'"),
-        ("mean=0.5/0.5", "mean is one number or three"),
-        ("std=half", "std is one number or three"),
-        ("quick_gelu=yes", "quick_gelu is one of true, false"),
-        ("interpolation=nearest", "interpolation is one of bicubic, bilinear"),
+        ("meen=0.5", "unknown key 'meen'. Did you mean 'mean'"),
+        ("mean=0.5/0.5", "mean takes one number or three"),
+        ("std=half", "std takes one number or three"),
+        ("quick_gelu=yes", "quick_gelu takes true or false"),
+        ("interpolation=nearest", "interpolation takes bicubic or bilinear"),
     ],
 )
 def test_what_cannot_be_stated(end, message, tmp_path):
@@ -88,7 +88,7 @@ def test_what_cannot_be_stated(end, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["ViT-B-32:openai", "ViT-B-32:random", "emoji-clip"])
 def test_what_says_it_itself_is_not_told(name):
-    with pytest.raises(UsageError, match="only a bare file of weights"):
+    with pytest.raises(UsageError, match="only a bare weights file"):
         models.load(f"{name},mean=0.5")
 
 

@@ -203,7 +203,7 @@ def test_another_vocabulary(folder):
 
 def test_what_open_clip_cannot_be(folder):
     for values, message in (
-        ({"model_type": "siglip"}, "of type 'siglip'; of those only 'clip'"),
+        ({"model_type": "siglip"}, "of type 'siglip'; only 'clip'"),
         ({"vision_config": {"hidden_act": "gelu_new"}}, "a hidden_act for each tower"),
         ({"text_config": {"eos_token_id": 5}}, "eos_token_id 5"),
         ({"vision_config_dict": {"num_channels": 1}}, "num_channels 1"),
@@ -258,10 +258,10 @@ def test_damaged_and_incomplete_folders(folder):
     with pytest.raises(BrokenInput, match=r"1 tensor unknown to the model \(lora.weight\)"):
         models.load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(BrokenInput, match="no model folder.*There are .*config.json"):
+    with pytest.raises(BrokenInput, match="not a model folder.*There are .*config.json"):
         models.load(folder)
     (folder / "pytorch_model.bin").write_bytes(data)
-    with pytest.raises(BrokenInput, match="pytorch_model.bin is no file of weights"):
+    with pytest.raises(BrokenInput, match="pytorch_model.bin is not a weights file"):
         models.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(BrokenInput, match=r"config.json is damaged"):

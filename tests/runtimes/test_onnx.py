@@ -132,7 +132,7 @@ def test_a_provider_that_falls_back_is_refused(exported, monkeypatch):
             path, options, providers=["CPUExecutionProvider"], **more
         ),
     )
-    with pytest.raises(MissingDependency, match="but serves vision_model"):
+    with pytest.raises(MissingDependency, match="but runs vision_model"):
         OnnxRuntime(exported, "CUDAExecutionProvider")
 
 
@@ -163,9 +163,9 @@ def test_work_that_falls_to_the_cpu_is_refused():
     assert served(Session((CUDA, ["MatMul", "Add"]), shapes), CUDA, "a.onnx") == {CUDA: 2, CPU: 3}
     fused = Session((TENSORRT, ["MatMul", "Softmax"]), (CUDA, ["Add"]), shapes)
     assert served(fused, TENSORRT, "a.onnx") == {TENSORRT: 2, CUDA: 1, CPU: 3}
-    with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
+    with pytest.raises(MissingDependency, match=r"runs parts of a.onnx elsewhere \(2 MatMul\)"):
         served(Session((TENSORRT, ["Reshape"]), (CUDA, ["MatMul"] * 2), shapes), TENSORRT, "a.onnx")
-    with pytest.raises(MissingDependency, match=r"leaves work of a.onnx to others \(2 MatMul\)"):
+    with pytest.raises(MissingDependency, match=r"runs parts of a.onnx elsewhere \(2 MatMul\)"):
         served(Session((CUDA, ["Add"]), (CPU, ["MatMul", "Shape", "MatMul"])), CUDA, "a.onnx")
     with pytest.raises(MissingDependency, match="all of it"):
         served(Session((CUDA, ["Add"]), shapes), TENSORRT, "a.onnx")

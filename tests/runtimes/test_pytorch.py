@@ -107,7 +107,7 @@ def test_no_room_for_the_model_is_no_missing_device(tiny, monkeypatch):
         PyTorchRuntime(tiny, "cuda")
     assert ran_out_of_memory(error.value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(UserWarning, match="The CPU is used, since cuda is not: CUDA out of memory"):
+    with pytest.warns(UserWarning, match="cuda cannot be used, so the CPU is: CUDA out of memory"):
         runtime = PyTorchRuntime(tiny, "auto")
     assert runtime.device == "cpu"
     assert len(runtime.encode_text(tiny.tokenizer(["a cat"]))) == 1

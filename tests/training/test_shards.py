@@ -64,8 +64,11 @@ def test_two_ranks_with_streams_of_their_own_train_as_one_process(recipe, tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["data.streams=3"], "A batch has 8 pairs, which has to be a multiple of data.streams, 3"),
-        (["data.shuffle_buffer=null"], "streams goes with shuffle_buffer"),
+        (
+            ["data.streams=3"],
+            "optimisation.batch_size is 8, and must be a multiple of data.streams, 3",
+        ),
+        (["data.shuffle_buffer=null"], "streams needs shuffle_buffer"),
         (["data.shuffle_buffer=0"], "override data.shuffle_buffer: data.shuffle_buffer: input"),
     ],
 )

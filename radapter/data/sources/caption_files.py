@@ -78,5 +78,5 @@ def caption_of(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{path} is no readable text: {error}") from None
+        raise BrokenInput(f"{path} is not a readable text file: {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -47,8 +47,8 @@ class ClipBenchmarkData(InShards):
         wrong = next((p for p in prompts if p.count("{}") != 1), None)
         if wrong is not None:
             raise BrokenInput(
-                f"{path} has a template without exactly one {{c}} for the class name: '{wrong}'. "
-                "Mend it, or give data.templates."
+                f"{path} has a template without exactly one {{c}} for the class name: "
+                f"'{wrong}'. Correct it, or set data.templates."
             )
         return prompts or None
 
@@ -70,7 +70,7 @@ class ClipBenchmarkData(InShards):
             ) from None
         kind = root / "dataset_type.txt"
         if kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "multilabel":
-            raise UsageError(f"{root} has several classes a picture, which is no task of ours.")
+            raise UsageError(f"{root} has several classes a picture; radapter scores one.")
         if self.task == "classification":
             self.own_prompts()  # damaged ones are named before any work is done
         names = root / "classnames.txt"

@@ -36,7 +36,7 @@ class CocoCaptionsData(HeldOut):
         content = read_json(path)
         if not is_coco_captions(content):
             raise BrokenInput(
-                f"{path} is no file of COCO's captions: images, and annotations of them."
+                f"{path} is not a COCO captions file with `images` and `annotations`."
             )
         try:
             name_of = {image["id"]: image["file_name"] for image in content["images"]}
@@ -44,7 +44,7 @@ class CocoCaptionsData(HeldOut):
             for annotation in content["annotations"]:
                 texts[annotation["image_id"]].append(annotation["caption"].strip())
         except (KeyError, TypeError, AttributeError) as error:
-            raise BrokenInput(f"{path} lacks or misshapes {error}.") from None
+            raise BrokenInput(f"{path} is damaged: {error} is missing or malformed.") from None
         if self.root:
             root = located(self, self.root)
         else:  # as the archives unpack: annotations/captions_val2014.json beside the folder val2014

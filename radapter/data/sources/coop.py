@@ -155,7 +155,7 @@ class CoopData(Data):
     @model_validator(mode="after")
     def _shots_are_for_training(self) -> CoopData:
         if self.shots is not None and self.split == "test":
-            raise ValueError("shots draws from train and validation, not from test")
+            raise ValueError("shots draws from dataset_split train or validation, not test")
         return self
 
     seeded = "shots_seed"  # one seed of CoOp's draws the pictures, then trains on them
@@ -302,7 +302,7 @@ def _read_split(root: Path, layout: Layout) -> tuple[dict[str, list[Listed]], di
                 rows.append((str(picture), int(label)))
     except (ValueError, KeyError, TypeError):
         raise BrokenInput(
-            f"{path} is no split of CoOp's: it has lists train, val and test of rows "
+            f"{path} is not a split of CoOp's: it has lists train, val and test of rows "
             "[path, label, class name]."
         ) from None
     if sorted(names) != list(range(len(names))):
@@ -393,6 +393,6 @@ def _imagenet_names(root: Path) -> dict[int, str]:
     absent = [synset for synset in imagenet.synsets() if not name_of.get(synset)]
     if absent:
         raise BrokenInput(
-            f"{path} names {len(name_of):,} classes; of the 1000, {absent[0]} is not there."
+            f"{path} names {len(name_of):,} classes, without {absent[0]} of the 1000."
         )
     return {i: name_of[synset] for i, synset in enumerate(imagenet.synsets())}

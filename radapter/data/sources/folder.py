@@ -40,7 +40,7 @@ class FolderData(HeldOut):
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> FolderData:
         if self.dataset_split is not None and self.listed_in is not None:
-            raise ValueError("choose by dataset_split or by listed_in, not by both")
+            raise ValueError("dataset_split and listed_in both choose the split: give one of them")
         return self
 
     def in_words(self) -> str:
@@ -133,7 +133,7 @@ def read_list(path: Path) -> Iterator[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{path} is no readable list: {error}") from None
+        raise BrokenInput(f"{path} is not a readable list: {error}") from None
     for line in lines:
         if line.strip():
             yield line.strip().replace("\\", "/").removeprefix("./").removeprefix("/")

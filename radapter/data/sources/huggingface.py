@@ -17,7 +17,14 @@ from radapter.data.dataset import Dataset
 from radapter.data.pixels import Reading, read_picture
 from radapter.data.settings import HeldOut, located
 from radapter.data.stores import Stamp, file_stamp
-from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
+from radapter.errors import (
+    BrokenInput,
+    MissingDependency,
+    RadapterError,
+    UsageError,
+    nearest,
+    not_installed,
+)
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""
@@ -47,7 +54,7 @@ class HuggingFaceData(HeldOut):
     @model_validator(mode="after")
     def _texts_or_labels(self) -> HuggingFaceData:
         if self.text_column is None and self.label_column is None:
-            raise ValueError("name a text_column or a label_column")
+            raise ValueError("text_column and label_column are both missing: name one of them")
         return self
 
     own_splits = True
@@ -95,13 +102,11 @@ def package() -> Any:
     try:
         import datasets
     except ImportError:
-        raise MissingDependency(
-            "`source: huggingface` needs the package datasets: pip install 'radapter[hf]'"
-        ) from None
+        raise not_installed("`source: huggingface`", "datasets", "hf") from None
     if int(datasets.__version__.split(".")[0]) < 4:
         raise MissingDependency(
-            f"datasets {datasets.__version__} can run programs that come with a set: "
-            "pip install 'datasets>=4'"
+            f"datasets {datasets.__version__} may run code that comes with a data set. "
+            "Type first: pip install 'datasets>=4'"
         )
     return datasets
 
@@ -139,7 +144,9 @@ def _split(datasets: Any, loaded: Any, settings: HuggingFaceData) -> Any:
     if not isinstance(loaded, datasets.DatasetDict):
         own = str(loaded.split) if loaded.split else None
         if wanted and own and wanted != own:
-            raise BrokenInput(f"{settings.path} is the split {own}, not {wanted}.")
+            raise BrokenInput(
+                f"{settings.path} is the split {own}, not data.dataset_split={wanted}."
+            )
         return loaded
     if wanted is None and len(loaded) == 1:
         return next(iter(loaded.values()))

@@ -32,7 +32,7 @@ from radapter.data.listing import class_folders, list_pictures
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import HeldOut, IdenticalClasses, first_folder
 from radapter.data.stores import Files
-from radapter.errors import BrokenInput, MissingDependency
+from radapter.errors import BrokenInput, not_installed
 from radapter.names import to_bytes
 
 USUAL = {
@@ -228,8 +228,8 @@ def _class_of_folders(root: Path, folders: list[str], variant: str) -> dict[str,
     strange = [name for name in folders if numbers[name] not in allowed]
     if strange:
         raise BrokenInput(
-            f"{root} has folders that are no class of {TITLES[variant]}: {some(strange)}. Its "
-            f"{len(allowed)} class folders are named by {kind}."
+            f"{root} has folders that are not classes of {TITLES[variant]}: "
+            f"{some(strange)}. Its {len(allowed)} class folders are named by {kind}."
         )
     if len(set(numbers.values())) < len(folders):
         raise BrokenInput(f"{root} has two folders of one class, such as 7 and 07.")
@@ -290,10 +290,7 @@ def _read_devkit(devkit: Path) -> list[str]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise MissingDependency(
-            f"{table} is a MATLAB file, which scipy reads. "
-            'Type first: pip install "radapter[devkit]"'
-        ) from None
+        raise not_installed(str(table), "scipy", "devkit") from None
     try:
         rows = loadmat(table, squeeze_me=True)["synsets"]
         synset_of = {
@@ -302,7 +299,7 @@ def _read_devkit(devkit: Path) -> list[str]:
         lines = (devkit / DEVKIT_LIST).read_text(encoding="utf-8").split()
         ids = [synset_of[int(line)] for line in lines]
     except Exception as error:  # whatever a damaged MATLAB file makes scipy raise
-        raise BrokenInput(f"{devkit} is no whole devkit: {error!r}.") from None
+        raise BrokenInput(f"{devkit} is incomplete: {error!r}. Unpack it again.") from None
     if sorted(synset_of.values()) != list(synsets()):
         raise BrokenInput(f"{table} does not name the 1000 classes of ILSVRC 2012.")
     return ids

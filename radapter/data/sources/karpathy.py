@@ -68,7 +68,9 @@ class KarpathyData(Data):
                 name = f"{folder}/{image['filename']}" if folder else image["filename"]
                 texts = [sentence["raw"].strip() for sentence in image["sentences"]]
             except (KeyError, TypeError, AttributeError) as error:
-                raise BrokenInput(f"{path}: image {number} lacks or misshapes {error}.") from None
+                raise BrokenInput(
+                    f"{path}: {error} of image {number} is missing or malformed."
+                ) from None
             if not any(texts):
                 raise BrokenInput(f"{path}: {name} has no captions.")
             pictures.append((name, texts))
@@ -99,6 +101,6 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not is_karpathy(content):
         raise BrokenInput(
-            f"{path} is no file of Karpathy's form: images with filename, split and sentences."
+            f"{path} is not in Karpathy's form: `images` with filename, split and sentences."
         )
     return content

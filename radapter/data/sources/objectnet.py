@@ -55,7 +55,7 @@ class ObjectNetData(Data):
     code means to do. `clip-benchmark`: among ObjectNet's own 113 names in lower case, without a
     crop."""
     identical_classes: IdenticalClasses = "apart"
-    no_training = "ObjectNet's licence is for testing only: it is no training data"
+    no_training = "ObjectNet's licence allows testing only: do not train on it"
 
     def published_as(self) -> str:
         return "objectnet"
@@ -137,9 +137,9 @@ def read_overlap(mappings: Path) -> dict[str, tuple[str, list[int]]]:
         numbers = [place.get(name, -1) for name in str(names).split("; ")]
         if label not in folder_of or -1 in numbers or taken & set(numbers):
             raise BrokenInput(
-                f"{mappings / 'objectnet_to_imagenet_1k.json'}: '{label}' ({names}) has no folder, "
-                "or names what is no class of ImageNet's or another's already. Unpack the "
-                "published archive again."
+                f"{mappings / 'objectnet_to_imagenet_1k.json'}: '{label}' ({names}) has "
+                "no folder, is not an ImageNet class, or names a class that another "
+                "entry names. Unpack the published archive again."
             )
         taken |= set(numbers)
         overlap[folder_of[label]] = (label, numbers)
@@ -173,7 +173,7 @@ def _read_json(mappings: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BrokenInput(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict) or not content:
-        raise BrokenInput(f"{path} is damaged: it is no table of names.")
+        raise BrokenInput(f"{path} is damaged: it is not a table of names.")
     return content
 
 

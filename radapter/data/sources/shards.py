@@ -45,7 +45,7 @@ class InShards(HeldOut):
     @model_validator(mode="after")
     def _streams_are_of_a_buffer(self) -> InShards:
         if self.streams > 1 and self.shuffle_buffer is None:
-            raise ValueError("streams goes with shuffle_buffer")
+            raise ValueError("streams needs shuffle_buffer: set both")
         return self
 
     def shuffle(self, shards: Callable[[], list[int]], batch_size: int) -> Shuffle | None:
@@ -60,8 +60,8 @@ class InShards(HeldOut):
     def check_batch(self, size: int) -> None:
         if size % self.streams:
             raise UsageError(
-                f"A batch has {size} pairs, which has to be a multiple of data.streams, "
-                f"{self.streams}: change that or optimisation.batch_size."
+                f"optimisation.batch_size is {size}, and must be a multiple of "
+                f"data.streams, {self.streams}: change one of them."
             )
 
 
@@ -86,7 +86,7 @@ class ShardsData(InShards):
     def open(self) -> Dataset:
         """Samples of all shards: a picture with `.txt` (a caption a line) or `.cls` (a number)."""
         if self.shards.startswith("pipe:") or "://" in self.shards:
-            raise UsageError(f"shards: only local tar files are read, found '{self.shards}'")
+            raise UsageError(f"data.shards: only local tar files are read, not '{self.shards}'.")
         names = [name for part in self.shards.split("::") for name in braceexpand(part)]
         paths = [located(self, path) for path in names]
         dataset = samples(self, f"shards {self.shards}", paths, self.class_names or [])
@@ -94,7 +94,7 @@ class ShardsData(InShards):
         if self.samples not in (None, number):
             raise BrokenInput(
                 f"{dataset.source} have {number:,} samples, and data.samples says "
-                f"{self.samples:,}: fetch what is cut short or missing, or mend that number."
+                f"{self.samples:,}: download what is cut short or missing, or correct that number."
             )
         return dataset
 
@@ -133,23 +133,23 @@ def samples(
     for row in rows:
         reason: Reason | None = None
         if row.picture is None:
-            reason, lacks = "without picture", f"one picture: its members are {row.have}"
+            reason, lacks = "without picture", f"single picture: its members are {row.have}"
         elif classify and has_labels and row.label is None:
-            reason, lacks = "in no class", "a class (.cls)"
+            reason, lacks = "in no class", "class (.cls)"
         elif not classify and has_texts and not row.texts:
-            reason, lacks = "without caption", f"a caption ({settings.captions_in or '.txt'})"
+            reason, lacks = "without caption", f"caption ({settings.captions_in or '.txt'})"
         if reason is None:
             kept.append(row)
             continue
         left_out.setdefault(reason, []).append(row.key)
-        broken.append(f"{source}: {row.key} has not {lacks}.")
+        broken.append(f"{source}: {row.key} has no {lacks}.")
     check_broken(broken, settings.broken_images, "data.broken_images")
     labels = [row.label for row in kept if row.label is not None]
     if classify and labels:
         if not names and file is not None:
-            raise BrokenInput(f"No such file: {file}. It names the numbers in .cls, one a line.")
+            raise BrokenInput(f"No such file: {file}. Name the numbers in .cls there, one a line.")
         if not names:
-            raise UsageError("data.class_names is missing: it names the numbers in .cls")
+            raise UsageError("data.class_names is missing: name the numbers in .cls there.")
         if max(labels) >= len(names):
             where = file or "class_names"
             raise BrokenInput(f"Class {max(labels)} has no name: {where} has {len(names)}.")
@@ -204,7 +204,7 @@ def _rows(paths: list[Path], texts_in: str) -> tuple[list[ShardSample], list[str
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise BrokenInput(
-            f"{'; '.join(wrong[:5])}{more}: fetch what is cut short again, or mend that file."
+            f"{'; '.join(wrong[:5])}{more}: download what is cut short again, or correct that file."
         )
     return rows, hidden, first
 
@@ -235,7 +235,7 @@ def _texts(members: dict[str, Member], texts_in: str) -> list[str]:
         try:
             found = json.loads(text).get(key) or []
         except (ValueError, AttributeError) as error:
-            raise BrokenInput(f"{member.shard}: {member.name} is no JSON object: {error}") from None
+            raise BrokenInput(f"{member.shard}: {member.name} is not valid JSON: {error}") from None
         lines = [str(line) for line in found] if isinstance(found, list) else [str(found)]
     return [line.strip() for line in lines if line.strip()]
 
@@ -245,7 +245,7 @@ def _label(member: Member | None) -> int | None:
         return None
     text = member.read().decode("ascii", "replace").strip()
     if not text.isdigit():
-        raise BrokenInput(f"{member.shard}: {member.name} is no class number: {text!r}")
+        raise BrokenInput(f"{member.shard}: {member.name} is not a class number: {text!r}")
     return int(text)
 
 
@@ -254,7 +254,7 @@ def _where_captions_may_be(source: str, member: Member) -> str:
     try:
         keys = ", ".join(json.loads(member.read()))
     except (ValueError, TypeError):
-        return f"{source} has no captions (.txt), and {member.name} is no JSON object."
+        return f"{source} has no captions (.txt), and {member.name} is not a JSON object."
     return (
         f"{source} has no captions (.txt). {member.name} has {keys}: data.captions_in takes one, "
         "such as .json:caption."

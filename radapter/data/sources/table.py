@@ -73,9 +73,9 @@ class TableData(HeldOut):
     @model_validator(mode="after")
     def _splits_and_columns(self) -> TableData:
         if (self.split_column is None) != (self.dataset_split is None):
-            raise ValueError("split_column and dataset_split go together")
+            raise ValueError("split_column and dataset_split go together: give both, or neither")
         if self.task == "classification" and not isinstance(self.text_column, str):
-            raise ValueError("several text columns are captions: classification takes one")
+            raise ValueError("several text columns are captions: name one, or set task: captions")
         return self
 
     pictures_elsewhere = True
@@ -162,7 +162,7 @@ def gather(path: Path, settings: TableData) -> Gathered:
             continue
         if isinstance(picture, dict):
             raise BrokenInput(
-                f"{path}: column '{settings.image_column}' holds pictures and no paths: use "
+                f"{path}: column '{settings.image_column}' holds pictures, not paths: use "
                 "`source: huggingface` with the folder of the file."
             )
         key = str(picture)

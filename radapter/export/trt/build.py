@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import onnx
 
 from radapter import bundle
-from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
+from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError, nearest
 from radapter.files import write_atomic
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.flavours import RTX, Flavour
@@ -66,12 +66,12 @@ def read_graph(path: Path) -> Graph:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own, by version
-        raise BrokenInput(f"{path} is no ONNX file: {error}. Export the bundle again.") from None
+        raise BrokenInput(f"{path} is not an ONNX file: {error}. {bundle.AGAIN}") from None
     tensors = model.graph.initializer
     for file in bundle.weight_files(model):
         if not (path.parent / file).resolve().is_relative_to(path.parent.resolve()):
             raise BrokenInput(
-                f"{path} keeps weights outside of its folder: {file!r}. Do not use it."
+                f"{path} keeps weights outside of its folder: {file!r}. Do not use this bundle."
             )
     operators = {node.op_type for node in model.graph.node}
     half = any(t.data_type == onnx.TensorProto.FLOAT16 and len(t.dims) > 1 for t in tensors)
@@ -188,7 +188,7 @@ def normal_gpu(text: str) -> str:
     """
     digits = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", text.strip().lower())
     if not digits:
-        raise UsageError(f"'{text}' is no compute capability: write 8.6 or sm86.")
+        raise UsageError(f"'{text}' is not a compute capability: write it as 8.6 or sm86.")
     return f"{digits[1]}.{digits[2]}"
 
 
@@ -199,8 +199,10 @@ def _targets(trt: Any, flavour: Flavour, options: Options) -> list[str]:
         UsageError: an option that the flavour does not have, or a GPU that it does not know.
     """
     if options.hardware not in get_args(Hardware):
-        levels = ", ".join(get_args(Hardware))
-        raise UsageError(f"No hardware compatibility '{options.hardware}'. Known: {levels}.")
+        raise UsageError(
+            "Unknown hardware compatibility "
+            f"'{options.hardware}'.{nearest(options.hardware, list(get_args(Hardware)))}"
+        )
     if flavour != RTX:
         if options.gpus:
             raise UsageError(

@@ -155,7 +155,7 @@ def build_engines(
     folder, options = Path(folder), options or Options()
     manifest = bundle.verify(folder)
     if not chosen:
-        raise BrokenInput(f"Bundle {folder} has no ONNX file that TensorRT takes. Export it again.")
+        raise BrokenInput(f"Bundle {folder} has no ONNX file that TensorRT takes. {bundle.AGAIN}")
     wanted = identity(flavour, options)
     present = {entry["file"]: entry for entry in manifest.get("engines", [])}
     todo: dict[str, tuple[Source, dict[str, Any]]] = {}

@@ -88,7 +88,8 @@ def check_engine(
 
 
 def _version_fits(entry: Mapping[str, Any], version: str) -> bool:
-    """Equal; or, where the engine is made for it, a later one of the same major version."""
+    """Whether the versions are equal; or, for a version-compatible engine, ours is a later one of
+    the same major version."""
     if entry["version"] == version:
         return True
     then, now = ([int(n) for n in v.split(".")[:3]] for v in (entry["version"], version))

@@ -1,6 +1,6 @@
 """TensorRT and TensorRT-RTX: which is installed, in which version, and what it says.
 
-Both have one Python interface, so one builder and one runtime serve both. They are installed apart
+Both share one Python interface, one builder and one runtime here. They are installed apart
 and their engines are not each other's.
 """
 
@@ -50,7 +50,7 @@ def choose(name: str | None = None) -> Flavour:
         MissingDependency: it is not installed, or none is.
     """
     if name is not None and name not in FLAVOURS:
-        raise UsageError(f"No TensorRT flavour '{name}'.{nearest(name, list(FLAVOURS))}")
+        raise UsageError(f"Unknown TensorRT flavour '{name}'.{nearest(name, list(FLAVOURS))}")
     found = installed()
     if name is None and found == [TENSORRT, RTX]:
         try:

@@ -87,7 +87,7 @@ class TensorRTRuntime:
                 }
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenInput(
-                f"{folder / bundle.MANIFEST} is damaged: {error!r}. Export the bundle again."
+                f"{folder / bundle.MANIFEST} is damaged: {error!r}. {bundle.AGAIN}"
             ) from None
         self.provenance: dict[str, Any] = {
             "weights_hash": manifest.get("weights_hash"),
@@ -298,7 +298,7 @@ class Tower:
             self._input: trt.TensorIOMode.INPUT,
             self._output: trt.TensorIOMode.OUTPUT,
         }:
-            raise BrokenInput(f"{self._file} has inputs and outputs {names}. Export it again.")
+            raise BrokenInput(f"{self._file} has inputs and outputs {names}. {bundle.AGAIN}")
         types = {
             trt.DataType.FLOAT: torch.float32,
             trt.DataType.HALF: torch.float16,
@@ -308,7 +308,7 @@ class Tower:
         taken = types.get(engine.get_tensor_dtype(self._input))
         given = types.get(engine.get_tensor_dtype(self._output))
         if taken is None or given is None:
-            raise BrokenInput(f"{self._file} has inputs or outputs of a type not known here.")
+            raise BrokenInput(f"{self._file} has inputs or outputs of an unknown type.")
         self._input_type, self._output_type = taken, given
 
     def _failed(self, what: str) -> GateFailed:
