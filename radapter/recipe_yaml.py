@@ -41,7 +41,7 @@ def read_file(path: str | Path) -> Any:
     try:
         return read_text(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot be read: {path}: {error}") from None
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def override(tree: dict[str, Any], item: str) -> Keys:
