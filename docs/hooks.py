@@ -1,7 +1,8 @@
 """What mkdocs does not do by itself for this manual.
 
 Links to files of the repository outside of docs/ work on the site too: such a file is copied to it.
-CONTRIBUTING.md and CHANGELOG.md are pages. The reference of commands is typer's own.
+CONTRIBUTING.md and CHANGELOG.md are pages. The reference of commands is typer's own. That of
+recipes and suites is made of their JSON Schema.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import recipe_reference
 import typer.cli
 from mkdocs.structure.files import File, Files
 from typer.testing import CliRunner
@@ -45,7 +47,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             files.append(File.generated(config, copy, abs_src_path=str(target)))
         return link[1] + copy
 
-    return LINK.sub(on_the_site, markdown).replace("<!-- commands -->", commands())
+    made = {
+        "<!-- commands -->": commands,
+        "<!-- keys of recipes -->": recipe_reference.recipe_keys,
+        "<!-- keys of suites -->": recipe_reference.suite_keys,
+    }
+    markdown = LINK.sub(on_the_site, markdown)
+    for mark, text in made.items():
+        markdown = markdown.replace(mark, text()) if mark in markdown else markdown
+    return markdown
 
 
 @functools.cache

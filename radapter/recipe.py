@@ -64,7 +64,7 @@ else:
         "Objective",
         __base__=Section,
         __module__=__name__,
-        __doc__="The short form: `mpm-nce`, and `retention` beside it as `retain`.",
+        __doc__="The short form: the term `mpm-nce`, and `retention` beside it as `retain`.",
         name=(Literal["mpm-nce"], Field("mpm-nce", description="The main term.")),
         **arguments(TERMS["mpm-nce"], "term"),
         retain=(

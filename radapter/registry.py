@@ -85,17 +85,17 @@ Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Average(Section):
-    """Exponential moving average of what is trained: mean <- m * mean + (1 - m) * value."""
+    """Exponential moving average of what is trained: `mean <- m * mean + (1 - m) * value`."""
 
     momentum: Momentum = 0.999
     """The m of this formula. 0: there is no average, and the last values are kept."""
     warmup: bool = False
-    """Use min(m, (1 + t) / (10 + t)) in step t, so that a short run forgets the start of the
+    """Use `min(m, (1 + t) / (10 + t))` in step t, so that a short run forgets the start of the
     average."""
 
 
 class AdapterAverage(Average):
-    """Exponential moving average of adapters: mean <- m * mean + (1 - m) * value."""
+    """Exponential moving average of adapters: `mean <- m * mean + (1 - m) * value`."""
 
     of: Literal["effective", "factors"] = "effective"
     """`effective`: the average of s·W (low rank: s·U·D), as the paper's formula has it. `factors`:

@@ -6,7 +6,9 @@ It is what img2dataset writes as `files`, and what trainers of image generators 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from radapter.data.dataset import Dataset
 from radapter.data.left_out import merged
@@ -23,7 +25,7 @@ class CaptionFilesData(HeldOut):
     root, as img2dataset writes them. Every line is a caption."""
 
     source: Literal["caption-files"]
-    root: str
+    root: Annotated[str, Field(examples=["my-pictures"])]
     """The folder of the pictures."""
     caption_ending: Literal[".txt", ".caption"] = ".txt"
     """The ending of the text files."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from radapter.data.dataset import Dataset
 from radapter.data.pixels import PUBLISHED
@@ -17,7 +19,7 @@ class ClipBenchmarkData(InShards):
 
     convention = PUBLISHED
     source: Literal["clip-benchmark"]
-    root: str
+    root: Annotated[str, Field(examples=["wds_cars"])]
     """The folder of the set."""
     dataset_split: str = "train"
     """The folder of shards below the root. `hold_out` holds out a share of it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from radapter.data.captions import CaptionProtocol, pictures_with_captions, read_json
 from radapter.data.dataset import Dataset
@@ -16,7 +18,7 @@ class CocoCaptionsData(HeldOut):
 
     convention = PUBLISHED
     source: Literal["coco-captions"]
-    path: str
+    path: Annotated[str, Field(examples=["coco/annotations/captions_train2014.json"])]
     """The file of captions."""
     root: str = ""
     """The folder of the pictures. Empty: the file's own folder, or the one above `annotations`."""

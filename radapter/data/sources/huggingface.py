@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from radapter.data.class_names import class_name, gathered
 from radapter.data.dataset import Dataset
@@ -34,7 +34,7 @@ class HuggingFaceData(HeldOut):
     """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
 
     source: Literal["huggingface"]
-    path: str
+    path: Annotated[str, Field(examples=["AI-Lab-Makerere/beans"])]
     """A folder that `save_to_disk` wrote, a folder of the set's data files, or a name on the
     hub."""
     config: str | None = None
@@ -47,7 +47,7 @@ class HuggingFaceData(HeldOut):
     text_column: str | None = None
     """The column of the captions, a text or a list of texts for each picture. `null`: there are
     none."""
-    label_column: str | None = None
+    label_column: str | None = Field(default=None, examples=["labels"])
     """The column of the classes: a ClassLabel, whose names are the class names, or names. `null`:
     there are none."""
 

@@ -72,8 +72,8 @@ class ShardsData(InShards):
     names has to hold that many samples, so that a download that was cut short is noticed."""
 
     source: Literal["shards"]
-    shards: str
-    """A path, or a pattern with braces, such as data/train-{000..011}.tar."""
+    shards: Annotated[str, Field(examples=["data/train-{000..011}.tar"])]
+    """A path, or a pattern with braces, such as `data/train-{000..011}.tar`."""
     samples: Annotated[int, Field(ge=1)] | None = None
     """How many samples all shards together have to hold, before any is held out. `null`: as many as
     sizes.json says; without it, any number."""

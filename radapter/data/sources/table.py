@@ -35,7 +35,7 @@ class TableData(HeldOut):
     lines, a JSON list of records, or Parquet (extra `hf`)."""
 
     source: Literal["table"]
-    path: str
+    path: Annotated[str, Field(examples=["pictures.csv"])]
     """The table."""
     root: str = ""
     """The folder that the paths of pictures start from. Empty: the table's own folder."""
@@ -44,7 +44,9 @@ class TableData(HeldOut):
     image_ending: str = ""
     """What is added to each cell to make it the name of a file, such as ".jpg" for the ids in
     Kaggle's tables."""
-    text_column: str | Annotated[list[str], Field(min_length=1)] = "title"
+    text_column: str | Annotated[list[str], Field(min_length=1)] = Field(
+        default="title", examples=["label"]
+    )
     """The column of the captions or class names. A list of columns: each has a caption of the
     picture."""
     text_lists: bool = False
