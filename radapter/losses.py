@@ -64,7 +64,9 @@ def multi_positive(
         image_features: unit norm, [batch, dim].
         text_features: unit norm, [batch, dim].
         positive: bool, [batch, batch], with at least one positive in every row and column.
-        logit_scale, smoothing, margin: as in `mpm_nce`.
+        logit_scale: kappa = 1 / temperature, already exponentiated.
+        smoothing: probability mass spread over the negatives.
+        margin: added to the cosine of every negative.
     """
     logits = logit_scale * (_similarity(image_features, text_features) + margin * ~positive)
     return (
@@ -95,9 +97,10 @@ def retention(
     averaged, then both (distillation as in Hinton et al. 2015, of similarities instead of logits).
 
     Args:
-        image_features, text_features: unit norm, [pictures, dim] and [texts, dim]; any pictures,
-            any texts.
-        zero_shot_images, zero_shot_texts: the same inputs through the zero-shot model.
+        image_features: unit norm, [pictures, dim], of any pictures.
+        text_features: unit norm, [texts, dim], of any texts.
+        zero_shot_images: the same pictures through the zero-shot model.
+        zero_shot_texts: the same texts through it.
         logit_scale: kappa, applied to both.
 
     Returns:

@@ -28,14 +28,13 @@ def evaluate_model(
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Score one suite and write the result.
+    """Score one suite, as `evaluate.evaluate` does, and write the result.
 
     Args:
         name: of the model, as it was asked for.
         model: that model, open.
         out: the result's file; None: `eval/SUITE-MODEL-HASH.json` in the working folder, with the
             first eight digits of the weights' hash.
-        others: as of `evaluate.evaluate`.
 
     Returns:
         What was written, with `file`.

@@ -163,11 +163,10 @@ def evaluate_alphas(
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """A suite over alpha, from the stored adapter, in PyTorch.
+    """A suite over alpha, from the stored adapter, in PyTorch: see `alphas.alpha_curve`.
 
     Args:
         run: locked, as a result is written into it.
-        others: as of `alphas.alpha_curve`.
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present

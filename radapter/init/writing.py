@@ -55,7 +55,9 @@ def start(
     Args:
         path: what to train on.
         name: the recipe's name; None: from the path.
-        pictures, split, task: see `radapter.init.look`.
+        pictures: the folder that a table or caption file names pictures in, if it is elsewhere.
+        split: the split to train on; "none": what looks like splits is none.
+        task: what to train on, where there are both classes and captions.
 
     Raises:
         BrokenInput: there is nothing there, it is damaged, or too little to train on.
