@@ -36,7 +36,7 @@ def explain(
         dotted = f"{dotted}.{key}"
         problem = f"{dotted}: unknown '{error['ctx']['tag']}'{hint} (known: {', '.join(expected)})"
     else:
-        message = error["msg"].removeprefix("Value error, ")
+        message = error["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
         problem = f"{dotted}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
         if error["type"] == "value_error":
             problem = f"{dotted}: {message}"

@@ -160,6 +160,11 @@ def eval_command(
     wanted = None if alphas is None else parse_alphas(alphas)
     if wanted and runtime not in (None, "torch"):
         raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
+    if suite:
+        from radapter.evaluation.suite import load_suite
+
+        for name in suite:  # a misspelt one is named even where there is no run
+            load_suite(name)
     found = find(Path(run) if run else None)
     with console.status("loading"):
         from radapter.evaluation import adapting, of_run

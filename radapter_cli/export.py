@@ -245,7 +245,7 @@ def _show(planned: Plan, exported: Exported, seconds: float, as_json: bool) -> N
                 f"{bundle.built_for(entry)}{'' if entry['compared'] else '; not run'}"
             )
     if exported.written or built:
-        console.note(f"{console.seconds(seconds)}")
+        console.note(f"Took {console.seconds(seconds)}.")
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     label = "Bundle" if exported.written or built else "Up to date"
     console.result(f"{label}: {folder} ({size / 1e6:.0f} MB)")

@@ -132,6 +132,8 @@ def _unexpected(error: Exception, as_json: bool) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 4, as_json)
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own errors
+        if hasattr(error, "message"):  # typer leaves pydantic's prefix in it
+            error.message = str(error.message).removeprefix("Value error, ")
         if as_json:
             return _fail(error.format_message(), 2, as_json)
         if hasattr(error, "show"):

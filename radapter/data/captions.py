@@ -71,7 +71,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingData(f"No such file: {path}.") from None
+        raise MissingData(
+            f"No such file: {path}. Correct data.path, or give --data-root."
+        ) from None
     except (OSError, ValueError) as error:
         raise BrokenInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
@@ -97,7 +99,7 @@ def find_pictures(
         BrokenInput: more are missing; the message has their number and the first few names.
     """
     if not root.is_dir():
-        raise MissingData(f"No such folder: {root}.")
+        raise MissingData(f"No such folder: {root}. Correct data.root, or give --data-root.")
     folders = list(dict.fromkeys(folders))
     names_in = functools.cache(names_in_folder)
     found, missing = [], []

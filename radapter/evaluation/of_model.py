@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from radapter import names
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
 from radapter.evaluation.written import check_writable, write_result
+from radapter.names import slug
 from radapter.runtimes.opened import OpenModel
 
 FOLDER = Path("eval")
@@ -43,7 +43,7 @@ def evaluate_model(
     precision = model.runtime.precision
     half = f"-{precision}" if precision in ("fp16", "bf16") else ""
     weights = model.runtime.provenance["weights_hash"]
-    path = out or FOLDER / f"{suite.file_name}-{names.slug(label)}-{weights[:8]}{half}.json"
+    path = out or FOLDER / f"{suite.file_name}-{slug(label)}-{weights[:8]}{half}.json"
     check_writable(path)
     evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
     own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}

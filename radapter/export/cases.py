@@ -132,8 +132,7 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
         for part, tensor in zip(("input", "output"), pair, strict=True)
     }
     save_file(tensors, reference)
-    # By path and with -P, so that neither this package nor the onnx.py beside verify.py is
-    # imported.
+    # By path and with -P: so neither this package nor the onnx.py beside verify.py is imported.
     script = Path(__file__).with_name("verify.py")
     command = [sys.executable, "-P", *map(str, (script, folder, reference, *batches))]
     try:

@@ -118,10 +118,7 @@ def run_gate(
         raise GateFailed(
             "The exported files do not give PyTorch's answers:\n"
             + "\n".join(failures)
-            + (
-                "\nNo bundle was written. --tolerance allows more, --no-verify skips "
-                "this comparison."
-            ),
+            + "\nNo bundle was written. --tolerance allows more, --no-verify skips this.",
             details={"parity": compared},
         )
     return compared

@@ -47,9 +47,7 @@ def open_model(
     folder = Path(source)
     if is_bundle:
         if engine == "torch":
-            raise UsageError(
-                f"{folder} is a bundle, which torch does not run: leave out --runtime."
-            )
+            raise UsageError(f"{folder} is a bundle, which torch cannot run: leave out --runtime.")
         return open_bundle(folder, device, engine=engine or "onnx")
     if (folder / "recipe.yaml").is_file():
         raise UsageError(f"{folder} is a run: give it as --run {folder}")

@@ -145,9 +145,7 @@ def _wanted(names: list[str], splits: Splits, wanted: str, where: str, what: str
     meant = getattr(splits, split_of_name(wanted) or "others") if wanted not in names else [wanted]
     if len(meant) == 1 and (wanted in names or is_plain(wanted)):
         return str(meant[0])
-    raise Doubt(
-        f"--split {wanted}: {where} has only {what} {_list(names)}.{nearest(wanted, names)}"
-    )
+    raise Doubt(f"--split {wanted}: {where} has {what} {_list(names)}.{nearest(wanted, names)}")
 
 
 def _question(splits: Splits, where: str, what: str) -> str:

@@ -1,8 +1,7 @@
 """Which rows of a batch a forward pass holds.
 
 A batch may be encoded in chunks, on one device or on several. What is drawn for each sample is then
-drawn for the whole batch and cut, so that every chunk draws what it would draw in an unchunked
-batch.
+drawn for the whole batch and cut, so that every chunk draws as in an unchunked batch.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Whether the parts of a model fit each other: checked when the model is opened, not in the first
-batch."""
+"""Whether the parts of a model fit each other: checked on opening, not in the first batch."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ class _Tower(nn.Module):
 def check(loaded: LoadedModel) -> None:
     """Send one picture and one text through the shapes of the towers; no number is computed.
 
-    For models that others have assembled; an architecture that open_clip knows by name needs no
-    check.
+    For models that others have assembled: an architecture that open_clip names needs no check.
 
     Raises:
         BrokenInput: preprocessing, tokenizer and towers are not of one model.

@@ -1,7 +1,4 @@
-"""Durations in words, and curves as lines of text.
-
-Braille characters hold two by four dots; plain ones a single mark.
-"""
+"""Durations in words; curves in braille (two by four dots a character) or plain characters."""
 
 from __future__ import annotations
 

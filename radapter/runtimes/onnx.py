@@ -1,6 +1,5 @@
 """onnxruntime as a runtime: the exported engine, run from its bundle, on the CPU or by CUDA or
-TensorRT. If the provider that was asked for cannot run the model, that is an error: there is no
-fallback."""
+TensorRT. A provider that cannot run the model is an error: there is no fallback."""
 
 from __future__ import annotations
 

@@ -171,8 +171,7 @@ def explained(
     if isinstance(error, RadapterError):
         kind, problem, details = type(error), str(error), error.details
     elif ran_out_of_memory(error):
-        # A GPU runs out of memory because of the step, even while the next pictures are copied to
-        # it.
+        # A GPU's memory runs out by the step, even while the next pictures are copied to it.
         reading = save is not None and not isinstance(error, torch.OutOfMemoryError)
         kind, details = MissingDependency, {} if reading or scoring else _sizes(parts)
         if scoring:

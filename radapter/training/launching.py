@@ -85,8 +85,7 @@ def launch(arguments: list[str], devices: int, *, quiet: bool = True) -> int:
 
 @contextlib.contextmanager
 def _signals_handled() -> Iterator[None]:
-    """Let a second signal kill: the agent would handle it as a first one, and wait for the ranks
-    again."""
+    """Let a second signal kill: the agent would treat it as the first, and wait for ranks again."""
     from torch.distributed.elastic.multiprocessing import SignalException
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -117,8 +116,7 @@ def _signals_handled() -> Iterator[None]:
 
 
 def _ranks() -> list[int]:
-    """The pids of the ranks that run here. Only Linux lists them: elsewhere they end after their
-    step."""
+    """The pids of the ranks here; only Linux lists them: elsewhere they end after their step."""
     me = os.getpid()
     try:
         return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
@@ -138,8 +136,7 @@ def _silent(quiet: bool) -> Iterator[None]:
 
 
 def _order(failed: tuple[int, Any]) -> tuple[int, int, int]:
-    """Sort key that puts the cause first, before ranks that lost another one or that the agent
-    ended."""
+    """A sort key with the cause first, then ranks that lost another or that the agent ended."""
     rank, failure = failed
     lost = _message(failure.message).startswith(RankLost.__name__)
     ended = failure.exitcode == -signal.SIGTERM

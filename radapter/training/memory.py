@@ -14,8 +14,7 @@ def peak(device: torch.device) -> dict[str, Any]:
     """The most memory used so far, `peak_memory_bytes`, and `memory_of`: `cuda`, what torch has
     allocated on the device; else `process`, this one's resident memory without its loader workers.
 
-    Both are since the process began, so the second of two runs in one process reports the larger of
-    both.
+    Both are since the process began, so a second run in one process reports the larger peak.
     """
     if device.type == "cuda":
         allocated = torch.cuda.max_memory_allocated(device)

@@ -232,9 +232,7 @@ def device_of(recipe: Recipe) -> torch.device:
     """
     wanted = recipe.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise MissingDependency(
-            "The recipe says `device: cuda`, but torch finds no CUDA device: add device=cpu."
-        )
+        raise MissingDependency("`device: cuda`: torch finds no CUDA device. Add device=cpu.")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

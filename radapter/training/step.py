@@ -19,8 +19,7 @@ TEACHERS = (("zero-shot", 0.0), ("average", 1.0))
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 SMALLEST_SCALE = 1e-3
-"""Of fp16's gradients: it starts at 65,536 and halves at each overflow, which does not count as a
-failed step."""
+"""Of fp16's gradients: it starts at 65,536 and halves at each overflow, a normal event."""
 
 
 def training_mode(model: torch.nn.Module) -> None:

@@ -65,6 +65,14 @@ def test_unknown_model_method_and_suite(cli, recipe_file, merged):
     assert not (recipe_file.parent / "runs").exists() or len(list(runs(recipe_file.parent))) == 1
 
 
+def test_what_is_misspelt_is_named_before_anything_else(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no run here
+    check(cli("eval", "--suite", "emoji-shift"), 2, "Did you mean 'emoji-shifts'?")
+    outcome = cli("bench", "--precision", "fp31")
+    check(outcome, 2, "'fp31' is not one of")
+    assert "Value error" not in outcome.err
+
+
 def runs(folder):
     return (folder / "runs").iterdir()
 

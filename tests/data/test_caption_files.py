@@ -144,7 +144,7 @@ def test_missing_pictures_are_counted_and_named_without_opening_any(tmp_path):
         ('{"images": [{"filename": "a.jpg", "split": "train"}]}', "is not in Karpathy's form"),
         (
             '{"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"tokens": []}]}]}',
-            "'raw' of image 0 is missing or malformed",
+            "'raw' of image 0 is malformed",
         ),
         (
             '{"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": " "}]}]}',

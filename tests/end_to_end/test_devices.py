@@ -150,7 +150,10 @@ def test_an_error_is_said_once_with_its_exit_code(start, tmp_path):
     code, out, err = end(start("tiny.yaml", "data.root=nowhere", "--devices", "2", "--json"))
     said = json.loads(out)
     assert (code, said["error"]["code"]) == (4, 4)
-    assert said["error"]["message"] == "No such folder: nowhere."
+    assert (
+        said["error"]["message"]
+        == "No such folder: nowhere. Correct data.root, or give --data-root."
+    )
     assert "nowhere" not in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()

@@ -38,7 +38,7 @@ class CaptionFilesData(HeldOut):
         """
         root = located(self, self.root)
         if not root.is_dir():
-            raise MissingData(f"No such folder: {root}.")
+            raise MissingData(f"No such folder: {root}. Correct data.root, or give --data-root.")
         found = list_pictures(root)
         texts = {
             name: caption_of((root / name).with_suffix(self.caption_ending))

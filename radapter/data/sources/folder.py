@@ -54,7 +54,7 @@ class FolderData(HeldOut):
         """
         root = located(self, self.root)
         if not root.is_dir():
-            raise MissingData(f"No such folder: {root}.")
+            raise MissingData(f"No such folder: {root}. Correct data.root, or give --data-root.")
         folders = class_folders(root)
         if not folders:
             raise BrokenInput(

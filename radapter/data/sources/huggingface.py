@@ -17,14 +17,7 @@ from radapter.data.dataset import Dataset
 from radapter.data.pixels import Reading, read_picture
 from radapter.data.settings import HeldOut, located
 from radapter.data.stores import Stamp, file_stamp
-from radapter.errors import (
-    BrokenInput,
-    MissingDependency,
-    RadapterError,
-    UsageError,
-    nearest,
-    not_installed,
-)
+from radapter.errors import BrokenInput, RadapterError, UsageError, nearest, not_installed
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of a set with splits, and of one split."""
@@ -104,10 +97,7 @@ def package() -> Any:
     except ImportError:
         raise not_installed("`source: huggingface`", "datasets", "hf") from None
     if int(datasets.__version__.split(".")[0]) < 4:
-        raise MissingDependency(
-            f"datasets {datasets.__version__} may run code that comes with a data set. "
-            "Type first: pip install 'datasets>=4'"
-        )
+        raise not_installed("`source: huggingface`", "datasets>=4", "hf")
     return datasets
 
 
@@ -116,7 +106,7 @@ def _load(datasets: Any, settings: HuggingFaceData) -> Any:
     folder = located(settings, settings.path)
     local = folder.is_dir()
     if not local and (settings.path.count("/") > 1 or settings.path.startswith((".", "/", "~"))):
-        raise BrokenInput(f"No such folder: {folder}.")
+        raise BrokenInput(f"No such folder: {folder}. Correct data.path, or give --data-root.")
     try:
         if local and any((folder / name).is_file() for name in SAVED):
             loaded = datasets.load_from_disk(str(folder))
@@ -144,9 +134,7 @@ def _split(datasets: Any, loaded: Any, settings: HuggingFaceData) -> Any:
     if not isinstance(loaded, datasets.DatasetDict):
         own = str(loaded.split) if loaded.split else None
         if wanted and own and wanted != own:
-            raise BrokenInput(
-                f"{settings.path} is the split {own}, not data.dataset_split={wanted}."
-            )
+            raise BrokenInput(f"{settings.path} is the split {own}, not {wanted}.")
         return loaded
     if wanted is None and len(loaded) == 1:
         return next(iter(loaded.values()))

@@ -68,9 +68,7 @@ class KarpathyData(Data):
                 name = f"{folder}/{image['filename']}" if folder else image["filename"]
                 texts = [sentence["raw"].strip() for sentence in image["sentences"]]
             except (KeyError, TypeError, AttributeError) as error:
-                raise BrokenInput(
-                    f"{path}: {error} of image {number} is missing or malformed."
-                ) from None
+                raise BrokenInput(f"{path}: {error} of image {number} is malformed.") from None
             if not any(texts):
                 raise BrokenInput(f"{path}: {name} has no captions.")
             pictures.append((name, texts))

@@ -93,7 +93,7 @@ class TableData(HeldOut):
         """Rows of one picture are gathered; for classification the text is the class name."""
         path = located(self, self.path)
         if not path.is_file():
-            raise MissingData(f"No such table: {path}.")
+            raise MissingData(f"No such table: {path}. Correct data.path, or give --data-root.")
         root = located(self, self.root) if self.root else path.parent
         table = gather(path, self)
         check_broken(table.broken, self.broken_rows, "data.broken_rows")

@@ -88,8 +88,7 @@ def check_engine(
 
 
 def _version_fits(entry: Mapping[str, Any], version: str) -> bool:
-    """Whether the versions are equal; or, for a version-compatible engine, ours is a later one of
-    the same major version."""
+    """Whether versions are equal; a version-compatible engine also fits a later minor version."""
     if entry["version"] == version:
         return True
     then, now = ([int(n) for n in v.split(".")[:3]] for v in (entry["version"], version))
