@@ -136,7 +136,9 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
                 f"{path} is a pickle (or a torch.save archive), which can run code when loaded. "
                 "Only safetensors are taken."
             ) from None
-        raise BrokenInput(f"{path} is damaged or truncated: {error}") from None
+        raise BrokenInput(
+            f"{path} is damaged or truncated: {error}. Copy or make it again."
+        ) from None
 
 
 def radapter_facts(path: Path) -> dict[str, Any]:

@@ -121,6 +121,6 @@ def check_broken(messages: Sequence[str], limit: int, setting: str) -> None:
     if len(messages) > limit:
         what = "\n".join(messages[:5])
         raise BrokenInput(
-            f"{what}\n{len(messages)} are broken, and {setting} allows {limit}: repair or "
-            f"remove them, or set {setting} higher."
+            f"{what}\n{len(messages)} broken, and {setting} allows {limit}: repair or remove "
+            f"them, or set {setting} higher."
         )

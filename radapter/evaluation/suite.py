@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.data.opening import DataSource
-from radapter.data.settings import Data, Templates
+from radapter.data.settings import Data, MissingData, Templates
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
 from radapter.evaluation.published import Anchors, Published
 from radapter.evaluation.scores import Task, main_metrics, task_for
@@ -270,6 +270,8 @@ class Suite(Section):
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
                     missing[dataset.name] = None
         if problems:
+            if any(isinstance(error, MissingData) for error in errors):
+                problems.append("Put it there, or name the folder above it: --data-root FOLDER")
             if len(missing) < len(self.datasets):
                 options = " ".join(f"--without {name}" for name in missing)
                 problems.append(f"To score the rest of the suite, add {options}")

@@ -41,8 +41,8 @@ def parity_tables(
         for precision, tolerance in tolerances.items()
     )
     table.note(
-        "Differences in points, with 95 % intervals (bootstrap over the same items); one that "
-        f"holds 0 does not fail. Allowed: {allowed}."
+        "Differences in points, with 95 % intervals (bootstrap over the same items); one whose "
+        f"interval contains 0 passes. Allowed: {allowed}."
     )
     for verdict in verdicts:
         if verdict["passed"]:

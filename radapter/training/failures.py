@@ -191,7 +191,7 @@ def explained(
     last = checkpoints.newest(run.checkpoints)
     whence = f"from step {last}" if last else "from the start"
     return kind(
-        f"{problem}\n{resuming(run)} goes on {whence}.",
+        f"{problem}\nTo go on {whence}, type: {resuming(run)}",
         {"run": str(run.path), "step": last, **details},
     )
 

@@ -155,7 +155,7 @@ def _explain(rank: int, devices: int, code: int, message: str) -> tuple[str, int
     hint = " The system does that when memory runs out." if name == "SIGKILL" else ""
     return (
         f"Process {rank} of {devices} was killed by {name}, and the others were stopped.{hint} "
-        f"`radapter train --resume --devices {devices}` goes on from the last checkpoint.",
+        f"To go on from the last checkpoint, type: radapter train --resume --devices {devices}",
         128 - code,
     )
 

@@ -347,7 +347,7 @@ def test_shards_that_are_not_right(tmp_path):
         "text": "not a complete tar",
         "two": r"0000 has no single picture: its members are 0000\.png, 0000\.txt, 0000\.jpg",
         "none": r"0000 has no single picture: its members are 0000\.txt",
-        "some": r"0001 has not a caption \(\.txt\)",
+        "some": r"0001 has no caption \(\.txt\)",
         "number": "is not a class number: 'one'",
     }.items():
         with pytest.raises(BrokenInput, match=message):

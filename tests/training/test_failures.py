@@ -275,7 +275,7 @@ def test_a_small_disk(recipe, tmp_path, small_disk):
     assert not run.adapter.exists()
     assert not list(run.path.rglob(".*.tmp"))
     last = checkpoints.newest(run.checkpoints)
-    assert str(caught.value).endswith(f"goes on from step {last}.")
+    assert f"To go on from step {last}, type: radapter train" in str(caught.value)
     assert last >= 4
     (root / "ballast").unlink()
     assert resume(run).adapter.read_bytes() == whole.adapter.read_bytes()
@@ -306,7 +306,7 @@ def test_a_picture_that_cannot_be_read_stops_with_its_name_and_the_state(
     assert "Picture cannot be read" in str(caught.value)
     assert "blue_circle/03.png" in str(caught.value)
     assert str(caught.value).endswith(
-        f"radapter train --resume {run.path} goes on from step {last}."
+        f"To go on from step {last}, type: radapter train --resume {run.path}"
     )
     (root / "blue_circle" / "03.png").write_bytes(good)
     assert resume(run).adapter.read_bytes() == whole.adapter.read_bytes()
@@ -349,7 +349,7 @@ def test_a_worker_that_is_killed_costs_nothing(recipe, tmp_path, monkeypatch, mo
         assert part in text
     last = checkpoints.load(run.checkpoints).step
     assert last >= 1
-    assert text.endswith(f"goes on from step {last}.")
+    assert f"To go on from step {last}, type: radapter train" in text
     assert last == len(lines(run))  # the last whole step, not that of the last interval
     # As the message says: fewer workers, in the run's own recipe.
     path = run.path / "recipe.yaml"
@@ -475,7 +475,7 @@ def test_so_many_in_a_row_stop(recipe, tmp_path, monkeypatch):
     assert [step["step"] for step in content["steps"]] == [5, 6, 7]
     assert len({tuple(p["picture"] for p in step["pairs"]) for step in content["steps"]}) == 3
     assert checkpoints.newest(run.checkpoints) == 6
-    assert "goes on from step 6." in str(caught.value)
+    assert "To go on from step 6, type: " in str(caught.value)
     # Those in a row are counted on: the next bad one is the third again.
     calls.clear()
     monkeypatch.undo()
@@ -533,7 +533,8 @@ def test_out_of_memory_names_the_batch_and_the_next_setting(recipe, tmp_path):
     run = the_run(tmp_path / "runs")
     for part in (
         "Out of memory on cpu in step 3", "batch_size 8", "micro_batch none",
-        "optimisation.micro_batch=4", f"train --resume {run.path} goes on from step 2.",
+        "optimisation.micro_batch=4",
+        f"To go on from step 2, type: radapter train --resume {run.path}",
     ):  # fmt: skip
         assert part in message
     assert details == {
@@ -568,7 +569,7 @@ def test_every_form_of_out_of_memory(recipe, tmp_path, monkeypatch, error, where
     of_the_step = where == "step" or isinstance(error, torch.OutOfMemoryError)
     asked = "optimisation.micro_batch=4" if of_the_step else "a machine with more of it"
     assert f"Next to try: {asked}" in str(caught.value)
-    assert str(caught.value).endswith("goes on from the start.")
+    assert "To go on from the start, type: " in str(caught.value)
 
 
 def test_a_gpu_that_is_full_when_the_next_pictures_come_is_no_matter_of_workers(
@@ -585,7 +586,7 @@ def test_a_gpu_that_is_full_when_the_next_pictures_come_is_no_matter_of_workers(
     assert "  " not in str(told.value)
     assert "workers" not in str(told.value)
     assert told.value.details["try"] == "optimisation.micro_batch=4"
-    assert str(told.value).endswith("goes on from step 1.")
+    assert "To go on from step 1, type: " in str(told.value)
 
 
 def test_an_error_that_is_a_bug_stays_what_it_is(recipe, tmp_path, monkeypatch):
