@@ -26,7 +26,7 @@ captions = [[f"{i} {k}" for k in range(5)] for i in range(PICTURES)]
 dataset = Dataset("made up", [str(i) for i in range(PICTURES)], read=None, captions=captions,
                   groups=list(range(PICTURES)))
 given = types.SimpleNamespace(
-    captions=lambda wanted: texts[: len(wanted)], alike=lambda captions: captions
+    captions=lambda wanted: texts[: len(wanted)], by_tokens=lambda captions: captions
 )
 suite = types.SimpleNamespace(identical_captions="apart")
 before = peak()
