@@ -78,7 +78,7 @@ def remove_folder(path: Path) -> None:
 
 def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
     """A full disk is reported without a file's name, other faults with that of a temporary file:
-    say which one the user has."""
+    name the user's file instead."""
     if isinstance(error, OSError):
         error.filename = str(error.filename or path).replace(str(temporary), str(path))
 

@@ -328,8 +328,8 @@ def validate(
 
 
 def as_trained(recipe: Recipe) -> Recipe:
-    """The recipe in a run's folder, with what it does not say, being of an older version, as that
-    version did it: the same pictures are held out, and read alike."""
+    """The recipe of a run. Settings that a recipe of an older version lacks get that version's
+    behaviour: the same pictures are held out, and read alike."""
     update = {}
     for name in ("data", "validation"):
         data = getattr(recipe, name)

@@ -108,7 +108,7 @@ class AdapterAverage(Average):
 
 
 def load(table: Mapping[str, str], name: str) -> Any:
-    """What is registered under a name: a module, or what a module calls as is said behind `:`."""
+    """What is registered under a name: a module, or of it what the entry names after `:`."""
     module, _, member = table[name].partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, member) if member else loaded

@@ -70,7 +70,7 @@ def next_command(*words: object, why: str = "") -> None:
 
 
 def only_the_first_process() -> None:
-    """Where torchrun started several processes, the first one alone speaks."""
+    """Silence all but the first of the processes that torchrun started."""
     out.quiet = err.quiet = os.environ.get("RANK", "0") != "0"
 
 

@@ -177,7 +177,7 @@ def eval_command(
     if wanted:
         with found.lock():
             return finish([over_alphas(found, chosen, wanted, more) for chosen in suites], as_json)
-    tuned_name(found)  # that there is one
+    tuned_name(found)  # an error if there is none
     more |= {"wanted": runtime and runtime.value, "tolerances": tolerance or []}
     results = []
     with found.lock():
@@ -261,7 +261,7 @@ def of_models(
         from radapter.inference import open_model
     if out is not None and len(suites) > 1:
         raise UsageError("--out is one file: name one suite.")
-    opened = [suite.open() for suite in suites]  # before any model: it is what is often wrong
+    opened = [suite.open() for suite in suites]  # data first: it is wrong more often than a model
     model = open_model(name, **settings)
     more: Any = {"out": out, "cache": None if no_cache else user_cache()}
     results = []

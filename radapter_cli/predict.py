@@ -147,7 +147,7 @@ def _plain(result: Prediction) -> dict[str, Any]:
 
 
 def _say(left_out: LeftOut) -> None:
-    """What was passed over; pictures that cannot be read were named as they came."""
+    """Print what was passed over; pictures that cannot be read were named as they came."""
     from radapter.data.left_out import lines_of
 
     for line in lines_of(left_out):

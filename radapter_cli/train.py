@@ -156,7 +156,7 @@ def _session() -> Iterator[dict[str, Any]]:
         console.err.show_cursor(True)  # a live view hides it, and a second signal kills at once
         if not watched:
             signal.signal(number, previous[number])
-        # torchrun sends SIGTERM, too, where another process has failed: then that is the news.
+        # torchrun also sends SIGTERM where another process failed: that failure is reported then.
         if asked.count(number) == 1 and (number == signal.SIGINT or not in_ranks):
             console.note(f"Stopping after this step{more}.")
 
@@ -237,7 +237,7 @@ def _describe_fit(fit: Fit) -> str:
 
 
 def say_data(accounts: dict[str, Any]) -> None:
-    """What is left out of the data, and what else is to be said of it, on stderr."""
+    """Print on stderr what is left out of the data, and the notes on it."""
     from radapter.data.accounts import lines_of_accounts
 
     for line in lines_of_accounts(accounts):
@@ -245,7 +245,7 @@ def say_data(accounts: dict[str, Any]) -> None:
 
 
 def _start_kept(share: float) -> str:
-    """What matters of the moving average: a short run without `warmup` ends near its zero start."""
+    """A note if the average still holds its zero start, as after a short run without `warmup`."""
     return f"; {share:.1%} of the average is still its zero start" if share >= 0.001 else ""
 
 

@@ -4,7 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+import typer
+
 import radapter
+from radapter_cli.main import app
 
 ROOT = Path(radapter.__file__).parent
 SOURCES = sorted([*ROOT.rglob("*.py"), *ROOT.with_name("radapter_cli").glob("*.py")])
@@ -17,6 +20,9 @@ ENDS = re.compile(r"[.})?]$|: (radapter|pip) [^.]*$|--[\w-]+( \S+)?$")
 LINE = re.compile(r"override |\{\}: |\{\}:1:1: ")
 """An error of a recipe, of which each has a line"""
 RIDDLES = re.compile(r"(?<!here )\b(is|are) (no|none|nothing)\b|\b(mend|anew)\b|\bof ours\b")
+
+COMMAND = re.compile(r"`radapter ([^`]+)`|(?:[Tt]ype|first|again): radapter ([^`.(,]+)")
+OF_ALL = ("--debug", "--version", "--help")
 
 
 def _errors(trees):
@@ -75,4 +81,30 @@ def test_errors_follow_one_pattern():
     wrong = [
         f"{where}: {fault}: {text}" for where, text, of in found for fault in _faults(text, of)
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _advice():
+    """(where, the words after `radapter`) of every command that a string names."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Constant, ast.JoinedStr)):
+                text = "".join(part if isinstance(part, str) else "{}" for part in _parts(node))
+                for found in COMMAND.finditer(text):
+                    where = f"{path.relative_to(ROOT.parent)}:{node.lineno}"
+                    yield where, (found[1] or found[2]).split()
+
+
+def test_commands_in_strings_are_commands():
+    commands = typer.main.get_command(app).commands
+    found = [words for words in _advice() if words[1][0] not in (*OF_ALL, "ARGUMENTS")]
+    assert len(found) > 40
+    wrong = []
+    for where, (name, *words) in found:
+        options = [*OF_ALL] + [
+            o for each in getattr(commands.get(name), "params", ()) for o in each.opts
+        ]
+        unknown = [word for word in words if word.startswith("--") and word not in options]
+        if name not in commands or unknown:
+            wrong.append(f"{where}: radapter {name} {' '.join(unknown)}")
     assert not wrong, "\n".join(wrong)

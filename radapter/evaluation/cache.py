@@ -143,7 +143,7 @@ def write(cache: Cache | None, key: Key | None, features: Tensor, more: Any = No
         write_atomic(_path(cache, key), content)
         _trim(cache)
     except OSError as error:
-        warnings.warn(f"Features are not cached in {cache.folder}: {error}", stacklevel=2)
+        warnings.warn(f"Not cached in {cache.folder} (RADAPTER_CACHE): {error}", stacklevel=2)
 
 
 def get_or_compute(cache: Cache | None, key: Key | None, compute: Callable[[], Tensor]) -> Tensor:

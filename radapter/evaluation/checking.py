@@ -1,4 +1,4 @@
-"""Is the data of a suite there and right? Looked at before any model is loaded."""
+"""Whether the data of a suite is present and as published; no model is loaded."""
 
 from __future__ import annotations
 

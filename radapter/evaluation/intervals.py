@@ -1,4 +1,4 @@
-"""How sure a mean score is. Items of one cluster (one concept or picture) are not independent."""
+"""The confidence interval of a mean score, of items that may be correlated within a cluster."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def evaluate_run(
             f"--precision {precision} is for PyTorch alone, and engines are compared with "
             "fp32: add --runtime torch."
         )
-    opened = suite.open()  # before any model: it is what is often wrong
-    # A look at one runtime alone must not take the place of the evidence that all agree.
+    opened = suite.open()  # data first: it is wrong more often than a model
+    # A result of one runtime alone must not replace the result that shows that all agree.
     alone = f"-{wanted}" if wanted not in (None, "all") else ""
     alone += f"-{precision}" if precision != "fp32" else ""
     path = run.evaluations / f"{suite.file_name}-{merging.tuned_name(run)}{alone}.json"
@@ -179,7 +179,7 @@ def evaluate_alphas(
     half = f"-{precision}" if precision != "fp32" else ""
     path = run.evaluations / f"{suite.file_name}-alphas{half}.json"
     check_writable(path)
-    opened = suite.open()  # before any model: it is what is often wrong
+    opened = suite.open()  # data first: it is wrong more often than a model
     trained = merging.open_trained(run)
     merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []

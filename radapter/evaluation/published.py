@@ -40,7 +40,7 @@ class Published(Section):
 
 
 class Anchors(Section):
-    """Published zero-shot scores: what an evaluation has to give before it is believed."""
+    """Published zero-shot scores, which an evaluation has to reproduce before it is trusted."""
 
     source: str
     """Where the scores are published."""

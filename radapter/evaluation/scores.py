@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """What one of a task's metrics is called, and how it is read."""
+    """The names of a metric, and how its values are read."""
 
     title: str
     """For people, such as "caption to picture R@1" """

@@ -72,8 +72,8 @@ class Texts:
         ]
 
     def by_tokens(self, captions: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The captions with one text, the first, for all that have the same tokens: to the model
-        these are one, so that they tie, which equal features need not in a matrix product."""
+        """The captions, those with the same tokens replaced by the first of them: to the model they
+        are one text, and must tie, which equal features need not do in a matrix product."""
         first: dict[bytes, str] = {}
         found: dict[str, str] = {}
         distinct = list(dict.fromkeys(text for own in captions for text in own))

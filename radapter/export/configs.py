@@ -95,8 +95,8 @@ def clip_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
 def write_preprocessor(folder: Path, preprocess_cfg: dict[str, Any]) -> None:
     """Write preprocessor_config.json: the form of Hugging Face's CLIPImageProcessor.
 
-    It knows two of open_clip's resize modes, for square pictures. Of others the file only holds
-    open_clip's own settings, and no loader takes it for what it is not.
+    It knows two of open_clip's resize modes, for square pictures. For others the file holds
+    open_clip's own settings alone, so that no loader misreads it.
     """
     size = preprocess_cfg["size"]
     height, width = (size, size) if isinstance(size, int) else size

@@ -22,7 +22,7 @@ from radapter.runtimes.pytorch import PyTorchRuntime
 
 BATCH = 32
 TIE = 0.01
-"""Share of the likeliest class's probability by which another may be behind it, and tie with it"""
+"""Classes tie if their probabilities differ by no more than this share of the larger one"""
 
 
 def compare_files(

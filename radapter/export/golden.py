@@ -1,4 +1,4 @@
-"""Golden files: inputs with what must come of them, so that a program in any language can test
+"""Golden files: inputs with their expected outputs, so that a program in any language can test
 its tokenizer, its preprocessing and its engine against PyTorch without PyTorch.
 
     golden/golden.json         texts with their token ids, files and tolerances
@@ -96,7 +96,7 @@ def write(
         pictures: at least three; None: drawn ones. Whoever gets the bundle gets them.
 
     Returns:
-        What to verify the towers on, by their file names.
+        The inputs to verify the towers with, by file name.
 
     Raises:
         GateFailed: tokenizer.json does not give open_clip's ids where it has to.

@@ -23,7 +23,7 @@ from radapter.runtimes.opened import OpenModel
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is in one picture, or why that cannot be said."""
+    """The classes of one picture, or the reason why it has none."""
 
     picture: str
     labels: list[tuple[str, float]]

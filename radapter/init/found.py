@@ -1,6 +1,6 @@
 """What was recognised, and what was asked for.
 
-Whoever looks at one form raises UsageError where it is not that form, or not plain how to take it
+Whoever looks at one form raises UsageError where it is not that form, or where it is ambiguous
 (`splits.Doubt`, where a guess might train on test data), and BrokenInput where it is damaged.
 """
 

@@ -53,7 +53,7 @@ def look(
 
 def _spot(path: str) -> Spot:
     place = located(Data(), path)
-    if not place.exists() and Path(path).exists():  # there is a data root, and it is not below it
+    if not place.exists() and Path(path).exists():  # there is a data root, the path is elsewhere
         place = Path(path).resolve()
         path = str(place)
     if not place.exists():
@@ -94,7 +94,7 @@ def _in_split_folders(spot: Spot, wanted: Wanted) -> Found | None:
     chosen = choose(names, wanted.split, str(spot.path), "folders")
     if chosen is None:
         return None
-    # What was said of the splits was said of these: below them it has been answered.
+    # The answer about splits was about these folders: below them nothing is asked again.
     inner = dataclasses.replace(wanted, split=wanted.split and "none")
     found = _inside(spot.below(chosen.train), inner)
     found.notes = chosen.notes + found.notes
@@ -173,7 +173,7 @@ def _table(spot: Spot, names: list[str], wanted: Wanted) -> Found:
 
 
 def _tables(folder: Path) -> list[str]:
-    """Tables of pictures; a form for handing in answers is none."""
+    """Tables of pictures; the answer form of a competition does not count."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_table(path))
     return [name for name in names if "submission" not in name.lower()]
 

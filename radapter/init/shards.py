@@ -81,7 +81,7 @@ def _found(spot: Spot, shards: list[Path], wanted: Wanted) -> Found:
 
 
 def _keys(member: Member) -> list[str]:
-    """Of the JSON object in a member; of none if it is none."""
+    """The keys of the JSON object in a member; empty if it is not one."""
     try:
         return list(json.loads(member.read()))
     except (ValueError, TypeError):

@@ -119,7 +119,7 @@ def choose(names: list[str], wanted: str | None, where: str, what: str) -> Chose
         what: what they are, such as "folders".
 
     Raises:
-        UsageError: it is not plain.
+        UsageError: the names are ambiguous.
     """
     splits = sort(names)
     if wanted == "none" or (wanted is None and not splits.named):

@@ -51,7 +51,7 @@ def attach(
 
     def hold(kept: Values | None, alpha: float) -> None:
         for name, parameter in trained.items():
-            # In its place, not into it: a graph that was made before goes on with what it read.
+            # Replace the tensor, do not write into it: an earlier graph still needs its values.
             if kept is None:
                 parameter.data = present.pop(name, parameter.data)
             else:

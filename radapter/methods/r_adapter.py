@@ -211,7 +211,7 @@ def _follow(linear: nn.Module, sublayer: nn.Module, adapter: Adapter) -> None:
         output, weights = type(self).forward(self, query, key, value, **options)
         return adapter(output), weights
 
-    if isinstance(sublayer, nn.MultiheadAttention):  # it reads the layer's weight, calls it never
+    if isinstance(sublayer, nn.MultiheadAttention):  # reads the layer's weight, never calls it
         sublayer.forward = MethodType(attention, sublayer)  # type: ignore[method-assign]
     else:
         linear.register_forward_hook(follow)

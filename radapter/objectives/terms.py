@@ -1,4 +1,4 @@
-"""What an addend of the loss is made of, and what it is given."""
+"""A term of the loss: what defines it, and its inputs."""
 
 from __future__ import annotations
 

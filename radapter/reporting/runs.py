@@ -131,7 +131,7 @@ def adapter_facts(run: Run) -> dict[str, Any] | None:
     try:
         facts = radapter_facts(run.adapter)
     except (BrokenInput, KeyError, TypeError, ValueError):
-        facts = {}  # damaged: what a reader can be told without it is still told
+        facts = {}  # damaged: the rest is still reported
     known = {key: facts.get(key) for key in ("steps", "trained_parameters", "start_share")}
     return {"file": run.adapter.name, "bytes": run.adapter.stat().st_size, **known}
 

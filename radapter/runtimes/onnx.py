@@ -230,7 +230,7 @@ def _may_use_tf32() -> bool:
 
 
 def largest_batch(manifest: Mapping[str, Any]) -> int:
-    """That onnxruntime's TensorRT provider is told to build for."""
+    """The largest batch that onnxruntime's TensorRT provider builds for."""
     return max(int(manifest["max_batch"]), BATCH)
 
 
@@ -297,8 +297,8 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
 
 
 def preload(ort: Any) -> None:
-    """Load the CUDA libraries that pip or torch brought along. What onnxruntime misses it prints;
-    `missing_library` says it better, and --json stays JSON."""
+    """Load the CUDA libraries that pip or torch brought along. onnxruntime's own message about a
+    missing one is hidden: `missing_library` says it better."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()

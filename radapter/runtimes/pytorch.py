@@ -32,7 +32,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     if training:
         model.eval()
     try:
-        # TF32 in convolutions, the default on CUDA, would be the reference's own rounding.
+        # TF32 in convolutions, the default on CUDA, would add rounding of the reference's own.
         with torch.no_grad(), exact_fp32():
             yield
     finally:

@@ -90,7 +90,7 @@ def load(folder: Path) -> Checkpoint | None:
                 raise ValueError("state.safetensors does not match its hash")
             tensors = load_file(path / "state.safetensors")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"Checkpoint {path.name} is damaged ({error}).", stacklevel=2)
+            warnings.warn(f"Checkpoint {path.name} is damaged ({error}): left aside.", stacklevel=2)
             continue
         names = ("method", "optimizer", "scaler", "best")
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}

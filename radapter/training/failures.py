@@ -58,7 +58,7 @@ def leave_out(
     message = f"{error} in step {step + 1}. That step was left out. Its batch is in {path}."
     limit = parts.recipe.optimisation.stop_after_bad_steps
     if len(bad) < limit:
-        warnings.warn(f"{message} Training goes on, up to {limit} of these in a row.", stacklevel=2)
+        warnings.warn(f"{message} Training goes on; {limit} in a row stop it.", stacklevel=2)
         return
     number = f" These were {limit} in a row." if limit > 1 else ""
     raise GateFailed(

@@ -1,4 +1,4 @@
-"""How batches come to the device: bytes through pinned memory, the next one while one is used.
+"""How batches get to the device: as bytes through pinned memory, the next one during a step.
 
 On a CPU nothing of this happens: batches pass as they are.
 """

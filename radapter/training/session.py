@@ -143,9 +143,9 @@ class Session:
     # ------------------------------------------------------------ between two steps
 
     def note_broken(self, found: list[str]) -> None:
-        """Take pictures that could not be read to those known; BrokenInput if they are too many."""
+        """Add to the pictures that could not be read; BrokenInput if there are too many."""
         limit, new = self.parts.recipe.data.broken_images, set(found) - self.broken
-        for message in dict.fromkeys(found):  # one that several texts are of is said once
+        for message in dict.fromkeys(found):  # a picture with several texts is named once
             if message in new and limit and self.main:
                 print(f"skipped: {message}", file=sys.stderr)
         self.broken |= new

@@ -26,7 +26,7 @@ class Tracker(Protocol):
 
     def start(self, run: runs.Run, recipe: Recipe, step: int) -> None:
         """Before the first step. A resumed run goes on after `step` (a new one: 0), and what was
-        logged of later steps is to be forgotten: they are done again."""
+        logged of later steps is dropped: they are done again."""
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Numbers after `step` steps: of training; or of validation, a mapping in `validation`."""

@@ -88,7 +88,7 @@ def open_held_out(
     for dataset in (dataset for tasks in opened.values() for dataset in tasks.values()):
         said = dataset.protocol.get("classes", "")
         if ";" in said and suite.datasets[0].classes and distributed.is_main_process():
-            warnings.warn(f"validation: classes: {said}", stacklevel=2)
+            warnings.warn(f"Validation scores the classes of training: {said}.", stacklevel=2)
     state = {name: value.detach().cpu().clone() for name, value in base.model.state_dict().items()}
     model = copy.deepcopy(base.model).eval().requires_grad_(False).to(device)
     return Validator(suite, opened, dataclasses.replace(base, model=model), state, device)

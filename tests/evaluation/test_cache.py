@@ -368,7 +368,7 @@ def test_what_a_killed_process_left_goes(cache):
 def test_a_folder_that_cannot_be_written_is_a_warning(loaded, table, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.warns(UserWarning, match="not cached in"):
+        with pytest.warns(UserWarning, match="Not cached in"):
             found, _ = score(loaded, suite_of(table), Cache(folder, 10**9))
         assert same(found, score(loaded, suite_of(table), None)[0])
 

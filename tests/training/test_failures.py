@@ -444,7 +444,7 @@ def test_bad_steps_up_to_a_number_in_a_row_are_left_out(recipe, tmp_path, monkey
     parts, real = [], loop.prepare
     monkeypatch.setattr(loop, "prepare", lambda recipe: (parts.append(real(recipe)), parts[-1])[1])
     broken_steps(monkeypatch, {4, 5, 7, 8}, what)
-    with pytest.warns(UserWarning, match="Training goes on, up to 3") as caught:
+    with pytest.warns(UserWarning, match="Training goes on; 3 in a row stop") as caught:
         run = train(settings, tmp_path, on_step=on_step)
     told = [str(w.message) for w in caught if "bad_batch.json" in str(w.message)]
     assert [int(re.search(r"in step (\d+)", text)[1]) for text in told] == [4, 5, 7, 8]

@@ -184,7 +184,7 @@ def build_engines(
         facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
         facts["engines"] = [present[name] for name in sorted(present)]
         manifest = card.finish(temporary, facts)
-        # Where engines do not run, it would compare what it has compared before.
+        # Where engines do not run, the check would only repeat its last comparison.
         if check is not None and "tensorrt" in runnable(temporary)[0]:
             before = {found["suite"]: found["files"] for found in facts.get("parity", [])}
             facts["parity"] = check(temporary)
