@@ -237,7 +237,7 @@ def test_what_is_missing_is_named(exported, tiny_folder, monkeypatch):
     assert "no weights for PyTorch" in reasons["torch", "fp32"]
     assert "has no int8, only fp32" in reasons["onnx", "int8"]
     assert 'pip install "radapter[gpu]"' in reasons["onnx-cuda", "fp32"]
-    assert "no int8" in reasons["onnx-cuda", "int8"]
+    assert "Unknown precision 'int8'" in reasons["onnx-cuda", "int8"]
     assert set(ENGINES) == {name for name, _ in reasons} | {"onnx"}
 
     real = builtins.__import__
@@ -324,11 +324,11 @@ def test_an_export_that_is_wrong_is_not_measured(tiny_folder, monkeypatch):
     ("options", "message"),
     [
         ({"runtimes": ["onxx"]}, "Unknown runtime 'onxx'. Did you mean 'onnx'?"),
-        ({"runtimes": []}, "no runtime"),
+        ({"runtimes": []}, "No runtime"),
         ({"precisions": ["fp8"]}, "Unknown precision 'fp8'"),
         ({"batches": [1, 0]}, "batch must be"),
         ({"threads": []}, "threads must be"),
-        ({"rounds": 0}, "rounds"),
+        ({"rounds": 0}, "Rounds"),
         ({"seconds": float("nan")}, "seconds"),
     ],
 )

@@ -122,7 +122,7 @@ def _separators(path: Path, found: Found) -> None:
     usual, bare = (_rows_broken(path, form, quoting) for quoting in ("usual", "none"))
     if usual and not bare:
         data["quoting"] = "none"
-        found.taken["quoting"] = "quotes are letters like others here; `usual` would lose rows"
+        found.taken["quoting"] = "quotes are plain characters here; `usual` would lose rows"
 
 
 def _rows_broken(path: Path, form: Form, quoting: str) -> bool:

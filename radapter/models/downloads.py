@@ -1,4 +1,4 @@
-"""Fetch weights, configurations and tokenizers; without a network, say at once how to bring them.
+"""Fetch weights, configurations and tokenizers; without a network, say at once how to copy them.
 
 The cache is asked first, without any call to a server. Only for what is not in it is a server
 asked, and only once it has answered at all.
@@ -45,7 +45,7 @@ def weights(
     Raises:
         BrokenInput: it is not in the cache and cannot be fetched.
     """
-    instead = f"or bring that file here and name it, as {architecture}:FILE,like={tag}"
+    instead = f"or copy that file here and name it, as {architecture}:FILE,like={tag}"
     if not known.get("hf_hub"):
         url = str(known.get("url"))
         path = Path.home() / ".cache" / "clip" / os.path.basename(url)
@@ -57,7 +57,7 @@ def weights(
         except Exception as error:
             raise BrokenInput(
                 f"The weights of {name} are not on this machine and cannot be fetched "
-                f"({_reason(error)}). Fetch {url} where there is a network, and bring it to "
+                f"({_reason(error)}). Download {url} where there is a network, and copy it to "
                 f"{path}, {instead}."
             ) from error
     repository, file = os.path.split(known["hf_hub"])
@@ -130,7 +130,7 @@ def cached_or_fetched(fetch: Callable[[], T], name: str, wanted: Wanted, instead
         raise BrokenInput(
             f"{name} needs {what} on huggingface.co. That is not on this machine and cannot be "
             f"fetched ({_reason(error)}). Where there is a network, type: {types}; "
-            f"then bring {folders} of its ~/.cache/huggingface/hub to "
+            f"then copy {folders} of its ~/.cache/huggingface/hub to "
             f"{constants.HF_HUB_CACHE}{', ' * bool(instead)}{instead}."
         ) from error
 

@@ -266,7 +266,7 @@ def _of_the_hub(
         folder = Path(open_clip_name.removeprefix("local-dir:"))
         if not any(path for form in TOKENIZERS for path in folder.glob(form)):
             raise BrokenInput(
-                f"{folder} has no tokenizer: bring {downloads.TOKENIZER} of {tokenizer} on "
+                f"{folder} has no tokenizer: copy {downloads.TOKENIZER} of {tokenizer} on "
                 "huggingface.co into it."
             )
     elif tokenizer and not Path(tokenizer).is_dir():

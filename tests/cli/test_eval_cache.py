@@ -58,7 +58,7 @@ def test_results_are_the_same_with_and_without(cli, merged, cache, encoded):
     assert set(files(cache).values()) == {b"damaged"}
     outcome = cli("eval", "--runtime", "torch")
     assert outcome.code == 0
-    assert outcome.err.count("warning: ") == outcome.err.count("computed anew") == 4
+    assert outcome.err.count("warning: ") == outcome.err.count("computed again") == 4
     assert files(cache) == before
 
 

@@ -313,7 +313,7 @@ def test_a_damaged_entry_is_said_and_made_anew(loaded, table, cache, damage):
     (path,) = [p for p in cache.folder.iterdir() if b'\\"pictures\\"' in p.read_bytes()[:4000]]
     whole = features(path)
     DAMAGE[damage](path)
-    with pytest.warns(UserWarning, match=f"{path.name} is damaged .*computed anew"):
+    with pytest.warns(UserWarning, match=f"{path.name} was damaged .*computed again"):
         found, encoded = score(loaded, suite, cache)
     assert encoded == (1, 0)
     assert same(found, expected)

@@ -191,7 +191,7 @@ def test_what_is_opened_as_what(exported, tiny_folder, tmp_path):
     assert open_model(exported).runtime.name == "onnx"
     assert open_model(tiny_folder).runtime.name == "pytorch"
     assert open_model(f"local-dir:{tiny_folder}").classes is None
-    with pytest.raises(UsageError, match="is a bundle, which torch does not run"):
+    with pytest.raises(UsageError, match="is a bundle, which torch cannot run"):
         open_model(exported, "torch")
     with pytest.raises(UsageError, match="is not a bundle, so it runs with torch only"):
         open_model(tiny_folder, "onnx")

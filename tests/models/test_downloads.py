@@ -227,7 +227,7 @@ def test_a_folder_without_its_tokenizer(siglip, tokenizer, tmp_path):
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     model = tiny.build(custom=True, text={"vocab_size": 5, "context_length": 8}).model
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    with pytest.raises(BrokenInput, match=r"no tokenizer: bring tokenizer.json.*someone/words"):
+    with pytest.raises(BrokenInput, match=r"no tokenizer: copy tokenizer.json.*someone/words"):
         models.load(folder)
     for path in tokenizer.iterdir():
         shutil.copy(path, folder)

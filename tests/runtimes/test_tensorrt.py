@@ -179,17 +179,17 @@ def test_an_engine_of_another_onnx_file_is_stale(folder, fake):
 @pytest.mark.parametrize(
     ("version", "gpu", "changes", "said"),
     [
-        ("rtx-1.7", GPU, {"version": "1.6.0.1"}, "built by TensorRT-RTX 1.6.0.1, here is 1.7"),
-        ("11.4", GPU, {"version": "10.16.1.11"}, "built by TensorRT 10.16.1.11, here is 11.4"),
-        ("11.4", GPU, {"version": "11.9.0.1", "version_compatible": True}, "here is 11.4"),
+        ("rtx-1.7", GPU, {"version": "1.6.0.1"}, "built by TensorRT-RTX 1.6.0.1, but 1.7"),
+        ("11.4", GPU, {"version": "10.16.1.11"}, "built by TensorRT 10.16.1.11, but 11.4"),
+        ("11.4", GPU, {"version": "11.9.0.1", "version_compatible": True}, "but 11.4"),
         (
             "rtx-1.7", cuda.Gpu("A10", "8.0"), {},
-            r"for compute capability 8.6, 8.9, here is A10 \(8.0\).*flavour rtx --trt-gpu 8.0",
+            r"for compute capability 8.6, 8.9, but .*A10 \(8.0\).*flavour rtx --trt-gpu 8.0",
         ),
         ("rtx-1.7", cuda.Gpu("H100", "9.0"), {}, r"H100 \(9.0\).*does not build for it.*tensorrt"),
-        ("11.4", cuda.Gpu("NVIDIA L4", "8.9"), {}, r"for NVIDIA Fake 4090 \(8.9\), here is NVID"),
-        ("11.4", cuda.Gpu("A10", "8.6"), {"hardware": "same-compute-capability"}, "here is A10"),
-        ("11.4", cuda.Gpu("T4", "7.5"), {"hardware": "ampere-plus"}, "here is T4"),
+        ("11.4", cuda.Gpu("NVIDIA L4", "8.9"), {}, r"for NVIDIA Fake 4090 \(8.9\), but .* NVID"),
+        ("11.4", cuda.Gpu("A10", "8.6"), {"hardware": "same-compute-capability"}, "the GPU is A10"),
+        ("11.4", cuda.Gpu("T4", "7.5"), {"hardware": "ampere-plus"}, "the GPU is T4"),
     ],
 )  # fmt: skip
 def test_another_version_or_gpu(monkeypatch, exported, tmp_path, version, gpu, changes, said):

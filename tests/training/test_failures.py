@@ -224,7 +224,7 @@ def test_an_interruption_with_a_full_disk_says_where_a_resumed_run_starts(
 
     with (
         pytest.warns(UserWarning, match="after step 5 was not written"),
-        pytest.raises(BrokenInput, match=r"No space left.*\n.*--resume .* from step 4\."),
+        pytest.raises(BrokenInput, match=r"No space left.*\nTo go on from step 4, type: "),
     ):
         train(recipe(OFTEN), tmp_path, on_step=on_step, should_stop=lambda: bool(stop))
     run = the_run(tmp_path)
@@ -392,7 +392,7 @@ def test_a_step_that_is_not_finite_stops_and_names_its_batch(
     run = the_run(tmp_path)
     assert caught.value.exit_code == 3
     name = "norm of the gradients became" if what == "gradients" else f"loss became {what}"
-    for part in (name, "in step 5;", str(run.path / "bad_batch.json"), "smaller optimisation.lr"):
+    for part in (name, "in step 5.", str(run.path / "bad_batch.json"), "smaller optimisation.lr"):
         assert part in str(caught.value)
     content = json.loads((run.path / "bad_batch.json").read_text())
     ((step),) = content["steps"]
@@ -467,7 +467,7 @@ def test_so_many_in_a_row_stop(recipe, tmp_path, monkeypatch):
     calls = broken_steps(monkeypatch, {2, 3, 5, 6, 7}, "nan")
     with (
         pytest.warns(UserWarning, match="goes on"),
-        pytest.raises(GateFailed, match="in step 7;.*These were 3 in a row") as caught,
+        pytest.raises(GateFailed, match="in step 7.*These were 3 in a row") as caught,
     ):
         train(settings, tmp_path)
     run = the_run(tmp_path)
@@ -480,7 +480,7 @@ def test_so_many_in_a_row_stop(recipe, tmp_path, monkeypatch):
     calls.clear()
     monkeypatch.undo()
     broken_steps(monkeypatch, {1}, "nan")
-    with pytest.raises(GateFailed, match="in step 7;.*These were 3 in a row"):
+    with pytest.raises(GateFailed, match="in step 7.*These were 3 in a row"):
         resume(run)
     monkeypatch.undo()
     assert resume(run).adapter.is_file()
@@ -490,7 +490,7 @@ def test_fp16_that_overflows_at_every_scale_stops(recipe, tmp_path, monkeypatch)
     """An overflow alone halves the scale: 65,536 is below 1/1000 after 26 of them."""
     settings = recipe("precision=fp16", "optimisation.epochs=11")
     broken_steps(monkeypatch, range(1, 100), "gradients")
-    with pytest.raises(GateFailed, match="not finite in fp16, even times 0.000976562, in step 27;"):
+    with pytest.raises(GateFailed, match="not finite in fp16, even times 0.000976562, in step 27"):
         train(settings, tmp_path)
     assert len(steps_of(the_run(tmp_path))) == 26
 

@@ -68,8 +68,8 @@ def check_engine(
         )
     if not _version_fits(entry, trt.__version__):
         raise BrokenInput(
-            f"{entry['file']} was built by {flavour.title} {entry['version']}, here is "
-            f"{trt.__version__}, and engines are bound to their version. {again}"
+            f"{entry['file']} was built by {flavour.title} {entry['version']}, but "
+            f"{trt.__version__} is installed, and engines are bound to their version. {again}"
         )
     if _gpu_fits(entry, gpu):
         return
@@ -82,7 +82,7 @@ def check_engine(
                 f"tensorrt (after {flavours.TENSORRT.install})"
             )
     raise BrokenInput(
-        f"{entry['file']} was built for {bundle.built_for(entry)}, here is {gpu.name} "
+        f"{entry['file']} was built for {bundle.built_for(entry)}, but the GPU is {gpu.name} "
         f"({gpu.compute_capability}). {again}"
     )
 
