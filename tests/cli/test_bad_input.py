@@ -265,7 +265,7 @@ def test_a_full_or_read_only_disk(cli, trained, recipe_file, monkeypatch, number
 def test_a_device_that_is_not_there(cli, recipe_file):
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    check(cli("train", "tiny.yaml", "device=cuda"), 5, "torch finds no CUDA device: add device=cpu")
+    check(cli("train", "tiny.yaml", "device=cuda"), 5, "torch finds no CUDA device. Add device=cpu")
 
 
 def test_json_reports_errors_too(cli):

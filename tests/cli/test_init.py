@@ -27,7 +27,7 @@ def init(cli, tiny_folder, tmp_path):
         recipe = recipes.load(written)
         again = cli("init", *arguments)
         assert again.code == 2
-        assert f"{written.name} is here already" in again.err
+        assert f"{written.name} exists already" in again.err
         changes = [f"model={tiny_folder}", "optimisation.epochs=1", "device=cpu"]
         trained = cli("train", written.name, *changes)
         assert trained.code == 0, trained.err
