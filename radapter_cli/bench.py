@@ -47,7 +47,7 @@ def bench(
     ] = 0.5,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Measure latency and throughput of both towers, as ratios to PyTorch too.
+    """Measure latency and throughput of both towers, also as ratios to PyTorch.
 
     A model without a bundle is exported to a temporary folder. What cannot be measured here is
     left out and named with the reason.
@@ -55,10 +55,9 @@ def bench(
     [bold]Examples[/]
 
         radapter bench
-
-        radapter bench --model ViT-B-32:random --precision fp32 --precision int8 --threads 1,2
-
-        radapter bench --model bundle/ --batch 1 --text-length 16
+        radapter bench --batch 1,32 --threads 1,2
+        radapter bench --model emoji-clip --precision int8
+        radapter bench --model bundle/ --text-length 16
     """
     if run and model:
         raise UsageError("--run and --model both name a model: give one of them.")

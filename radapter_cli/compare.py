@@ -35,9 +35,8 @@ def compare(
 
     [bold]Examples[/]
 
-        radapter compare runs/emoji-20260101T120000Z-a1b2c3 runs/emoji-20260102T120000Z-d4e5f6
-
-        radapter compare runs/* --out comparison.md --out comparison.csv
+        radapter compare runs/*
+        radapter compare runs/emoji-* --out comparison.md
     """
     from radapter.files import write_atomic
     from radapter.run import find

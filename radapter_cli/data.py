@@ -29,9 +29,8 @@ def data(
     [bold]Examples[/]
 
         radapter data list
-
-        radapter data check imagenet-shifts --data-root /data
-
+        radapter data check emoji-shifts
+        radapter data check retrieval --data-root /data
         radapter data check my-recipe.yaml
     """
     if action not in ("list", "check"):

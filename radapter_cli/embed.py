@@ -37,17 +37,17 @@ def embed(
     precision: PrecisionOption = FP32,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write unit-norm features of pictures with their names; stopped, the same command goes on.
-    Typed again after pictures were added or changed, it encodes those alone.
+    """Write unit-norm features of pictures, with their names.
 
+    A command that was stopped goes on when it is typed again. Typed again after pictures were added
+    or changed, it encodes only those.
     A picture that cannot be read is named on stderr and left out; the file is written and the exit
     code is 4.
 
     [bold]Examples[/]
 
-        radapter embed photos/ --out features.safetensors
-
-        radapter embed table.csv --out features.safetensors --model ViT-B-16:openai
+        radapter embed photos/ --out photos.safetensors
+        radapter embed table.csv --out table.safetensors
     """
     if out.is_dir():
         raise UsageError(f"--out takes a file to write, and {out} is a folder.")

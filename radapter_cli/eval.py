@@ -124,14 +124,10 @@ def eval_command(
     [bold]Examples[/]
 
         radapter eval
-
         radapter eval --suite emoji-shifts --runtime all
-
         radapter eval --data photos/test
-
         radapter eval --alphas 0:1:0.1
-
-        radapter eval --suite imagenet-shifts --model ViT-B-16:openai
+        radapter eval --suite emoji-shifts --model emoji-clip
     """
     if data is not None and suite:
         raise UsageError("--data and --suite both say what to score on: give one of them.")

@@ -160,13 +160,10 @@ def export(
     [bold]Examples[/]
 
         radapter export
-
         radapter export --precision fp32 --precision int8
-
         radapter export --classifier names.txt --input uint8
-
-        radapter export --checkpoint transformers --triton model_repository
-
+        radapter export --checkpoint transformers
+        radapter export --triton model_repository
         radapter export --trt --trt-gpu 8.6 --trt-gpu 8.9
     """
     from radapter import run as runs

@@ -44,9 +44,7 @@ def init(
     [bold]Examples[/]
 
         radapter init my-data/
-
         radapter init captions.csv --pictures photos/
-
         radapter init coco/dataset_coco.json --name my-coco
     """
     from radapter import recipe as recipes

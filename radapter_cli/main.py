@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,19 +34,15 @@ from radapter_cli.train import train
 
 HELP = """Adapt a CLIP model to your data without losing what it knew, and ship it verified.
 
-    radapter demo                          everything below in sequence, in two minutes
+[bold]In sequence[/]
 
-    radapter init my-data/                 a recipe for pictures of your own
-
-    radapter train RECIPE                  adapters into a run folder
-
-    radapter merge --alpha 0.5             one plain checkpoint of the original size
-
-    radapter export                        ONNX, in a bundle to deploy
-
-    radapter eval --suite emoji-shifts     the exported engine against PyTorch
-
-    radapter predict photo.jpg             what is in it; embed and search for many
+    radapter demo               all of this in two minutes
+    radapter init my-data/      a recipe for your pictures
+    radapter train RECIPE       adapters, in a run folder
+    radapter merge --alpha 0.5  one plain checkpoint
+    radapter export             ONNX, a bundle to deploy
+    radapter eval               scores, also of what is exported
+    radapter predict photo.jpg  what is in it
 
 Without --run a command works on the newest run in ./runs.
 """
@@ -83,7 +81,10 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
     "runs": runs, "compare": compare, "recipes": recipes, "data": data, "info": info,
 }  # fmt: skip
 for name, function in COMMANDS.items():
-    app.command(name)(function)
+    # Lines of a paragraph are joined, so that it fits any terminal; examples are indented lines.
+    app.command(name, help=re.sub(r"(?<!\n)\n(?![\n ])", " ", inspect.getdoc(function) or ""))(
+        function
+    )
 
 
 def run() -> NoReturn:

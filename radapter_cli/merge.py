@@ -48,11 +48,8 @@ def merge(
     [bold]Examples[/]
 
         radapter merge
-
         radapter merge --alpha 0.3
-
         radapter merge --alpha auto
-
         radapter merge --adapter best
     """
     from radapter import run as runs

@@ -62,13 +62,8 @@ def predict(
     [bold]Examples[/]
 
         radapter predict photo.jpg
-
         radapter predict photos/*.jpg --top 1
-
-        radapter predict photos/ --classes names.txt --top 1
-
-        radapter predict photos/ --model ViT-B-16:openai --classes names.txt --jsonl
-
+        radapter predict photos/ --classes names.txt --jsonl
         radapter predict photo.jpg --model bundle/
     """
     if as_json and as_lines:

@@ -30,11 +30,8 @@ def recipes(
     [bold]Examples[/]
 
         radapter recipes
-
         radapter recipes show emoji
-
         radapter recipes copy own-data
-
         radapter recipes schema > schema.json
     """
     from radapter import recipe as recipe_module

@@ -22,15 +22,12 @@ def runs(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """List the runs in ./runs: name, when, method, how far, suites and their best numbers; or show
-    one of them, finished or running, with its curves.
+    """List the runs in ./runs, or show one of them, finished or running, with its curves.
 
     [bold]Examples[/]
 
         radapter runs
-
         radapter runs show
-
         radapter runs show runs/my-run --json
     """
     if action not in ("list", "show"):

@@ -33,9 +33,8 @@ def search(
 
     [bold]Examples[/]
 
-        radapter search "a red bicycle" --in features.safetensors
-
-        radapter search --image query.jpg --in features.safetensors --top 3
+        radapter search "a bicycle" --in photos.safetensors
+        radapter search --image a.jpg --in photos.safetensors
     """
     if (text is None) == (image is None):
         raise UsageError("What to look for is either a text or --image: give one of them.")

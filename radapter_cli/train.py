@@ -65,11 +65,8 @@ def train(
     [bold]Examples[/]
 
         radapter train emoji
-
-        radapter train my-recipe.yaml optimisation.lr=3e-4 seed=1
-
+        radapter train mine.yaml optimisation.lr=3e-4 seed=1
         radapter train emoji --devices 8
-
         radapter train --resume
     """
     console.only_the_first_process()

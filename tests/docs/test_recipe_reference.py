@@ -73,7 +73,7 @@ def test_the_short_form_of_an_objective_is_the_list():
 
 def test_the_mistakes_are_what_is_said():
     (text,) = re.findall(r"```yaml\n(name: mine\nmodel.*?)```", PAGE, re.DOTALL)
-    (said,) = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)
+    (said,) = re.findall(r"```text\n(mine.*?)\n```", PAGE, re.DOTALL)
     wrong = text.replace("name: r-adapter", "name: r-adaptor").replace("lr: 5e-4", "lr: fast")
     with pytest.raises(UsageError) as caught:
         recipes.parse(wrong, "mine.yaml")
