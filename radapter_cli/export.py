@@ -192,7 +192,7 @@ def export(
     )
     planned = exporting.plan(found, wanted, force=force)
     if planned.merged["alpha"] == 0:
-        console.note("alpha 0 is the base model: nothing of the training is in this bundle")
+        console.note("Alpha 0 is the base model: nothing of the training is in this bundle.")
     if dry_run:
         return _preview(planned, as_json)
     start = time.monotonic()
@@ -210,12 +210,12 @@ def _preview(planned: Plan, as_json: bool) -> None:
 
     files, missing = preview(planned)
     for name, why in missing.items():
-        console.note(f"cannot be compared on {name}: {why}")
+        console.note(f"Cannot be compared on {name}: {why}")
     if as_json:
         return console.print_json({"bundle": str(planned.folder), "files": files})
     for name, size in files.items():
         console.result(f"{size / 1e6:10.1f} MB  {name}")
-    return console.result(f"would be written to {planned.folder}")
+    return console.result(f"Would be written to {planned.folder}.")
 
 
 def _show(planned: Plan, exported: Exported, seconds: float, as_json: bool) -> None:
@@ -233,7 +233,7 @@ def _show(planned: Plan, exported: Exported, seconds: float, as_json: bool) -> N
             console.result(f"{file}: worst cosine {check['worst_cosine']:.7f} on made-up inputs")
         show_parity(manifest.get("parity", []))
         if not manifest["verified"]:
-            console.note("not compared with PyTorch on any data, and the manifest says so")
+            console.note("Not compared with PyTorch on any data; the manifest says so.")
     for entry in manifest.get("engines", []):
         if entry["file"] in built:
             console.result(

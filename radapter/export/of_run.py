@@ -202,7 +202,7 @@ def export(
     run, recipe, contents = planned.run, planned.recipe, planned.contents
     with run.lock():
         if planned.lost:
-            note(f"the new bundle is written without {' and '.join(planned.lost)}")
+            note(f"The new bundle is written without {' and '.join(planned.lost)}.")
         known = facts.run_facts(run, recipe, planned.merged)
         gate, missing = None, dict[str, str]()
         if planned.wanted.verify and (planned.written or planned.flavour):
@@ -220,7 +220,7 @@ def export(
                     contents.device,
                 )
         for name, why in missing.items():
-            note(f"not compared on {name}: {why}")
+            note(f"Not compared on {name}: {why}")
         manifest = planned.present
         if planned.written:
             with status("exporting to ONNX and comparing with PyTorch"):
@@ -241,7 +241,7 @@ def export(
             with status("building engines"):
                 left_out = _build(planned, exported, planned.flavour, gate, force)
             for name, why in left_out.items():
-                note(f"{name}: no engine, {why}")
+                note(f"No engine of {name}: {why}")
         if planned.wanted.triton:
             exported.models = triton.write_repository(
                 planned.folder, planned.wanted.triton, recipe.name

@@ -146,7 +146,7 @@ def test_without_data_an_export_is_not_verified_and_says_so(
     assert "--no-verify" in outcome.err
     outcome = cli("export", "--no-verify")
     assert outcome.code == 0, outcome.err
-    assert "not compared with PyTorch" in outcome.err
+    assert "Not compared with PyTorch" in outcome.err
     (names,) = (json.loads(p.read_text()) for p in tmp_path.glob("runs/*/bundles/*/classes.json"))
     assert names["classes"] == ["blue circle", "green cross", "red square"]
 
@@ -182,7 +182,7 @@ def test_auto_alpha_that_leaves_the_training_out_says_so(cli, trained, monkeypat
     assert "train longer" in outcome.err
     assert said in json.loads(cli("merge", "--alpha", "auto", "--json").out)["warning"]
     outcome = cli("export", "--dry-run")
-    assert "alpha 0 is the base model: nothing of the training is in this bundle" in outcome.err
+    assert "Alpha 0 is the base model: nothing of the training is in this bundle." in outcome.err
     assert cli("merge", "--alpha", "0.5").code == 0
     assert "base model" not in cli("export", "--dry-run").err
 
