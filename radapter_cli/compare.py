@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radapter.errors import UsageError, nearest
+from radapter.errors import UsageError
 from radapter_cli import console
 
 
@@ -44,10 +44,7 @@ def compare(
     endings = ["csv", "json", "md"]
     for path in out or []:
         if path.suffix[1:] not in endings:
-            raise UsageError(
-                f"--out: {path} is not a {', '.join(endings)} "
-                f"file.{nearest(path.suffix[1:], endings)}"
-            )
+            raise UsageError(f"--out takes names that end in .csv, .json or .md, found '{path}'.")
     found = list({run.path.resolve(): run for run in (find(Path(name)) for name in runs)}.values())
     with console.status("reading"):
         from radapter.reporting import averages, comparison, comparison_tables

@@ -323,7 +323,7 @@ def test_runs_without_results_or_of_an_earlier_version(cli, trained):
 def test_bad_input(cli, evaluated, tmp_path):
     outcome = cli("compare", evaluated.name, "--out", "c.txt")
     assert (outcome.code, outcome.err) == (
-        2, "error: --out: c.txt is no csv, json, md file. Known: csv, json, md.\n"
+        2, "error: --out takes names that end in .csv, .json or .md, found 'c.txt'.\n"
     )  # fmt: skip
     outcome = cli("compare", "nothing")
     assert (outcome.code, outcome.err) == (

@@ -454,7 +454,9 @@ def test_a_full_disk_at_the_end_leaves_a_run_to_resume(recipe, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "to_safetensors", full)
-        with pytest.raises(BrokenInput, match=r"No space.* after step 9 of 9\..*\n.*from step 9\."):
+        with pytest.raises(
+            BrokenInput, match=r"No space.* after step 9 of 9\..*\nTo go on from step 9, type: "
+        ):
             train(settings, tmp_path / "full")
     run = runs.find(root=tmp_path / "full")
     assert not run.adapter.exists()
