@@ -64,5 +64,5 @@ def commands() -> str:
     asked = ["radapter_cli.main", "utils", "docs", "--name", "radapter"]
     text = CliRunner().invoke(typer.cli.app, asked, catch_exceptions=False).output
     root, first, others = text.partition("## `radapter init`")
-    options = root[root.index("**Options**") : root.index("Exit codes")]
+    options = root[root.index("**Options**:") : root.index("Exit codes")].partition("\n")[2]
     return options + first + re.sub(r"^\$ ", "", others, flags=re.MULTILINE)
