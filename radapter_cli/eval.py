@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +143,8 @@ def eval_command(
             from radapter.evaluation import adapting, own_data
             from radapter.evaluation.suite import load_suite
             from radapter.inference.opening import classes_and_prompts
+            from radapter.models import check_name
+        check_name(model)
         chosen = [load_suite(name) for name in suite or ()]
         if data is not None:
             classes, prompts = classes_and_prompts(Path(model))
@@ -156,11 +159,7 @@ def eval_command(
     wanted = None if alphas is None else parse_alphas(alphas)
     if wanted and runtime not in (None, "torch"):
         raise UsageError("--alphas scores in PyTorch: leave --runtime out.")
-    if suite:
-        from radapter.evaluation.suite import load_suite
-
-        for name in suite:  # a misspelt one is named even where there is no run
-            load_suite(name)
+    _check_names(suite or (), protocol or (), without or (), tolerance or ())
     found = find(Path(run) if run else None)
     with console.status("loading"):
         from radapter.evaluation import adapting, of_run
@@ -189,6 +188,28 @@ def eval_command(
             verb = "is left out" if label == "the bundle" else "does not run here"
             console.note(f"{label} {verb}: {why}")
     return finish(results, as_json, found)
+
+
+def _check_names(
+    suites: Sequence[str], protocol: Sequence[str], without: Sequence[str], tolerance: Sequence[str]
+) -> None:
+    """What is mistyped is said even where there is no run.
+
+    Raises:
+        UsageError: no such suite, data set, protocol or tolerance.
+    """
+    if suites:
+        from radapter.evaluation.suite import load_suite
+
+        named = [load_suite(name) for name in suites]
+        if protocol or without:
+            from radapter.evaluation.adapting import changed
+
+            changed(named, protocol, without)
+    if tolerance:
+        from radapter.evaluation.parity import tolerance_of
+
+        tolerance_of("fp32", tolerance)
 
 
 def finish(results: list[dict[str, Any]], as_json: bool, run: Run | None = None) -> None:

@@ -168,12 +168,19 @@ def export(
     """
     from radapter import run as runs
 
+    if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
+        raise UsageError("--trt-... options go with --trt.")
+    if tolerance or trt_gpu:  # what is mistyped is said even where there is no run
+        with console.status("loading"):
+            from radapter.evaluation.parity import tolerance_of
+            from radapter.export.trt.build import normal_gpu
+        tolerance_of("fp32", tolerance or ())
+        for gpu in trt_gpu or ():
+            normal_gpu(gpu)
     found = runs.find(Path(run) if run else None)
     with console.status("loading"):
         from radapter import export as exporting
         from radapter.export.trt.engines import Options
-    if (trt_flavour or trt_gpu or trt_hardware != "none" or trt_version_compatible) and not trt:
-        raise UsageError("--trt-... options go with --trt.")
     wanted = exporting.Wanted(
         precisions=[choice.value for choice in precision or ()],
         opset=opset,

@@ -41,7 +41,7 @@ HELP = """Adapt a CLIP model to your data without losing what it knew, and ship 
     radapter train RECIPE       adapters, in a run folder
     radapter merge --alpha 0.5  one plain checkpoint
     radapter export             ONNX, a bundle to deploy
-    radapter eval               scores, also of what is exported
+    radapter eval               scores on held-out data
     radapter predict photo.jpg  what is in it
 
 Without --run a command works on the newest run in ./runs.

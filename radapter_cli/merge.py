@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -58,6 +59,8 @@ def merge(
         wanted = None if alpha is None or alpha == "auto" else float(alpha)
     except ValueError:
         raise UsageError(f"--alpha takes a number or `auto`, found '{alpha}'.") from None
+    if wanted is not None and not math.isfinite(wanted):
+        raise UsageError(f"--alpha takes a finite number or `auto`, found '{alpha}'.")
     found = runs.find(Path(run) if run else None)
     recipe = found.recipe()
     which = cast(Literal["last", "best"], adapter.value)

@@ -7,12 +7,13 @@ from radapter.models.loaded import (
     save,
     weights_hash,
 )
-from radapter.models.loading import load, names
+from radapter.models.loading import check_name, load, names
 from radapter.models.text import encode_text, shorten, takes_short_texts
 
 __all__ = [
     "LoadedModel",
     "canonical_preprocessing",
+    "check_name",
     "encode_text",
     "image_size",
     "load",

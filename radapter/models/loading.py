@@ -81,28 +81,41 @@ def load(
             f"{name}: emoji-clip comes with its weights. Others of its form are a folder in "
             f"open_clip's format: put them beside a copy of {CONFIG} from {EMOJI_CLIP}."
         )
-    if architecture not in known:
-        raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not tag:
-        raise UsageError(
-            f"Model '{name}' needs its weights named too: {name}:TAG with TAG one of "
-            f"{', '.join([*tags, 'random'])}."
-        )
+    check_name(name)
     if tag == "random":
         return _random(architecture, name, _model_cfg(architecture), seed)
-    if tag in tags:
+    if tag in open_clip.list_pretrained_tags_by_model(architecture):
         besides = _of_the_hub(architecture, _model_cfg(architecture)["text_cfg"])
         known_of = dict(open_clip.get_pretrained_cfg(architecture, tag))
         path = downloads.weights(name, architecture, tag, known_of, besides)
         return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
     if Path(tag).is_dir():
         raise UsageError(f"{tag} is a folder, which names its own architecture: give --model {tag}")
-    if _is_file_name(tag):
-        return _from_file(architecture, Path(tag), name, of_file, stated)
-    raise UsageError(
-        f"Unknown weights '{tag}' for {architecture}.{nearest(tag, [*tags, 'random'])}"
-    )
+    return _from_file(architecture, Path(tag), name, of_file, stated)
+
+
+def check_name(name: str) -> None:
+    """Look for a misspelling in `NAME:TAG`, before anything is opened; other names are taken as
+    they are.
+
+    Raises:
+        UsageError: open_clip has no such model or tag, or a tag is needed.
+    """
+    architecture, separator, tag = conventions.read(name).source.partition(":")
+    a_path = Path(name).is_dir() or (not separator and (os.sep in name or Path(name).suffix))
+    if a_path or name == "emoji-clip" or architecture in ("local-dir", "hf-hub"):
+        return
+    known = ["emoji-clip", *open_clip.list_models()]
+    if architecture not in known:
+        raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
+    tags = [*open_clip.list_pretrained_tags_by_model(architecture), "random"]
+    if not tag:
+        raise UsageError(
+            f"Model '{name}' needs its weights named too: {name}:TAG with TAG one of "
+            f"{', '.join(tags)}."
+        )
+    if tag not in tags and not Path(tag).is_dir() and not _is_file_name(tag):
+        raise UsageError(f"Unknown weights '{tag}' for {architecture}.{nearest(tag, tags)}")
 
 
 def _is_file_name(tag: str) -> bool:

@@ -18,7 +18,7 @@ from radapter.data.pairs import BatchOrder, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.methods.attached import Attached
-from radapter.models import LoadedModel, load, takes_short_texts
+from radapter.models import LoadedModel, check_name, load, takes_short_texts
 from radapter.objectives.terms import Context, Term
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
@@ -148,6 +148,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
 
     `processes` are those of this machine that will train together, if not those that do already.
     """
+    check_name(recipe.model)
     device = device_of(recipe)
     _warn_of_emulation(recipe, device)
     trackers = tracking.trackers(recipe)

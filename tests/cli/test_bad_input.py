@@ -90,6 +90,35 @@ def test_unknown_command_and_option(cli):
     assert cli("merge", "--alfa", "1").code == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("eval --suite emoji-shift", "Did you mean 'emoji-shifts'?"),
+        ("eval --suite retrieval --without flickr", "no data set 'flickr'. Did you mean"),
+        ("eval --suite retrieval --protocol coco=clip", "coco has no protocol 'clip'"),
+        ("eval --tolerance int8.cos=0.9", "--tolerance takes PRECISION.NAME=VALUE"),
+        ("eval --runtime onx", "'onx' is not one of"),
+        ("eval --alphas 0:1", "--alphas takes FROM:TO:STEP"),
+        ("eval --suite retrieval --model ViT-B-61:openai", "Did you mean 'ViT-B-16'?"),
+        ("eval --data nowhere --model ViT-B-16:opnai", "Did you mean 'openai'?"),
+        ("merge --alpha nan", "--alpha takes a finite number"),
+        ("export --tolerance fp16.cos=1", "--tolerance takes PRECISION.NAME=VALUE"),
+        ("export --trt-gpu 8.6", "--trt-... options go with --trt"),
+        ("export --trt --trt-gpu eight", "'eight' is not a compute capability"),
+        ("bench --runtime onx", "Did you mean 'onnx'?"),
+        ("compare nothing --out a.xls", "--out: a.xls"),
+        ("data check emoji-shift", "Did you mean 'emoji-shifts'?"),
+        ("recipes copy emojy", "Did you mean 'emoji'?"),
+        ("train imagenet-vit-b-16 model=ViT-B-61:openai", "Did you mean 'ViT-B-16'?"),
+        ("train imagenet-vit-b-16 suites=[imagenet-shift]", "Did you mean 'imagenet-shifts'?"),
+    ],
+)
+def test_what_is_mistyped_is_said_before_what_is_missing_on_disk(cli, command, message):
+    outcome = cli(*command.split())
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
 def test_a_corrupt_picture_in_training(cli, tiny_folder, tmp_path):
     import tiny
 
