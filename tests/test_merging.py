@@ -155,7 +155,7 @@ def test_a_damaged_adapter_is_refused(own_run, damage):
         torch.save({"a": torch.zeros(2)}, own_run.adapter)
     else:
         save_file(load_file(own_run.adapter), own_run.adapter)
-    expected = {"truncated": "truncated", "pickle": "pickle", "no metadata": "no adapter"}
+    expected = {"truncated": "truncated", "pickle": "pickle", "no metadata": "not an adapter"}
     with pytest.raises(BrokenInput, match=expected[damage]):
         merging.merge(own_run, 0.5)
 
