@@ -55,14 +55,17 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
     def adapter(self) -> Path:
+        """The file of the adapter after the last step."""
         return self.path / "adapter.safetensors"
 
     @property
     def best(self) -> Path:
+        """The file of the adapter with the best validation."""
         return self.path / "best.safetensors"
 
     def classes(self) -> dict[str, Any] | None:
@@ -83,6 +86,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
+        """The file of metrics, a line of JSON each."""
         return self.path / "metrics.jsonl"
 
     def logged(self, key: str = "step") -> list[dict[str, Any]]:
@@ -98,10 +102,12 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder that training goes on from."""
         return self.path / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
+        """The folder of results of `radapter eval`."""
         return self.path / "eval"
 
     @property
@@ -115,6 +121,7 @@ class Run:
             return None
 
     def recipe(self) -> recipes.Recipe:
+        """The recipe that the run was trained by, with every default."""
         path = self.path / "recipe.yaml"
         if not path.is_file():
             raise BrokenInput(f"Not a run folder: {self.path} has no recipe.yaml.")

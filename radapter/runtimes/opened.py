@@ -48,6 +48,7 @@ class OpenModel:
 
     @property
     def weights_hash(self) -> str:
+        """The hash of the weights that the features come from."""
         return str(self.runtime.provenance["weights_hash"])
 
 
