@@ -278,6 +278,12 @@ class Recipe(Section):
         name, retain = arguments.pop("name"), arguments.pop("retain")
         return [(name, arguments), *([("retention", dict(retain))] if retain else [])]
 
+    def places(self) -> list[str]:
+        """Where each of them is in the recipe, for messages."""
+        if isinstance(self.objective, list):
+            return [f"objective.{number}" for number in range(len(self.objective))]
+        return ["objective", "objective.retain"][: len(self.terms())]
+
     @property
     def mix_captions(self) -> float:
         """The share of class prompts that a term wants replaced by a caption."""

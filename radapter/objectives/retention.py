@@ -33,7 +33,7 @@ def term(
             data.
         pool: how many captions a step compares the pictures with; they are drawn anew each time.
     """
-    texts = captions_of(captions, context.dataset)
+    texts = captions_of(captions, context.dataset, context.place)
 
     def draw() -> Tensor:
         chosen = torch.randperm(len(texts))[:pool]
@@ -52,8 +52,10 @@ def term(
     return Term(loss, teacher="zero-shot", texts=draw, drawn=pool, pool=texts, weight=weight)
 
 
-def captions_of(file: str | None, dataset: Dataset) -> list[str]:
+def captions_of(file: str | None, dataset: Dataset, place: str) -> list[str]:
     """The captions to compare with, each once: those of a file, or of the data.
+
+    `place` is where the settings are in the recipe, for messages.
 
     Raises:
         BrokenInput: the file is missing, no UTF-8 text, or holds fewer than two captions.
@@ -63,18 +65,18 @@ def captions_of(file: str | None, dataset: Dataset) -> list[str]:
         captions = [text for texts in dataset.captions for text in texts]
         if not captions:
             raise UsageError(
-                f"objective.retain needs captions and {dataset.source} has none: "
-                "name a text file with a caption in each line in objective.retain.captions."
+                f"{place} needs captions and {dataset.source} has none: "
+                f"name a text file with a caption in each line in {place}.captions."
             )
     else:
         path = Path(file).expanduser()
         try:
             captions = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         except FileNotFoundError:
-            raise BrokenInput(f"No such file: {path} (objective.retain.captions).") from None
+            raise BrokenInput(f"No such file: {path} ({place}.captions).") from None
         except UnicodeDecodeError:
-            raise BrokenInput(f"{path} is not a UTF-8 text (objective.retain.captions).") from None
+            raise BrokenInput(f"{path} is not a UTF-8 text ({place}.captions).") from None
     captions = list(dict.fromkeys(filter(None, captions)))
     if len(captions) < 2:
-        raise BrokenInput("objective.retain needs at least two captions.")
+        raise BrokenInput(f"{place} needs at least two captions.")
     return captions

@@ -22,6 +22,8 @@ class Context:
     tokenize: Callable[[list[str]], Tensor]
     dataset: Dataset
     attached: Attached
+    place: str = "objective"
+    """Where the term's settings are in the recipe, for messages: `objective.1`"""
 
 
 @dataclass(frozen=True)

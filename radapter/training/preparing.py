@@ -170,8 +170,10 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     transform = training_transform(recipe.data.augmentation, preprocess)
     mix = recipe.mix_captions
     if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
+        places = zip(recipe.places(), recipe.terms(), strict=True)
+        place = next(place for place, (_, given) in places if given.get("mix_captions"))
         raise UsageError(
-            "objective.mix_captions puts captions among class prompts: it needs `task: "
+            f"{place}.mix_captions puts captions among class prompts: it needs `task: "
             "classification` and pictures that have captions."
         )
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed, mix)
@@ -181,8 +183,10 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     recipe.data.check_batch(size)
     trained = list(attached.parameters())
     tokenize = functools.partial(base.tokenizer, context_length=recipe.data.text_length)
-    context = Context(tokenize, dataset, attached)
-    terms = [registered(TERMS, name).term(context, **given) for name, given in recipe.terms()]
+    terms = [
+        registered(TERMS, name).term(Context(tokenize, dataset, attached, place), **given)
+        for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
+    ]
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers = recipe.workers

@@ -106,7 +106,7 @@ def test_unknown_command_and_option(cli):
         ("export --trt-gpu 8.6", "--trt-... options go with --trt"),
         ("export --trt --trt-gpu eight", "'eight' is not a compute capability"),
         ("bench --runtime onx", "Did you mean 'onnx'?"),
-        ("compare nothing --out a.xls", "--out: a.xls"),
+        ("compare nothing --out a.xls", "found 'a.xls'"),
         ("data check emoji-shift", "Did you mean 'emoji-shifts'?"),
         ("recipes copy emojy", "Did you mean 'emoji'?"),
         ("train imagenet-vit-b-16 model=ViT-B-61:openai", "Did you mean 'ViT-B-16'?"),

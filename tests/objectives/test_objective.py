@@ -171,20 +171,20 @@ def test_the_loss_with_retention(loaded, name):
 
 def test_captions_to_retain(tmp_path):
     dataset = Dataset("x", ["a", "b"], lambda i: None, captions=[["one", "two"], ["one"]])
-    assert retention_term.captions_of(None, dataset) == ["one", "two"]
+    assert retention_term.captions_of(None, dataset, "objective.retain") == ["one", "two"]
     path = tmp_path / "captions.txt"
     path.write_text("a cat\n\n  a dog \na cat\n", encoding="utf-8")
-    assert retention_term.captions_of(str(path), dataset) == ["a cat", "a dog"]
+    assert retention_term.captions_of(str(path), dataset, "objective.retain") == ["a cat", "a dog"]
     path.write_text("one\n")
     with pytest.raises(BrokenInput, match="at least two"):
-        retention_term.captions_of(str(path), dataset)
+        retention_term.captions_of(str(path), dataset, "objective.retain")
     path.write_bytes(np.arange(128, 256, dtype=np.uint8).tobytes())
-    with pytest.raises(BrokenInput, match="no UTF-8"):
-        retention_term.captions_of(str(path), dataset)
+    with pytest.raises(BrokenInput, match="not a UTF-8"):
+        retention_term.captions_of(str(path), dataset, "objective.retain")
     with pytest.raises(BrokenInput, match="No such file"):
-        retention_term.captions_of("nothing.txt", dataset)
+        retention_term.captions_of("nothing.txt", dataset, "objective.retain")
     with pytest.raises(UsageError, match=r"objective\.retain\.captions"):
-        retention_term.captions_of(None, Dataset("x", ["a"], lambda i: None))
+        retention_term.captions_of(None, Dataset("x", ["a"], lambda i: None), "objective.retain")
 
 
 def test_what_an_objective_cannot_do_is_said_before_training(tiny_folder, shapes):
@@ -192,3 +192,8 @@ def test_what_an_objective_cannot_do_is_said_before_training(tiny_folder, shapes
         plan(tiny.recipe(tiny_folder, shapes, "objective.mix_captions=0.5"))
     with pytest.raises(UsageError, match="needs captions"):
         plan(tiny.recipe(tiny_folder, shapes, "objective.retain={}"))
+    in_a_list = ["objective=[{name: mpm-nce}, {name: retention}]"]
+    with pytest.raises(UsageError, match=r"objective\.1 needs captions .* objective\.1\.captions"):
+        plan(tiny.recipe(tiny_folder, shapes, *in_a_list))
+    with pytest.raises(UsageError, match=r"objective\.0\.mix_captions puts captions"):
+        plan(tiny.recipe(tiny_folder, shapes, *in_a_list, "objective.0.mix_captions=0.5"))
