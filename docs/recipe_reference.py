@@ -194,7 +194,7 @@ def _choices(value: Schema) -> list[str]:
 
 def _default(value: Schema) -> str:
     if "default" not in value:
-        return "needed"
+        return "required"
     default = value["default"]
     if isinstance(default, dict) and default:  # a section: what differs from its own defaults
         own = SECTIONS[_named(value)[0]]["properties"]
