@@ -67,7 +67,10 @@ def load(
     if name == "emoji-clip":
         return _from_folder(EMOJI_CLIP, name)
     if name.startswith("local-dir:"):
-        return _from_folder(Path(name.removeprefix("local-dir:")), name)
+        folder = Path(name.removeprefix("local-dir:"))
+        if not folder.is_dir():
+            raise BrokenInput(f"No model folder at {folder}.")
+        return _from_folder(folder, name)
     if name.startswith("hf-hub:"):
         config, weights = downloads.repository(name, name.removeprefix("hf-hub:"))
         return _described(name, name, config, weights)
