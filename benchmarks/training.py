@@ -49,6 +49,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "four pairs a text, a text for each pair": {"pairs_of_a_text": 4, "off": ["distinct texts"]},
     "channels last": {"on": ["channels last"]},
     "bf16": {"recipe": ["precision=bf16"]},
+    "bf16 with fused attention": {"recipe": ["precision=bf16"], "off": ["plain attention"]},
     "activation checkpointing": {"recipe": ["activation_checkpointing=true"]},
     "torch.compile": {"recipe": ["compile=true"]},
 }
@@ -147,6 +148,8 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
     if "frozen below" in off:
         for part in (loaded.model.visual.conv1, loaded.model.token_embedding):
             part.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    if "plain attention" in off:
+        execution.SHORT = 0
     if "fused" in off:
         optimizer = torch.optim.AdamW(trained, lr=recipe.optimisation.lr, weight_decay=0.0)
     if "distinct texts" in off:

@@ -40,6 +40,7 @@ SOURCES = {
     "imagenet": "radapter.data.sources.imagenet:ImageNetData",
     "objectnet": "radapter.data.sources.objectnet:ObjectNetData",
     "coop": "radapter.data.sources.coop:CoopData",
+    "drawings": "radapter.data.sources.drawings:DrawingsData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 

@@ -85,3 +85,8 @@ def objectnet(root: Path) -> dict[str, Any]:
 def coop(root: Path) -> dict[str, Any]:
     coop_tree.fill(root, "dtd")
     return {"dataset": "dtd", "shots": 2}
+
+
+def drawings(root: Path) -> dict[str, Any]:
+    trees.drawings(root / "set")
+    return {"path": "set", "held_out_families": ["ink"], "split": "all", "task": "captions"}

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "brown")
@@ -167,4 +168,28 @@ def clip_benchmark(root: Path, task: str = "classification", splits: tuple[str, 
         )
     else:
         (root / "dataset_type.txt").write_text("retrieval\n")
+    return root
+
+
+def drawings(root: Path) -> Path:
+    """A folder for the source `drawings`: discs by three designers, one with colours of its own."""
+    root.mkdir(parents=True)
+    y, x = np.mgrid[:16, :16] - 7.5
+    discs = [(x**2 + y**2 < (3 + i % 5) ** 2).astype(np.uint8) * 255 for i in range(14)]
+    np.save(root / "coverage.npy", np.stack(discs))
+    np.save(root / "colours.npy", np.full((2, 16, 16, 3), (200, 30, 40), np.uint8))
+    entries = [
+        {
+            "key": f"{family}/{i}",
+            "name": f"disc {i}",
+            "family": family,
+            "keywords": ["round", "full", "spot", "dot"][: i + 1],
+            "phrases": [f"line icon of disc {i}"],
+            "pictures": [4 * number + i] + ([4 * number + i + 1] if i % 2 else []),
+            "colours": [0 if family == "paint" and i == 0 else -1] + ([-1] if i % 2 else []),
+        }
+        for number, family in enumerate(("ink", "paint", "chalk"))
+        for i in range(4)
+    ]
+    (root / "drawings.json").write_text(json.dumps(entries))
     return root

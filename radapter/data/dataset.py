@@ -24,6 +24,17 @@ EACH = {"each": True}
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What one epoch takes of a picture that is made anew in each."""
+
+    picture: Image.Image
+    """RGB"""
+    text: str
+    own: bool
+    """Whether the text is right for this picture alone, not for others of its group"""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Pictures and what is known of them."""
 
@@ -54,6 +65,8 @@ class Dataset:
     digest: Callable[[int], str | None] | None = field(default=None, metadata=EACH)
     """sha256 of the bytes that the picture at an index is read from, None if they are not there;
     as a whole None if pictures are no files of their own"""
+    draw: Callable[[int, int], Drawn] | None = field(default=None, metadata=EACH)
+    """From an index and a seed to what training takes of it; None: what is read, and its texts"""
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
     notes: list[str] = field(default_factory=list)
@@ -102,8 +115,8 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _read_chosen(read: Callable[[int], T], indices: list[int], index: int) -> T:
-    return read(indices[index])
+def _read_chosen(read: Callable[..., T], indices: list[int], index: int, *more: int) -> T:
+    return read(indices[index], *more)
 
 
 @functools.cache

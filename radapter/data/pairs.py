@@ -33,9 +33,9 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
     """
     size = preprocess_cfg["size"]
     interpolation = v2.InterpolationMode(preprocess_cfg.get("interpolation", "bicubic"))
-    steps: list[Any] = [
-        v2.RandomResizedCrop(size, scale=augmentation.crop, interpolation=interpolation)
-    ]
+    whole = augmentation.crop == (1.0, 1.0)
+    crop = v2.RandomResizedCrop(size, scale=augmentation.crop, interpolation=interpolation)
+    steps: list[Any] = [Whole(crop) if whole else crop]
     if augmentation.rotate:
         steps.append(
             v2.RandomAffine(
@@ -55,6 +55,26 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
     return v2.Compose([*steps, v2.ToImage(), v2.ToPureTensor()])
 
 
+class Whole(v2.Transform):
+    """What a random crop does if all of the area is to be kept, without drawing ten crops first:
+    the picture in the crop's size, cut where it is longer than the crop may be."""
+
+    def __init__(self, crop: v2.RandomResizedCrop):
+        super().__init__()
+        self.size, self.ratio = tuple(crop.size), crop.ratio
+        self.interpolation = crop.interpolation
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        height, width = v2.functional.get_size(inpt)
+        if (height, width) == self.size:
+            return inpt
+        high = min(height, round(width / self.ratio[0]))
+        wide = min(width, round(height * self.ratio[1]))
+        place = (height - high) // 2, (width - wide) // 2
+        cut = v2.functional.crop(inpt, *place, high, wide)
+        return v2.functional.resize(cut, list(self.size), self.interpolation, antialias=True)
+
+
 def templates_of(templates: list[str] | str) -> list[str]:
     """Prompts with `{}` for the class name; `openai` is open_clip's list of 80."""
     if isinstance(templates, str):
@@ -64,7 +84,9 @@ def templates_of(templates: list[str] | str) -> list[str]:
 
 class Pairs(TorchDataset[dict[str, Any]]):
     """Picture-text pairs. For classification a pair is a picture and one template drawn for it, its
-    group the class; for captions every caption is a pair of its own, its group the picture's."""
+    group the class; for captions every caption is a pair of its own, its group the picture's. Of
+    data that draws its pictures anew in each epoch, a pair is a picture and the text drawn with it.
+    """
 
     def __init__(
         self,
@@ -80,7 +102,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self.classify = settings.task == "classification"
         self.templates = templates_of(settings.prompts())
         self.text_length = settings.text_length
-        if self.classify:
+        if self.classify or dataset.draw:
             self.items = [(i, "") for i in range(len(dataset))]
         else:
             self.items = [(i, text) for i, texts in enumerate(dataset.captions) for text in texts]
@@ -96,22 +118,25 @@ class Pairs(TorchDataset[dict[str, Any]]):
         """(epoch, item), and whether the picture is wanted beside its text and group."""
         epoch, item, wanted = place if len(place) == 3 else (*place, True)
         index, text = self.items[item]
-        own = False
+        own, seed, read = False, _mix(self.seed, epoch, item), self.dataset.read
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed CUDA, too, and note where from: 0.1 ms a picture.
-            torch.default_generator.manual_seed(_mix(self.seed, epoch, item))
+            torch.default_generator.manual_seed(seed)
             if self.classify:
                 template = self.templates[int(torch.randint(len(self.templates), ()))]
                 text = template.replace("{}", self.dataset.class_names[self.dataset.labels[index]])
                 if self.mix_captions and torch.rand(()) < self.mix_captions:
                     captions = self.dataset.captions[index]
                     text, own = captions[int(torch.randint(len(captions), ()))], True
+            elif self.dataset.draw:
+                drawn = self.dataset.draw(index, seed)
+                text, own, read = drawn.text, drawn.own, lambda index: drawn.picture
             group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
             about = {"text": text, "group": group, "own": own}
             if not wanted:
                 return about
             try:
-                return {"image": self.transform(self.dataset.read(index)), **about}
+                return {"image": self.transform(read(index)), **about}
             except BrokenInput as error:
                 return {"broken": str(error)}
 

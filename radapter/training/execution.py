@@ -1,16 +1,23 @@
-"""How the towers are run: compiled, or with their activations computed again for the gradients."""
+"""How the towers are run: compiled, with their activations computed again, with which attention."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
+from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter.errors import MissingDependency
 from radapter.models.text import text_tower
 from radapter.recipe import Recipe
 from radapter.training.kept import keep_less
+
+SHORT = 256
+"""Patches of a picture up to which plain attention is taken on a CPU, in half precision"""
 
 
 def set_up(model: nn.Module, recipe: Recipe, device: str = "cpu") -> None:
@@ -39,3 +46,18 @@ def set_up(model: nn.Module, recipe: Recipe, device: str = "cpu") -> None:
     for module in (model.visual, texts):
         # With torch's own random numbers, so that the same adapters are dropped.
         module.compile(options={"fallback_random": True})  # type: ignore[union-attr]
+
+
+def attention(
+    model: nn.Module, device: torch.device, precision: torch.dtype | None
+) -> contextlib.AbstractContextManager[None]:
+    """The attention to train with: torch's own choice, but on a CPU in half precision.
+
+    There its fused attention takes longer for the backward pass than the rest of the step does, and
+    short sequences are faster in plain products of matrices.
+    """
+    grid: Any = getattr(model.visual, "grid_size", None)  # open_clip's own ViTs have one
+    short = grid is not None and grid[0] * grid[1] < SHORT
+    if device.type == "cpu" and precision is not None and short:
+        return sdpa_kernel(SDPBackend.MATH)
+    return contextlib.nullcontext()

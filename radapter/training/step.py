@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from radapter import distributed
+from radapter.training.execution import attention
 from radapter.training.failures import NotFinite
 from radapter.training.gradients import gradients
 from radapter.training.preparing import Parts
@@ -44,17 +45,21 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
     scaler = parts.scaler
     optimizer.zero_grad()
-    loss = gradients(
-        model,
-        batch,
-        parts.terms,
-        device=parts.device,
-        precision=PRECISIONS[recipe.precision],
-        micro_batch=recipe.optimisation.micro_batch,
-        teachers={name: functools.partial(parts.attached.at, alpha) for name, alpha in TEACHERS},
-        scaler=scaler,
-        pixels=parts.pixels,
-    )
+    precision = PRECISIONS[recipe.precision]
+    with attention(model, parts.device, precision):
+        loss = gradients(
+            model,
+            batch,
+            parts.terms,
+            device=parts.device,
+            precision=precision,
+            micro_batch=recipe.optimisation.micro_batch,
+            teachers={
+                name: functools.partial(parts.attached.at, alpha) for name, alpha in TEACHERS
+            },
+            scaler=scaler,
+            pixels=parts.pixels,
+        )
     distributed.sum_gradients(parts.trained)
     if parts.attached.start_share == 1:  # the first step
         parts.attached.check_gradients()

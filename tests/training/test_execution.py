@@ -15,6 +15,7 @@ from radapter.errors import MissingDependency
 from radapter.precision import exact_fp32
 from radapter.registry import METHODS
 from radapter.training import execution, plan, preparing, train, waiting
+from radapter.training.gradients import encode_pictures
 from radapter.training.waiting import Waited
 
 compiler = pytest.mark.skipif(
@@ -205,3 +206,36 @@ def test_a_gpu_that_emulates_bf16_is_told(recipe, monkeypatch, precision, device
         preparing._warn_of_emulation(recipe(f"precision={precision}"), torch.device(device))
     assert len(caught) == said
     assert all("precision=fp16" in str(warning.message) for warning in caught)
+
+
+def attention_of(loaded, precision):
+    """Operations of a forward pass of the image tower whose names say attention."""
+    images = torch.zeros(2, 3, *models.image_size(loaded.model))
+    with (
+        execution.attention(loaded.model, torch.device("cpu"), precision),
+        torch.profiler.profile() as found,
+    ):
+        encode_pictures(loaded.model, images, precision).sum().backward()
+    return {event.key for event in found.key_averages() if "attention" in event.key}
+
+
+def test_half_precision_on_a_cpu_takes_plain_attention_for_short_sequences(
+    tiny_folder, monkeypatch
+):
+    loaded = models.load(str(tiny_folder))
+    flash = "aten::_scaled_dot_product_flash_attention_for_cpu_backward"
+    plain = "aten::_scaled_dot_product_attention_math"
+    assert flash in attention_of(loaded, None)
+    assert plain in attention_of(loaded, torch.bfloat16)
+    assert flash not in attention_of(loaded, torch.bfloat16)
+    monkeypatch.setattr(execution, "SHORT", 4)
+    assert flash in attention_of(loaded, torch.bfloat16)
+
+
+def test_plain_attention_gives_the_same_features(tiny_folder):
+    loaded = models.load(str(tiny_folder))
+    images, _ = tiny.batch(loaded)
+    usual = encode_pictures(loaded.model, images, torch.bfloat16)
+    with execution.attention(loaded.model, torch.device("cpu"), torch.bfloat16):
+        plain = encode_pictures(loaded.model, images, torch.bfloat16)
+    assert torch.nn.functional.cosine_similarity(usual, plain).min() > 0.999

@@ -1,0 +1,162 @@
+"""Prepare the drawings that the base model is pre-trained on: icons of the pre-training families
+and five styles of emoji, all with their transparency.
+
+    python benchmarks/icon_pretraining.py LIST CACHE EMOJI_PACKAGES OUT
+
+Needs ``resvg-py==0.5.0`` beside numpy and Pillow. LIST is the JSON list of groups (one drawing of a
+family under one name, with its variants), CACHE the folder of drawn sets, EMOJI_PACKAGES that of
+the npm tarballs that `benchmarks/emoji_set.py` pins. OUT gets what the source `drawings` reads:
+``drawings.json``, ``coverage.npy`` and ``colours.npy``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import emoji_set
+import numpy as np
+from emoji_set_sources import EMOJIBASE, STYLES
+from PIL import Image
+
+from radapter.data import emoji
+
+SIZE = 64
+EMOJI_STYLES = [
+    "twemoji",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "fluent-emoji-high-contrast",
+    "noto-v1",
+]
+ONE_COLOUR = ["fluent-emoji-high-contrast"]
+KINDS = {"line": "line icon", "solid": "solid icon", "two-tone": "two-tone icon",
+         "pixel": "pixel icon", "colour": "colour icon"}  # fmt: skip
+
+
+class Pictures:
+    """The arrays as they grow."""
+
+    def __init__(self) -> None:
+        self.coverages: list[np.ndarray] = []
+        self.colours: list[np.ndarray] = []
+
+    def add(self, coverage: np.ndarray, colours: np.ndarray | None) -> tuple[int, int]:
+        self.coverages.append(coverage)
+        if colours is None:
+            return len(self.coverages) - 1, -1
+        self.colours.append(colours)
+        return len(self.coverages) - 1, len(self.colours) - 1
+
+
+@functools.cache
+def drawn(path: Path) -> tuple[dict[str, int], np.ndarray, dict[int, int], np.ndarray]:
+    """A set: numbers by name, coverages, places among the colours by number, colours."""
+    with np.load(path) as found:
+        names = {str(name): i for i, name in enumerate(found["names"])}
+        places = {int(i): place for place, i in enumerate(found["ci"])}
+        return names, found["alpha"], places, found["rgb"]
+
+
+def of_icons(groups: list[dict[str, Any]], cache: Path, pictures: Pictures) -> list[dict[str, Any]]:
+    """Entries of the groups."""
+    entries = []
+    for number, group in enumerate(groups):
+        added = []
+        for icon in group["icons"]:
+            set_name, _, name = icon.partition(":")
+            names, alpha, places, rgb = drawn(cache / f"{set_name}.npz")
+            i = names[name]
+            added.append(pictures.add(alpha[i], rgb[places[i]] if i in places else None))
+        name, what = group["name"], KINDS.get(group["kind"], "icon")
+        phrases = list(dict.fromkeys([f"{what} of {name}", f"{name} icon"]))
+        entries.append(
+            {
+                "key": f"{number}/{group['icons'][0]}",
+                "name": name,
+                "family": group["family"],
+                "kind": group["kind"],
+                "keywords": group["keywords"],
+                "phrases": phrases,
+                "pictures": [picture for picture, _ in added],
+                "colours": [colours for _, colours in added],
+            }
+        )
+    return entries
+
+
+def rendered(document: str) -> np.ndarray:
+    """An SVG as RGBA [64, 64, 4]; one that is not square is centred."""
+    import resvg_py
+
+    png = resvg_py.svg_to_bytes(
+        svg_string=document, width=SIZE, height=SIZE, skip_system_fonts=True
+    )
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    if picture.size != (SIZE, SIZE):
+        square = Image.new("RGBA", (SIZE, SIZE))
+        square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
+        picture = square
+    return np.asarray(picture)
+
+
+def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dict[str, Any]]:
+    """Entries of the five styles, without the concepts that are kept out."""
+    with emoji_set.fetch("emojibase-data", *EMOJIBASE, packages) as package:
+        concepts = emoji_set.load_concepts(package)
+    icons, chars = {}, {}
+    for style, pin in STYLES.items():
+        with emoji_set.fetch(f"@iconify-json/{style}", *pin, packages) as package:
+            icons[style] = emoji_set.read(package, "icons.json")
+            chars[style] = emoji_set.read(package, "chars.json")
+    matched = emoji_set.match(concepts, icons, chars)
+    entries = []
+    for concept in emoji.concepts():
+        if concept["hexcode"] in kept_out:
+            continue
+        for style in EMOJI_STYLES:
+            name = matched[style][concept["hexcode"]]
+            picture = rendered(emoji_set.svg(icons[style], name))
+            colours = None if style in ONE_COLOUR else picture[..., :3]
+            place, colour = pictures.add(picture[..., 3], colours)
+            entries.append(
+                {
+                    "key": f"{style}/{concept['hexcode']}",
+                    "name": concept["name"],
+                    "family": style,
+                    "kind": "emoji",
+                    "keywords": concept["keywords"],
+                    "phrases": [f"{concept['subgroup']}: {concept['name']}"],
+                    "pictures": [place],
+                    "colours": [colour],
+                }
+            )
+    return entries
+
+
+def main() -> None:
+    """Read, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("list", "cache", "packages", "out"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args()
+    listed = json.loads(given.list.read_text(encoding="utf-8"))
+    pictures = Pictures()
+    kept_out = {emoji_set.bare(hexcode) for hexcode in listed["kept_out"]["emoji"]}
+    kept_out = {c["hexcode"] for c in emoji.concepts() if emoji_set.bare(c["hexcode"]) in kept_out}
+    entries = of_icons(listed["groups"], given.cache, pictures)
+    entries += of_emoji(given.packages, kept_out, pictures)
+    given.out.mkdir(parents=True, exist_ok=True)
+    np.save(given.out / "coverage.npy", np.stack(pictures.coverages))
+    np.save(given.out / "colours.npy", np.stack(pictures.colours))
+    (given.out / "drawings.json").write_text(json.dumps(entries), encoding="utf-8")
+    counts = f"{len(entries)} drawings, {len(pictures.coverages)} pictures"
+    print(f"{counts}, {len(kept_out)} emoji left out")
+
+
+if __name__ == "__main__":
+    main()
