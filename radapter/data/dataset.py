@@ -65,8 +65,9 @@ class Dataset:
     digest: Callable[[int], str | None] | None = field(default=None, metadata=EACH)
     """sha256 of the bytes that the picture at an index is read from, None if they are not there;
     as a whole None if pictures are no files of their own"""
-    draw: Callable[[int, int], Drawn] | None = field(default=None, metadata=EACH)
-    """From an index and a seed to what training takes of it; None: what is read, and its texts"""
+    draw: Callable[[int, int, int], Drawn] | None = field(default=None, metadata=EACH)
+    """From an index, an epoch and a seed to what training takes of it; None: what is read, and its
+    texts"""
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
     notes: list[str] = field(default_factory=list)

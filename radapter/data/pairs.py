@@ -129,7 +129,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
                     captions = self.dataset.captions[index]
                     text, own = captions[int(torch.randint(len(captions), ()))], True
             elif self.dataset.draw:
-                drawn = self.dataset.draw(index, seed)
+                drawn = self.dataset.draw(index, epoch, seed)
                 text, own, read = drawn.text, drawn.own, lambda index: drawn.picture
             group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
             about = {"text": text, "group": group, "own": own}

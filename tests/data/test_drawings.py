@@ -68,7 +68,7 @@ def test_an_epoch_has_each_drawing_once_and_each_epoch_another_picture(root):
 def test_workers_draw_the_same(root):
     data = pairs(settings(root))
     sent = pickle.loads(pickle.dumps(data.dataset))
-    here, there = data.dataset.draw(5, 99), sent.draw(5, 99)
+    here, there = data.dataset.draw(5, 0, 99), sent.draw(5, 0, 99)
     assert here.picture.tobytes() == there.picture.tobytes()
     assert here.text == there.text
     assert len(pickle.dumps(data.dataset)) < 20_000  # the pictures stay in their file
@@ -113,3 +113,17 @@ def test_a_damaged_folder_is_named(root, tmp_path):
     (tmp_path / "drawings.json").write_text(json.dumps(entries))
     with pytest.raises(BrokenInput, match=r"coverage\.npy cannot be read"):
         open_data(settings(tmp_path)).read(0)
+
+
+def test_the_first_epochs_may_be_easier(root):
+    plain = {"coloured": 1.0, "clouds": 0.0, "several": 0.0}
+    data = open_data(settings(root, easier_epochs=4, **plain))
+
+    def share_on_white(epoch):
+        pictures = (data.draw(8, epoch, seed).picture for seed in range(300))
+        return sum(picture.getpixel((0, 0)) == (255, 255, 255) for picture in pictures) / 300
+
+    assert share_on_white(0) == pytest.approx(0.8, abs=0.08)
+    assert share_on_white(2) == pytest.approx(0.4, abs=0.08)
+    assert share_on_white(4) < 0.03
+    assert share_on_white(9) < 0.03

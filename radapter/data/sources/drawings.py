@@ -24,6 +24,8 @@ from radapter.registry import Unit
 LIST, COVERAGES, COLOURS = "drawings.json", "coverage.npy", "colours.npy"
 KEYWORDS = 3
 """Most keywords in one caption"""
+EASY = 0.8
+"""Smallest size of an easier drawing, as a share of the picture's side"""
 
 
 class DrawingsData(Data):
@@ -55,6 +57,10 @@ class DrawingsData(Data):
     several: Unit = 0.25
     """Probability that a training picture has two or three drawings, with the names of all as its
     caption."""
+    easier_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which some drawings are easier: in black on white (or in their own
+    colours), large, upright and alone. Their share falls evenly, and is 0 after so many epochs.
+    From random weights, training may not begin to learn without it."""
     name_share: Unit = 0.6
     """Probability that a caption is the drawing's name. Else it is a keyword, up to three keywords,
     or a phrase such as "line icon of a cat"."""
@@ -137,18 +143,20 @@ class Drawings:
         chance = random.Random(int.from_bytes(digest, "little"))
         return scene([self.drawing(index)], chance, self.style()).picture
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, epoch: int, seed: int) -> Drawn:
         """A variant of the drawing, maybe with others beside it, and a text."""
-        chance = random.Random(seed)
+        chance, of = random.Random(seed), self.settings
+        easier = chance.random() < 1 - (epoch + 1) / (of.easier_epochs + 1)
         shown = [index]
-        if chance.random() < self.settings.several:
+        if not easier and chance.random() < of.several:
             more = 1 + int(2 * chance.random())
             shown += [int(len(self.entries) * chance.random()) for _ in range(more)]
         drawings = [
             self.drawing(i, int(len(self.entries[i]["pictures"]) * chance.random())) for i in shown
         ]
         text, own = self._text(shown, chance)
-        return Drawn(scene(drawings, chance, self.style()).picture, text, own)
+        style = Style(self.side(), smallest=EASY) if easier else self.style()
+        return Drawn(scene(drawings, chance, style).picture, text, own)
 
     def _text(self, shown: list[int], chance: random.Random) -> tuple[str, bool]:
         """A caption, and whether it is right for this picture alone."""
@@ -167,9 +175,12 @@ class Drawings:
         start = int(max(1, len(words) - KEYWORDS + 1) * chance.random())
         return ", ".join(words[start : start + KEYWORDS]), True
 
+    def side(self) -> int:
+        return int(_arrays(self.folder)[0].shape[1])
+
     def style(self) -> Style:
         of = self.settings
-        return Style(_arrays(self.folder)[0].shape[1], of.coloured, of.clouds, of.smallest, of.turn)
+        return Style(self.side(), of.coloured, of.clouds, of.smallest, of.turn)
 
     def stamp(self, index: int) -> Stamp:
         return file_stamp(self.folder / COVERAGES)
