@@ -29,6 +29,7 @@ METHODS = {
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
 SOURCES = {
     "emoji": "radapter.data.sources.emoji:EmojiData",
+    "icons": "radapter.data.sources.icons:IconsData",
     "folder": "radapter.data.sources.folder:FolderData",
     "table": "radapter.data.sources.table:TableData",
     "caption-files": "radapter.data.sources.caption_files:CaptionFilesData",

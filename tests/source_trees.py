@@ -16,6 +16,10 @@ def emoji(root: Path) -> dict[str, Any]:
     return {"styles": ["noto", "twemoji"], "split": "test"}
 
 
+def icons(root: Path) -> dict[str, Any]:
+    return {"kinds": ["line", "pixel"], "split": "validation"}
+
+
 def folder(root: Path) -> dict[str, Any]:
     for i in range(6):
         trees.jpeg(root / "tree" / ("cat", "dog")[i % 2] / f"{i}.jpg", i)
