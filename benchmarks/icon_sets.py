@@ -2,8 +2,9 @@
 
 One pinned package, `@iconify/json`; of it the sets under MIT, Apache-2.0, ISC, CC0, BSD or the
 Unlicense that are no logos, flags, brands or emoji. A family is a designer: sets by one hand, or
-derived from one another, or with near copies of one another (Keyline of Lucide), are one family. Each family is on one side: pre-training of the base, or the laboratory, there with one
-split for all its kinds.
+derived from one another, or with near copies of one another (Keyline of Lucide), are one family.
+Each family is on one side: pre-training of the base, or the laboratory, there with one split for
+all its kinds.
 """
 
 from __future__ import annotations
