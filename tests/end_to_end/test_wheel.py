@@ -24,6 +24,8 @@ def test_the_wheel_works_without_the_clone(tmp_path):
     assert sum(size for name, size in sizes.items() if name.endswith(".tar")) < 10e6
     for name in ("NOTICE.md", "LICENSES.txt"):
         assert f"radapter/data/emoji/{name}" in sizes
+        assert f"radapter/data/icons/{name}" in sizes
+    assert sizes["radapter/data/icons/pictures.zip"] < 10e6
     assert not [name for name in sizes if name.startswith(("tests", "runs"))]
 
     def radapter(*arguments):
