@@ -3,7 +3,8 @@
 They are apart from the classes of the laboratory (neither base nor novel), so that retrieval of
 classes that a model has never met can be tested. `UNSEEN` has each with the words that keep an icon
 or an emoji out of pre-training, wherever they stand in its name or keywords; two words count when
-they follow one another. Near copies of their pictures go by correlation (`icon_pretraining_list.py`).
+they follow one another. Near copies of their pictures go by correlation
+(`icon_pretraining_list.py`).
 """
 
 from __future__ import annotations
