@@ -6,7 +6,6 @@ Needs ``npm`` on the PATH and, beside radapter itself, ``resvg-py==0.5.0``, ``Pi
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,14 +124,3 @@ def _write(path: Path, set_name: str, drawings: dict[str, Any]) -> None:
     names, words, stated = zip(*rows, strict=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, names=names, words=words, stated=stated, measures=measures, vectors=vectors)
-
-
-def families_json(found: dict[str, Drawn]) -> str:
-    """Counts by family and kind, for a look."""
-    counts: dict[str, dict[str, int]] = {}
-    for name, drawn in found.items():
-        of = counts.setdefault(icon_sets.family(name), {})
-        for stated, row in zip(drawn.stated, drawn.measures, strict=True):
-            kind = kind_of(name, stated, row)
-            of[kind] = of.get(kind, 0) + 1
-    return json.dumps(counts, indent=1)

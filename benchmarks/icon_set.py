@@ -5,8 +5,10 @@ Usage: ``python benchmarks/icon_set.py [--cache DIR] [--out DIR]``
 Needs ``npm`` on the PATH and, beside radapter itself, ``resvg-py==0.5.0`` and ``Pillow==13.0.0``
 (the encoder decides the bytes). Users need none of this: the outputs ship with the package.
 
-Which pictures are in it is said by `icon_selection.json`: they were chosen by `icon_choice.py` and
-looked at. Writes ``pictures.zip`` (64 x 64 px, lossless WebP: the alpha of one-colour icons, all of
+`icon_selection.json` says which pictures are in it: icons of laboratory families whose names stand
+in `icon_classes.txt`, at most three of a designer and kind in a class, no near copies between
+designers in a class; all were looked at on contact sheets, and those of `icon_drops.json` dropped.
+Writes ``pictures.zip`` (64 x 64 px, lossless WebP: the alpha of one-colour icons, all of
 coloured ones), ``icons.json`` (classes, families, kinds, splits), ``NOTICE.md`` and
 ``LICENSES.txt``.
 """
