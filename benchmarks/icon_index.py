@@ -1,7 +1,7 @@
 """Every usable icon of the pinned package, drawn once and measured; kept in a cache folder.
 
 Needs ``npm`` on the PATH and, beside radapter itself, ``resvg-py==0.5.0``, ``Pillow==13.0.0`` and
-``scipy``. `icon_choice.py` and `icon_pretraining_list.py` read it. About ten minutes of one core.
+``scipy``. `icon_pretraining_list.py` reads it. About ten minutes of one core.
 """
 
 from __future__ import annotations
