@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[#)\s])")
+MADE = re.compile(r"^<!-- (commands|keys of recipes|keys of suites|nothing) -->\n.*$", re.MULTILINE)
+"""A line that only readers of the file see; on the site, what is made stands there"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -47,15 +49,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             files.append(File.generated(config, copy, abs_src_path=str(target)))
         return link[1] + copy
 
-    made = {
-        "<!-- commands -->": commands,
-        "<!-- keys of recipes -->": recipe_reference.recipe_keys,
-        "<!-- keys of suites -->": recipe_reference.suite_keys,
-    }
-    markdown = LINK.sub(on_the_site, markdown)
-    for mark, text in made.items():
-        markdown = markdown.replace(mark, text()) if mark in markdown else markdown
-    return markdown
+    return MADE.sub(lambda mark: WRITTEN[mark[1]](), LINK.sub(on_the_site, markdown))
 
 
 @functools.cache
@@ -66,3 +60,11 @@ def commands() -> str:
     root, first, others = text.partition("## `radapter init`")
     options = root[root.index("**Options**:") : root.index("Exit codes")].partition("\n")[2]
     return options + first + re.sub(r"^\$ ", "", others, flags=re.MULTILINE)
+
+
+WRITTEN = {
+    "commands": commands,
+    "keys of recipes": recipe_reference.recipe_keys,
+    "keys of suites": recipe_reference.suite_keys,
+    "nothing": str,
+}

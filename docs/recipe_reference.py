@@ -200,6 +200,6 @@ def _default(value: Schema) -> str:
         own = SECTIONS[_named(value)[0]]["properties"]
         default = {key: of for key, of in default.items() if own[key].get("default") != of}
         inside = ", ".join(f"{key}: {json.dumps(of)}" for key, of in default.items())
-        return f"`{{{inside}}}`" if inside else ""
+        return f"`{{{inside}}}`" if inside else "its own"
     plain = isinstance(default, str) and default
     return f"`{default if plain else json.dumps(default, ensure_ascii=False)}`"

@@ -222,7 +222,9 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
         raise BrokenInput(f"{path} cannot be read: {error}. {AGAIN}") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BrokenInput(f"{path} is not a bundle manifest: it has no schema_version. {AGAIN}")
+        raise BrokenInput(
+            f"{path} is not a bundle manifest: it has no schema_version. Name a bundle's folder."
+        )
     if version > SCHEMA_VERSION:
         raise BrokenInput(
             f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "

@@ -192,7 +192,7 @@ class Recipe(Section):
     model: str
     """The model to start from: `NAME:TAG` as open_clip knows it, `hf-hub:OWNER/NAME`, a local
     folder, the built-in `emoji-clip`, or `NAME:FILE` for a file of weights (`NAME:FILE,like=TAG`
-    where the file's use has to be said)."""
+    to say how its pictures are prepared)."""
     method: Method
     """How the model is adapted."""
     data: DataSource
@@ -222,7 +222,7 @@ class Recipe(Section):
     minute or two, and a C++ compiler (on a GPU triton too)."""
     activation_checkpointing: bool = False
     """Keep only the input of each block and compute the rest again for the gradients. It takes
-    much less memory and about a third more time; the result is the same."""
+    less memory and up to half more time; the result is the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where training runs. `auto`: on a GPU, if there is one."""
     gpu: GPU | None = None

@@ -110,7 +110,7 @@ class AdapterAverage(Average):
 
 
 def load(table: Mapping[str, str], name: str) -> Any:
-    """What is registered under a name: a module, or of it what the entry names after `:`."""
+    """What is registered under a name: a module, or for `module:name` that name in it."""
     module, _, member = table[name].partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, member) if member else loaded

@@ -39,12 +39,8 @@ def bench(
     text_length: Annotated[
         int | None, typer.Option(help="Tokens of a text. Default: as many as the model takes.")
     ] = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="In each, everything measured has one turn.")
-    ] = 10,
-    seconds: Annotated[
-        float, typer.Option(min=0, help="Of a turn; at least one call is made.")
-    ] = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each case is measured.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0, help="Length of one measurement.")] = 0.5,
     as_json: console.JsonOption = False,
 ) -> None:
     """Measure latency and throughput of both towers, also as ratios to PyTorch.

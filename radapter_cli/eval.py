@@ -53,8 +53,8 @@ def eval_command(
     runtime: Annotated[
         RuntimeChoice | None,
         typer.Option(
-            help="Beside the zero-shot model: the merged model in PyTorch, one of its exported "
-            "engines, or all and whether they agree. Default: everything the run has."
+            help="Score only this beside the zero-shot model: torch, the merged model in PyTorch; "
+            "one of its exported engines; or all. Default: everything the run has."
         ),
     ] = None,
     tolerance: Annotated[

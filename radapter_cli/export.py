@@ -71,7 +71,9 @@ def export(
     trt_hardware: Annotated[
         HardwareChoice,
         typer.Option(
-            help="With tensorrt: other GPUs that the engines run on.", rich_help_panel=ENGINES
+            metavar="GPUS",
+            help=f"With tensorrt: other GPUs that the engines run on: {', '.join(HardwareChoice)}.",
+            rich_help_panel=ENGINES,
         ),
     ] = HardwareChoice.none,
     trt_version_compatible: Annotated[

@@ -29,7 +29,8 @@ def init(
     split: Annotated[
         str | None,
         typer.Option(
-            help="The split to train on, such as train; none: what looks like splits is none.",
+            help="The split to train on, such as train; "
+            "none: take everything, though it looks split.",
         ),
     ] = None,
     task: Annotated[

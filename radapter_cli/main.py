@@ -81,10 +81,9 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
     "runs": runs, "compare": compare, "recipes": recipes, "data": data, "info": info,
 }  # fmt: skip
 for name, function in COMMANDS.items():
-    # Lines of a paragraph are joined, so that it fits any terminal; examples are indented lines.
-    app.command(name, help=re.sub(r"(?<!\n)\n(?![\n ])", " ", inspect.getdoc(function) or ""))(
-        function
-    )
+    # Lines of a paragraph are joined, so that it fits any terminal; examples stay lines.
+    text = re.sub(r"(?<!\n)\n(?![\n ])", " ", inspect.getdoc(function) or "")
+    app.command(name, help=re.sub(r"^ +", "", text, flags=re.MULTILINE))(function)
 
 
 def run() -> NoReturn:

@@ -38,7 +38,8 @@ PrecisionOption = Annotated[
     PrecisionChoice,
     typer.Option(
         "--precision",
-        help="Of PyTorch; features differ in the last digits, and results say it. fp16 and bf16 "
+        help="Precision of PyTorch. Half precision changes the last digits; results name it. "
+        "fp16 and bf16 "
         "are half the bytes; for GPUs with tensor cores (slower on most CPUs).",
     ),
 ]

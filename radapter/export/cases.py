@@ -141,7 +141,9 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
         reference.unlink()
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise GateFailed(f"The exported files fail ({reason[0][:400]}). No bundle was written.")
+        raise GateFailed(
+            f"onnxruntime cannot run the exported files: {reason[0][:400]}. No bundle was written."
+        )
     results: dict[str, Any] = json.loads(done.stdout)
     for figures in results.values():
         figures["worst_cosine"] = math.floor(figures["worst_cosine"] * 1e7) / 1e7

@@ -93,7 +93,9 @@ def load(
         path = downloads.weights(name, architecture, tag, known_of, besides)
         return _from_file(architecture, path, name, conventions.of_tag(architecture, tag))
     if Path(tag).is_dir():
-        raise UsageError(f"{tag} is a folder, which names its own architecture: give --model {tag}")
+        raise UsageError(
+            f"{tag} is a folder, which names its own architecture. Name the folder alone: {tag}"
+        )
     return _from_file(architecture, Path(tag), name, of_file, stated)
 
 

@@ -196,7 +196,7 @@ def _suite(name: str) -> Any:
 
 
 def _check_merge(alpha: str | None, **_: Any) -> None:
-    assert alpha in (None, "auto", "A") or float(alpha) is not None
+    assert alpha in (None, "auto", "A") or 0 <= float(alpha) <= 2
 
 
 def _check_recipes(action: str, name: str | None, **_: Any) -> None:
