@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError, nearest, not_installed
-from radapter.models import checkpoints, conventions, downloads, fitting, huggingface, torchscript
+from radapter.models import (
+    checkpoints,
+    compact,
+    conventions,
+    downloads,
+    fitting,
+    huggingface,
+    torchscript,
+)
 from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
 from radapter.quiet import quiet
 
@@ -297,6 +305,8 @@ def _of_the_hub(
 def _fill(loaded: LoadedModel, path: Path) -> None:
     arrays = path.suffix in (".npz", ".npy")  # of big_vision, which open_clip reads itself
     state = None if arrays else checkpoints.read(path)
+    if state and compact.ROWS in state:
+        state = compact.expanded(state, loaded.model.token_embedding.num_embeddings)  # type: ignore[union-attr, arg-type]
     checkpoints.put_into(loaded.model, path, loaded.name, state)
 
 
