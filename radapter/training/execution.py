@@ -16,7 +16,7 @@ from radapter.models.text import text_tower
 from radapter.recipe import Recipe
 from radapter.training.kept import keep_less
 
-SHORT = 256
+SHORT = 100
 """Patches of a picture up to which plain attention is taken on a CPU, in half precision"""
 
 
