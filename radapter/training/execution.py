@@ -57,7 +57,7 @@ def attention(
     short sequences are faster in plain products of matrices.
     """
     grid: Any = getattr(model.visual, "grid_size", None)  # open_clip's own ViTs have one
-    short = grid is not None and grid[0] * grid[1] < SHORT
+    short = grid is not None and grid[0] * grid[1] <= SHORT
     if device.type == "cpu" and precision is not None and short:
         return sdpa_kernel(SDPBackend.MATH)
     return contextlib.nullcontext()
