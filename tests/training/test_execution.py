@@ -228,7 +228,7 @@ def test_half_precision_on_a_cpu_takes_plain_attention_for_short_sequences(
     assert flash in attention_of(loaded, None)
     assert plain in attention_of(loaded, torch.bfloat16)
     assert flash not in attention_of(loaded, torch.bfloat16)
-    monkeypatch.setattr(execution, "SHORT", 4)
+    monkeypatch.setattr(execution, "SHORT", 3)
     assert flash in attention_of(loaded, torch.bfloat16)
 
 
