@@ -115,8 +115,9 @@ class Data(Section):
     """Why it is no training data"""
     licence: ClassVar[Mapping[str, str] | None] = None
     """`name` and `licence` of a source that comes with radapter"""
-    may_be_passed_on: ClassVar[bool] = False
-    """Whether bundles may have pictures of it in them"""
+    notices: ClassVar[Path | None] = None
+    """The folder with NOTICE.md and LICENSES.txt of pictures that may be passed on; their keys end
+    in SET/NAME"""
     resampled_by: ClassVar[str] = "pictures"
     """What intervals are resampled by: pictures, or what the groups of its data sets are called,
     which have the same numbers in all of them"""
@@ -124,6 +125,11 @@ class Data(Section):
     """The setting whose default is the recipe's seed"""
     averaged_over: ClassVar[str | None] = None
     """The setting that names one of several sets, over which papers report means"""
+
+    @property
+    def may_be_passed_on(self) -> bool:
+        """Whether bundles may have pictures of it in them."""
+        return self.notices is not None
 
     @classmethod
     def built_in(cls) -> str | None:

@@ -87,6 +87,7 @@ def export_bundle(
     classes: Mapping[str, Any] | None = None,
     sample: Sample | None = None,
     pictures: Sequence[Image] | None = None,
+    notice: str = "",
     gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Write a bundle: both towers as ONNX files, verified in a fresh process, and what they need.
@@ -105,6 +106,7 @@ def export_bundle(
             name the first counts.
         sample: of training data. Without one, int8 for TensorRT is left out.
         pictures: three for the golden files, whose licence lets them be passed on; None: drawn.
+        notice: whose they are; it goes along.
         gate: what the bundle has to pass, see `parity_gate`; what it compared goes into the
             manifest. Without one, the manifest says that the bundle is not verified.
 
@@ -125,7 +127,7 @@ def export_bundle(
     with new_folder(folder) as temporary:
         written = _write_files(loaded, temporary, contents, inputs)
         dynamic = models.text.takes_short_texts(loaded.model)
-        shown = golden.write(temporary, loaded, dynamic=dynamic, pictures=pictures)
+        shown = golden.write(temporary, loaded, dynamic=dynamic, pictures=pictures, notice=notice)
         cases = {file: own for file, _, own in written}
         for kind, precision in itertools.product(
             shown, {"fp32", "fp16"} & set(contents.precisions)

@@ -52,7 +52,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> str:
         "# A CLIP model fine-tuned and exported with radapter\n\n"
         f"{_table(('', ''), _rows(facts))}\n"
         f"{_use(folder, facts)}{_results(facts)}{_curves(facts)}{_checked(facts)}{_parity(facts)}"
-        f"{_golden(facts)}{_limits(facts)}"
+        f"{_golden(folder, facts)}{_limits(facts)}"
     )
 
 
@@ -275,10 +275,14 @@ def _parity(facts: Mapping[str, Any]) -> str:
     return text or "Not compared with PyTorch on any data.\n\n"
 
 
-def _golden(facts: Mapping[str, Any]) -> str:
+def _golden(folder: Path, facts: Mapping[str, Any]) -> str:
     if "golden" not in facts:
         return ""
     files = golden.FILES
+    whose = ""
+    if (folder / golden.NOTICE).is_file():
+        whose = f"The three pictures are other people's work: `{golden.NOTICE}` says whose, and "
+        whose += "under which licences.\n\n"
     return (
         "## Test a port of it\n\n"
         f"`{golden.FILE}` says what has to come out, from PyTorch and open_clip, in this order:\n\n"
@@ -291,6 +295,7 @@ def _golden(facts: Mapping[str, Any]) -> str:
         f"of `texts.equal` (shorter ones padded with 0) `{files['text_embeds']}`: in fp32 to "
         f"{golden.FEATURE_TOLERANCE:g}, in others with the worst cosine under `tolerance`.\n"
         "4. Then all of it together. `.npy` files are float32 arrays without pickles.\n\n"
+        f"{whose}"
     )
 
 

@@ -11,6 +11,7 @@ import open_clip
 from PIL.Image import Image
 
 from radapter import bundle
+from radapter.data import credits
 from radapter.data.pairs import templates_of
 from radapter.errors import UsageError
 from radapter.evaluation.suite import load_suite, shipped_suites
@@ -54,12 +55,15 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def golden_pictures(recipe: Recipe) -> list[Image] | None:
-    """Training pictures for the golden files, if they may be passed on with the bundle: the
-    built-in ones may. Others may be private or not to be redistributed, so for them it is None."""
-    if not recipe.data.may_be_passed_on:
-        return None
-    return list(training_sample(recipe, golden.PICTURES).pictures)
+def golden_pictures(recipe: Recipe) -> tuple[list[Image] | None, str]:
+    """Training pictures for the golden files, with the notice that goes along, if they may be
+    passed on with the bundle: the built-in ones may. Others may be private or not to be
+    redistributed, so for them it is None, and no notice."""
+    if recipe.data.notices is None:
+        return None, ""
+    sample = training_sample(recipe, golden.PICTURES)
+    files = {f"picture_{number}.png": key for number, key in enumerate(sample.keys)}
+    return list(sample.pictures), credits.notice(recipe.data.notices, files)
 
 
 def refresh(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:

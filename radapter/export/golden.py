@@ -6,6 +6,7 @@ its tokenizer, its preprocessing and its engine against PyTorch without PyTorch.
     golden/pixel_values.npy    what preprocessing makes of them, [3, 3, height, width], float32
     golden/image_embeds.npy    their features [3, dim], float32, unit norm
     golden/text_embeds.npy     features of the texts in the list `equal`, [texts, dim]
+    golden/NOTICE.md           whose pictures they are, if they are not drawn ones
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from radapter.export.cases import Cases
 from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 
-FOLDER, FILE = "golden", "golden/golden.json"
+FOLDER, FILE, NOTICE = "golden", "golden/golden.json", "golden/NOTICE.md"
 FILES = {n: f"{FOLDER}/{n}.npy" for n in ("pixel_values", *(t.output for t in bundle.TOWERS))}
 PICTURES = 3
 PIXEL_TOLERANCE, FEATURE_TOLERANCE = 1e-5, 1e-4
@@ -86,6 +87,7 @@ def write(
     *,
     dynamic: bool,
     pictures: Sequence[Image.Image] | None = None,
+    notice: str = "",
 ) -> dict[str, Cases]:
     """Write the golden files of a bundle that has its tokenizer.
 
@@ -94,6 +96,7 @@ def write(
         loaded: the model.
         dynamic: whether its texts may be short.
         pictures: at least three; None: drawn ones. Whoever gets the bundle gets them.
+        notice: whose they are.
 
     Returns:
         The inputs to verify the towers with, by file name.
@@ -111,6 +114,8 @@ def write(
     files = [f"{FOLDER}/picture_{number}.png" for number in range(PICTURES)]
     for file, picture in zip(files, chosen, strict=False):
         picture.save(folder / file)
+    if notice:
+        (folder / NOTICE).write_text(notice, encoding="utf-8", newline="\n")
     pixels = torch.stack([loaded.preprocess(Image.open(folder / file)) for file in files])
 
     equal, different = token_ids(folder, loaded, dynamic=dynamic)

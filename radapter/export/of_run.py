@@ -154,6 +154,7 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
         **({"verified": True, "tolerances": contents.tolerances} if wanted.verify else {}),
     }
     changed = any(present.get(key) != value for key, value in asked.items())
+    changed |= recipe.data.may_be_passed_on and golden.NOTICE not in present.get("files", {})
     written = force or changed or contents.from_bytes != had_bytes
     return Plan(
         run, recipe, loaded, merged, folder, wanted, contents, flavour, present, written
@@ -168,6 +169,8 @@ def preview(planned: Plan) -> tuple[dict[str, int], dict[str, str]]:
         BrokenInput: the data that it needs is not there.
     """
     files = bundling.plan(planned.loaded, planned.run.classes(), planned.contents)
+    if planned.recipe.data.may_be_passed_on:
+        files[golden.NOTICE] = 10**4
     if planned.flavour:
         files |= engines.plan(files, planned.flavour)
     missing: dict[str, str] = {}
@@ -224,6 +227,7 @@ def export(
         manifest = planned.present
         if planned.written:
             with status("exporting to ONNX and comparing with PyTorch"):
+                pictures, notice = facts.golden_pictures(recipe)
                 manifest = export_bundle(
                     planned.loaded,
                     planned.folder,
@@ -231,7 +235,8 @@ def export(
                     facts=known | {"not_compared": list(missing)},
                     classes=run.classes(),
                     sample=training_sample(recipe) if contents.needs_sample else None,
-                    pictures=facts.golden_pictures(recipe),
+                    pictures=pictures,
+                    notice=notice,
                     gate=gate,
                 )
         else:

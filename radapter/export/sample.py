@@ -22,6 +22,8 @@ class Sample:
 
     pictures: Sequence[Image.Image]
     texts: Sequence[str]
+    keys: Sequence[str] = ()
+    """The pictures' names in their data set"""
 
 
 def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
@@ -38,12 +40,14 @@ def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
     generator = torch.Generator().manual_seed(recipe.seed)
     pictures: list[Image.Image] = []
     texts: list[str] = []
+    keys: list[str] = []
     for item in torch.randperm(len(pairs), generator=generator).tolist():
         pair = pairs[0, item]
         if "broken" in pair:
             continue
         pictures.append(pair["image"])
         texts.append(pair["text"])
+        keys.append(pairs.dataset.keys[pairs.items[item][0]])
         if len(pictures) == size:
             break
-    return Sample(pictures, texts)
+    return Sample(pictures, texts, keys)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tiny
+import tiny_bundle
 from huggingface_hub import ModelCard
 
 from radapter import bundle, merging
@@ -123,13 +124,35 @@ def with_data(data, tmp_path):
 
 
 def test_training_pictures_go_along_only_where_they_may(tmp_path, shapes):
-    pictures = exporting.golden_pictures(with_data("{source: emoji}", tmp_path))
+    pictures, notice = exporting.golden_pictures(with_data("{source: emoji}", tmp_path))
     assert [picture.size for picture in pictures] == [(64, 64)] * 3
     assert len({picture.tobytes() for picture in pictures}) == 3
-    again = exporting.golden_pictures(with_data("{source: emoji}", tmp_path))
+    again, _ = exporting.golden_pictures(with_data("{source: emoji}", tmp_path))
     assert [p.tobytes() for p in again] == [p.tobytes() for p in pictures]
+    assert "Copyright Google Inc." in notice
     private = with_data(f"{{source: folder, root: {shapes}}}", tmp_path)
-    assert exporting.golden_pictures(private) is None
+    assert exporting.golden_pictures(private) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("{source: emoji}", ["`noto`: ", "Copyright Google Inc.", "Apache License"]),
+        ("{source: emoji, styles: [twemoji]}", ["Twitter, Inc", "creativecommons.org/licenses/by"]),
+        ("{source: icons}", ["64 x 64", "licence: MIT", "Permission is hereby granted"]),
+    ],
+)
+def test_a_bundle_says_whose_pictures_it_has(tmp_path, data, said):
+    pictures, notice = exporting.golden_pictures(with_data(data, tmp_path))
+    folder = tmp_path / "bundle"
+    manifest = exporting.export_bundle(
+        tiny_bundle.make(), folder, facts=tiny_bundle.FACTS, pictures=pictures, notice=notice
+    )
+    written = (folder / "golden/NOTICE.md").read_text(encoding="utf-8")
+    assert "golden/NOTICE.md" in manifest["files"]
+    for part in (*said, "Changes made", "`picture_0.png`: ", "`picture_2.png`: "):
+        assert part in written
+    assert "`golden/NOTICE.md` says whose" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

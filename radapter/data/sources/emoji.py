@@ -37,7 +37,7 @@ class EmojiData(Data):
         "licence": "Apache-2.0, MIT, CC-BY-4.0 and Unicode-3.0, by part, and with credit: see "
         "radapter/data/emoji/NOTICE.md in radapter",
     }
-    may_be_passed_on = True
+    notices = emoji.HERE
     resampled_by = "concepts"
 
     def in_words(self) -> str:

@@ -55,7 +55,7 @@ class IconsData(Data):
         "licence": "MIT, Apache-2.0, BSD-3-Clause and the Unlicense, by part: see "
         "radapter/data/icons/NOTICE.md in radapter",
     }
-    may_be_passed_on = True
+    notices = icons.HERE
     resampled_by = "classes"
     seeded = "shots_seed"
 
