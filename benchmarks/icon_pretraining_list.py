@@ -5,7 +5,7 @@ Usage: ``python benchmarks/icon_pretraining_list.py --cache DIR --out FILE``
 Needs what `icon_index.py` needs. A group of the list is one name of one designer in one kind, with
 its variants (weights, sizes, numbers); pre-training takes one of them in each epoch. Kept out are
 the families of the laboratory, brands, the `unseen` concepts by name, by keyword and by picture,
-and near copies of any picture of the built-in set. `kept_out.emoji` are the emoji that
+and near copies of any laboratory icon with a name of a class. `kept_out.emoji` are the emoji that
 pre-training has to leave out for the same reasons.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 from emoji_set import fetch, read
 from emoji_set_sources import EMOJIBASE
 from icon_index import Drawn, index, kind_of
+from icon_proposal import class_names
 from icon_set import licence_of
 from icon_unseen import UNSEEN, shows_unseen
 
@@ -33,6 +34,7 @@ from radapter.files import write_atomic
 
 COPY = 0.95  # correlation of two pictures from which on one is a near copy of the other
 COPY_OF_UNSEEN = 0.9
+CLASSES = Path(__file__).parent / "icon_classes.txt"
 # npm packages whose tags and aliases are keywords of icons of the same name.
 KEYWORDS = {
     "lucide-static": (
@@ -46,7 +48,7 @@ KEYWORDS = {
     "@mdi/svg": ("7.4.47", "de92e5dc9ce46c392ab5c53aa7190b19f82b40cb48872a083f788c7e13e91fef"),
 }
 # Sets without brands: a name that they have is a word, even if a brand is called so too.
-NO_BRANDS = ["lucide", "material-symbols", "healthicons", "maki", "temaki"]
+NO_BRANDS = ["lucide", "material-symbols", "healthicons", "maki", "temaki", "ph"]
 ALWAYS_BRANDS = {
     "apple", "android", "windows", "amazon", "chrome", "edge", "opera", "safari", "firefox",
     "skype", "steam", "twitter", "facebook", "instagram", "tiktok", "wechat", "alipay", "paypal",
@@ -129,16 +131,25 @@ def candidates(found: dict[str, Drawn], known: dict[str, list[str]], no_words: s
 def listed(found: dict[str, Drawn], cache: Path) -> dict[str, Any]:
     """The list, with what was kept out of it."""
     known = keywords(cache)
-    words = {w for name in NO_BRANDS for w in found[name].words} | set(known)
+    of_classes = {w for names in class_names(CLASSES).values() for w in names}
+    words = {w for name in NO_BRANDS for w in found[name].words} | of_classes
+    words |= {w for c in emoji.concepts() for w in (c["name"], *c["keywords"])}
     taken, unseen, why = candidates(found, known, brands(cache, words))
     rows = np.stack([found[name].vectors[place] for name, place in taken])
     place_of = {n: {icon: i for i, icon in enumerate(d.names)} for n, d in found.items()}
-    shipped = [icon.name.split(":") for icon in icons.pictures()]
-    laboratory = np.stack([found[s].vectors[place_of[s][icon]] for s, icon in shipped])
+    shipped = {tuple(icon.name.split(":")) for icon in icons.pictures()}
+    shipped |= {  # and what was not chosen of the same designers
+        (name, icon)
+        for name, drawn in found.items()
+        if icon_sets.side(icon_sets.family(name)) != "pre-training"
+        for icon, word in zip(drawn.names, drawn.words, strict=True)
+        if word in of_classes
+    }
+    laboratory = np.stack([found[s].vectors[place_of[s][icon]] for s, icon in sorted(shipped)])
     copies = largest_correlation(rows, laboratory) > COPY
     shown = np.stack([found[name].vectors[place] for name, place in unseen])
     unseen_copies = ~copies & (largest_correlation(rows, shown) > COPY_OF_UNSEEN)
-    why["near copies of the built-in set"] = int(copies.sum())
+    why["near copies of the laboratory"] = int(copies.sum())
     why["unseen by picture"] = int(unseen_copies.sum())
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for (name, place), out in zip(taken, copies | unseen_copies, strict=True):
