@@ -11,7 +11,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+# Threads that wait do not spin: several processes of tests share the cores.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 .PHONY: demo check lint test docs gpu clean
 
