@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import emoji_set
+import icon_set
 import numpy as np
 from emoji_set_sources import EMOJIBASE, STYLES
-from PIL import Image
 
 from radapter.data import emoji
 
@@ -89,21 +88,6 @@ def of_icons(groups: list[dict[str, Any]], cache: Path, pictures: Pictures) -> l
     return entries
 
 
-def rendered(document: str) -> np.ndarray:
-    """An SVG as RGBA [64, 64, 4]; one that is not square is centred."""
-    import resvg_py
-
-    png = resvg_py.svg_to_bytes(
-        svg_string=document, width=SIZE, height=SIZE, skip_system_fonts=True
-    )
-    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    if picture.size != (SIZE, SIZE):
-        square = Image.new("RGBA", (SIZE, SIZE))
-        square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
-        picture = square
-    return np.asarray(picture)
-
-
 def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dict[str, Any]]:
     """Entries of the five styles, without the concepts that are kept out."""
     with emoji_set.fetch("emojibase-data", *EMOJIBASE, packages) as package:
@@ -120,7 +104,7 @@ def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dic
             continue
         for style in EMOJI_STYLES:
             name = matched[style][concept["hexcode"]]
-            picture = rendered(emoji_set.svg(icons[style], name))
+            picture = np.asarray(icon_set.draw(emoji_set.svg(icons[style], name)))
             colours = None if style in ONE_COLOUR else picture[..., :3]
             place, colour = pictures.add(picture[..., 3], colours)
             entries.append(

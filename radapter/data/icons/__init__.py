@@ -18,17 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageStat
+import numpy as np
+from PIL import Image
 
+from radapter.data.drawing import Drawing, Style, scene
 from radapter.data.tar_index import Member
 
 HERE = Path(__file__).parent
 SIZE = 64
-SMALLEST = 0.55
-"""Least side of a drawn icon, as a share of the picture's"""
-CONTRAST = 90
-"""Least difference in brightness of ink and ground, of 255"""
-RESIZING = Image.Resampling.HAMMING
+DRAWN = Style(SIZE, coloured=1.0, smallest=0.55)
+"""What is drawn by chance: ink and ground, and a size from 55 % of the picture's side"""
 SHOTS_SEED = "radapter-icons-shots-1"
 
 
@@ -101,52 +100,16 @@ def _index() -> list[Member]:
 
 
 @functools.cache
-def layers(number: int) -> tuple[Image.Image | None, Image.Image]:
-    """The colours of an icon (None: it is of one colour) and its opacity, 64 x 64."""
+def drawing(number: int) -> Drawing:
+    """An icon before it is in a picture, 64 x 64; of those of one colour the opacity alone."""
     picture = Image.open(io.BytesIO(member(number).read()))
     if pictures()[number].kind == "colour":
-        return picture.convert("RGB"), picture.convert("RGBA").getchannel("A")
-    return None, picture.getchannel(0)
+        layers = np.asarray(picture.convert("RGBA"))
+        return Drawing(layers[..., 3], layers[..., :3])
+    return Drawing(np.asarray(picture.getchannel(0)))
 
 
 def drawn(number: int, chance: random.Random | None = None) -> Image.Image:
-    """An icon in colours, at a size and a place that `chance` draws; None: black on white, whole.
-
-    The ground is far from the ink in brightness. Coloured icons keep their colours.
-    """
-    colours, opacity = layers(number)
-    if chance is None:
-        return _laid((255, 255, 255), colours or (0, 0, 0), opacity, (0, 0))
-    if colours is None:
-        ink = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
-        bright = _brightness(ink)
-    else:
-        ink, bright = (0, 0, 0), ImageStat.Stat(colours.convert("L"), opacity).mean[0]
-    while True:
-        ground = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
-        if abs(_brightness(ground) - bright) >= CONTRAST:
-            break
-    side = chance.randint(round(SMALLEST * SIZE), SIZE)
-    place = (chance.randint(0, SIZE - side), chance.randint(0, SIZE - side))
-    return _laid(
-        ground,
-        colours.resize((side, side), RESIZING) if colours else ink,
-        opacity.resize((side, side), RESIZING),
-        place,
-    )
-
-
-def _laid(
-    ground: tuple[int, int, int],
-    ink: Image.Image | tuple[int, int, int],
-    opacity: Image.Image,
-    place: tuple[int, int],
-) -> Image.Image:
-    picture = Image.new("RGB", (SIZE, SIZE), ground)
-    box = (*place, place[0] + opacity.width, place[1] + opacity.height)
-    picture.paste(ink, box, opacity)
-    return picture
-
-
-def _brightness(colour: tuple[int, int, int]) -> float:
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    """An icon in colours, size and place that `chance` draws; None: black on white, whole."""
+    style = Style(SIZE) if chance is None else DRAWN
+    return scene([drawing(number)], chance or random.Random(0), style).picture
