@@ -10,12 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Bytes = NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes: TypeAlias = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 LEAST_CONTRAST = 70.0
@@ -72,6 +75,8 @@ def scene(
     Args:
         masks: whether coverages are wanted as well.
     """
+    import numpy as np  # here, as recipes are checked without it
+
     inked = [_mean_colour(drawing) for drawing in drawings]
     coloured = chance.random() < style.coloured
     ground, mean = _ground(chance, style, [c for c in inked if c], coloured=coloured)
@@ -97,6 +102,8 @@ def _placed(
     drawing: Drawing, chance: random.Random, style: Style, cell: tuple[int, int] | None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The drawing turned and made smaller, and where its upper left corner goes."""
+    import numpy as np  # here, as recipes are checked without it
+
     if drawing.colours is None:
         layer = Image.fromarray(drawing.coverage)
     else:
@@ -127,6 +134,8 @@ def _ground(
     chance: random.Random, style: Style, on_it: Sequence[Colour], *, coloured: bool
 ) -> tuple[Image.Image, Colour]:
     """A ground that the colours `on_it` can be seen on, and its mean colour."""
+    import numpy as np  # here, as recipes are checked without it
+
     size = (style.size, style.size)
     if not coloured:
         return Image.new("RGB", size, WHITE), WHITE
@@ -163,6 +172,8 @@ def _brightness(colour: Colour) -> float:
 
 def _mean_colour(drawing: Drawing) -> Colour | None:
     """Of what is drawn; None if that takes the ink's colour."""
+    import numpy as np  # here, as recipes are checked without it
+
     if drawing.colours is None:
         return None
     weights = drawing.coverage.astype(np.float32).ravel()

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from radapter.data.drawing import Drawing, Style, scene
@@ -102,6 +101,8 @@ def _index() -> list[Member]:
 @functools.cache
 def drawing(number: int) -> Drawing:
     """An icon before it is in a picture, 64 x 64; of those of one colour the opacity alone."""
+    import numpy as np  # here, as recipes are checked without it
+
     picture = Image.open(io.BytesIO(member(number).read()))
     if pictures()[number].kind == "colour":
         layers = np.asarray(picture.convert("RGBA"))

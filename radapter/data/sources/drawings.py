@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from PIL import Image
 from pydantic import Field
 
@@ -129,6 +128,8 @@ class Drawings:
     settings: DrawingsData
 
     def drawing(self, index: int, variant: int = 0) -> Drawing:
+        import numpy as np  # here, as recipes are checked without it
+
         entry = self.entries[index]
         coverages, colours = _arrays(self.folder)
         own = entry["colours"][variant]
@@ -200,6 +201,8 @@ def _arrays(folder: Path) -> tuple[Any, Any]:
     Raises:
         BrokenInput: one is missing or damaged.
     """
+    import numpy as np  # here, as recipes are checked without it
+
     found = []
     for name in (COVERAGES, COLOURS):
         try:
