@@ -24,11 +24,11 @@ EACH = {"each": True}
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Example:
     """What one epoch takes of a picture that is made anew in each."""
 
-    picture: Image.Image
-    """RGB"""
+    read: Callable[[], Image.Image]
+    """The picture, RGB; several ranks do not all want it"""
     text: str
     own: bool
     """Whether the text is right for this picture alone, not for others of its group"""
@@ -65,7 +65,7 @@ class Dataset:
     digest: Callable[[int], str | None] | None = field(default=None, metadata=EACH)
     """sha256 of the bytes that the picture at an index is read from, None if they are not there;
     as a whole None if pictures are no files of their own"""
-    draw: Callable[[int, int, int], Drawn] | None = field(default=None, metadata=EACH)
+    draw: Callable[[int, int, int], Example] | None = field(default=None, metadata=EACH)
     """From an index, an epoch and a seed to what training takes of it; None: what is read, and its
     texts"""
     left_out: LeftOut = field(default_factory=dict)

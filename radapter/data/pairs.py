@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
@@ -33,9 +34,9 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
     """
     size = preprocess_cfg["size"]
     interpolation = v2.InterpolationMode(preprocess_cfg.get("interpolation", "bicubic"))
-    whole = augmentation.crop == (1.0, 1.0)
-    crop = v2.RandomResizedCrop(size, scale=augmentation.crop, interpolation=interpolation)
-    steps: list[Any] = [Whole(crop) if whole else crop]
+    steps: list[Any] = [
+        v2.RandomResizedCrop(size, scale=augmentation.crop, interpolation=interpolation)
+    ]
     if augmentation.rotate:
         steps.append(
             v2.RandomAffine(
@@ -53,26 +54,6 @@ def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any
     if augmentation.grey:
         steps.append(v2.RandomGrayscale(augmentation.grey))
     return v2.Compose([*steps, v2.ToImage(), v2.ToPureTensor()])
-
-
-class Whole(v2.Transform):
-    """What a random crop does if all of the area is to be kept, without drawing ten crops first:
-    the picture in the crop's size, cut where it is longer than the crop may be."""
-
-    def __init__(self, crop: v2.RandomResizedCrop):
-        super().__init__()
-        self.size, self.ratio = tuple(crop.size), crop.ratio
-        self.interpolation = crop.interpolation
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        height, width = v2.functional.get_size(inpt)
-        if (height, width) == self.size:
-            return inpt
-        high = min(height, round(width / self.ratio[0]))
-        wide = min(width, round(height * self.ratio[1]))
-        place = (height - high) // 2, (width - wide) // 2
-        cut = v2.functional.crop(inpt, *place, high, wide)
-        return v2.functional.resize(cut, list(self.size), self.interpolation, antialias=True)
 
 
 def templates_of(templates: list[str] | str) -> list[str]:
@@ -118,7 +99,8 @@ class Pairs(TorchDataset[dict[str, Any]]):
         """(epoch, item), and whether the picture is wanted beside its text and group."""
         epoch, item, wanted = place if len(place) == 3 else (*place, True)
         index, text = self.items[item]
-        own, seed, read = False, _mix(self.seed, epoch, item), self.dataset.read
+        own, seed = False, _mix(self.seed, epoch, item)
+        read: Callable[[], Image.Image] = functools.partial(self.dataset.read, index)
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed CUDA, too, and note where from: 0.1 ms a picture.
             torch.default_generator.manual_seed(seed)
@@ -130,13 +112,13 @@ class Pairs(TorchDataset[dict[str, Any]]):
                     text, own = captions[int(torch.randint(len(captions), ()))], True
             elif self.dataset.draw:
                 drawn = self.dataset.draw(index, epoch, seed)
-                text, own, read = drawn.text, drawn.own, lambda index: drawn.picture
+                text, own, read = drawn.text, drawn.own, drawn.read
             group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
             about = {"text": text, "group": group, "own": own}
             if not wanted:
                 return about
             try:
-                return {"image": self.transform(read(index)), **about}
+                return {"image": self.transform(read()), **about}
             except BrokenInput as error:
                 return {"broken": str(error)}
 

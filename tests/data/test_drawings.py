@@ -69,7 +69,7 @@ def test_workers_draw_the_same(root):
     data = pairs(settings(root))
     sent = pickle.loads(pickle.dumps(data.dataset))
     here, there = data.dataset.draw(5, 0, 99), sent.draw(5, 0, 99)
-    assert here.picture.tobytes() == there.picture.tobytes()
+    assert here.read().tobytes() == there.read().tobytes()
     assert here.text == there.text
     assert len(pickle.dumps(data.dataset)) < 20_000  # the pictures stay in their file
 
@@ -120,7 +120,7 @@ def test_the_first_epochs_may_be_easier(root):
     data = open_data(settings(root, easier_epochs=4, **plain))
 
     def share_on_white(epoch):
-        pictures = (data.draw(8, epoch, seed).picture for seed in range(300))
+        pictures = (data.draw(8, epoch, seed).read() for seed in range(300))
         return sum(picture.getpixel((0, 0)) == (255, 255, 255) for picture in pictures) / 300
 
     assert share_on_white(0) == pytest.approx(0.8, abs=0.08)

@@ -2,20 +2,16 @@ import functools
 import pickle
 from collections import Counter
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
-from PIL import Image
-from torchvision.transforms import v2
 
 from radapter import models
 from radapter.data import Dataset, open_data
 from radapter.data.pairs import (
     BatchOrder,
     Pairs,
-    Whole,
     collate,
     loader,
     templates_of,
@@ -223,12 +219,3 @@ def test_workers_change_nothing(shapes, tokenizer, source):
             assert one.keys() == two.keys()
             for key in ("images", "tokens", "text_of", "groups", "own"):
                 assert torch.equal(one[key], two[key]), key
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (40, 40), (90, 80), (30, 100), (100, 30), (33, 47)])
-def test_the_whole_picture_is_what_a_random_crop_of_all_its_area_is(shape):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8))
-    crop = v2.RandomResizedCrop(64, scale=(1.0, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
-    found, expected = Whole(crop)(picture), crop(picture)
-    assert found.size == expected.size == (64, 64)
-    assert np.asarray(found).tolist() == np.asarray(expected).tolist()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from radapter.data.dataset import Dataset, Drawn
+from radapter.data.dataset import Dataset, Example
 from radapter.data.drawing import Drawing, Style, scene
 from radapter.data.settings import Augmentation, Data, MissingData, located
 from radapter.data.stores import Stamp, file_stamp
@@ -144,7 +144,7 @@ class Drawings:
         chance = random.Random(int.from_bytes(digest, "little"))
         return scene([self.drawing(index)], chance, self.style()).picture
 
-    def draw(self, index: int, epoch: int, seed: int) -> Drawn:
+    def draw(self, index: int, epoch: int, seed: int) -> Example:
         """A variant of the drawing, maybe with others beside it, and a text."""
         chance, of = random.Random(seed), self.settings
         easier = chance.random() < 1 - (epoch + 1) / (of.easier_epochs + 1)
@@ -157,7 +157,7 @@ class Drawings:
         ]
         text, own = self._text(shown, chance)
         style = Style(self.side(), smallest=EASY) if easier else self.style()
-        return Drawn(scene(drawings, chance, style).picture, text, own)
+        return Example(lambda: scene(drawings, chance, style).picture, text, own)
 
     def _text(self, shown: list[int], chance: random.Random) -> tuple[str, bool]:
         """A caption, and whether it is right for this picture alone."""
