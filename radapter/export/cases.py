@@ -140,9 +140,10 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
     finally:
         reference.unlink()
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        reason = last[0][:400].rstrip(".")
         raise GateFailed(
-            f"onnxruntime cannot run the exported files: {reason[0][:400]}. No bundle was written."
+            f"onnxruntime cannot run the exported files: {reason}. No bundle was written."
         )
     results: dict[str, Any] = json.loads(done.stdout)
     for figures in results.values():

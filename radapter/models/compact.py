@@ -36,7 +36,7 @@ def expanded(state: Mapping[str, Tensor], tokens: int) -> dict[str, Tensor]:
     if known is None or rows.dim() != 1 or len(rows) != len(known):
         raise BrokenInput(f"{ROWS} does not say which token each row of {TABLE} is.")
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < tokens:
-        raise BrokenInput(f"{ROWS} has tokens that are none of the model's {tokens:,}.")
+        raise BrokenInput(f"{ROWS} names tokens outside the model's {tokens:,}.")
     table = known.new_zeros(tokens, known.shape[1])
     table[rows.long()] = known
     return {**found, TABLE: table}

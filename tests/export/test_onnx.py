@@ -188,7 +188,7 @@ def test_a_file_that_does_not_run_is_a_failed_gate(tmp_path, monkeypatch, conten
         (folder / bundle.VISION).write_bytes(content)
 
     monkeypatch.setattr(exporter, "export_towers", damaged)
-    with pytest.raises(GateFailed, match="The exported files fail"):
+    with pytest.raises(GateFailed, match="onnxruntime cannot run the exported files"):
         export_bundle(make(), tmp_path / "bundle", facts=FACTS)
     assert list(tmp_path.iterdir()) == []
 
