@@ -104,7 +104,8 @@ def gradients(
     the device, which nothing here waits for.
 
     The parts of all processes add up to the gradients of the whole batch. The loss is the same in
-    every process.
+    every process; what it reaches without a tower (the temperature, a head, what a penalty is of)
+    gets its gradient in the first process alone.
 
     Args:
         model: the model as it is trained.
@@ -157,33 +158,29 @@ def gradients(
             now = features(pictures.features, texts.features, scale)
             addends.append(term.weight * term.loss(now, then, batch))
         if term.penalty:
-            value = term.weight * term.penalty()
-            # Every process has the whole gradient of it: they add up to one.
-            addends.append(value if distributed.is_main_process() else value.detach())
+            addends.append(term.weight * term.penalty())
     loss = functools.reduce(torch.add, addends)
-    (scaler.scale(loss) if scaler else loss).backward()
-    if not distributed.is_main_process():  # every process has the temperature's whole gradient
-        model.logit_scale.grad = None
+    # Every process could have the whole gradient of what the loss reaches directly: one has it.
+    leaves = None if distributed.is_main_process() else [pictures.features, texts.features]
+    (scaler.scale(loss) if scaler else loss).backward(inputs=leaves)
     for part in (pictures, texts):
         part.backward()
     return loss.detach()
 
 
 def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
-    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
-
-    The towers compute in `precision`, if there is one; the normalisation does not.
-    """
+    """Features [batch, dim], not normalised, fp32, of pictures [batch, 3, height, width]; the tower
+    computes in `precision`, if there is one."""
     with _autocast(pictures.device, precision):
-        features = model.encode_image(pictures)  # type: ignore[operator]
-    return F.normalize(features.float(), dim=-1)
+        features: Tensor = model.encode_image(pictures)  # type: ignore[operator]
+    return features.float()
 
 
 def encode_tokens(model: nn.Module, tokens: Tensor, precision: torch.dtype | None) -> Tensor:
-    """Features [texts, dim], unit norm, fp32, of token ids [texts, length]."""
+    """Features [texts, dim], not normalised, fp32, of token ids [texts, length]."""
     with _autocast(tokens.device, precision):
         features = encode_text(model, tokens)
-    return F.normalize(features.float(), dim=-1)
+    return features.float()
 
 
 def _autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
