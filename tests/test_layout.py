@@ -14,7 +14,7 @@ ORDER = (
     "errors", "registry", "versions", "names", "files", "quiet", "classes", "precision",
     "processors", "distributed", "recipe_errors", "recipe_yaml", "recipe_schema", "data", "recipe",
     "run", "init", "models", "losses", "methods", "objectives", "merging", "bundle", "runtimes",
-    "heads", "evaluation", "training", "inference", "export", "benchmarking", "reporting",
+    "heads", "evaluation", "training", "inference", "export", "benchmarking", "study", "reporting",
 )  # fmt: skip
 LIBRARY = sorted(
     p
