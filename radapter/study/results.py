@@ -58,9 +58,9 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
 
     schema_version  1
     study           name, description, baseline
-    columns         a list of {suite, place, role, sets, metric}: `place` is a data set, or a role or
-                    average of the suite, `sets` its data sets, `role` theirs, null if they have
-                    several
+    columns         a list of {suite, place, role, sets, metric}: `place` is a data set, a role or
+                    an average of the suite, `sets` its data sets, `role` theirs, null if they
+                    have several
     methods         a list, in the order of the study file
         label       as the study file has it
         kind        "trained" or "zero-shot"
@@ -78,8 +78,9 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
     incomplete      a list of {label, done, of}: methods that lack runs, and are not in `methods`
     notes           sentences
 
-Shares are from 0 to 1. Counts are a string with a digit for each cluster ("1101"), or, where one has more than 9 (or a part
-of one), a list of numbers. A share is the sum of `right` divided by that of `items`.
+Shares are from 0 to 1. Counts are a string with a digit for each cluster ("1101"), or, where one
+has more than 9 (or a part of one), a list of numbers. A share is the sum of `right` divided by that
+of `items`.
 """
 
 from __future__ import annotations
