@@ -92,8 +92,18 @@ class Average(Section):
     momentum: Momentum = 0.999
     """The m of this formula. 0: there is no average, and the last values are kept."""
     warmup: bool = False
-    """Use `min(m, (1 + t) / (10 + t))` in step t, so that a short run forgets the start of the
+    """Use `min(m, (1 + t) / (10 + t))` in update t, so that a short run forgets the start of the
     average."""
+    every: Count = 1
+    """Steps from one update to the next; the first follows the first step."""
+    rise: Unit = 0.0
+    """The share of training in which m rises linearly from `first` to `momentum`. 0: it is the same
+    throughout."""
+    first: Momentum = 0.0
+    """The m that the rise begins with."""
+    keep: Literal["average", "last"] = "average"
+    """What a run keeps. `average`: the average. `last`: the last values, beside which the average
+    is only the teacher of the term `self-distillation`."""
 
 
 class AdapterAverage(Average):

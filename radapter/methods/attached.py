@@ -24,7 +24,7 @@ class Attached:
         parts: what the optimizer updates, by name: parameters, or modules of them.
         hold: lets the model compute with kept values, scaled by alpha, in place of what is trained;
             with none of them ({}) it is the zero-shot model, and with None it trains again.
-        average: mean <- m * mean + (1 - m) * value; with a momentum of 0 no copy is kept.
+        average: mean <- m * mean + (1 - m) * value; with a momentum of 0 there is none.
         values: what is averaged, by name; None: what is trained.
         kept: from the averaged values to those that are stored; None: as they are.
     """
@@ -53,6 +53,9 @@ class Attached:
         self.held: tuple[Values | None, float] = None, 1.0
         """What `hold` has been called with, for good: that is trained, or what was loaded"""
         self.updates = 0
+        """Optimizer steps so far"""
+        self.steps = 0
+        """Those of the whole training, if it is known: a momentum that rises needs it"""
         self.start_share = 1.0
         """The weight of the starting values in the average (the bias of the EMA), 0 to 1"""
         self.start: dict[str, Tensor] = {}
@@ -83,22 +86,34 @@ class Attached:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Take the present values into the average; call it after each optimizer step."""
-        m = self.settings.momentum
-        if self.settings.warmup:
-            m = min(m, (1 + self.updates) / (10 + self.updates))
-        if self.mean:
-            get_ema_multi_avg_fn(m)(list(self.mean.values()), list(self.values().values()), None)
+        """Take the present values into the average, if it is time; call it after each optimizer
+        step."""
+        settings = self.settings
+        if self.updates % settings.every == 0:
+            m = self._momentum()
+            if self.mean:
+                values = list(self.values().values())
+                get_ema_multi_avg_fn(m)(list(self.mean.values()), values, None)
+            self.start_share *= m if settings.keep == "average" else 0.0
         self.updates += 1
-        self.start_share *= m
 
-    def kept(self) -> Values:
-        """The averaged tensors, by name, on the model's device."""
+    def _momentum(self) -> float:
+        settings, rise = self.settings, self.settings.rise * self.steps
+        m = settings.momentum
+        if self.updates < rise:
+            m = settings.first + (m - settings.first) * self.updates / rise
+        done = self.updates // settings.every
+        return min(m, (1 + done) / (10 + done)) if settings.warmup else m
+
+    def kept(self, *, average: bool = False) -> Values:
+        """What a run keeps, by name, on the model's device: the average or, where there is none or
+        it is a teacher alone, the last values. `average`: the average in any case."""
+        mean = self.mean if average or self.settings.keep == "average" else {}
         with torch.no_grad():
-            return self._kept(self.mean or {n: v.detach() for n, v in self.values().items()})
+            return self._kept(mean or {n: v.detach() for n, v in self.values().items()})
 
     def stored(self) -> dict[str, Tensor]:
-        """A copy of them on the CPU: what a run keeps, and what `merge` takes."""
+        """A copy of it on the CPU, which `merge` takes."""
         return {name: value.cpu().clone() for name, value in self.kept().items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -126,14 +141,14 @@ class Attached:
         self.hold(*self.held)
 
     @contextlib.contextmanager
-    def at(self, alpha: float) -> Iterator[nn.Module]:
-        """The model in evaluation mode with what is kept, scaled: 0 the zero-shot model, 1 the
-        averaged one. What is trained, and each module's mode, are back afterwards."""
+    def at(self, alpha: float, *, average: bool = False) -> Iterator[nn.Module]:
+        """The model in evaluation mode with what is kept (see there), scaled: 0 the zero-shot
+        model, 1 the tuned one. What is trained, and each module's mode, are back afterwards."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
             with torch.no_grad():
-                self.hold(self.kept() if alpha else {}, alpha)
+                self.hold(self.kept(average=average) if alpha else {}, alpha)
             yield self.model
         finally:
             self.hold(*self.held)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from radapter.data import Dataset
@@ -30,31 +28,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Features:
-    """Of one step and all processes, fp32: as the towers give them, and with unit norm."""
+    """Of one step and all processes: unit norm, fp32."""
 
-    raw_images: Tensor
+    images: Tensor
     """[batch, dim]"""
-    raw_texts: Tensor
+    texts: Tensor
     """Of the batch's distinct texts, [texts, dim]"""
-    raw_extra: Tensor
+    extra: Tensor
     """Of the term's own texts"""
     logit_scale: Tensor
     """Exponentiated"""
-
-    @cached_property
-    def images(self) -> Tensor:
-        """Unit norm, [batch, dim]"""
-        return F.normalize(self.raw_images, dim=-1)
-
-    @cached_property
-    def texts(self) -> Tensor:
-        """Unit norm, [texts, dim]"""
-        return F.normalize(self.raw_texts, dim=-1)
-
-    @cached_property
-    def extra(self) -> Tensor:
-        """Unit norm, of the term's own texts"""
-        return F.normalize(self.raw_extra, dim=-1)
 
 
 @dataclass(frozen=True)

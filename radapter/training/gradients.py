@@ -169,18 +169,20 @@ def gradients(
 
 
 def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
-    """Features [batch, dim], not normalised, fp32, of pictures [batch, 3, height, width]; the tower
-    computes in `precision`, if there is one."""
+    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
+
+    The towers compute in `precision`, if there is one; the normalisation does not.
+    """
     with _autocast(pictures.device, precision):
-        features: Tensor = model.encode_image(pictures)  # type: ignore[operator]
-    return features.float()
+        features = model.encode_image(pictures)  # type: ignore[operator]
+    return F.normalize(features.float(), dim=-1)
 
 
 def encode_tokens(model: nn.Module, tokens: Tensor, precision: torch.dtype | None) -> Tensor:
-    """Features [texts, dim], not normalised, fp32, of token ids [texts, length]."""
+    """Features [texts, dim], unit norm, fp32, of token ids [texts, length]."""
     with _autocast(tokens.device, precision):
         features = encode_text(model, tokens)
-    return features.float()
+    return F.normalize(features.float(), dim=-1)
 
 
 def _autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:

@@ -190,7 +190,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers = recipe.workers
-    return Parts(
+    parts = Parts(
         recipe=recipe,
         base=base,
         base_hash=base_hash,
@@ -207,6 +207,8 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         workers=workers if workers != "auto" else readers(len(pairs), device.type, processes),
         pixels=Pixels(preprocess["mean"], preprocess["std"], device),
     )
+    attached.steps = parts.order().steps
+    return parts
 
 
 def _check_text_length(wanted: int | None, base: LoadedModel) -> None:

@@ -16,7 +16,7 @@ from radapter.training.preparing import Parts
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEACHERS = (("zero-shot", 0.0), ("average", 1.0))
-"""Names and scales of what terms compare with: see `Attached.at`"""
+"""Names and scales of the averaged model that terms compare with: see `Attached.at`"""
 LARGEST_LOGIT_SCALE = math.log(100.0)  # CLIP's own limit while the temperature is trained
 
 SMALLEST_SCALE = 1e-3
@@ -55,7 +55,8 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
             precision=precision,
             micro_batch=recipe.optimisation.micro_batch,
             teachers={
-                name: functools.partial(parts.attached.at, alpha) for name, alpha in TEACHERS
+                name: functools.partial(parts.attached.at, alpha, average=True)
+                for name, alpha in TEACHERS
             },
             scaler=scaler,
             pixels=parts.pixels,

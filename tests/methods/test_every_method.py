@@ -129,6 +129,39 @@ def test_the_average_by_hand(name, settings, warmup):
         np.testing.assert_allclose(attached.mean[key], mean, atol=1e-5)
 
 
+def test_an_average_whose_momentum_rises_by_hand():
+    """As CaRot's: every third step, from 0.2 to 0.8 over the first half of 20 steps."""
+    rising = {"momentum": 0.8, "every": 3, "rise": 0.5, "first": 0.2}
+    _, attached, _ = attached_to("full", {}, **rising)
+    attached.steps = 20
+    (name, parameter), *_ = attached.trained.items()
+    mean, share = parameter.detach().clone(), 1.0
+    for step in range(20):
+        shake(attached, step)
+        attached.update_average()
+        if step in (0, 3, 6, 9, 12, 15, 18):
+            m = 0.2 + 0.6 * step / 10 if step < 10 else 0.8
+            mean, share = m * mean + (1 - m) * parameter.detach(), m * share
+        torch.testing.assert_close(attached.mean[name], mean)
+    assert attached.start_share == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_an_average_may_be_a_teacher_alone(name, settings):
+    loaded, attached, _ = attached_to(name, settings, momentum=0.5, keep="last")
+    _, plain, _ = attached_to(name, settings, momentum=0.0)
+    for one in (attached, plain):
+        shake(one)
+        one.update_average()
+    stored, expected = attached.stored(), plain.stored()
+    assert all(torch.equal(stored[key], value) for key, value in expected.items())
+    assert attached.start_share == 0
+    with attached.at(1.0):
+        last = features(loaded)
+    with attached.at(1.0, average=True):
+        assert (features(loaded) - last).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_without_an_average_the_present_values_are_stored(name, settings):
     _, attached, _ = attached_to(name, settings, momentum=0.0)
