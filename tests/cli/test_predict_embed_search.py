@@ -130,7 +130,7 @@ def test_a_bundle_alone_predicts_what_the_run_does(
         with monkeypatch.context() as alone:
             shutil.move(tmp_path / "runs", tmp_path / "away")
             alone.setattr(models, "load", None)
-            alone.setattr(merging, "load", None)
+            alone.setattr("radapter.merging.merged.load", None)
             outcome = cli("predict", photos, *more, "--model", bundle_alone, "--json")
             shutil.move(tmp_path / "away", tmp_path / "runs")
         assert outcome.code == 0, outcome.err

@@ -163,7 +163,8 @@ def test_the_data_is_opened_before_any_model(run, tmp_path, monkeypatch, score):
     def load(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(merging, "load", load)
+    monkeypatch.setattr("radapter.merging.merged.load", load)
+    monkeypatch.setattr("radapter.merging.trained.load", load)
     data = {"source": "folder", "root": str(tmp_path / "gone"), "split": "all"}
     suite = Suite(
         name="mine",

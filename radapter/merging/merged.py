@@ -1,0 +1,108 @@
+"""The plain model of a run: written at an alpha, read back; and what a run deploys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from radapter.errors import BrokenInput
+from radapter.files import new_folder, write_atomic
+from radapter.merging.trained import Trained, open_trained, with_adapters
+from radapter.models import LoadedModel, load, save, weights_hash
+from radapter.registry import folds
+from radapter.run import Run
+
+
+def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tuple[Path, bool]:
+    """Write `merged/alpha-A/`, of the best adapter `merged/alpha-A-best/`, in open_clip's folder
+    format and make it the run's present one.
+
+    Returns:
+        The folder, and whether it was written (False: it was there already, whole).
+    """
+    trained = trained or open_trained(run, "last")
+    state = trained.at(alpha)
+    best = trained.which == "best"
+    facts = {
+        "schema_version": 1,
+        "alpha": alpha,
+        "method": trained.facts["method"],
+        "base_model": trained.facts["base_model"],
+        "base_hash": trained.facts["base_hash"],
+        "weights_hash": weights_hash(state),
+        **({"adapter": "best"} if best else {}),
+    }
+    folder = run.path / "merged" / f"{_in_name(alpha)}{'-best' if best else ''}"
+    written = not _is_whole(folder, facts["weights_hash"])
+    if written:
+        with new_folder(folder) as temporary:
+            save(temporary, trained.base, state)
+            (temporary / "merged.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_atomic(folder.parent / "current", folder.name + "\n")
+    return folder, written
+
+
+def _in_name(alpha: float) -> str:
+    return f"alpha-{alpha:.2f}" if round(alpha, 2) == alpha else f"alpha-{alpha!r}"
+
+
+def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
+    """The run's present merged model and its facts (alpha, hashes).
+
+    Raises:
+        BrokenInput: there is none (the message names the command), or its weights have changed.
+    """
+    folder = run.merged()
+    loaded, facts = load(folder), run.merged_facts()
+    expected = facts["weights_hash"]
+    if loaded.weights_hash != expected:
+        raise BrokenInput(
+            f"{folder} does not have the weights that were merged (hash "
+            f"{loaded.weights_hash[:16]}, expected {expected[:16]}): merge again."
+        )
+    return loaded, facts
+
+
+# ---------------------------------------------------------------- what a run deploys
+
+
+def tuned(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
+    """The model that export, evaluation and prediction use, with its facts (method, alpha, hashes):
+    the run's present merged one; or, where the method does not fold, the base model with its
+    adapters attached, scaled by the recipe's alpha.
+
+    Raises:
+        BrokenInput: there is none (the message names the command), or it is damaged.
+    """
+    if folds(run.recipe().method.name):
+        return read_merged(run)
+    trained, alpha = open_trained(run), run.recipe().alpha
+    loaded = with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)
+    known = {key: trained.facts[key] for key in ("method", "base_model", "base_hash")}
+    return loaded, {"alpha": alpha, **known, "weights_hash": loaded.weights_hash}
+
+
+def tuned_facts(run: Run) -> dict[str, Any]:
+    """Its facts alone; a merged model is not loaded for them."""
+    return run.merged_facts() if folds(run.recipe().method.name) else tuned(run)[1]
+
+
+def tuned_name(run: Run) -> str:
+    """Its name in the run, such as `alpha-0.50`.
+
+    Raises:
+        BrokenInput: there is none; the message names the command.
+    """
+    recipe = run.recipe()
+    if folds(recipe.method.name):
+        return run.merged().name
+    run.trained()
+    return _in_name(recipe.alpha)
+
+
+def _is_whole(folder: Path, expected: str) -> bool:
+    try:
+        return load(folder).weights_hash == expected
+    except BrokenInput:
+        return False
