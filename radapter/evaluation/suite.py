@@ -71,6 +71,15 @@ class SuiteDataset(Section):
         return ", ".join(wrong) or None
 
 
+class Instead(Section):
+    """What a suite scores a run on that was trained on data of the same source as these sets."""
+
+    datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
+    """The data sets."""
+    harmonic_means: dict[str, tuple[str, str]] = Field(default={})
+    """Harmonic means of the accuracies of two of them, by a name for each."""
+
+
 class Suite(Section):
     """Data sets and what is scored on them: a YAML file that `radapter eval --suite` takes."""
 
@@ -85,6 +94,8 @@ class Suite(Section):
     """What is scored on each data set: `classification`, `retrieval` or both."""
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
     """The data sets, in the order of tables."""
+    instead: Instead | None = None
+    """Data sets that take the place of all others for a run that was trained on their source."""
     averages: dict[str, Annotated[list[str], Field(min_length=1)] | Role] = Field(default={})
     """Means over data sets, by a name for each: a list of data sets, or a role, which means all
     data sets that have it."""
@@ -155,6 +166,9 @@ class Suite(Section):
         left out, unless none of that source fits. Paths start from the recipe's data root.
         """
         trained = recipe.data
+        if self.instead and trained.source in {d.data.source for d in self.instead.datasets}:
+            alone = {"instead": None, "averages": {}, **dict(self.instead)}
+            return self.model_copy(update=alone).for_recipe(recipe)
         fitted = {d.name: d.data.for_model_trained_on(trained) for d in self.datasets}
         unfit = [name for name, data in fitted.items() if data is None]
         alike = [d.name for d in self.datasets if d.data.source == trained.source]

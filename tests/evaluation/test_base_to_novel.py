@@ -334,3 +334,21 @@ def test_shots_follow_the_seed_of_a_recipe_made_in_python_too():
     assert recipes.Recipe(**fields, data=given).data.shots_seed == 3
     assert recipes.Recipe.model_validate({**fields, "data": given}).data.shots_seed == 3
     assert recipes.Recipe(**fields, data={**given, "shots_seed": 2}).data.shots_seed == 2
+
+
+@pytest.mark.parametrize(
+    ("suite", "names"), [(FEW, ["icons"]), (HALVES, ["icons-base", "icons-novel"])]
+)
+def test_a_run_of_icons_is_scored_on_icons_alone(suite, names):
+    """Without any download: no set of CoOp's is opened."""
+    recipe = recipes.load(recipes.shipped()["icons-base-to-novel"])
+    own = suite.for_recipe(recipe)
+    assert [d.name for d in own.datasets] == names
+    assert list(own.harmonic_means) == (["icons"] if suite is HALVES else [])
+    assert own.averages == {}
+    opened = own.open()
+    trained = recipe.data.open().class_names
+    for name, tasks in opened.items():
+        assert (set(tasks["classification"].class_names) == set(trained)) == (name != "icons-novel")
+    elsewhere = recipes.load(recipes.shipped()["base-to-novel"])
+    assert not {d.name for d in suite.for_recipe(elsewhere).datasets} & set(names)
