@@ -94,7 +94,7 @@ def test_the_smaller_draws_are_parts_of_the_larger(seed):
         assert Counter(drawn.labels) == {k: min(shots, n) for k, n in have.items()}
         before = set(drawn.keys)
     assert opened(shots=4, shots_seed=seed).keys != opened(shots=4, shots_seed=seed + 3).keys
-    assert opened(shots=4, split="test").keys == opened(split="test").keys
+    assert max(Counter(opened(shots=4, split="test").labels).values()) == 4
 
 
 def test_a_picture_is_drawn_from_the_seed_and_its_name_alone():

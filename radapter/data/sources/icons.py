@@ -32,8 +32,8 @@ class IconsData(Data):
     """`base` and `novel` are two halves of `all`. `unseen` are 42 others, of which the built-in
     model has seen neither pictures nor names. They are numbered from 0."""
     shots: Annotated[int, Field(ge=1)] | None = None
-    """This many pictures a class of `train`, or as many as there are; the smaller draws are parts
-    of the larger. None: all."""
+    """This many pictures a class, or as many as there are; the smaller draws are parts of the
+    larger. None: all."""
     shots_seed: Annotated[int, Field(ge=0)] = 1
     """Which draw; studies use 1, 2 and 3. A recipe that does not say it takes its `seed`."""
     captions: list[Literal["name", "others", "icon"]] = Field(default=["name"])
@@ -62,7 +62,7 @@ class IconsData(Data):
     def in_words(self) -> str:
         parts = ["icons", "+".join(self.kinds)]
         parts += [self.classes] if self.classes != "all" else []
-        parts += [f"{self.shots} shots"] if self.shots and self.split == "train" else []
+        parts += [f"{self.shots} shots"] if self.shots else []
         return ", ".join(parts)
 
     def for_model_trained_on(self, trained: Data) -> Data | None:
@@ -86,7 +86,7 @@ class IconsData(Data):
             for icon in icons.pictures()
             if icon.split == self.split and icon.kind in self.kinds and icon.label in number
         ]
-        if self.shots and self.split == "train":
+        if self.shots:
             chosen = few(chosen, self.shots, self.shots_seed)
         drawn = Drawn(
             [(icon.number, icon.name) for icon in chosen],
