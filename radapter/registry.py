@@ -48,6 +48,12 @@ SOURCES = {
 TERMS = {
     "mpm-nce": "radapter.objectives.contrastive",
     "retention": "radapter.objectives.retention",
+    "l2-sp": "radapter.objectives.l2_sp",
+    "car-ft": "radapter.objectives.car_ft",
+    "lipsum-ft": "radapter.objectives.lipsum",
+    "fd-align": "radapter.objectives.fd_align",
+    "self-distillation": "radapter.objectives.self_distillation",
+    "orthogonality": "radapter.objectives.orthogonality",
 }
 """Addends of the loss: `term`"""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from radapter.errors import UsageError
+from radapter.methods.blocks import tower_of
 from radapter.registry import Average
 
 Values = Mapping[str, Tensor]
@@ -27,6 +28,8 @@ class Attached:
         average: mean <- m * mean + (1 - m) * value; with a momentum of 0 there is none.
         values: what is averaged, by name; None: what is trained.
         kept: from the averaged values to those that are stored; None: as they are.
+        change: the squared Frobenius norm of the change that the present values make to the model's
+            weights, a scalar with gradients; None: their squared distance from `start`.
     """
 
     def __init__(
@@ -38,8 +41,10 @@ class Attached:
         *,
         values: Callable[[], Values] | None = None,
         kept: Callable[[Values], Values] = lambda values: values,
+        change: Callable[[], Tensor] | None = None,
     ):
         self.model, self.hold, self.settings, self._kept = model, hold, average, kept
+        self.change = change
         self.modules = {n: part for n, part in parts.items() if isinstance(part, nn.Module)}
         self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
         for name, module in self.modules.items():
@@ -64,6 +69,12 @@ class Attached:
     def parameters(self) -> Iterator[nn.Parameter]:
         """What the optimizer updates."""
         yield from self.trained.values()
+
+    def towers(self) -> set[str]:
+        """Those of "image" and "text" that something trained is in."""
+        # Parts that towers share have names of their own.
+        inside = [name for name in self.trained if hasattr(self.model, name.partition(".")[0])]
+        return {tower for name in inside if (tower := tower_of(self.model, name))}
 
     def keep_start(self) -> None:
         """Keep a copy of the model's own weights that are trained, if any are: `at` needs it, since

@@ -101,7 +101,12 @@ def attach(
             product = (kept[f"{name}.up"] @ kept[f"{name}.down"]).flatten(0, 1) if kept else None
             change.fixed = None if product is None else alpha * product
 
-    return Attached(model, changes, hold, average, kept=with_scale)
+    def norm() -> Tensor:
+        """The sum of ||scale U D||^2 = scale^2 tr(U^T U D D^T), in products [r, r]."""
+        grams = [(c.up.mT @ c.up) * (c.down @ c.down.mT) for c in changes.values()]
+        return scale**2 * torch.stack([gram.sum() for gram in grams]).sum()
+
+    return Attached(model, changes, hold, average, kept=with_scale, change=norm)
 
 
 def _formed_once(self: nn.MultiheadAttention, *inputs: Any, **options: Any) -> Any:

@@ -74,6 +74,12 @@ class Adapter(nn.Module):
         """s W, [d, d]."""
         return self.scale * (self.up @ self.down if self.low_rank else self.weight)
 
+    def norm_after(self, gram: Tensor) -> Tensor:
+        """||s W A||^2 = s^2 tr(W A A^T W^T) from A A^T [d, d]; W itself is not formed."""
+        if not self.low_rank:
+            return self.scale**2 * ((self.weight @ gram) * self.weight).sum()
+        return self.scale**2 * ((self.up.T @ self.up) * (self.down @ gram @ self.down.T)).sum()
+
     def forward(self, z: Tensor) -> Tensor:
         """As a module of its own after the layer: z [batch, tokens, d], adapted."""
         if self.off:
@@ -191,7 +197,24 @@ def attach(
             adapter.off = kept == {}
             adapter.fixed = alpha * deltas[name] if deltas else None
 
-    return Attached(model, adapters, hold, average, values=values)
+    grams: dict[str, Tensor] = {}
+
+    def change() -> Tensor:
+        """What `merge` at 1 adds to weights and biases, ||s W (W_org, b_org)||^2."""
+        if not grams:
+            for name in adapters:
+                grams[name] = _gram(model.get_submodule(name))
+        norms = [adapter.norm_after(grams[name]) for name, adapter in adapters.items()]
+        return torch.stack(norms).sum()
+
+    return Attached(model, adapters, hold, average, values=values, change=change)
+
+
+@torch.no_grad()
+def _gram(linear: nn.Module) -> Tensor:
+    """W W^T + b b^T [d, d] of a linear layer."""
+    gram: Tensor = linear.weight @ linear.weight.T  # type: ignore[operator]
+    return gram if linear.bias is None else gram + torch.outer(linear.bias, linear.bias)  # type: ignore[arg-type]
 
 
 def _follow(linear: nn.Module, sublayer: nn.Module, adapter: Adapter) -> None:

@@ -33,6 +33,7 @@ def term(
             data.
         pool: how many captions a step compares the pictures with; they are drawn anew each time.
     """
+    context.needs_trained("retention", "image", "text")
     texts = captions_of(captions, context.dataset, context.place)
 
     def draw() -> Tensor:
@@ -49,7 +50,15 @@ def term(
             logit_scale=features.logit_scale.detach(),
         )
 
-    return Term(loss, teacher="zero-shot", texts=draw, drawn=pool, pool=texts, weight=weight)
+    return Term(
+        loss,
+        teacher="zero-shot",
+        texts=draw,
+        drawn=pool,
+        pool=texts,
+        reads_texts=False,
+        weight=weight,
+    )
 
 
 def captions_of(file: str | None, dataset: Dataset, place: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from radapter.data import Dataset
+from radapter.errors import UsageError
 from radapter.methods.attached import Attached
 
 Batch = dict[str, Any]
@@ -24,6 +25,17 @@ class Context:
     attached: Attached
     place: str = "objective"
     """Where the term's settings are in the recipe, for messages: `objective.1`"""
+
+    def needs_trained(self, term: str, *towers: str) -> None:
+        """Raises:
+        UsageError: nothing is trained in any of these towers, so the term could have no effect.
+        """
+        if not self.attached.towers() & set(towers):
+            which = f"{towers[0]} tower" if len(towers) == 1 else "towers"
+            raise UsageError(
+                f"{self.place}: {term} could have no effect, as nothing in the {which} is trained: "
+                f"leave it out, or choose a method or method.towers that trains it."
+            )
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,14 @@ class Term:
     loss: Callable[[Features, Features | None, Batch], Tensor] | None = None
     """Of the features, the teacher's features of the same inputs, and the batch: a scalar, fp32"""
     teacher: Literal["zero-shot", "average"] | None = None
-    """It encodes the term's own texts; those of the batch for a term that has none"""
+    """It encodes the term's own texts, and those of the batch for a term that reads them"""
     texts: Callable[[], Tensor] | None = None
     """Token ids [drawn, length] to encode beside the batch's: `extra`, drawn anew each step"""
     drawn: int = 0
     pool: Sequence[str] = ()
     """What they are drawn from"""
+    reads_texts: bool = True
+    """Whether `loss` reads features of the batch's texts; if no term does, they are not encoded"""
     penalty: Callable[[], Tensor] | None = None
     """Of parameters alone, a scalar"""
     weight: float = 1.0

@@ -119,8 +119,9 @@ def gradients(
         pixels: from the batch's pictures to what the image tower takes.
     """
     drawn = [term.texts() if term.texts else batch["tokens"][:0] for term in terms]
-    ends = list(itertools.accumulate(map(len, drawn), initial=len(batch["tokens"])))
-    tokens = moved(shorten(model, torch.cat([batch["tokens"], *drawn])), device)
+    own = batch["tokens"] if any(t.loss and t.reads_texts for t in terms) else batch["tokens"][:0]
+    ends = list(itertools.accumulate(map(len, drawn), initial=len(own)))
+    tokens = moved(shorten(model, torch.cat([own, *drawn])), device)
     batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
     images = batch["images"]
     if not len(images):  # this process has none of the batch's pictures
@@ -139,8 +140,8 @@ def gradients(
     # Teachers first: to be one, a model may change tensors that the graph of a step keeps.
     theirs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for name in dict.fromkeys(term.teacher for term in terms if term.teacher):
-        # Texts of the batch are for terms that have no others.
-        start = ends[0] if all(t.texts for t in terms if t.teacher == name) else 0
+        reads = any(term.reads_texts for term in terms if term.teacher == name)
+        start = 0 if reads else ends[0]
         with torch.no_grad(), teachers[name]() as teacher:
             found = [part.features.detach() for part in encoded(teacher, tokens[start:])]
             padded = F.pad(found[1], (0, 0, start, 0))

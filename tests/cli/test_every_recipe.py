@@ -30,6 +30,7 @@ def built_in(root, shapes):
     """These pictures come with radapter."""
 
 
+PENALTIES = ("l2-sp", "car-ft", "lipsum-ft", "fd-align", "carot")
 TREES = {
     "base-to-novel": coop,
     "coco": lambda root, shapes: trees.coco(root / "coco"),
@@ -49,6 +50,7 @@ TREES = {
     "own-data": own_data,
     "pretrain/emoji-clip": built_in,
     "uniadapter-emoji": built_in,
+    **dict.fromkeys([f"{term}-icons" for term in PENALTIES], built_in),
 }
 """The miniature of each recipe's data under its data root. A new recipe gets a line here."""
 

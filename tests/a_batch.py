@@ -1,0 +1,44 @@
+"""A model with a method attached, what terms of the loss are made from, and a batch."""
+
+import tiny
+import torch
+
+from radapter import registry
+from radapter.data import Dataset
+from radapter.objectives.terms import Context
+from radapter.registry import METHODS, schema
+from radapter.training.step import training_mode
+
+TEXTS = ["a cat", "two green dogs on a very red sofa", "sun", "a photo of the sea"]
+
+
+def setting(method):
+    """A model at its start, what terms are made from, and a batch."""
+    loaded = tiny.build()
+    settings = registry.load(METHODS, method).EXAMPLES[0]
+    average = schema(method, METHODS[method], "attach").model_fields["average"].default
+    average = average.model_copy(update={"momentum": 0.9})
+    torch.manual_seed(2)
+    attached = registry.load(METHODS, method).attach(loaded.model, **settings, average=average)
+    dataset = Dataset(
+        "x", ["a"], lambda i: None, class_names=["cat", "sea", "sun"],
+        captions=[[f"{text} here" for text in TEXTS]],
+    )  # fmt: skip
+    attached.keep_start()
+    generator = torch.Generator().manual_seed(1)
+    batch = {
+        "images": torch.randn(7, 3, 32, 32, generator=generator),
+        "tokens": loaded.tokenizer(TEXTS),
+        "text_of": torch.arange(7) % 4,
+        "groups": torch.arange(7) % 3,
+        "own": torch.arange(7) == 5,
+    }
+    training_mode(loaded.model)
+    return loaded, attached, Context(loaded.tokenizer, dataset, attached), batch
+
+
+def move(attached):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
