@@ -6,7 +6,8 @@ and five styles of emoji, all with their transparency.
 Needs ``resvg-py==0.5.0`` beside numpy and Pillow. LIST is the JSON list of groups (one drawing of a
 family under one name, with its variants), CACHE the folder of drawn sets, EMOJI_PACKAGES that of
 the npm tarballs that `benchmarks/emoji_set.py` pins. OUT gets what the source `drawings` reads:
-``drawings.json``, ``coverage.npy`` and ``colours.npy``.
+``drawings.json``, ``coverage.npy`` and ``colours.npy``. Their list, a line for each drawing, goes
+into ``icon_pretraining.txt.xz`` beside this script.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,17 @@ def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dic
     return entries
 
 
+def listed_names(entries: list[dict[str, Any]]) -> bytes:
+    """Family, kind, icon, name and keywords of each drawing, in order, a line each."""
+    lines = []
+    for entry in entries:
+        key = entry["key"] if entry["kind"] == "emoji" else entry["key"].partition("/")[2]
+        of = (entry["family"], entry["kind"], key, entry["name"], ", ".join(entry["keywords"]))
+        lines.append("\t".join(of))
+    text = "".join(f"{line}\n" for line in sorted(lines))
+    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
 def main() -> None:
     """Read, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,6 +151,7 @@ def main() -> None:
     np.save(given.out / "coverage.npy", np.stack(pictures.coverages))
     np.save(given.out / "colours.npy", np.stack(pictures.colours))
     (given.out / "drawings.json").write_text(json.dumps(entries), encoding="utf-8")
+    Path(__file__).with_suffix(".txt.xz").write_bytes(listed_names(entries))
     counts = f"{len(entries)} drawings, {len(pictures.coverages)} pictures"
     print(f"{counts}, {len(kept_out)} emoji left out")
 
