@@ -366,10 +366,11 @@ def dump(recipe: Recipe) -> str:
 # ---------------------------------------------------------------- shipped recipes
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with radapter, by name: `emoji`, `pretrain/emoji-clip`, ..."""
-    inside = Path(__file__).parent / "recipes"  # in an installed wheel
-    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "recipes"
+def shipped(kind: str = "recipes") -> dict[str, Path]:
+    """The recipes that come with radapter, by name: `emoji`, `pretrain/emoji-clip`, ...; or the
+    files of another folder that ships, such as `studies`."""
+    inside = Path(__file__).parent / kind  # in an installed wheel
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / kind
     found = sorted(folder.rglob("*.yaml"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
 

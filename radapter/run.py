@@ -100,6 +100,21 @@ class Run:
                 lines += [content] if content["step"] >= 0 and key in content else []
         return lines
 
+    def cost(self) -> dict[str, Any]:
+        """`seconds` of training, and its peak memory, the largest, as a resumed run was several
+        processes: `peak_memory_bytes`, and `memory_of` what, `cuda` or `process`.
+
+        None for what its log does not say.
+        """
+        try:
+            lines = self.logged("loss")
+            seconds, kind = float(lines[-1]["seconds"]), lines[-1].get("memory_of")
+            of_kind = [line for line in lines if kind and line.get("memory_of") == kind]
+            peak = max((int(line["peak_memory_bytes"]) for line in of_kind), default=None)
+            return {"seconds": seconds, "peak_memory_bytes": peak, "memory_of": kind}
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return {"seconds": None, "peak_memory_bytes": None, "memory_of": None}
+
     @property
     def checkpoints(self) -> Path:
         """The folder that training goes on from."""

@@ -19,7 +19,7 @@ def recipes(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped recipe; with schema: recipe (the default) or suite.",
+            help="A shipped recipe; with schema: recipe (the default), suite or study.",
             autocompletion=complete_recipe,
         ),
     ] = None,
@@ -80,7 +80,7 @@ def recipes(
 
 
 def _schema(of: str) -> dict[str, Any]:
-    """JSON Schema of recipes or suites."""
+    """JSON Schema of recipes, suites or studies."""
     from radapter.recipe_schema import json_schema
 
     if of == "recipe":
@@ -91,4 +91,8 @@ def _schema(of: str) -> dict[str, Any]:
         from radapter.evaluation.suite import Suite
 
         return json_schema(Suite)
-    raise UsageError(f"Unknown schema '{of}'.{nearest(of, ['recipe', 'suite'])}")
+    if of == "study":
+        from radapter.study.schema import Study
+
+        return json_schema(Study)
+    raise UsageError(f"Unknown schema '{of}'.{nearest(of, ['recipe', 'suite', 'study'])}")

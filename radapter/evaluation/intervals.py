@@ -1,4 +1,5 @@
-"""The confidence interval of a mean score, of items that may be correlated within a cluster."""
+"""The confidence interval of a mean score, of items that may be correlated within a cluster; and of
+the mean over several trainings, which are a sample too."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from radapter.errors import UsageError
 
 LEVEL = 0.95
 RESAMPLES = 2000
+TRAINING_RESAMPLES = 10_000
+"""Of a study, whose p values have to be small enough for many comparisons"""
 BLOCK = 100
 """Resamples drawn at a time: of a set of 20,000 pictures, 16 MB"""
 SEED = 0
@@ -73,15 +76,92 @@ def _resampled(scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray]) -> 
             continue
         sums = [np.bincount(sets[i][1], weights=scores[i].astype(float)) for i in places]
         counted = [np.bincount(sets[i][1]) for i in places]
-        share = np.full(len(names), 1 / len(names))
-        blocks: list[list[np.ndarray]] = [[] for _ in places]
-        for start in range(0, RESAMPLES, BLOCK):
-            size = min(BLOCK, RESAMPLES - start)
-            drawn = generator.multinomial(len(names), share, size=size)
-            for found, of, count in zip(blocks, sums, counted, strict=True):
-                found.append((drawn @ of) / (drawn @ count))
-        means |= {i: np.concatenate(found) for i, found in zip(places, blocks, strict=True)}
+        found = _drawn_together(sums, counted, generator, RESAMPLES)
+        means |= dict(zip(places, found, strict=True))
     return [means[i] for i in range(len(scores))]
+
+
+def _drawn_together(
+    sums: Sequence[np.ndarray],
+    counts: Sequence[np.ndarray],
+    generator: np.random.Generator,
+    resamples: int,
+) -> list[np.ndarray]:
+    """Means [resamples, ...] of data sets over the same clusters, which are drawn once for all.
+
+    Args:
+        sums: for each data set the sum of scores of each cluster, [..., clusters].
+        counts: for each data set its items in each cluster, of the same shape.
+    """
+    clusters = sums[0].shape[-1]
+    share = np.full(clusters, 1 / clusters)
+    blocks: list[list[np.ndarray]] = [[] for _ in sums]
+    for start in range(0, resamples, BLOCK):
+        size = min(BLOCK, resamples - start)
+        drawn = generator.multinomial(clusters, share, size=size)
+        for found, of, count in zip(blocks, sums, counts, strict=True):
+            with np.errstate(invalid="ignore"):  # no item of a set is drawn: it has no mean
+                found.append((drawn @ of.T) / (drawn @ count.T))
+    return [np.concatenate(found) for found in blocks]
+
+
+# ---------------------------------------------------------------- over trainings
+
+
+def over_trainings(
+    sums: Sequence[np.ndarray], counts: Sequence[np.ndarray], clusters: Sequence[int]
+) -> list[np.ndarray]:
+    """For each data set the mean over trainings of each method's score, in resamples of both
+    trainings and clusters, [TRAINING_RESAMPLES, methods].
+
+    Training number i of every method is of one seed, and drawn for all methods together; so are
+    clusters. A training none of whose items are drawn has no part in that resample's mean.
+
+    Args:
+        sums: for each data set the sum of scores of each cluster, [methods, trainings, clusters].
+        counts: for each data set its items in each cluster, [trainings, clusters].
+        clusters: for each data set a number: those with the same one are over the same clusters.
+    """
+    generator = np.random.default_rng(SEED)
+    trainings = counts[0].shape[0]
+    share = np.full(trainings, 1 / trainings)
+    seeds = generator.multinomial(trainings, share, size=TRAINING_RESAMPLES)
+    found: dict[int, np.ndarray] = {}
+    for number in dict.fromkeys(clusters):
+        places = [i for i, own in enumerate(clusters) if own == number]
+        flat = [sums[i].reshape(-1, sums[i].shape[-1]) for i in places]
+        counted = [np.tile(counts[i], (sums[i].shape[0], 1)) for i in places]
+        drawn = _drawn_together(flat, counted, generator, TRAINING_RESAMPLES)
+        for place, means in zip(places, drawn, strict=True):
+            by_training = means.reshape(len(means), -1, trainings)
+            weights = seeds[:, None, :] * np.isfinite(by_training)
+            with np.errstate(invalid="ignore"):
+                found[place] = np.nansum(weights * by_training, axis=2) / weights.sum(axis=2)
+    return [found[i] for i in range(len(sums))]
+
+
+def interval_of(drawn: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of what was found in resamples [resamples]."""
+    return _percentiles(drawn[np.isfinite(drawn)])
+
+
+def p_value(drawn: np.ndarray) -> float:
+    """Two-sided, that a difference is 0, of what was found in resamples [resamples]: twice the
+    share of them on the other side. It is at least 2 / (resamples + 1)."""
+    drawn = drawn[np.isfinite(drawn)]
+    other_side = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    return min(1.0, 2 * (other_side + 1) / (len(drawn) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Which of several comparisons survive Holm's correction (1979): in rising order, p number k
+    (from 0) of m is compared with 0.05 / (m - k), and the first that is larger ends it."""
+    survive = [False] * len(p_values)
+    for k, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[place] > (1 - LEVEL) / (len(p_values) - k) + 1e-12:
+            break
+        survive[place] = True
+    return survive
 
 
 def standard_error(scores: np.ndarray, clusters: np.ndarray) -> float:

@@ -269,7 +269,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "trained_parameters": adapter.get("trained_parameters"),
         "stored_bytes": path.stat().st_size,
         "steps": adapter.get("steps"),
-        **_cost(run),
+        **run.cost(),
     }
 
 
@@ -277,21 +277,6 @@ def method_in_words(recipe: Recipe) -> str:
     """The method, with its rank where that is not full."""
     rank = getattr(recipe.method, "rank", "full")
     return recipe.method.name + ("" if rank == "full" else f", rank {rank}")
-
-
-def _cost(run: Run) -> dict[str, Any]:
-    """Time of training, and its peak memory: the largest, as a resumed run was several processes.
-
-    None for what its log does not say.
-    """
-    try:
-        lines = run.logged("loss")
-        seconds, kind = float(lines[-1]["seconds"]), lines[-1].get("memory_of")
-        of_kind = [line for line in lines if kind and line.get("memory_of") == kind]
-        peak = max((int(line["peak_memory_bytes"]) for line in of_kind), default=None)
-        return {"seconds": seconds, "peak_memory_bytes": peak, "memory_of": kind}
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return {"seconds": None, "peak_memory_bytes": None, "memory_of": None}
 
 
 # ---------------------------------------------------------------- groups and ranks

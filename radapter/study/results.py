@@ -13,12 +13,14 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
     schema_version  1
     study           the study file with all defaults, as `radapter recipes schema study` has it
     trained_metric  what held-out data is scored by: "accuracy", or "text_to_image_r1"
+    suites          their names; the study has files of one's own by their paths
     methods         by label, in the order of the study file
         alpha       "auto" or a number; 0 is the zero-shot model, which has no trials
-        trials      a list of {set, fold, seed, run}: `set` are the grid's overrides, `run` the name
-                    of the file in runs/ without .json
-        chosen      the place in `trials` of the setting of the finalists, by its number in the
-                    grid; null while trials are missing
+        settings    the changes of each trial, a list of lists: the grid
+        trials      a list of {set, fold, seed, run}, for each setting and seed: `set` are its
+                    changes, `run` is the name of the file in runs/ without .json
+        chosen      the place in `settings` of the one that finalists have; null while trials are
+                    missing
         finalists   a list of {fold, seed, run}; empty while nothing is chosen
 
 `runs/*.json`:
@@ -38,6 +40,7 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
         points      a list of {alpha, METRIC: share, ..., behind, standard_error}: the last two are
                     of the trained metric, see `evaluation.alphas`
     suites          by name; empty for a run that is a trial alone: no trial is scored on them
+        definition  hash of what the suite says, as it was scored
         protocol    as results of `radapter eval` have it; `averages` are in it
         alphas      where it was scored, rising
         clusters    a list of lists of numbers: what is resampled together, such as classes. A list
@@ -182,7 +185,9 @@ def counts_of(values: np.ndarray) -> Counts:
 
 def numbers_of(counts: Counts) -> np.ndarray:
     """Numbers of clusters [clusters] as `counts_of` wrote them."""
-    return np.array([float(count) for count in counts])
+    if isinstance(counts, str):
+        return np.frombuffer(counts.encode(), np.uint8).astype(float) - ord("0")
+    return np.array(counts, dtype=float)
 
 
 def share_of(metric: dict[str, Any], place: int) -> float:

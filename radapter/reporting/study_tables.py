@@ -1,0 +1,155 @@
+"""The table of a study, from its summary (`study.table`): on a terminal, as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from radapter.evaluation.scores import metric_of
+from radapter.reporting.table import Column, Table, escaped
+from radapter.reporting.terminal import duration
+
+ABREAST = 4
+"""Places beside each other on a terminal"""
+HEADER = ["method", "alpha", "chosen setting", "trained parameters", "stored", "training",
+          "peak memory"]  # fmt: skip
+NOT_SHOWN, SURVIVES = "~", "*"
+Summary = Mapping[str, Any]
+
+
+def tables(summary: Summary) -> Iterator[Table]:
+    """Methods with their costs, then for each suite and metric the scores and the differences."""
+    study = summary["study"]
+    first = _methods(summary)
+    first.title = f"{study['name']}: {study['description']}".rstrip(": ")
+    shown = [first]
+    for title, places in _groups(summary):
+        for start in range(0, len(places), ABREAST):
+            part = places[start : start + ABREAST]
+            scores, apart = _scores(summary, part), _differences(summary, part)
+            scores.title = f"\n{title}"
+            apart.title = f"\n{title}: difference from {study['baseline']}"
+            shown += [scores, *([apart] if apart.rows else [])]
+    for line in footnotes(summary):
+        shown[-1].note(line)
+    yield from shown
+
+
+def to_markdown(summary: Summary) -> str:
+    """The tables of `tables`, as Markdown."""
+    study = summary["study"]
+    parts = [f"# {study['name']}\n", f"{study['description']}\n", _methods(summary).to_markdown()]
+    for title, places in _groups(summary):
+        parts += [f"## {escaped(title)}\n", _scores(summary, places).to_markdown()]
+        apart = _differences(summary, places)
+        if apart.rows:
+            parts += [f"Difference from {escaped(study['baseline'])}:\n", apart.to_markdown()]
+    return "\n".join([*filter(str.strip, parts), *(f"{escaped(n)}\n" for n in footnotes(summary))])
+
+
+def footnotes(summary: Summary) -> Iterator[str]:
+    """What the numbers and marks are, and what is missing."""
+    runs = max(len(method["runs"]) for method in summary["methods"])
+    yield (
+        f"Means over {runs} runs that differ in seed, and sd, their standard deviation (n - 1). "
+        "Differences are paired, with 95 % intervals by a bootstrap that resamples seeds and "
+        "clusters of test items (classes, where the data says so) together."
+    )
+    if summary["comparisons"]:
+        shown = [
+            d for m in summary["methods"] for d in m["differences"] or () if d["holm"] is not None
+        ]
+        survive = sum(entry["holm"] for entry in shown)
+        found = sum(entry["shown"] for entry in shown)
+        yield (
+            f"{NOT_SHOWN} no difference shown: the interval holds 0, so neither method is ahead. "
+            f"{SURVIVES} survives Holm's correction for the {summary['comparisons']} comparisons "
+            f"made. {found} of them show a difference, and {survive} survive. If there were no "
+            f"differences, about {0.05 * summary['comparisons']:.1f} would be shown by chance."
+        )
+    yield from summary["notes"]
+
+
+WRITERS: dict[str, Callable[[Summary], str]] = {
+    ".json": lambda summary: json.dumps(summary, indent=1, ensure_ascii=False) + "\n",
+    ".md": to_markdown,
+}
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _groups(summary: Summary) -> Iterator[tuple[str, list[int]]]:
+    """A title for each suite and metric, and the places of its columns."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, column in enumerate(summary["columns"]):
+        groups.setdefault((column["suite"], column["metric"]), []).append(place)
+    for (suite, metric), places in groups.items():
+        yield f"{suite}, {metric_of(metric).heading}", places
+
+
+def _methods(summary: Summary) -> Table:
+    table = Table([Column(name, left=i < 3, wrap="letters") for i, name in enumerate(HEADER)])
+    for method in summary["methods"]:
+        cost = method["cost"]
+        trained, stored = cost["trained_parameters"], cost["stored_bytes"]
+        seconds, peak = cost["seconds"], cost["peak_memory_bytes"]
+        alphas = [run["alpha"] for run in method["runs"]]
+        mean = sum(alphas) / len(alphas)
+        table.add(
+            method["label"],
+            f"{mean:.2f} (auto)" if method["rule"] == "auto" else f"{mean:g}",
+            ", ".join(method["set"]) or "-",
+            "-" if trained is None else f"{trained:,.0f}",
+            "-" if stored is None else f"{stored / 1e6:.1f} MB",
+            "-" if seconds is None else duration(seconds),
+            "-" if peak is None else f"{peak / 1e9:.2f} GB, {cost['memory_of'] or 'mixed'}",
+        )
+    return table
+
+
+def _table(summary: Summary, places: Sequence[int]) -> Table:
+    columns = [summary["columns"][place] for place in places]
+    names = [
+        c["place"] + (f" (mean of {len(c['sets'])})" if len(c["sets"]) > 1 else "") for c in columns
+    ]
+    return Table([Column("", left=True), *(Column(name) for name in names)])
+
+
+def _scores(summary: Summary, places: Sequence[int]) -> Table:
+    table = _table(summary, places)
+    for method in summary["methods"]:
+        cells = []
+        for place in places:
+            metric = metric_of(summary["columns"][place]["metric"])
+            own = method["values"][place]
+            apart = own["deviation"]
+            cells.append(
+                metric.text(own["mean"]) + ("" if apart is None else f" sd {metric.text(apart)}")
+            )
+        table.add(method["label"], *cells)
+    return table
+
+
+def _differences(summary: Summary, places: Sequence[int]) -> Table:
+    table = _table(summary, places)
+    for method in summary["methods"]:
+        if method["differences"] is None:
+            continue
+        cells = []
+        for place in places:
+            metric = metric_of(summary["columns"][place]["metric"])
+            own = method["differences"][place]
+            low, high = (_signed(metric.text(end)) for end in own["interval"])
+            mark = SURVIVES if own["holm"] else "" if own["shown"] else f" {NOT_SHOWN}"
+            cells.append(f"{_signed(metric.text(own['mean']))} [{low}, {high}]{mark}")
+        table.add(method["label"], *cells)
+    return table
+
+
+def _signed(text: str) -> str:
+    """`+0.9`; a value that rounds to 0 has no sign."""
+    if float(text) == 0:
+        return text.lstrip("-")
+    return text if text.startswith("-") else f"+{text}"

@@ -1,0 +1,176 @@
+"""How many runs a study has, and how long they will take, known before they start."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radapter import training
+from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.suite import held_out_suite
+from radapter.models import load
+from radapter.runtimes.opened import from_loaded
+from radapter.study.planning import Job, Plan, missing, suite_for
+from radapter.study.results import Folder
+from radapter.study.running import distinct, finalists
+
+STEPS, SECONDS = 3, 20.0
+"""A timing ends after so many steps, or after the first step behind so much time"""
+START = 10.0
+"""Seconds that a process takes to start and to load its model"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will take."""
+
+    trials: int
+    """Runs of the first stage; equal ones are one"""
+    trials_missing: int
+    finalists: int
+    """Of the second, chosen trials among them"""
+    finalists_missing: int
+    """Those that lack training or a suite"""
+    trainings_missing: int
+    """In both stages together; a chosen trial is trained once. At most so many, while nothing is
+    chosen."""
+    seconds: float
+    """For all that is missing, with the processes that were asked for"""
+    by: str
+    """How that is known"""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast runs are, and how much they score."""
+
+    epoch: Mapping[str, float]
+    """Seconds of training for an epoch, by method; under "" for those not in it"""
+    picture: float
+    """Seconds for a picture at one alpha"""
+    held_out: int
+    """Pictures at one alpha"""
+    suites: int
+    by: str
+
+    def training(self, job: Job) -> float:
+        if job.zero_shot:
+            return START
+        epochs = job.recipe.optimisation.epochs
+        return START + epochs * self.epoch.get(job.label, self.epoch[""])
+
+    def scoring(self, plan: Plan, job: Job, suites: bool) -> float:
+        alphas = [0.0] if job.zero_shot else plan.held_out_alphas()
+        at = [0.0] if job.zero_shot else plan.suite_alphas(0.55)  # auto may be one more
+        pictures = self.suites * len(at) if suites else self.held_out * len(alphas)
+        return self.picture * pictures
+
+
+def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
+    """Count what is missing, and say how long it will take.
+
+    Raises:
+        RadapterError: a model or data is missing or broken.
+    """
+    trials = distinct([job for of in plan.trials.values() for own in of for job in own])
+    last = distinct(
+        [job for label in plan.study.methods for job in _finalists(plan, folder, label)]
+    )
+    of_trials = {job: missing(plan, job, folder.read_run(job.name), False) for job in trials}
+    of_last = {job: missing(plan, job, folder.read_run(job.name), True) for job in last}
+    first = [job for job, parts in of_trials.items() if parts]
+    keys = {job.key for job in first}
+    more = [job for job, parts in of_last.items() if "held-out" in parts and job.key not in keys]
+    pace = _of_finished(plan, folder, trials + last) or _by_timing(plan, last)
+    seconds = sum(pace.training(job) + pace.scoring(plan, job, False) for job in first + more)
+    scored = [job for job, parts in of_last.items() if parts]
+    seconds += sum(START + pace.scoring(plan, job, True) for job in scored)
+    trained = [job for job in first + more if not job.zero_shot]
+    return Estimate(
+        len(trials), len(first), len(last), len(scored), len(trained), seconds / jobs, pace.by
+    )
+
+
+def _finalists(plan: Plan, folder: Folder, label: str) -> list[Job]:
+    """The runs of the chosen setting; of the first one, while nothing is chosen."""
+    found = [job for job in finalists(plan, folder) if job.label == label]
+    if found:
+        return found
+    return plan.finalists(label, plan.study.methods[label].settings()[0])
+
+
+def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
+    """From runs of this study that are there."""
+    times: dict[str, list[float]] = {}
+    pictures: list[float] = []
+    count: dict[str, int] = {}
+    for job in jobs:
+        result = folder.read_run(job.name)
+        if result is None or job.zero_shot or result["cost"]["seconds"] is None:
+            continue
+        epochs = job.recipe.optimisation.epochs
+        for label in (job.label, ""):
+            times.setdefault(label, []).append(result["cost"]["seconds"] / epochs)
+        scored = len(result["held_out"]["points"]) * result["held_out"]["items"]
+        count["held-out"] = result["held_out"]["items"]
+        for own in result["suites"].values():
+            of_suite = sum(facts["pictures"] for facts in own["datasets"].values())
+            count["suites"] = max(of_suite, count.get("suites", 0))
+            scored += of_suite * len(own["alphas"])
+        pictures.append(result["cost"]["scoring_seconds"] / scored)
+    if not times:
+        return None
+    suites = count.get("suites") or _pictures_of_suites(plan, jobs[-1])
+    means = {label: sum(own) / len(own) for label, own in times.items()}
+    by = f"the {len(pictures)} finished runs of this study"
+    return Pace(means, sum(pictures) / len(pictures), count["held-out"], suites, by)
+
+
+def _by_timing(plan: Plan, jobs: list[Job]) -> Pace:
+    """From a few steps of the first method that is trained, and one look at held-out data."""
+    job = next((job for job in jobs if not job.zero_shot), jobs[0])
+    recipe = job.recipe
+    epoch = 0.0 if job.zero_shot else _epoch_of(job)
+    suite = held_out_suite(recipe)
+    opened = suite.open()
+    model = from_loaded(load(recipe.model, seed=recipe.seed), device=recipe.device)
+    started = time.monotonic()
+    evaluate(suite, model, opened=opened)
+    pictures = _pictures(opened)
+    per_picture = (time.monotonic() - started) / pictures
+    by = f"a timing of {job.label}: {STEPS} steps, and its held-out data scored once"
+    return Pace({"": epoch}, per_picture, pictures, _pictures_of_suites(plan, job), by)
+
+
+def _epoch_of(job: Job) -> float:
+    """Seconds of an epoch, from a few steps in a folder that is removed."""
+    seen: list[tuple[int, int, float]] = []
+
+    def enough() -> bool:
+        return len(seen) >= STEPS or (bool(seen) and time.monotonic() - begun > SECONDS)
+
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(training.Interrupted):
+        training.train(
+            job.recipe, Path(folder), should_stop=enough,
+            on_step=lambda m: seen.append((m["step"], m["steps"], m["seconds"])),
+        )  # fmt: skip
+    (first, _, before), (step, steps, after) = seen[0], seen[-1]
+    # The first step is slow; alone it is all there is.
+    per_step = (after - before) / (step - first) if step > first else after / step
+    return per_step * steps / job.recipe.optimisation.epochs
+
+
+def _pictures_of_suites(plan: Plan, job: Job) -> int:
+    suites = [suite_for(suite, job.recipe)[0] for suite in plan.suites.values()]
+    return sum(_pictures(suite.open()) for suite in suites)
+
+
+def _pictures(opened: Mapping[str, Mapping[Any, Any]]) -> int:
+    """Of a suite that is open; what a set holds for two tasks is encoded once."""
+    return sum(max(map(len, tasks.values())) for tasks in opened.values())

@@ -1,0 +1,271 @@
+"""One run of a study, in a process of its own: train, score held-out data, score the suites.
+
+    python -m radapter.study.one < JOB.json
+
+Training is kept in a folder that its recipe and base weights name, whichever study asks for it: a
+finished one is used again, one that was interrupted goes on. The result is written after each part.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from radapter import merging, training
+from radapter import recipe as recipes
+from radapter.errors import RadapterError
+from radapter.evaluation.alphas import (
+    ALPHAS,
+    alpha_curve,
+    behind_the_best,
+    smallest_within_one_error,
+)
+from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.result import Evaluation, SetResult
+from radapter.evaluation.scores import headlines
+from radapter.evaluation.suite import Suite, held_out_suite, load_suite, trained_metric
+from radapter.files import radapter_facts
+from radapter.merging import Trained
+from radapter.models import LoadedModel, canonical_preprocessing, load
+from radapter.recipe import Recipe
+from radapter.registry import TASKS, folds
+from radapter.registry import load as registered
+from radapter.run import Run
+from radapter.runtimes.opened import from_loaded
+from radapter.study.planning import suite_for
+from radapter.study.results import Clusters, Folder, summed
+from radapter.versions import versions
+
+COST = ("trained_parameters", "stored_bytes", "steps", "seconds", "peak_memory_bytes", "memory_of",
+        "scoring_seconds")  # fmt: skip
+FACTS = ("pictures", "classes", "fingerprint", "partial", "remarks")
+"""Of a data set, what its entry has from the result of its evaluation"""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process is to do."""
+
+    name: str
+    """Of the result"""
+    key: str
+    recipe: str
+    """As YAML"""
+    zero_shot: bool
+    base_hash: str
+    parts: list[str]
+    """`held-out` and names of suites, those that are missing"""
+    suites: list[str]
+    """All of the study, as it names them"""
+    held_out_alphas: list[float]
+    suite_alphas: list[float]
+    """Beside the one that `auto` takes"""
+    metrics: list[str]
+    """Of held-out data"""
+    results: str
+    """The folder of results"""
+    runs: str
+    """The folder of trainings"""
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Stop:
+    """A signal asks to stop: training saves its state first, all else is done again."""
+
+    asked = training = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.asked or not self.training:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored: the base model, and what was trained on it, if anything was."""
+
+    recipe: Recipe
+    base: LoadedModel
+    trained: Trained | None
+
+
+def carry_out(order: Order, stop: Stop) -> None:
+    """Train and score what is missing, and write the result.
+
+    Raises:
+        RadapterError: of training and scoring.
+    """
+    recipe = recipes.parse(order.recipe, order.name)
+    folder = Folder(Path(order.results))
+    place = Path(order.runs) / f"{order.key[:16]}-{order.base_hash[:8]}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_name(f".{place.name}.lock")):  # another study may want the same run
+        run = None if order.zero_shot else run_in(place, recipe, stop)
+        trained = None if run is None else merging.open_trained(run)
+        base = trained.base if trained else load(recipe.model, seed=recipe.seed)
+        subject = Subject(recipe, base, trained)
+        kept = folder.read_run(order.name)
+        started = time.monotonic()
+        if kept is None or "held-out" in order.parts:
+            suites = kept["suites"] if kept else {}
+            kept = described(order, recipe, run)
+            kept |= {"held_out": held_out(order, subject), "suites": suites}
+            folder.write_run(order.name, kept)
+        for suite in map(load_suite, order.suites):
+            if suite.name in order.parts:
+                auto = kept["held_out"]["auto"]
+                kept["suites"][suite.name] = of_suite(order, subject, suite, auto)
+        before = kept["cost"]["scoring_seconds"] or 0.0
+        kept["cost"]["scoring_seconds"] = round(before + time.monotonic() - started, 3)
+        folder.write_run(order.name, kept)
+
+
+def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
+    """The finished run of a folder: as it is, gone on with, or begun."""
+    found = [Run(path.parent) for path in sorted(place.glob("[!.]*/recipe.yaml"))]
+    stop.training = True
+    asked: dict[str, Any] = {"should_stop": lambda: stop.asked}
+    try:
+        run = (
+            training.resume(found[-1], **asked) if found else training.train(recipe, place, **asked)
+        )
+    finally:
+        stop.training = False
+    return run
+
+
+def described(order: Order, recipe: Recipe, run: Run | None) -> dict[str, Any]:
+    """What the result says of the run itself."""
+    cost: dict[str, Any] = dict.fromkeys(COST)
+    if run is not None:
+        facts = radapter_facts(run.adapter)
+        cost |= {key: facts.get(key) for key in ("trained_parameters", "steps")}
+        cost |= {"stored_bytes": run.adapter.stat().st_size} | run.cost()
+    return {
+        "key": order.key,
+        "kind": "zero-shot" if order.zero_shot else "trained",
+        "recipe": recipe.model_dump(mode="json"),
+        "base_hash": order.base_hash,
+        "versions": versions(),
+        "cost": cost,
+    }
+
+
+# ---------------------------------------------------------------- scores
+
+
+def curve(
+    suite: Suite, subject: Subject, alphas: Sequence[float]
+) -> Iterator[tuple[float, Evaluation]]:
+    """A suite at each alpha; the zero-shot model at 0 alone."""
+    trained, device = subject.trained, subject.recipe.device
+    if trained is None:
+        yield 0.0, evaluate(suite, from_loaded(subject.base, device=device))
+        return
+    method = trained.facts["method"]
+    if folds(method["name"]):
+        yield from alpha_curve(suite, trained, alphas, device=device)
+        return
+    opened = suite.open()
+    for alpha in alphas:
+        model = merging.with_adapters(trained.base, method, trained.tensors, alpha)
+        yield alpha, evaluate(suite, from_loaded(model, device=device), opened=opened)
+
+
+def held_out(order: Order, subject: Subject) -> dict[str, Any]:
+    """Scores on held-out data of the training distribution, and the alpha that `auto` takes."""
+    recipe, trained = subject.recipe, subject.trained
+    main = trained_metric(recipe)
+    tasks = [t for t in TASKS if registered(TASKS, t).METRICS.keys() & set(order.metrics)]
+    suite = held_out_suite(recipe, trained.classes if trained else None)
+    suite = suite.model_copy(update={"tasks": tasks})
+    found = {
+        alpha: evaluated.sets["held-out"].metrics
+        for alpha, evaluated in curve(suite, subject, order.held_out_alphas)
+    }
+    of_main = {alpha: scored[main] for alpha, scored in found.items()}
+    behind = behind_the_best(of_main)
+    steps = behind_the_best({alpha: own for alpha, own in of_main.items() if alpha in ALPHAS})
+    return {
+        "items": len(of_main[0.0].scores),
+        "auto": smallest_within_one_error(steps),
+        "points": [
+            {
+                "alpha": alpha,
+                **{name: float(scored[name].scores.mean()) for name in order.metrics},
+                "behind": behind[alpha][0],
+                "standard_error": behind[alpha][1],
+            }
+            for alpha, scored in found.items()
+        ],
+    }
+
+
+def of_suite(order: Order, subject: Subject, suite: Suite, auto: float) -> dict[str, Any]:
+    """A suite's part of the result."""
+    suite, definition = suite_for(suite, subject.recipe)
+    alphas = sorted({*order.suite_alphas, auto}) if subject.trained else [0.0]
+    clusters = Clusters()
+    datasets: dict[str, Any] = {}
+    for _, evaluated in curve(suite, subject, alphas):
+        for own in suite.datasets:
+            entry = datasets.setdefault(own.name, {"role": own.role})
+            add_scores(entry, evaluated.sets[own.name], clusters)
+    return {
+        "definition": definition,
+        "protocol": protocol(suite, canonical_preprocessing(subject.base.config["preprocess_cfg"])),
+        "alphas": alphas,
+        "clusters": clusters.lists,
+        "datasets": datasets,
+    }
+
+
+def add_scores(entry: dict[str, Any], scored: SetResult, clusters: Clusters) -> None:
+    """Add what one alpha scores on a data set to its entry."""
+    if "metrics" not in entry:
+        entry |= {key: scored.facts[key] for key in FACTS} | {"further": {}, "metrics": {}}
+    for name, item in scored.further.items():
+        if isinstance(item, dict) and "value" in item:
+            entry["further"].setdefault(name, []).append(item["value"])
+    for name in (name for name in scored.metrics if name in headlines()):
+        item = scored.metrics[name]
+        place, member = clusters.of(item.clusters)
+        if name not in entry["metrics"]:
+            items = summed(np.ones(len(member)), member)
+            known = {"clusters": place, "chance": item.chance, "items": items, "right": []}
+            entry["metrics"][name] = known
+        entry["metrics"][name]["right"].append(summed(item.scores, member))
+
+
+# ---------------------------------------------------------------- the process
+
+
+def main() -> int:
+    """Read an order and carry it out; the last line on stderr says why it failed."""
+    stop = Stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study says so itself
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        carry_out(Order(**json.load(sys.stdin)), stop)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except RadapterError as error:
+        print(f"\n{json.dumps({'message': str(error), 'code': error.exit_code})}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

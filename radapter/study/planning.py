@@ -1,0 +1,307 @@
+"""Which runs a study needs: the resolved recipe of each, the hash that names it, and the choice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radapter import recipe as recipes
+from radapter.data.settings import Data
+from radapter.errors import UsageError, nearest
+from radapter.evaluation.alphas import ALPHAS
+from radapter.evaluation.suite import Suite, load_suite, trained_metric
+from radapter.recipe import Recipe
+from radapter.registry import folds
+from radapter.study.results import Folder
+from radapter.study.schema import Study
+
+NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "workers",
+               "checkpoints", "alpha")  # fmt: skip
+"""Keys of a recipe that change nothing of what is trained"""
+OF_THE_BASE = ("model", "data", "validation")
+"""Keys that say what the zero-shot model is, and what it is held out of"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, and all that is to be known of it. Equal ones of two methods are one."""
+
+    label: str
+    """Of the method that wants it"""
+    fold: int
+    own: tuple[str, ...]
+    """The changes that make the trial"""
+    recipe: Recipe = field(compare=False)
+    zero_shot: bool
+    key: str
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
+
+    @property
+    def name(self) -> str:
+        """Of its result."""
+        method = "zero-shot" if self.zero_shot else self.recipe.method.name
+        return f"{method}-seed{self.seed}-{self.key[:12]}"
+
+    @property
+    def in_words(self) -> str:
+        """For a line of progress: `full, optimisation.lr=0.001, fold 1, seed 0`."""
+        return ", ".join([self.label, *self.own, f"fold {self.fold}", f"seed {self.seed}"])
+
+
+def key_of(recipe: Recipe, zero_shot: bool) -> str:
+    """The hash of what a run depends on. Settings at their defaults are not in it, so that a run
+    keeps its name when a later version has more of them (`agrees` compares them all)."""
+    tree = recipe.model_dump(mode="json", exclude_defaults=True)
+    if zero_shot:
+        kept = {key: tree[key] for key in OF_THE_BASE if key in tree} | {"zero-shot": True}
+    else:
+        alpha = {"alpha": recipe.alpha} if recipe.monitor.wanted else {}
+        kept = {key: value for key, value in tree.items() if key not in NOT_TRAINED} | alpha
+        kept["seed"] = recipe.seed
+    if recipe.model.endswith(":random"):
+        kept["seed"] = recipe.seed
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def agrees(kept: Any, now: Any) -> bool:
+    """Whether a stored recipe says the same as one of now, where both say something: defaults may
+    have been added since, and none may have changed."""
+    if isinstance(kept, Mapping) and isinstance(now, Mapping):
+        return all(agrees(kept[k], now[k]) for k in kept.keys() & now.keys() - {*NOT_TRAINED})
+    return bool(kept == now)
+
+
+# ---------------------------------------------------------------- the runs of a study
+
+
+class Plan:
+    """The runs of a study.
+
+    Args:
+        study: checked.
+        place: of its file, for messages.
+        more: changes to every recipe, after all others.
+
+    Raises:
+        UsageError: a recipe or suite is missing, a change does not fit its recipe, or a method has
+            no held-out data; the message names the method.
+    """
+
+    def __init__(self, study: Study, place: str, more: Sequence[str] = ()) -> None:
+        self.study, self.place, self.more = study, place, list(more)
+        suites = [load_suite(name) for name in study.suites]
+        self.suites = {suite.name: suite for suite in suites}
+        self.trials = {
+            label: [
+                [self.job(label, own, seed) for seed in study.trials.seeds]
+                for own in method.settings()
+            ]
+            for label, method in study.methods.items()
+        }
+        for label, method in study.methods.items():
+            example = self.trials[label][0][0] if not method.zero_shot else self.finalists(label)[0]
+            self._check(label, example.recipe)
+        self.trained_metric = trained_metric(example.recipe)
+        """What held-out data is scored by"""
+        self._check_names(example.recipe)
+
+    def job(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> Job:
+        """A run of a method with the changes of a trial."""
+        method = self.study.methods[label]
+        path = recipes.locate(method.recipe or self.study.recipe or "")
+        try:
+            overrides = self.study.overrides(label, own, seed, fold)
+            recipe = recipes.load(path, [*overrides, *self.more])
+        except UsageError as error:
+            raise UsageError(f"{self.place}: methods.{label}: {error}") from None
+        key = key_of(recipe, method.zero_shot)
+        return Job(label, fold, tuple(own), recipe, method.zero_shot, key)
+
+    def finalists(self, label: str, own: Sequence[str] = ()) -> list[Job]:
+        """The runs of a method with its chosen setting. The zero-shot model has one for a fold."""
+        zero_shot, first = self.study.methods[label].zero_shot, self.study.finalists.seeds[0]
+        return [
+            self.job(label, own, first if zero_shot else seed, fold)
+            for fold, seed in self.study.places()
+        ]
+
+    def held_out_alphas(self) -> list[float]:
+        """Where held-out data is scored: the steps of `auto`, and every alpha that is stated."""
+        stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
+        return sorted({*ALPHAS, *map(float, stated)})
+
+    def metrics(self) -> list[str]:
+        """Those that held-out data is scored by."""
+        return list(
+            dict.fromkeys([self.trained_metric, *self.study.choose.metrics(self.trained_metric)])
+        )
+
+    def suite_alphas(self, auto: float) -> list[float]:
+        """Where a finalist is scored whose `auto` this is."""
+        stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
+        return sorted({*self.study.alphas, *map(float, stated), auto})
+
+    def _check_names(self, recipe: Recipe) -> None:
+        """That `compare` names places of the suites."""
+        fitted = [suite.for_recipe(recipe) for suite in self.suites.values()]
+        names = [dataset.name for suite in fitted for dataset in suite.datasets]
+        names += [name for suite in fitted for name in (*suite.roles(), *suite.averages)]
+        for name in self.study.compare:
+            if name not in names:
+                raise UsageError(
+                    f"{self.place}: compare: nothing of the suites is called '{name}'."
+                    f"{nearest(name, list(dict.fromkeys(names)))}"
+                )
+
+    def _check(self, label: str, recipe: Recipe) -> None:
+        """That a method's held-out data is there, and of the training distribution."""
+        where = f"{self.place}: methods.{label}"
+        held_out = recipe.validation_data()
+        if held_out is None:
+            raise UsageError(
+                f"{where}: the recipe has no held-out data, and settings and alpha are chosen on "
+                "it: set data.hold_out (such as 0.1) or `validation`."
+            )
+        rule = self.study.methods[label].alpha
+        if rule == "auto" and not folds(recipe.method.name):
+            raise UsageError(
+                f"{where}: what {recipe.method.name} trains does not fold into plain weights, so "
+                "`auto` has nothing to choose from: write a number, such as `alpha: 1`."
+            )
+        for suite in self.suites.values():
+            for dataset in suite.for_recipe(recipe).datasets:
+                if dataset.role != "in-distribution" and same_pictures(dataset.data, held_out):
+                    raise UsageError(
+                        f"{where}: the held-out data of the recipe is {dataset.name} of "
+                        f"{suite.name}, which is {dataset.role}. Settings are chosen on held-out "
+                        "data of the training distribution alone: correct `validation`."
+                    )
+
+
+def same_pictures(one: Data, other: Data) -> bool:
+    """Whether two sections describe the same pictures, whatever is asked of them and in whatever
+    split."""
+    if one.source != other.source:
+        return False
+    general = {*Data.model_fields, "split", "source"}
+    keys = [key for key in type(one).model_fields if key not in general]
+    return bool(keys) and all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def suite_for(suite: Suite, recipe: Recipe) -> tuple[Suite, str]:
+    """The suite as a recipe's model is scored on it, and a hash of what it says."""
+    fitted = suite.for_recipe(recipe)
+    text = json.dumps(fitted.model_dump(mode="json"), sort_keys=True)
+    return fitted, hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------- what is there, and the choice
+
+
+def is_of(result: Mapping[str, Any], job: Job) -> bool:
+    """Whether a stored result is of this very run."""
+    if result["key"] != job.key:
+        return False
+    now = job.recipe.model_dump(mode="json")
+    kept = result["recipe"]
+    if job.zero_shot:
+        now, kept = ({key: tree.get(key) for key in OF_THE_BASE} for tree in (now, kept))
+    return agrees(kept, now)
+
+
+def missing(plan: Plan, job: Job, result: Mapping[str, Any] | None, final: bool) -> list[str]:
+    """What a run still has to do: `held-out`, and the names of suites."""
+    if result is None or not is_of(result, job):
+        return ["held-out", *(plan.suites if final else ())]
+    points = {point["alpha"]: point for point in result["held_out"]["points"]}
+    wanted = [0.0] if job.zero_shot else plan.held_out_alphas()
+    lacking = [
+        "held-out"
+        for alpha in wanted
+        if alpha not in points or not set(plan.metrics()) <= points[alpha].keys()
+    ][:1]
+    for name, suite in plan.suites.items() if final else ():
+        own = result["suites"].get(name)
+        _, definition = suite_for(suite, job.recipe)
+        at = [0.0] if job.zero_shot else plan.suite_alphas(result["held_out"]["auto"])
+        if own is None or own["definition"] != definition or not set(at) <= set(own["alphas"]):
+            lacking.append(name)
+    return lacking
+
+
+def alpha_of(rule: str | float, result: Mapping[str, Any]) -> float:
+    """The alpha of a run by the rule of its method."""
+    return float(result["held_out"]["auto"] if rule == "auto" else rule)
+
+
+def score_of(result: Mapping[str, Any], rule: str | float, metrics: Sequence[str]) -> float:
+    """What a trial is judged by: the mean of the measures on held-out data at its alpha."""
+    alpha = alpha_of(rule, result)
+    point = next(p for p in result["held_out"]["points"] if p["alpha"] == alpha)
+    return sum(point[metric] for metric in metrics) / len(metrics)
+
+
+def chosen(plan: Plan, label: str, folder: Folder, failed: Sequence[str] = ()) -> int | None:
+    """The place of the best trial of a method, of equal ones the first; None while one is missing.
+
+    Args:
+        failed: names of runs that have no result: a trial with one of them is not chosen.
+    """
+    rule = plan.study.methods[label].alpha
+    metrics = plan.study.choose.metrics(plan.trained_metric)
+    scores: dict[int, float] = {}
+    for place, jobs in enumerate(plan.trials[label]):
+        results = [folder.read_run(job.name) for job in jobs]
+        there = [
+            result
+            for job, result in zip(jobs, results, strict=True)
+            if result is not None and not missing(plan, job, result, final=False)
+        ]
+        if len(there) == len(jobs):
+            scores[place] = sum(score_of(r, rule, metrics) for r in there) / len(there)
+        elif not any(job.name in failed for job in jobs):
+            return None
+    return max(scores, key=lambda place: scores[place]) if scores else None
+
+
+def outline(plan: Plan, folder: Folder, failed: Sequence[str] = ()) -> dict[str, Any]:
+    """`study.json`, see `radapter.study.results`."""
+    methods: dict[str, Any] = {}
+    for label, method in plan.study.methods.items():
+        place = chosen(plan, label, folder, failed)
+        trials = [
+            {"set": list(job.own), "fold": job.fold, "seed": job.seed, "run": job.name}
+            for jobs in plan.trials[label]
+            for job in jobs
+        ]
+        settings = method.settings()
+        final = method.zero_shot or place is not None
+        jobs = plan.finalists(label, settings[place] if place is not None else []) if final else []
+        methods[label] = {
+            "alpha": method.alpha,
+            "trials": trials,
+            "settings": settings,
+            "chosen": place,
+            "finalists": [
+                {"fold": fold, "seed": seed, "run": job.name}
+                for (fold, seed), job in zip(plan.study.places(), jobs, strict=bool(jobs))
+            ],
+        }
+    return {
+        "study": plan.study.model_dump(mode="json"),
+        "trained_metric": plan.trained_metric,
+        "suites": list(plan.suites),
+        "methods": methods,
+    }
+
+
+def path_of(results: Path | None, study: Study) -> Path:
+    """The folder of the results of a study: given, or `results/NAME`."""
+    return results or Path("results") / study.name

@@ -1,0 +1,270 @@
+"""The runs of a study, several at a time, each a process of its own; what fails is named."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radapter import recipe as recipes
+from radapter.errors import RadapterError
+from radapter.models import load
+from radapter.processors import at_hand
+from radapter.study.one import INTERRUPTED, Order
+from radapter.study.planning import (
+    Job,
+    Plan,
+    alpha_of,
+    chosen,
+    is_of,
+    missing,
+    outline,
+    score_of,
+)
+from radapter.study.results import Folder
+
+RUNS = Path("runs") / "studies"
+"""Trainings of all studies, by the hash of their recipes"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that has no result."""
+
+    job: Job
+    message: str
+    code: int
+
+
+@dataclass
+class Progress:
+    """What `run_study` tells while it goes on."""
+
+    on_stage: Callable[[str, int, int], None] = lambda stage, there, total: None
+    """With the name of the stage, how many of its runs are there already, and all"""
+    on_done: Callable[[Job, dict[str, Any] | None, float], None] = lambda job, result, seconds: None
+    """After each run, with its result, or None if it failed"""
+
+
+@dataclass
+class Workers:
+    """Processes at work; each has a share of the cores, and where there are GPUs one of them."""
+
+    jobs: int
+    devices: list[str] = field(default_factory=list)
+    """Names of GPUs, as CUDA_VISIBLE_DEVICES has them"""
+    running: set[subprocess.Popen[str]] = field(default_factory=set)
+    stopped: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.places: queue.Queue[int] = queue.Queue()
+        for place in range(self.jobs):
+            self.places.put(place)
+
+    def environment(self, place: int) -> dict[str, str]:
+        """Of the process at a place: its share of the cores, for torch and for what reads."""
+        threads = int(os.environ.get("OMP_NUM_THREADS") or at_hand())
+        found = os.environ | {
+            "OMP_NUM_THREADS": str(max(1, threads // self.jobs)),
+            "LOCAL_WORLD_SIZE": str(self.jobs),
+        }
+        if self.devices:
+            found["CUDA_VISIBLE_DEVICES"] = self.devices[place % len(self.devices)]
+        return found
+
+    def call(self, order: Order) -> tuple[int, str]:
+        """Carry out one order in a process: its exit code, and why it failed."""
+        place = self.places.get()
+        try:
+            with self.lock:
+                if self.stopped:
+                    return INTERRUPTED, ""
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "radapter.study.one"],
+                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    text=True, env=self.environment(place),
+                )  # fmt: skip
+                self.running.add(process)
+            said = process.communicate(order.text())[1]
+            return process.returncode, said
+        finally:
+            self.places.put(place)
+
+    def stop(self) -> None:
+        """Ask all to save their state and end."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                if process.poll() is None:
+                    process.terminate()
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = given.split(",") if given else None
+    count = torch.cuda.device_count()
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+# ---------------------------------------------------------------- a study
+
+
+def run_study(
+    plan: Plan,
+    folder: Folder,
+    *,
+    runs: Path = RUNS,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Failure]:
+    """Both stages: trials, the choice, finalists. What is there already is not run again.
+
+    Args:
+        runs: the folder of trainings.
+        jobs: processes at a time; None: one for each GPU, else one.
+
+    Returns:
+        The runs that failed. A trial that failed is not chosen; a method of which a finalist
+        failed is not in the table.
+    """
+    progress = progress or Progress()
+    devices = gpus()
+    workers = Workers(jobs or len(devices) or 1, devices)
+    failed: list[Failure] = []
+    trials = distinct([job for of in plan.trials.values() for own in of for job in own])
+    failed += stage(plan, folder, runs, workers, trials, "trials", progress)
+    names = [failure.job.name for failure in failed]
+    folder.write_study(outline(plan, folder, names))
+    last = distinct(finalists(plan, folder, names))
+    failed += stage(plan, folder, runs, workers, last, "finalists", progress)
+    folder.write_study(outline(plan, folder, [failure.job.name for failure in failed]))
+    return failed
+
+
+def finalists(plan: Plan, folder: Folder, failed: Sequence[str] = ()) -> list[Job]:
+    """The runs of the second stage, as far as settings are chosen."""
+    found: list[Job] = []
+    for label, method in plan.study.methods.items():
+        if method.zero_shot:
+            found += plan.finalists(label)
+        elif (place := chosen(plan, label, folder, failed)) is not None:
+            found += plan.finalists(label, method.settings()[place])
+    return found
+
+
+def distinct(jobs: Sequence[Job]) -> list[Job]:
+    """Of equal runs the first."""
+    return list({job.key: job for job in reversed(jobs)}.values())[::-1]
+
+
+def stage(
+    plan: Plan, folder: Folder, runs: Path, workers: Workers, jobs: list[Job], name: str,
+    progress: Progress,
+) -> list[Failure]:  # fmt: skip
+    """Run what is missing of some runs."""
+    final = name == "finalists"
+    waiting = [(job, order(plan, folder, runs, job, final)) for job in jobs]
+    todo = [(job, given) for job, given in waiting if given.parts]
+    progress.on_stage(name, len(jobs) - len(todo), len(jobs))
+    failed: list[Failure] = []
+
+    def call(one: tuple[Job, Order]) -> None:
+        job, given = one
+        started = time.monotonic()
+        code, said = workers.call(given)
+        if code == INTERRUPTED or workers.stopped:
+            return
+        result = folder.read_run(job.name) if code == 0 else None
+        if result is None:
+            failed.append(Failure(job, reason(code, said), max(code, 1)))
+        progress.on_done(job, result, time.monotonic() - started)
+
+    with ThreadPoolExecutor(workers.jobs) as pool:
+        try:
+            for future in [pool.submit(call, one) for one in todo]:
+                future.result()
+        except BaseException:
+            workers.stop()
+            raise
+    if workers.stopped:
+        raise KeyboardInterrupt
+    return failed
+
+
+def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Order:
+    """What the process of a run is to do: `parts` is empty if nothing is."""
+    base_hash = hash_of(job.recipe.model, job.recipe.seed)
+    result = folder.read_run(job.name)
+    if result is not None and (result["base_hash"] != base_hash or not is_of(result, job)):
+        result = None  # of other weights, or of a recipe whose defaults have changed
+        folder.run(job.name).unlink()
+    return Order(
+        name=job.name,
+        key=job.key,
+        recipe=recipes.dump(job.recipe),
+        zero_shot=job.zero_shot,
+        base_hash=base_hash,
+        parts=missing(plan, job, result, final),
+        suites=plan.study.suites,
+        held_out_alphas=plan.held_out_alphas(),
+        suite_alphas=plan.suite_alphas(0.0),
+        metrics=plan.metrics(),
+        results=str(folder.path.absolute()),
+        runs=str(runs.absolute()),
+    )
+
+
+def hash_of(model: str, seed: int) -> str:
+    """The hash of the weights that a recipe starts from."""
+    return _hash_of(model, seed if model.endswith(":random") else 0)
+
+
+@functools.cache
+def _hash_of(model: str, seed: int) -> str:
+    return load(model, seed=seed).weights_hash
+
+
+def reason(code: int, said: str) -> str:
+    """Why a process failed, from its exit code and what it left on stderr."""
+    if code < 0:
+        return f"its process was ended by signal {-code}, as one that takes too much memory is."
+    lines = [line for line in said.splitlines() if line.strip()] or ["it left no result."]
+    try:
+        return str(json.loads(lines[-1])["message"])
+    except (ValueError, KeyError, TypeError):
+        return lines[-1]
+
+
+def standing(plan: Plan, rule: str | float, result: Mapping[str, Any]) -> tuple[float, float]:
+    """The alpha of a run by a method's rule, and what it scores there on held-out data."""
+    metrics = plan.study.choose.metrics(plan.trained_metric)
+    return alpha_of(rule, result), score_of(result, rule, metrics)
+
+
+class RunsFailed(RadapterError):
+    """Some runs of a study failed; the others are there."""
+
+    def __init__(self, failed: Sequence[Failure]) -> None:
+        lines = "".join(f"\n  {failure.job.in_words}: {failure.message}" for failure in failed)
+        super().__init__(
+            f"{len(failed)} of the study's runs failed. Type the command again to try them again; "
+            f"what is there is not repeated.{lines}",
+            details={
+                "failed": [{"run": f.job.in_words, "message": f.message} for f in failed],
+            },
+        )
+        self.exit_code = failed[0].code

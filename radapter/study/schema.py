@@ -1,0 +1,261 @@
+"""The study file: which methods are compared, by which trials and seeds, and what decides.
+
+Imports no torch, so that studies can be listed, checked and tabulated at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from radapter import recipe as recipes
+from radapter.errors import UsageError, nearest
+from radapter.evaluation.scores import MetricName, headlines, metric_of
+from radapter.recipe import Name, validate
+from radapter.recipe_yaml import read_file
+from radapter.registry import Section
+
+Overrides = list[str] | dict[str, Any]
+"""`[optimisation.lr=1e-3]` or `{optimisation.lr: 1e-3}`"""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+Alpha = Annotated[float, Field(ge=0.0, le=1.0)]
+STAGES = ("trials", "finalists")
+HELD_OUT = (
+    "settings are chosen on held-out data of the training distribution alone. A method that was "
+    "chosen on a shift is no longer tested by it. Write `on: held-out`, and name shifts in `suites`"
+)
+
+
+class Choice(Section):
+    """How the setting of each method is chosen among its trials, and alpha of each run."""
+
+    metric: MetricName | Annotated[list[MetricName], Field(min_length=1)] | None = None
+    """The measure, or several whose mean it is, at the alpha of the method. `null`: that of
+    `merge --alpha auto`, which is accuracy for classes and caption to picture recall for
+    captions."""
+    on: Literal["held-out"] = "held-out"
+    """What it is measured on: held-out data of the training distribution, `validation` of the
+    recipe or the held-out part of `data`. Nothing else can be named here."""
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _never_on_a_shift(cls, on: Any) -> Any:
+        if on != "held-out":
+            raise ValueError(HELD_OUT)
+        return on
+
+    @field_validator("metric")
+    @classmethod
+    def _larger_is_better(cls, metric: Any) -> Any:
+        for name in [metric] if isinstance(metric, str) else metric or ():
+            if metric_of(name).better != "larger":
+                raise ValueError(f"of {name} smaller is better: name one of which larger is")
+        return metric
+
+    def metrics(self, trained: str) -> list[str]:
+        """Those whose mean decides."""
+        if self.metric is None:
+            return [trained]
+        return [self.metric] if isinstance(self.metric, str) else list(self.metric)
+
+
+class Stage(Section):
+    """The runs of each method in one stage of a study."""
+
+    seeds: Seeds
+    """A run for each. Of the finalists, the place of a seed in this list says its fold."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is there twice: its runs would be the same")
+        return seeds
+
+
+class StudyMethod(Section):
+    """One row of the table: a recipe with changes, the settings that are tried, and alpha."""
+
+    recipe: str | None = None
+    """A shipped recipe or a file. `null`: the study's."""
+    set: Overrides = Field(default=[])
+    """Changes to it: `[optimisation.epochs=5]`, or `{method: {name: lora, rank: 8}}`."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
+    """Values that are tried for each key, all combinations: `{optimisation.lr: [1e-4, 3e-4]}`."""
+    trials: Annotated[list[Overrides], Field(min_length=1)] | None = None
+    """Instead of `grid`, a list of changes to try, each like `set`."""
+    alpha: Literal["auto"] | Alpha = "auto"
+    """How much of the training is kept. `auto`: as `merge --alpha auto` takes it in each run, on
+    held-out data. A number is the same for all runs. 0 is the zero-shot model: nothing is
+    trained."""
+
+    @property
+    def zero_shot(self) -> bool:
+        return self.alpha == 0
+
+    def settings(self) -> list[list[str]]:
+        """The changes of each trial."""
+        if self.zero_shot:
+            return []
+        if self.trials is not None:
+            return [changes(trial) for trial in self.trials]
+        keys = list(self.grid)
+        return [
+            changes(dict(zip(keys, values, strict=True)))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+    @model_validator(mode="after")
+    def _one_list_of_trials(self) -> StudyMethod:
+        if self.grid and self.trials is not None:
+            raise ValueError("grid and trials both say what is tried: give one of them")
+        if self.zero_shot and (self.grid or self.trials is not None):
+            raise ValueError("alpha 0 is the zero-shot model, of which nothing can be tried")
+        return self
+
+
+class Study(Section):
+    """Methods, the settings tried for each, and what they are compared on: a YAML file that
+    `radapter study` takes."""
+
+    name: Name
+    """The name of the study. The folder of its results is called by it."""
+    description: str = ""
+    """One line, above the table."""
+    recipe: str | None = None
+    """A shipped recipe or a file, for methods that name none."""
+    set: Overrides = Field(default=[])
+    """Changes to the recipes of all methods, before their own."""
+    baseline: str
+    """The method that differences are from."""
+    methods: Annotated[dict[str, StudyMethod], Field(min_length=1)]
+    """What is compared, by the label that tables have."""
+    choose: Choice = Choice()
+    """What decides among the trials of a method."""
+    trials: Stage = Stage(seeds=[0])
+    """The first stage: every setting of every method is trained with these seeds, on the first
+    fold."""
+    finalists: Stage = Stage(seeds=[0, 1, 2, 3, 4])
+    """The second stage: the chosen setting of each method is trained with these seeds and scored on
+    the suites."""
+    folds: list[Overrides] = Field(default=[])
+    """Changes to the data, a fold each: `[[data.fold=0], [data.fold=1]]`. Seed number i of the
+    finalists is on fold number i, and after the last fold the first comes again. `[]`: all are on
+    the recipe's own data."""
+    suites: Annotated[list[str], Field(min_length=1)]
+    """What finalists are scored on, by name or file. No trial is."""
+    metrics: list[MetricName] = Field(default=[])
+    """What the table compares. `[]`: the measure of `merge --alpha auto`."""
+    compare: list[str] = Field(default=[])
+    """The data sets, roles and averages of the suites whose differences are compared; the table
+    shows the others without. `[]`: all of them. Fewer comparisons make Holm's correction smaller;
+    name them before looking."""
+    alphas: list[Alpha] = Field(default=[0.0, 0.25, 0.5, 0.75, 1.0])
+    """Where finalists are scored for their curves, beside their own alpha."""
+    unequal_trials: str | None = None
+    """Why some methods have more trials than others. It stands below the table. `null`: all have
+    the same number."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _tables_have_room(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in headlines():
+                raise ValueError(f"{name} is in no table: name one of {', '.join(headlines())}")
+        return names
+
+    @model_validator(mode="after")
+    def _baseline_is_a_method(self) -> Study:
+        if self.baseline not in self.methods:
+            known = nearest(self.baseline, list(self.methods))
+            raise ValueError(f"baseline '{self.baseline}' is not one of the methods.{known}")
+        without = [label for label, own in self.methods.items() if not (own.recipe or self.recipe)]
+        if without:
+            raise ValueError(f"method '{without[0]}' has no recipe: name one there or in `recipe`")
+        return self
+
+    @model_validator(mode="after")
+    def _as_many_trials_for_each(self) -> Study:
+        counts = {
+            label: len(own.settings()) for label, own in self.methods.items() if not own.zero_shot
+        }
+        if len(set(counts.values())) > 1 and not self.unequal_trials:
+            said = ", ".join(f"{label} {count}" for label, count in counts.items())
+            raise ValueError(
+                f"methods have different numbers of trials ({said}). The best of more trials is "
+                "better by chance alone: give each as many, or say why in `unequal_trials`"
+            )
+        return self
+
+    def smallest(self) -> Study:
+        """The study with one trial and one seed: to try that all works."""
+        methods = {
+            label: own.model_copy(update={"grid": {}, "trials": own.settings()[:1] or None})
+            for label, own in self.methods.items()
+        }
+        stages = {stage: Stage(seeds=getattr(self, stage).seeds[:1]) for stage in STAGES}
+        return self.model_copy(update={"methods": methods, "alphas": [0.0, 1.0], **stages})
+
+    def overrides(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> list[str]:
+        """All changes to the recipe of a method, in their order."""
+        of_fold = changes(self.folds[fold]) if self.folds else []
+        method = self.methods[label]
+        return [*changes(self.set), *changes(method.set), *of_fold, *own, f"seed={seed}"]
+
+    def places(self) -> list[tuple[int, int]]:
+        """(fold, seed) of each run of a finalist."""
+        count = max(1, len(self.folds))
+        return [(place % count, seed) for place, seed in enumerate(self.finalists.seeds)]
+
+
+def changes(given: Overrides) -> list[str]:
+    """As `key=value`."""
+    if isinstance(given, Mapping):
+        return [f"{key}={_text(value)}" for key, value in given.items()]
+    return list(given)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and not isinstance(value, bool) and math.isfinite(value):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+    return json.dumps(value)
+
+
+# ---------------------------------------------------------------- files
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with radapter, by name."""
+    return recipes.shipped("studies")
+
+
+def locate(study: str) -> Path:
+    """The file that a command-line argument means: a path, or the name of a shipped study.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = shipped_studies()
+    name = study.removeprefix("studies/").removesuffix(".yaml")
+    if Path(study).is_file():
+        return Path(study)
+    if name in known:
+        return known[name]
+    raise UsageError(f"Study not found: {study}.{nearest(name, list(known))}")
+
+
+def load(path: str | Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+        UsageError: it is missing, no YAML or against the schema; the message has a line for every
+            error, with file, line and column.
+    """
+    return validate(Study, read_file(path), str(path))

@@ -1,0 +1,353 @@
+"""The table of a study, from its result JSON alone: means, deviations, intervals, what survives.
+
+A method's number is the mean over its trainings, which differ in seed (and fold). Intervals are of
+95 %, by a bootstrap that resamples trainings and clusters (classes, say) together; differences from
+the baseline are paired: the same seeds and the same clusters are drawn for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from radapter.errors import BrokenInput, UsageError, nearest
+from radapter.evaluation import intervals
+from radapter.study.results import SCHEMA_VERSION, Folder, numbers_of, share_of
+
+Result = dict[str, Any]
+Summary = dict[str, Any]
+NO_MEAN = ("memory_of",)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method all of whose runs are there."""
+
+    label: str
+    rule: str | float
+    chosen: list[str]
+    """The changes of its trial"""
+    runs: list[dict[str, Any]]
+    """`fold`, `seed` and `run`, and the `alpha` of each"""
+    results: list[Result]
+
+    def places(self, suite: str, alpha: float | None = None) -> list[int]:
+        """Where in the suite's alphas each run is, at its own alpha or a common one."""
+        return [
+            result["suites"][suite]["alphas"].index(run["alpha"] if alpha is None else alpha)
+            for run, result in zip(self.runs, self.results, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is compared: a metric on a data set, or its mean over several."""
+
+    suite: str
+    place: str
+    role: str | None
+    sets: tuple[str, ...]
+    metric: str
+
+
+def summarise(folder: Folder) -> Summary:
+    """`table.json`, see `radapter.study.results`.
+
+    Raises:
+        BrokenInput: no method has all its runs, a file is missing or damaged, or methods were
+            scored on different pictures.
+        UsageError: `compare` names what no suite has.
+    """
+    outline = folder.read_study()
+    study = outline["study"]
+    methods, incomplete = read_methods(folder, outline)
+    if not methods:
+        raise BrokenInput(
+            f"{folder.path}: no method has all its runs yet. Go on with: radapter study STUDY.yaml"
+        )
+    check_pictures(folder, methods)
+    metrics = study.get("metrics") or [outline["trained_metric"]]
+    columns, notes = columns_of(methods, outline["suites"], metrics)
+    compared = of_names(columns, study.get("compare", []))
+    drawn = np.stack([resampled(methods, column) for column in columns], axis=2)
+    rows = [row_of(method, columns, drawn[:, m]) for m, method in enumerate(methods)]
+    labels = [method.label for method in methods]
+    count = 0
+    if study["baseline"] in labels:
+        count = add_differences(rows, drawn, labels.index(study["baseline"]), compared)
+    else:
+        notes.append(f"The baseline, {study['baseline']}, lacks runs: there are no differences.")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": {key: study.get(key, "") for key in ("name", "description", "baseline")},
+        "columns": [vars(column) | {"sets": list(column.sets)} for column in columns],
+        "methods": rows,
+        "comparisons": count,
+        "incomplete": incomplete,
+        "notes": [*notes, *remarks(study, methods, incomplete)],
+    }
+
+
+# ---------------------------------------------------------------- what is there
+
+
+def read_methods(
+    folder: Folder, outline: Mapping[str, Any]
+) -> tuple[list[Method], list[dict[str, Any]]]:
+    """The methods that have all their runs, and how far the others are."""
+    suites = outline["suites"]
+    there: list[Method] = []
+    incomplete: list[dict[str, Any]] = []
+    for label, own in outline["methods"].items():
+        found = [(run, folder.read_run(run["run"])) for run in own["finalists"]]
+        runs, results = [], []
+        for run, result in found:
+            if result is None or not set(suites) <= result["suites"].keys():
+                continue
+            auto = own["alpha"] == "auto"
+            alpha = float(result["held_out"]["auto"] if auto else own["alpha"])
+            runs.append(run | {"alpha": alpha})
+            results.append(result)
+        if not found or len(results) < len(found):
+            incomplete.append({"label": label, "done": len(results), "of": len(found) or None})
+            continue
+        chosen = own["settings"][own["chosen"]] if own["chosen"] is not None else []
+        there.append(Method(label, own["alpha"], chosen, runs, results))
+    return there, incomplete
+
+
+def check_pictures(folder: Folder, methods: Sequence[Method]) -> None:
+    """BrokenInput if runs of one fold were not scored on the same pictures and texts."""
+    first: dict[tuple[int, str, str], tuple[str, str]] = {}
+    for method in methods:
+        for run, result in zip(method.runs, method.results, strict=True):
+            for suite, own in result["suites"].items():
+                for name, facts in own["datasets"].items():
+                    key = (run["fold"], suite, name)
+                    known = first.setdefault(key, (facts["fingerprint"], run["run"]))
+                    if known[0] != facts["fingerprint"]:
+                        raise BrokenInput(
+                            f"{folder.run(run['run'])} was scored on other pictures or texts of "
+                            f"{name} ({suite}) than {folder.run(known[1])}. Remove the older "
+                            "file, and type again: radapter study STUDY.yaml"
+                        )
+
+
+def columns_of(
+    methods: Sequence[Method], suites: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[Column], list[str]]:
+    """What every run was scored on: of each suite the data sets role by role, before them the mean
+    of a role that has several, and the suite's averages."""
+    found: list[Column] = []
+    notes: list[str] = []
+    results = [result for method in methods for result in method.results]
+    for suite in suites:
+        of_all = [result["suites"][suite] for result in results]
+        datasets = of_all[0]["datasets"]
+        common = [n for n in datasets if all(n in own["datasets"] for own in of_all)]
+        left_out = {n for own in of_all for n in own["datasets"]} - set(common)
+        if left_out:
+            notes.append(f"Not every run was scored on {', '.join(sorted(left_out))} of {suite}.")
+        for metric in metrics:
+            names = [n for n in common if metric in datasets[n]["metrics"]]
+            roles = {n: datasets[n]["role"] for n in names}
+            whole = [n for n in names if not datasets[n]["partial"]]
+            for place, members in _places(roles, of_all[0]["protocol"].get("averages", {})):
+                if len(members) > 1:
+                    members = [n for n in members if n in whole]
+                of_role = {roles[n] for n in members}
+                role = of_role.pop() if len(of_role) == 1 else None
+                if members:
+                    found.append(Column(suite, place, role, tuple(members), metric))
+    if not found:
+        raise BrokenInput("No suite of the study has a number of the metric that it compares.")
+    return found, notes
+
+
+def _places(roles: Mapping[str, str], averages: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Names and data sets of columns."""
+    places: dict[tuple[str, ...], str] = {}
+    for role in dict.fromkeys(roles.values()):
+        members = [name for name in roles if roles[name] == role]
+        if len(members) > 1:
+            places[tuple(members)] = role
+        for name in members:
+            places[name,] = name
+    for name, of in averages.items():
+        members = [n for n in roles if roles[n] == of] if isinstance(of, str) else of
+        if set(members) <= roles.keys():
+            places.setdefault(tuple(sorted(members, key=list(roles).index)), name)
+    return [(name, list(members)) for members, name in places.items()]
+
+
+def of_names(columns: Sequence[Column], names: Sequence[str]) -> list[bool]:
+    """Which columns are compared: those that are named, all if none is."""
+    known = list(dict.fromkeys(column.place for column in columns))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"Nothing of the suites is called '{name}'.{nearest(name, known)}")
+    return [not names or column.place in names for column in columns]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def by_run(method: Method, column: Column, alpha: float | None = None) -> list[float]:
+    """The share of hits of each training; over several data sets their mean."""
+    return [
+        float(np.mean([
+            share_of(result["suites"][column.suite]["datasets"][name]["metrics"][column.metric], at)
+            for name in column.sets
+        ]))
+        for at, result in zip(method.places(column.suite, alpha), method.results, strict=True)
+    ]  # fmt: skip
+
+
+def resampled(methods: Sequence[Method], column: Column) -> np.ndarray:
+    """The column's numbers in resamples of trainings and clusters, [resamples, methods]."""
+    known: dict[Any, int] = {}
+    sums, counts, groups = [], [], []
+    for name in column.sets:
+        of_set, items, clusters = _counts(methods, column, name)
+        sums.append(of_set)
+        counts.append(items)
+        groups.append(known.setdefault(clusters, len(known)))
+    return np.mean(intervals.over_trainings(sums, counts, groups), axis=0)
+
+
+def _counts(
+    methods: Sequence[Method], column: Column, name: str
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Of a data set the hits [methods, trainings, clusters] and items [trainings, clusters], and
+    what tells its clusters from those of another set."""
+    ids: dict[Any, int] = {}
+    cells: list[list[tuple[list[int], np.ndarray, np.ndarray]]] = []
+    for method in methods:
+        row = []
+        for run, at, result in zip(
+            method.runs, method.places(column.suite), method.results, strict=True
+        ):
+            suite = result["suites"][column.suite]
+            metric = suite["datasets"][name]["metrics"][column.metric]
+            names = suite["clusters"][metric["clusters"]]
+            if isinstance(names, int):  # pictures, which are those of the fold and no other set's
+                names = [(name, run["fold"], number) for number in range(names)]
+            places = [ids.setdefault(cluster, len(ids)) for cluster in names]
+            row.append((places, numbers_of(metric["right"][at]), numbers_of(metric["items"])))
+        cells.append(row)
+    sums = np.zeros((len(cells), len(cells[0]), len(ids)))
+    counts = np.zeros((len(cells[0]), len(ids)))
+    for m, row in enumerate(cells):
+        for r, (places, right, items) in enumerate(row):
+            sums[m, r, places] = right
+            counts[r, places] = items
+    order = sorted(ids, key=str)  # so that clusters are in one order in every set
+    shuffle = [ids[cluster] for cluster in order]
+    return sums[:, :, shuffle], counts[:, shuffle], tuple(order)
+
+
+def row_of(method: Method, columns: Sequence[Column], drawn: np.ndarray) -> dict[str, Any]:
+    """A method of `table.json`. `drawn` is [resamples, columns]."""
+    values = []
+    one_run = len({run["run"] for run in method.runs}) == 1
+    for c, column in enumerate(columns):
+        own = by_run(method, column)
+        values.append(
+            {
+                "mean": float(np.mean(own)),
+                "deviation": None if one_run else float(np.std(own, ddof=1)),
+                "interval": intervals.interval_of(drawn[:, c]),
+                "by_run": own,
+            }
+        )
+    return {
+        "label": method.label,
+        "kind": method.results[0]["kind"],
+        "rule": method.rule,
+        "set": method.chosen,
+        "runs": method.runs,
+        "cost": cost_of(method.results),
+        "values": values,
+        "differences": None,
+        "curve": curve_of(method, columns),
+    }
+
+
+def cost_of(results: Sequence[Result]) -> dict[str, Any]:
+    """Means over runs; None where one does not say."""
+    found: dict[str, Any] = {}
+    for key in results[0]["cost"]:
+        own = [result["cost"][key] for result in results]
+        if key in NO_MEAN:
+            found[key] = own[0] if len(set(own)) == 1 else None
+        else:
+            found[key] = None if None in own else float(np.mean(own))
+    return found
+
+
+def curve_of(method: Method, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Means in every column at each alpha at which every run was scored on every suite."""
+    scored = [set(own["alphas"]) for result in method.results for own in result["suites"].values()]
+    return [
+        {
+            "alpha": alpha,
+            "values": [float(np.mean(by_run(method, column, alpha))) for column in columns],
+        }
+        for alpha in sorted(set.intersection(*scored))
+    ]
+
+
+def add_differences(
+    rows: Sequence[dict[str, Any]], drawn: np.ndarray, base: int, compared: Sequence[bool]
+) -> int:
+    """Fill in the differences from row `base`, and return how many are compared.
+
+    Args:
+        drawn: [resamples, methods, columns].
+        compared: which columns count.
+    """
+    family: list[dict[str, Any]] = []
+    for m, row in enumerate(rows):
+        if m == base:
+            continue
+        row["differences"] = []
+        for c, (own, other) in enumerate(zip(row["values"], rows[base]["values"], strict=True)):
+            apart = drawn[:, m, c] - drawn[:, base, c]
+            low, high = intervals.interval_of(apart)
+            entry = {
+                "mean": own["mean"] - other["mean"],
+                "interval": (low, high),
+                "p": intervals.p_value(apart),
+                "shown": low > 0 or high < 0,
+                "holm": None,
+            }
+            row["differences"].append(entry)
+            family += [entry] if compared[c] else []
+    survive = intervals.holm([entry["p"] for entry in family])
+    for entry, does in zip(family, survive, strict=True):
+        entry["holm"] = does and entry["shown"]
+    return len(family)
+
+
+def remarks(
+    study: Mapping[str, Any], methods: Sequence[Method], incomplete: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What a reader has to know to read the numbers."""
+    found = []
+    trainings = len(methods[0].runs)
+    if trainings == 1:
+        found.append("There is one seed: intervals are over test items alone.")
+    if study.get("unequal_trials"):
+        found.append(f"Methods had different numbers of trials: {study['unequal_trials']}")
+    weights = {result["base_hash"][:8] for method in methods for result in method.results}
+    if len(weights) > 1:
+        found.append(f"Methods start from different weights: {', '.join(sorted(weights))}.")
+    for own in incomplete:
+        of = (
+            f"{own['done']} of {own['of']} runs are there" if own["of"] else "nothing is chosen yet"
+        )
+        found.append(f"{own['label']} is not in the table: {of}.")
+    return found

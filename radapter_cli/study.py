@@ -1,0 +1,192 @@
+"""radapter study: several methods compared fairly, from one file."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+
+if TYPE_CHECKING:
+    from radapter.study.planning import Job, Plan
+    from radapter.study.results import Folder
+
+SMOKE = ("optimisation.epochs=1", "optimisation.warmup_steps=0")
+ENDINGS = ["json", "md"]
+
+
+def complete_study(incomplete: str) -> list[str]:
+    from radapter.recipe import shipped
+
+    return [name for name in shipped("studies") if name.startswith(incomplete)]
+
+
+def study(
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study file, or the name of a study that ships.", autocompletion=complete_study
+        ),
+    ],
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes at a time, each with its share of the cores. Default: one for each "
+            "GPU, which it has for itself; without a GPU one.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, say how many runs and how long, stop."),
+    ] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Only the table, from results that are there.")
+    ] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Try that all works: one trial, one seed, one epoch; nothing is kept.",
+        ),
+    ] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where result JSON is kept. Default: results/NAME, here."
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where trained runs are kept, those of all studies. Default: runs/studies, here.",
+        ),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.{json,md}", help="Write the table there too; may be repeated."),
+    ] = None,
+    data_root: console.DataRootOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Compare methods fairly: the same trials for each, chosen on held-out data, over seeds.
+
+    First each method's settings are tried, then the best setting of each is trained with every seed
+    and scored on the suites. A run that is there is not repeated, so the command goes on where it
+    was stopped. At the end stands a table with paired intervals of the differences from the
+    baseline.
+
+    [bold]Examples[/]
+
+        radapter study emoji --dry-run
+        radapter study mine.yaml --jobs 2
+        radapter study mine.yaml --tables --out mine.md
+    """
+    for path in out or []:
+        if path.suffix[1:] not in ENDINGS:
+            raise UsageError(f"--out takes names that end in .json or .md, found '{path}'.")
+    from radapter.study import schema
+    from radapter.study.results import Folder
+
+    place = schema.locate(study)
+    loaded = schema.load(place)
+    folder = Folder(results or Path("results") / loaded.name)
+    if tables:
+        return show(folder, out or [], as_json)
+    with console.status("loading"):
+        from radapter.study.planning import Plan
+    if smoke:
+        small = loaded.smallest()
+        with tempfile.TemporaryDirectory() as kept:
+            plan = Plan(small, str(place), SMOKE)
+            run(plan, Folder(Path(kept) / "results"), Path(kept) / "runs", jobs)
+            return show(Folder(Path(kept) / "results"), out or [], as_json)
+    plan = Plan(loaded, str(place))
+    if dry_run:
+        return say_estimate(plan, folder, jobs, as_json)
+    run(plan, folder, runs, jobs)
+    return show(folder, out or [], as_json, keep=True)
+
+
+def run(plan: Plan, folder: Folder, runs: Path | None, jobs: int | None) -> None:
+    """Run what is missing, with a line for each run; RunsFailed at the end if some failed."""
+    from radapter.study import running
+
+    done, total = 0, 0
+
+    def on_stage(stage: str, there: int, of: int) -> None:
+        nonlocal done, total
+        done, total = there, of
+        console.note(f"{stage}: {there} of {of} runs are there")
+
+    def on_done(job: Job, result: dict[str, Any] | None, seconds: float) -> None:
+        nonlocal done
+        done += 1
+        took = console.seconds(seconds)
+        if result is None:
+            console.note(f"  {done}/{total} {job.in_words}: FAILED after {took}")
+            return
+        rule = plan.study.methods[job.label].alpha
+        alpha, score = running.standing(plan, rule, result)
+        held_out = f"held-out {100 * score:.1f} at alpha {alpha:g}"
+        console.note(f"  {done}/{total} {job.in_words}: {held_out} ({took})")
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        failed = running.run_study(
+            plan, folder, runs=runs or running.RUNS, jobs=jobs,
+            progress=running.Progress(on_stage, on_done),
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if failed:
+        raise running.RunsFailed(failed)
+
+
+def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> None:
+    """Print the table made of a folder's results, and write it where that is asked for."""
+    from radapter.files import write_atomic
+    from radapter.reporting import study_tables
+    from radapter.study.table import summarise
+
+    with console.status("resampling"):
+        summary = summarise(folder)
+    own = [folder.table, folder.table.with_suffix(".md")] if keep else []
+    for path in [*own, *out]:
+        write_atomic(path, study_tables.WRITERS[path.suffix](summary))
+    if as_json:
+        console.print_json({"table": summary, "files": list(map(str, [*own, *out]))})
+        return
+    for part in study_tables.tables(summary):
+        console.out.print(part)
+    for path in [*own, *out]:
+        console.note(f"Written: {path}")
+
+
+def say_estimate(plan: Plan, folder: Folder, jobs: int | None, as_json: bool) -> None:
+    """How many runs there are, and how long what is missing will take."""
+    from dataclasses import asdict
+
+    from radapter.study import running
+    from radapter.study.estimate import estimate
+
+    with console.status("timing"):
+        found = estimate(plan, folder, jobs or len(running.gpus()) or 1)
+    if as_json:
+        console.print_json({"estimate": asdict(found)})
+        return
+    console.result(
+        f"{len(plan.study.methods)} methods. Trials: {found.trials} runs, {found.trials_missing} "
+        f"of them missing. Finalists: {found.finalists} runs, {found.finalists_missing} missing. "
+        f"To train: {found.trainings_missing} runs."
+    )
+    console.result(f"About {console.seconds(found.seconds)}, by {found.by}.")
