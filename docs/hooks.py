@@ -2,7 +2,7 @@
 
 Links to files of the repository outside of docs/ work on the site too: such a file is copied to it.
 CONTRIBUTING.md and CHANGELOG.md are pages. The reference of commands is typer's own. That of
-recipes and suites is made of their JSON Schema.
+recipes, suites and studies is made of their JSON Schema.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[#)\s])")
-MADE = re.compile(r"^<!-- (commands|keys of recipes|keys of suites|nothing) -->\n.*$", re.MULTILINE)
+MADE = re.compile(
+    r"^<!-- (commands|keys of recipes|keys of suites|keys of studies|nothing) -->\n.*$",
+    re.MULTILINE,
+)
 """A line that only readers of the file see; on the site, what is made stands there"""
 
 
@@ -66,5 +69,6 @@ WRITTEN = {
     "commands": commands,
     "keys of recipes": recipe_reference.recipe_keys,
     "keys of suites": recipe_reference.suite_keys,
+    "keys of studies": recipe_reference.study_keys,
     "nothing": str,
 }

@@ -1,4 +1,4 @@
-"""The reference of recipes and suites: their JSON Schema as Markdown, a table for each section."""
+"""The reference of recipes, suites and studies: their JSON Schema as Markdown, a table for each section."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from radapter.data.settings import Data, HeldOut
 from radapter.evaluation.suite import Suite
 from radapter.recipe_schema import json_schema
 from radapter.registry import METHODS, SOURCES, TERMS, load
+from radapter.study.schema import Study
 
 Schema = dict[str, Any]
-RECIPE, SUITE = json_schema(recipe.Recipe), json_schema(Suite)
+RECIPE, SUITE, STUDY = json_schema(recipe.Recipe), json_schema(Suite), json_schema(Study)
 SECTIONS: dict[str, Schema] = {
-    **{"Recipe": RECIPE, "Suite": SUITE, **RECIPE["$defs"], **SUITE["$defs"]},
+    **{"Recipe": RECIPE, "Suite": SUITE, "Study": STUDY},
+    **{**RECIPE["$defs"], **SUITE["$defs"], **STUDY["$defs"]},
     **{"Data": json_schema(Data), "HeldOut": json_schema(HeldOut)},
 }
 """Every section, by the name that it has in the schema"""
@@ -61,6 +63,11 @@ def suite_keys() -> str:
     """Every section of a suite, with its keys, but for the sources of data."""
     parts = ["## Keys of a suite", _table("Suite")]
     return "\n\n".join([*parts, *_below(["Suite"], not_at=("data",))])
+
+
+def study_keys() -> str:
+    """Every section of a study, with its keys."""
+    return "\n\n".join(["## Keys of a study", _table("Study"), *_below(["Study"])])
 
 
 # ---------------------------------------------------------------- sections
@@ -178,7 +185,10 @@ def _type(value: Schema) -> str:
     if "items" in value:
         return f"list of {_type(value['items'])}"
     if "additionalProperties" in value:
-        return f"mapping to {_type(value['additionalProperties'])}"
+        inner = value["additionalProperties"]
+        return "mapping" if inner is True else f"mapping to {_type(inner)}"
+    if "type" not in value:
+        return "values"
     bounds = [f"{sign} {value[bound]:.10g}" for bound, sign in BOUNDS.items() if bound in value]
     return " ".join([TYPES.get(value["type"], value["type"]), ", ".join(bounds)]).strip()
 

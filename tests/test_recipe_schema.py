@@ -1,4 +1,4 @@
-"""JSON Schema of recipes and suites: whole, described, and the same as what ships."""
+"""JSON Schema of recipes, suites and studies: whole, described, and the same as what ships."""
 
 import copy
 import json
@@ -12,10 +12,15 @@ from radapter import recipe as recipes
 from radapter.evaluation.suite import FOLDER, Suite, shipped_suites
 from radapter.recipe import Recipe
 from radapter.recipe_schema import json_schema
+from radapter.study.schema import Study, shipped_studies
 
-KINDS = {"recipe": Recipe, "suite": Suite}
-FILES = {"recipe": recipes.shipped()["emoji"].parent, "suite": FOLDER}
-SHIPPED = {"recipe": recipes.shipped(), "suite": shipped_suites()}
+KINDS = {"recipe": Recipe, "suite": Suite, "study": Study}
+SHIPPED = {"recipe": recipes.shipped(), "suite": shipped_suites(), "study": shipped_studies()}
+FILES = {
+    "recipe": SHIPPED["recipe"]["emoji"].parent,
+    "suite": FOLDER,
+    "study": SHIPPED["study"]["emoji"].parent,
+}
 EACH = [(kind, name) for kind, known in SHIPPED.items() for name in known]
 EDITORS = "# yaml-language-server: $schema="
 
@@ -67,7 +72,7 @@ def test_nothing_that_is_registered_is_missing(schemas):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_beside_what_ships_is_up_to_date(schemas, kind):
-    """If it is not: `radapter recipes schema recipe`, or `suite`, into the file."""
+    """If it is not: `radapter recipes schema recipe`, `suite` or `study`, into the file."""
     file = FILES[kind] / "schema.json"
     written = file.read_text(encoding="utf-8")
     command = f"radapter recipes schema {kind} > {file.relative_to(FOLDER.parents[2])}"

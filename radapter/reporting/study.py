@@ -22,7 +22,7 @@ ROLES = {"in-distribution": "noto", "unseen": "unseen", "seen": "seen"}
 def table(name: str = "emoji") -> dict[str, Any]:
     """One table of the built-in study: its `runs` and, for each of its `methods`, the numbers.
 
-    Written by `benchmarks/emoji_study.py report`.
+    `benchmarks/emoji_study.py tables` prints them.
     """
     return json.loads(PATH.read_text(encoding="utf-8"))["tables"][name]
 

@@ -315,7 +315,7 @@ def add_differences(
             continue
         row["differences"] = []
         for c, (own, other) in enumerate(zip(row["values"], rows[base]["values"], strict=True)):
-            apart = drawn[:, m, c] - drawn[:, base, c]
+            apart = np.round(drawn[:, m, c] - drawn[:, base, c], 12)  # what is equal is 0
             low, high = intervals.interval_of(apart)
             entry = {
                 "mean": own["mean"] - other["mean"],

@@ -4,11 +4,12 @@ transformers; those that compute nothing start without numpy too."""
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 ABSENT = ["torch", "torchvision", "open_clip", "transformers", "onnx", "onnxruntime"]
-COMPUTE = ("runs show", "compare runs/*")
+COMPUTE = ("runs show", "compare runs/*", "study EXAMPLE --tables")
 
 WITHOUT = """
 import sys
@@ -27,16 +28,30 @@ run()
 
 
 COMMANDS = (
-    "--help", "--version", "recipes", "recipes show emoji", "recipes schema",
-    "recipes schema suite", "runs", "runs show", "compare runs/*", "data list", "train --help",
-    "export --help", "eval --help",
-)  # fmt: skip
+    "--help",
+    "--version",
+    "recipes",
+    "recipes show emoji",
+    "recipes schema",
+    "recipes schema suite",
+    "recipes schema study",
+    "runs",
+    "runs show",
+    "compare runs/*",
+    "data list",
+    "train --help",
+    "export --help",
+    "eval --help",
+    "study --help",
+    "study EXAMPLE --tables",
+)
+EXAMPLE = f"emoji --results {Path(__file__).parents[1] / 'study' / 'example'}"  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_starts_without_torch(command, merged, record_property):
     folder = merged.path.parents[1]
-    words = command.replace("runs/*", f"runs/{merged.name}").split()
+    words = command.replace("runs/*", f"runs/{merged.name}").replace("EXAMPLE", EXAMPLE).split()
     absent = ABSENT if command in COMPUTE else [*ABSENT, "numpy"]
     started = time.perf_counter()
     done = subprocess.run(

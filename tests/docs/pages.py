@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from radapter import recipe as recipes
 from radapter import recipe_yaml
 from radapter.recipe import Recipe
+from radapter.study.schema import Study, shipped_studies
 from radapter_cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +202,7 @@ def _check_merge(alpha: str | None, **_: Any) -> None:
 
 def _check_recipes(action: str, name: str | None, **_: Any) -> None:
     _check_action("recipes", action)
-    known = ("recipe", "suite") if action == "schema" else ("NAME", *recipes.shipped())
+    known = ("recipe", "suite", "study") if action == "schema" else ("NAME", *recipes.shipped())
     assert name is None or name in known, name
 
 
@@ -209,6 +210,10 @@ def _check_data(action: str, suite: str | None, **_: Any) -> None:
     _check_action("data", action)
     if suite not in (None, "SUITE") and not str(suite).endswith(".yaml"):
         _suite(str(suite))
+
+
+def _check_study(study: str, **_: Any) -> None:
+    assert study.endswith(".yaml") or study in shipped_studies(), study
 
 
 def _check_action(command: str, action: str) -> None:
@@ -223,13 +228,14 @@ CHECKS = {
     "merge": _check_merge,
     "recipes": _check_recipes,
     "data": _check_data,
+    "study": _check_study,
 }
 
 # ---------------------------------------------------------------- recipes and suites
 
 
 def check_yaml(text: str) -> None:
-    """Validate a recipe, a part of one (as a change of recipes/own-data.yaml), or a suite.
+    """Validate a recipe, a part of one (as a change of recipes/own-data.yaml), a suite or a study.
 
     Raises:
         UsageError: it is against the schema.
@@ -237,7 +243,9 @@ def check_yaml(text: str) -> None:
     from radapter.evaluation.suite import FOLDER, Suite
 
     tree = recipe_yaml.read_text(text, "the block")
-    if {"name", "model", "method"} <= set(tree):
+    if "methods" in tree:
+        recipes.validate(Study, tree, "the block")
+    elif {"name", "model", "method"} <= set(tree):
         recipes.parse(text, "the block")
     elif set(tree) <= set(Recipe.model_fields):
         recipes.validate(Recipe, _merged(recipe_yaml.read_file(OWN), tree), "the block")

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import recipe_reference  # a module of docs/, as mkdocs' hooks are
 
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+WHOLE = {"Recipe": "## All keys", "Suite": "## Keys of a suite", "Study": "## Keys of a study"}
 OF_SOURCES = "### Keys of all sources", "### Keys of sources that hold out a share"
 """Headings of keys that stand once for many sources"""
 
@@ -31,15 +32,16 @@ def keys_by_heading(text):
 
 
 def heading_of(name):
-    if name in ("Recipe", "Suite"):
-        return {"Recipe": "## All keys", "Suite": "## Keys of a suite"}[name]
+    if name in WHOLE:
+        return WHOLE[name]
     if name == "Objective":
         return "## Objective"
     return f"### {recipe_reference._heading('retention' if name == 'Retain' else name)}"
 
 
 def test_every_key_is_in_the_reference():
-    found = keys_by_heading(f"{recipe_reference.recipe_keys()}\n\n{recipe_reference.suite_keys()}")
+    made = recipe_reference.recipe_keys, recipe_reference.suite_keys, recipe_reference.study_keys
+    found = keys_by_heading("\n\n".join(part() for part in made))
     sources = {load(SOURCES, name).__name__: load(SOURCES, name) for name in SOURCES}
     missing = []
     for name, section in recipe_reference.SECTIONS.items():

@@ -1,5 +1,6 @@
 """A small study of drawn shapes, whose runs are carried out in this process."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def small(tmp_path, monkeypatch, tiny_folder, shapes, other_shapes) -> Small:
         try:
             one.carry_out(order, one.Stop())
         except RadapterError as error:
-            return error.exit_code, f'\n{{"message": "{error}", "code": 1}}'
+            return error.exit_code, json.dumps({"message": str(error)})
         return 0, ""
 
     monkeypatch.setattr(running.Workers, "call", call)

@@ -1,15 +1,246 @@
-"""Both stages of a study, on a tiny model."""
+"""Both stages of a study on a tiny model: what is run, what is not run again, and what fails."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
-from radapter.reporting import study_tables
-from radapter.study import table
+import pytest
+
+from radapter.errors import UsageError
+from radapter.study import running, schema
+from radapter.study.planning import Plan, key_of
+from radapter.study.results import Folder
+from radapter.study.table import summarise
 
 
-def test_it(small):
+def trained(small):
+    """The folders of trainings."""
+    return sorted(path.parent for path in small.place.glob("runs/*/*/adapter.safetensors"))
+
+
+def test_trials_choose_and_finalists_run_with_every_seed(small):
     assert small.run() == []
-    print(small.done)
-    summary = table.summarise(small.folder)
-    print(json.dumps(summary, indent=1)[:3000])
-    print(study_tables.to_markdown(summary))
-    print(small.folder.study.read_text())
+    outline = small.folder.read_study()
+    full, interpolated = outline["methods"]["full"], outline["methods"]["WiSE-FT"]
+    assert len(full["trials"]) == 2
+    assert [own["seed"] for own in full["finalists"]] == [0, 1]
+    # One recipe is trained once, whichever method and stage wants it.
+    wanted = {r["run"] for m in (full, interpolated) for r in (*m["trials"], *m["finalists"])}
+    assert len(trained(small)) == len(wanted)
+    for method, rule in ((full, 1.0), (interpolated, None)):
+        scores = []
+        for trial in method["trials"]:
+            held_out = small.folder.read_run(trial["run"])["held_out"]
+            at = held_out["auto"] if rule is None else rule
+            scores.append(next(p["accuracy"] for p in held_out["points"] if p["alpha"] == at))
+        assert method["chosen"] == scores.index(max(scores))
+    # No trial has seen a suite, unless it is a finalist too.
+    finalists = {own["run"] for method in (full, interpolated) for own in method["finalists"]}
+    for name in wanted:
+        assert bool(small.folder.read_run(name)["suites"]) == (name in finalists)
+
+
+def test_what_is_there_is_not_run_again(small):
+    small.run()
+    before = trained(small)
+    small.done.clear()
+    assert small.run() == []
+    assert small.done == []
+    # Another study over the same recipes scores, and trains nothing.
+    other = Folder(small.place / "results" / "other")
+    assert running.run_study(small.plan(name="other"), other, runs=small.place / "runs") == []
+    assert small.done
+    assert trained(small) == before
+    # A new alpha of the curves is scored in finalists alone.
+    small.done.clear()
+    small.write(name="small")
+    small.run(alphas=[0, 0.3, 1])
+    assert {path.stem for path in small.folder.path.glob("runs/*")} > set(small.done)
+    assert trained(small) == before
+    assert {p["alpha"] for p in summarise(small.folder)["methods"][0]["curve"]} == {0.0}
+    assert {0.0, 0.3, 1.0} <= {p["alpha"] for p in summarise(small.folder)["methods"][1]["curve"]}
+
+
+def test_a_result_of_another_recipe_or_other_weights_is_replaced(small):
+    small.run()
+    (job, *_) = small.plan().trials["full"][0]
+    kept = small.folder.read_run(job.name)
+    for change in ({"base_hash": "0" * 64}, {"recipe": kept["recipe"] | {"precision": "bf16"}}):
+        small.folder.write_run(job.name, kept | change)
+        small.done.clear()
+        small.run()
+        assert small.done[0] == job.name
+        again = small.folder.read_run(job.name)
+        assert {**again, "cost": 0} == {**kept, "cost": 0}
+
+
+def test_keys_follow_what_is_trained_alone(small):
+    plan = small.plan()
+    (job, *_) = plan.trials["full"][0]
+    same = {"description": "x", "alpha": 0.7, "workers": 0, "suites": ["few-shot"]}
+    assert key_of(job.recipe.model_copy(update=same), False) == job.key
+    for change in ({"seed": 5}, {"precision": "bf16"}, {"model": "emoji-clip"}):
+        assert key_of(job.recipe.model_copy(update=change), False) != job.key
+    # The zero-shot model has no seed and no method.
+    assert key_of(job.recipe, True) == key_of(plan.trials["full"][1][0].recipe, True)
+
+
+def test_a_failed_run_is_named_and_the_rest_goes_on(small, cli):
+    methods = {
+        "zero-shot": {"alpha": 0},
+        "full": {"set": {"method": {"name": "full"}, "optimisation.clip_norm": None},
+                 "grid": {"optimisation.lr": [1e-3, 1e30]}, "alpha": 1},
+    }  # fmt: skip
+    small.write(methods=methods)
+    outcome = cli("study", "small.yaml", "--runs", "runs")
+    assert outcome.code == 3
+    assert "1 of the study's runs failed" in outcome.err
+    assert "full, optimisation.lr=1e+30, fold 0, seed 0: The loss" in outcome.err
+    assert small.folder.read_study()["methods"]["full"]["chosen"] == 0
+    assert {m["label"] for m in summarise(small.folder)["methods"]} == {"zero-shot", "full"}
+    assert cli("study", "small.yaml", "--tables").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"choose": {"on": "others"}},
+            r"small.yaml:\d+:\d+: choose.on: settings are chosen on held",
+        ),
+        ({"choose": {"metric": "acuracy"}}, r"small.yaml:\d+:\d+: choose.metric"),
+        ({"baseline": "ful"}, "baseline 'ful' is not one of the methods. Did you mean 'full'"),
+        ({"compare": ["other"]}, "nothing of the suites is called 'other'. Did you mean 'others'"),
+        ({"set": {}}, "methods.*: the recipe has no held-out data"),
+        ({"set": {"data.hold": 1}}, "methods.*: override data.hold"),
+        ({"metrics": ["text_to_image_r5"]}, "text_to_image_r5 is in no table"),
+        ({"finalists": {"seeds": [1, 1]}}, "finalists.seeds: a seed is there twice"),
+    ],
+)
+def test_what_is_wrong_is_refused(small, change, message):
+    with pytest.raises(UsageError, match=message):
+        small.plan(**change)
+
+
+def test_methods_need_as_many_trials_unless_a_reason_is_given(small):
+    methods = {
+        "full": {"set": {"method": {"name": "full"}}, "grid": {"optimisation.lr": [1e-3, 1e-2]}},
+        "lora": {"set": {"method": {"name": "lora"}}, "trials": [["optimisation.lr=1e-3"]]},
+    }
+    with pytest.raises(UsageError, match=r"different numbers of trials \(full 2, lora 1\)"):
+        small.plan(methods=methods, baseline="full")
+    plan = small.plan(methods=methods, baseline="full", unequal_trials="lora's is published")
+    assert [len(plan.trials[label]) for label in methods] == [2, 1]
+
+
+def test_held_out_data_that_is_a_shift_of_the_suites_is_refused(small, other_shapes):
+    section = {"source": "folder", "root": str(other_shapes), "split": "all", "hold_out": 0.0}
+    with pytest.raises(UsageError, match="the held-out data of the recipe is others of shapes-sh"):
+        small.plan(set={"data.hold_out": 0.3, "validation": section})
+
+
+def test_seeds_go_through_the_folds(small):
+    plan = small.plan(
+        folds=[["data.hold_out=0.3"], ["data.hold_out=0.4"]], finalists={"seeds": [5, 6, 7]}
+    )
+    jobs = plan.finalists("full", ["optimisation.lr=0.5"])
+    assert [(job.fold, job.seed, job.recipe.data.hold_out) for job in jobs] == [
+        (0, 5, 0.3), (1, 6, 0.4), (0, 7, 0.3),
+    ]  # fmt: skip
+    zero_shot = plan.finalists("zero-shot")
+    assert [job.seed for job in zero_shot] == [5, 5, 5]
+    assert zero_shot[0].key == zero_shot[2].key != zero_shot[1].key
+
+
+def test_the_processes_share_cores_and_gpus(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    workers = running.Workers(3, ["4", "6"])
+    found = [workers.environment(place) for place in range(3)]
+    assert [own["CUDA_VISIBLE_DEVICES"] for own in found] == ["4", "6", "4"]
+    assert {own["OMP_NUM_THREADS"] for own in found} == {"2"}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "CUDA_VISIBLE_DEVICES" not in running.Workers(1).environment(0)
+
+
+# ---------------------------------------------------------------- as a command
+
+
+def start(small, *more):
+    command = [sys.executable, "-m", "radapter", "study", "small.yaml", *more]
+    return subprocess.Popen(
+        command, cwd=small.place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_goes_on_after_a_kill_in_training(small, number):
+    """A killed run goes on from its checkpoint; what was finished is not repeated."""
+    path = small.write(
+        set={"data.hold_out": 0.3, "optimisation.epochs": 150, "checkpoints.every_seconds": 0.01},
+        methods={"zero-shot": {"alpha": 0},
+                 "full": {"set": {"method": {"name": "full"}}, "alpha": 1}},
+        finalists={"seeds": [0]},
+    )  # fmt: skip
+    process = start(small)
+    wait_for(lambda: list(small.place.glob("runs/*/*/*/checkpoints/step-*")), process)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)  # the study passes it on
+    said = process.communicate()[1]
+    assert process.returncode == (130 if number == signal.SIGTERM else -number), said
+    (run,) = small.place.glob("runs/*/*/*/recipe.yaml")
+    assert not (run.parent / "adapter.safetensors").is_file()
+    process = start(small, "--tables")
+    assert process.wait() == 4  # there is nothing to show yet
+    process = start(small)
+    out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert list(small.place.glob("runs/*/*/*/recipe.yaml")) == [run]  # the same run
+    steps = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["step"] == steps[-1]["steps"]
+    results = Folder(small.place / "results" / "small")
+    assert [m["label"] for m in summarise(results)["methods"]] == ["zero-shot", "full"]
+    assert "zero-shot" in out
+    assert "full" in out
+    assert Plan(schema.load(path), "").trained_metric == "accuracy"
+
+
+@pytest.mark.slow
+def test_several_at_a_time_give_the_same(small, tmp_path):
+    alone = small.folder
+    small.run()
+    process = start(small, "--jobs", "2", "--results", "r2", "--runs", "runs2")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    two = Folder(tmp_path / "r2")
+    assert two.read_study() == alone.read_study()
+    for name in alone.path.glob("runs/*.json"):
+        one, other = alone.read_run(name.stem), two.read_run(name.stem)
+        assert {**one, "cost": 0} == {**other, "cost": 0}
+
+
+@pytest.mark.slow
+def test_smoke_of_the_study_that_ships(cli, tmp_path, record_property):
+    started = time.monotonic()
+    outcome = cli("study", "emoji", "--smoke", "--json")
+    seconds = time.monotonic() - started
+    record_property("meter", f"radapter study emoji --smoke: {seconds:.0f} s; allowed 180")
+    assert outcome.code == 0, outcome.err
+    methods = json.loads(outcome.out)["table"]["methods"]
+    assert [len(method["runs"]) for method in methods] == [1] * len(methods)
+    assert list(tmp_path.iterdir()) == []  # nothing is kept
+    assert seconds < 180

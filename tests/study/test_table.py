@@ -1,0 +1,181 @@
+"""The numbers of a study's table, against NumPy written out and by hand; the table itself."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radapter.errors import BrokenInput
+from radapter.evaluation import intervals
+from radapter.reporting import study_tables
+from radapter.study.results import Folder, counts_of, numbers_of
+from radapter.study.table import summarise
+
+EXAMPLE = Path(__file__).with_name("example")
+
+
+@pytest.fixture
+def example(tmp_path) -> Folder:
+    return Folder(shutil.copytree(EXAMPLE, tmp_path / "example"))
+
+
+def right(folder, run, name, alpha):
+    """Hits of each cluster, straight from the file."""
+    suite = json.loads((folder.path / "runs" / f"{run}.json").read_text())["suites"]
+    own = suite["shapes-shifts"]
+    counts = own["datasets"][name]["metrics"]["accuracy"]["right"][own["alphas"].index(alpha)]
+    return np.array([int(digit) for digit in counts])
+
+
+def test_means_deviations_and_intervals(example):
+    """Two methods with two seeds, three sets over the same four classes of six pictures."""
+    summary = summarise(example)
+    runs = [f"r-adapter-seed{seed}-{'2' * 11}{seed}" for seed in (0, 1)]
+    ours = {
+        name: np.stack([right(example, run, name, 0.5) for run in runs])
+        for name in ("sharp", "blurred", "grey")
+    }
+    theirs = {name: right(example, "zero-shot-seed0-" + 12 * "0", name, 0.0) for name in ours}
+    places = {"sharp": ["sharp"], "shifted": ["blurred", "grey"], "blurred": ["blurred"]}
+    names = [column["place"] for column in summary["columns"]]
+    assert names == ["sharp", "shifted", "blurred", "grey"]
+    (method,) = [own for own in summary["methods"] if own["label"] == "R-Adapter"]
+    generator = np.random.default_rng(intervals.SEED)
+    size = intervals.TRAINING_RESAMPLES
+    seeds = generator.multinomial(2, [0.5, 0.5], size=size)
+    blocks = [generator.multinomial(4, [0.25] * 4, size=100) for _ in range(size // 100)]
+    classes = np.concatenate(blocks)
+    for place, sets in places.items():
+        value = method["values"][names.index(place)]
+        apart = method["differences"][names.index(place)]
+        by_seed = np.mean([ours[name].sum(axis=1) / 24 for name in sets], axis=0)
+        base = np.mean([theirs[name].sum() / 24 for name in sets])
+        assert value["by_run"] == pytest.approx(by_seed)
+        assert value["mean"] == pytest.approx(by_seed.mean())
+        assert value["deviation"] == pytest.approx(abs(by_seed[0] - by_seed[1]) / 2**0.5)
+        assert apart["mean"] == pytest.approx(by_seed.mean() - base)
+        drawn = []
+        for of_seeds, of_classes in zip(seeds, classes, strict=True):
+            mean = 0.0
+            for name in sets:
+                share = (ours[name] - theirs[name]) @ of_classes / (6 * of_classes.sum())
+                mean += share @ of_seeds / 2 / len(sets)
+            drawn.append(mean)
+        assert apart["interval"] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+        other = min(np.mean(np.array(drawn) <= 1e-12), np.mean(np.array(drawn) >= -1e-12))
+        assert apart["p"] == pytest.approx(min(1, 2 * other), abs=3e-4)
+        assert apart["shown"] == (apart["interval"][0] > 0 or apart["interval"][1] < 0)
+
+
+def test_the_interval_has_the_spread_of_seeds_and_of_classes():
+    """Two sources of variance add up: sigma_seeds^2 / seeds + sigma_classes^2 / classes."""
+    generator = np.random.default_rng(1)
+    seeds, classes = 40, 200
+    of_seed = generator.normal(0, 0.02, size=(seeds, 1))
+    of_class = generator.normal(0, 0.2, size=(1, classes))
+    ours = 0.5 + of_seed + of_class
+    sums = np.stack([ours, np.full_like(ours, 0.5)])
+    (drawn,) = intervals.over_trainings([sums], [np.ones((seeds, classes))], [0])
+    low, high = intervals.interval_of(drawn[:, 0] - drawn[:, 1])
+    error = (of_seed.var() / seeds + of_class.var() / classes) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_folds_of_other_classes_are_drawn_each_for_itself():
+    """A training whose classes are not drawn has no part in the mean."""
+    sums = np.array([[[1.0, 0.0], [0.0, 0.0]]])
+    counts = np.array([[1.0, 0.0], [0.0, 1.0]])
+    (drawn,) = intervals.over_trainings([sums], [counts], [0])
+    assert set(np.unique(drawn[np.isfinite(drawn)])) <= {0.0, 0.5, 1.0}
+    # Seeds (2, 0), (1, 1), (0, 2) and classes likewise: nothing is left where they are opposite.
+    assert np.mean(np.isnan(drawn)) == pytest.approx(1 / 8, abs=0.02)
+
+
+def test_holm_by_hand():
+    # 0.05 / 4 = 0.0125, / 3 = 0.0167, / 2 = 0.025, / 1 = 0.05
+    assert intervals.holm([0.04, 0.012, 0.02, 0.013]) == [True, True, True, True]
+    assert intervals.holm([0.04, 0.012, 0.03, 0.013]) == [False, True, False, True]
+    assert intervals.holm([0.013, 0.9, 0.9, 0.9]) == [False] * 4  # Bonferroni's is the first
+    assert intervals.holm([]) == []
+
+
+def test_a_difference_whose_interval_holds_0_is_not_ranked(example):
+    summary = summarise(example)
+    differences = [d for m in summary["methods"] for d in m["differences"] or ()]
+    assert summary["comparisons"] == len(differences) == 8
+    assert {d["shown"] for d in differences} == {True, False}
+    text = study_tables.to_markdown(summary)
+    for entry in differences:
+        low, high = entry["interval"]
+        assert entry["shown"] == (low > 0 or high < 0)
+        assert not (entry["holm"] and not entry["shown"])
+    assert text.count(" \\~ |") == sum(not d["shown"] for d in differences)
+    assert text.count("]\\* |") == sum(d["holm"] for d in differences)
+    assert "for the 8 comparisons made" in text
+
+
+def test_fewer_comparisons_are_corrected_for_less(example):
+    outline = example.read_study()
+    outline["study"]["compare"] = ["shifted"]
+    example.write_study({k: v for k, v in outline.items() if k != "schema_version"})
+    summary = summarise(example)
+    assert summary["comparisons"] == 2
+    counted = [d["holm"] is not None for d in summary["methods"][2]["differences"]]
+    assert counted == [False, True, False, False]
+
+
+def test_methods_that_lack_runs_are_named_and_left_out(example):
+    example.run("full-seed1-" + 12 * "1").unlink()
+    summary = summarise(example)
+    assert [m["label"] for m in summary["methods"]] == ["zero-shot", "R-Adapter"]
+    assert summary["incomplete"] == [{"label": "full", "done": 1, "of": 2}]
+    assert "full is not in the table: 1 of 2 runs are there." in summary["notes"]
+
+
+def test_runs_that_saw_other_pictures_are_not_compared(example):
+    name = "full-seed1-" + 12 * "1"
+    content = example.read_run(name)
+    content["suites"]["shapes-shifts"]["datasets"]["grey"]["fingerprint"] = "other"
+    example.write_run(name, content)
+    with pytest.raises(BrokenInput, match="other pictures or texts of grey"):
+        summarise(example)
+
+
+def test_a_damaged_result_is_named(example):
+    path = example.run("full-seed1-" + 12 * "1")
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BrokenInput, match=f"{path.name} is damaged"):
+        summarise(example)
+
+
+def test_tables_of_committed_results_are_those_that_were_printed(small, cli):
+    printed = cli("study", "small.yaml")
+    assert printed.code == 0, printed.err
+    kept = {p.name: p.read_text() for p in small.folder.path.glob("table.*")}
+    assert set(kept) == {"table.json", "table.md"}
+    shutil.rmtree("runs")  # nothing but JSON is left
+    again = cli("study", "small.yaml", "--tables", "--out", "t.json", "--out", "t.md")
+    assert again.out == printed.out
+    assert kept == {"table.json": Path("t.json").read_text(), "table.md": Path("t.md").read_text()}
+    assert cli("study", "small.yaml").out == printed.out
+
+
+def test_counts_are_read_as_they_were_written():
+    for values in ([0, 1, 9], [0, 10, 3], [0.25, 1.0, 0.5], [-1, 2]):
+        assert numbers_of(counts_of(np.array(values, float))).tolist() == values
+    assert counts_of(np.array([1.0, 0.0])) == "10"
+
+
+def test_a_dry_run_counts_and_says_how_it_knows(small, cli):
+    first = cli("study", "small.yaml", "--dry-run")
+    assert "3 methods. Trials: 2 runs, 2 of them missing." in first.out
+    assert "Finalists: 3 runs, 3 missing. To train: 3 runs." in first.out
+    assert "by a timing of full: 3 steps" in first.out
+    assert small.done == []
+    small.run()
+    after = cli("study", "small.yaml", "--dry-run")
+    assert "0 of them missing" in after.out
+    assert "To train: 0 runs" in after.out
+    assert "finished runs of this study" in after.out
