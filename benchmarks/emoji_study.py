@@ -4,8 +4,8 @@
     python benchmarks/emoji_study.py pictures  the curves in docs/
     python benchmarks/emoji_study.py shift     the picture of a shift in docs/, from two trainings
 
-The numbers in radapter/reporting/emoji_study.json were made by an earlier form of this script, whose
-single runs were not kept. `radapter study emoji` is the study as a command, and keeps its runs.
+The numbers in radapter/reporting/emoji_study.json were made by an earlier form of this script,
+whose single runs were not kept. `radapter study emoji` is the study as a command, and keeps them.
 """
 
 from __future__ import annotations

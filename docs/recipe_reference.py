@@ -1,4 +1,4 @@
-"""The reference of recipes, suites and studies: their JSON Schema as Markdown, a table for each section."""
+"""The reference of recipes, suites and studies: their JSON Schema as Markdown tables."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from radapter.registry import TASKS, folds
 from radapter.registry import load as registered
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
-from radapter.study.planning import suite_for
+from radapter.study.planning import agrees, suite_for
 from radapter.study.results import Clusters, Folder, summed
 from radapter.versions import versions
 
@@ -134,7 +134,9 @@ def carry_out(order: Order, stop: Stop) -> None:
 
 def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
     """The finished run of a folder: as it is, gone on with, or begun."""
-    found = [Run(path.parent) for path in sorted(place.glob("[!.]*/recipe.yaml"))]
+    now = recipes.rooted(recipe).model_dump(mode="json")
+    runs = [Run(path.parent) for path in sorted(place.glob("[!.]*/recipe.yaml"))]
+    found = [run for run in runs if agrees(run.recipe().model_dump(mode="json"), now)]
     stop.training = True
     asked: dict[str, Any] = {"should_stop": lambda: stop.asked}
     try:

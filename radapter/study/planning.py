@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,12 +106,20 @@ class Plan:
             ]
             for label, method in study.methods.items()
         }
-        for label, method in study.methods.items():
-            example = self.trials[label][0][0] if not method.zero_shot else self.finalists(label)[0]
-            self._check(label, example.recipe)
-        self.trained_metric = trained_metric(example.recipe)
+        of_each: dict[str, str] = {}
+        for label in study.methods:
+            example = (*itertools.chain(*self.trials[label]), *self.finalists(label))[0].recipe
+            self._check(label, example)
+            of_each.setdefault(trained_metric(example), label)
+        if len(of_each) > 1:
+            said = ", ".join(f"{label} by {metric}" for metric, label in of_each.items())
+            raise UsageError(
+                f"{place}: methods are trained on different tasks ({said}). A study compares "
+                "methods of one task: make a study for each."
+            )
+        self.trained_metric = next(iter(of_each))
         """What held-out data is scored by"""
-        self._check_names(example.recipe)
+        self._check_names(example)
 
     def job(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> Job:
         """A run of a method with the changes of a trial."""
