@@ -28,11 +28,11 @@ def complete_study(incomplete: str) -> list[str]:
 
 def study(
     study: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A study file, or the name of a study that ships.", autocompletion=complete_study
         ),
-    ],
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -94,6 +94,9 @@ def study(
     from radapter.study import schema
     from radapter.study.results import Folder
 
+    if study is None:
+        known = ", ".join(schema.shipped_studies())
+        raise UsageError(f"Name a study: radapter study STUDY. Those that ship: {known}.")
     place = schema.locate(study)
     loaded = schema.load(place)
     folder = Folder(results or Path("results") / loaded.name)

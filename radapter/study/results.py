@@ -130,7 +130,7 @@ class Folder:
         if not self.study.is_file():
             raise BrokenInput(
                 f"{self.path} has no results of a study: {self.study.name} is missing. Type first: "
-                "radapter study STUDY.yaml"
+                "radapter study STUDY"
             )
         return _read(self.study)
 
@@ -160,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
         pass
     raise BrokenInput(
         f"{path} is damaged, or of another version of radapter. Remove it, and type again: "
-        "radapter study STUDY.yaml"
+        "radapter study STUDY"
     )
 
 

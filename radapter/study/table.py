@@ -66,7 +66,7 @@ def summarise(folder: Folder) -> Summary:
     methods, incomplete = read_methods(folder, outline)
     if not methods:
         raise BrokenInput(
-            f"{folder.path}: no method has all its runs yet. Go on with: radapter study STUDY.yaml"
+            f"{folder.path}: no method has all its runs yet. Go on with: radapter study STUDY"
         )
     check_pictures(folder, methods)
     metrics = study.get("metrics") or [outline["trained_metric"]]
@@ -132,7 +132,7 @@ def check_pictures(folder: Folder, methods: Sequence[Method]) -> None:
                         raise BrokenInput(
                             f"{folder.run(run['run'])} was scored on other pictures or texts of "
                             f"{name} ({suite}) than {folder.run(known[1])}. Remove the older "
-                            "file, and type again: radapter study STUDY.yaml"
+                            "file, and type again: radapter study STUDY"
                         )
 
 

@@ -212,8 +212,8 @@ def _check_data(action: str, suite: str | None, **_: Any) -> None:
         _suite(str(suite))
 
 
-def _check_study(study: str, **_: Any) -> None:
-    assert study.endswith(".yaml") or study in shipped_studies(), study
+def _check_study(study: str | None, **_: Any) -> None:
+    assert study is None or study.endswith(".yaml") or study in shipped_studies(), study
 
 
 def _check_action(command: str, action: str) -> None:
