@@ -45,12 +45,12 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     from radapter import models
     from radapter import recipe as recipes
     from radapter.objectives import contrastive
+    from radapter.optimizers import adamw
     from radapter.registry import METHODS, load
     from radapter.training import execution
     from radapter.training.estimate import Sizes, step_memory
     from radapter.training.feeding import Pixels
     from radapter.training.gradients import gradients
-    from radapter.training.optimisation import adamw
     from radapter.training.step import PRECISIONS, training_mode
 
     text = "{name: x, model: x, method: {name: r-adapter}, data: {source: emoji, task: captions}}"
@@ -62,7 +62,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
     execution.set_up(loaded.model, recipe)
     training_mode(loaded.model)
     trained = list(attached.parameters())
-    optimizer = adamw(trained, recipe.optimisation)
+    optimizer = adamw.optimizer(attached, recipe.optimisation.lr)
     tokens = loaded.tokenizer([f"a small green bird on a tree, number {i}" for i in range(batch)])
     length, micro = models.shorten(loaded.model, tokens).shape[1], recipe.optimisation.micro_batch
     sizes = Sizes(batch, batch, batch, length, micro)

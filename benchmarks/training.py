@@ -120,8 +120,8 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
     from radapter import registry
     from radapter.methods import folded, r_adapter
     from radapter.objectives import contrastive
+    from radapter.optimizers import adamw
     from radapter.training import execution, gradients
-    from radapter.training.optimisation import adamw
     from radapter.training.preparing import Parts
     from radapter.training.step import training_mode
 
@@ -136,7 +136,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         loaded.model, **case.get("settings", {})
     )
     trained = list(attached.parameters())
-    optimizer = adamw(trained, recipe.optimisation)
+    optimizer = adamw.optimizer(attached, recipe.optimisation.lr)
     if "short texts" in off:
         gradients.shorten = lambda model, tokens: tokens
     if "folding" in off:

@@ -11,7 +11,7 @@ from radapter import recipe
 from radapter.data.settings import Data, HeldOut
 from radapter.evaluation.suite import Suite
 from radapter.recipe_schema import json_schema
-from radapter.registry import METHODS, SOURCES, TERMS, load
+from radapter.registry import METHODS, OPTIMIZERS, SOURCES, TERMS, load
 from radapter.study.schema import Study
 
 Schema = dict[str, Any]
@@ -19,12 +19,34 @@ RECIPE, SUITE, STUDY = json_schema(recipe.Recipe), json_schema(Suite), json_sche
 SECTIONS: dict[str, Schema] = {
     **{"Recipe": RECIPE, "Suite": SUITE, "Study": STUDY},
     **{**RECIPE["$defs"], **SUITE["$defs"], **STUDY["$defs"]},
-    **{"Data": json_schema(Data), "HeldOut": json_schema(HeldOut)},
+    **{kind.__name__: json_schema(kind) for kind in (Data, HeldOut, recipe.Optimisation)},
 }
 """Every section, by the name that it has in the schema"""
-SHARED = {"Data": "Keys of all sources", "HeldOut": "Keys of sources that hold out a share"}
-GROUPS = {"a method": METHODS, "a term": TERMS, "a source": SOURCES}
-LINKS = {"a method": "methods", "a term": "objective", "a source": "sources-of-data"}
+SHARED = {
+    "Data": "Keys of all sources",
+    "HeldOut": "Keys of sources that hold out a share",
+    "Optimisation": "Keys of all optimizers",
+}
+GROUPS = {
+    "a method": METHODS,
+    "a term": TERMS,
+    "an optimizer": OPTIMIZERS,
+    "a source": SOURCES,
+}
+LINKS = {
+    "a method": "methods",
+    "a term": "objective",
+    "an optimizer": "optimisation",
+    "a source": "sources-of-data",
+}
+PLACES = ("method", "data", "validation", "objective", "optimisation")
+"""Keys whose sections have headings of their own"""
+OPTIMISATION = """\
+```yaml
+optimisation: {name: spd, lr: 1e-4, batch_size: 128, epochs: 10, decay: 0.5}
+```
+
+`optimisation` is one of these, by its `name`; without a name it is `adamw`."""
 OBJECTIVE = """\
 ```yaml
 objective:
@@ -41,13 +63,15 @@ TYPES = {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}
 def recipe_keys() -> str:
     """Every section of a recipe, with its keys."""
     parts = ["## All keys", _table("Recipe")]
-    parts += _below(["Recipe"], not_at=("method", "data", "validation", "objective"))
+    parts += _below(["Recipe"], not_at=tuple(PLACES))
     parts += ["## Methods", "`method` is one of these, by its `name`."]
     for name in METHODS:
         parts += [_section(name), _example("method", name)]
     parts += _below(METHODS)
     parts += ["## Objective", OBJECTIVE, _text("Objective"), _table("Objective", but=["mpm-nce"])]
     parts += [_section(name) for name in TERMS]
+    parts += ["## Optimisation", OPTIMISATION, _section("Optimisation", but=[])]
+    parts += [_section(name, but=["Optimisation"]) for name in OPTIMIZERS]
     parts += ["## Sources of data", "`data` and `validation` are one of these, by their `source`."]
     parts += [_section("Data"), _section("HeldOut", but=["Data"]), *_below(["Data"])]
     for name in SOURCES:
@@ -100,7 +124,7 @@ def _text(name: str) -> str:
 def _heading(name: str) -> str:
     """What users know a section by: its name, or the key whose value it is."""
     title = SECTIONS[name]["title"]
-    if name in SHARED or title in {*METHODS, *TERMS, *SOURCES}:
+    if name in SHARED or title in {*METHODS, *TERMS, *OPTIMIZERS, *SOURCES}:
         return SHARED.get(name, f"`{title}`")
     places = [
         (key, inside["title"], inner)

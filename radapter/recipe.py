@@ -31,12 +31,13 @@ from radapter.recipe_errors import explain
 from radapter.recipe_yaml import override, read_text
 from radapter.registry import (
     METHODS,
+    OPTIMIZERS,
     SOURCES,
     TERMS,
     Call,
-    Momentum,
     Section,
     arguments,
+    schema,
     section,
     summary,
 )
@@ -76,9 +77,11 @@ else:
 # ---------------------------------------------------------------- sections
 
 
-class Optimisation(Section):
-    """How the weights are updated: AdamW with a warm-up, then a cosine."""
+class Optimisation(Call):
+    """How the weights are updated: by an optimizer, with a warm-up, then a cosine."""
 
+    name: str
+    """The optimizer."""
     lr: Annotated[float, Field(gt=0.0)] = 5e-4
     """The highest learning rate, which the warm-up ends at."""
     batch_size: Annotated[int, Field(ge=2)] = 256
@@ -96,12 +99,6 @@ class Optimisation(Section):
     add_final_lr: bool = False
     """Add `final_lr` to the whole cosine, so that it starts at `lr + final_lr`. R-Adapter's
     released code does so."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """AdamW's weight decay. It spares biases, norms and scales."""
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
-    """AdamW's decay rates of its two moments."""
-    eps: Annotated[float, Field(gt=0.0)] = 1e-8
-    """What AdamW adds to the denominator of an update."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     """Gradients with a larger norm, over all of them together, are scaled down to this norm.
     `null`: no clipping."""
@@ -117,6 +114,13 @@ class Optimisation(Section):
                 "is the part of a batch that is encoded at a time"
             )
         return self
+
+
+if TYPE_CHECKING:
+    Optimizer = Optimisation
+else:
+    Optimizer = section(OPTIMIZERS, "optimizer", Optimisation, "adamw")
+ADAMW: Any = schema("adamw", OPTIMIZERS["adamw"], "optimizer", Optimisation, "adamw")
 
 
 class Checkpoints(Section):
@@ -206,7 +210,7 @@ class Recipe(Section):
     ] = Objective()
     """The loss: the settings of `mpm-nce`, with those of `retention` in `retain`; or a list of
     terms, whose weighted sum it is."""
-    optimisation: Optimisation = Optimisation()
+    optimisation: Optimizer = ADAMW()
     """How the weights are updated."""
     checkpoints: Checkpoints = Checkpoints()
     """How often training saves its state."""

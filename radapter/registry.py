@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 METHODS = {
     "r-adapter": "radapter.methods.r_adapter",
@@ -57,6 +57,13 @@ TERMS = {
 }
 """Addends of the loss: `term`"""
 
+OPTIMIZERS = {
+    "adamw": "radapter.optimizers.adamw",
+    "spd": "radapter.optimizers.spd",
+    "ftp": "radapter.optimizers.ftp",
+}
+"""How weights are updated: `optimizer`"""
+
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
@@ -74,14 +81,14 @@ class Call(Section):
     """A section that calls what is registered as `name`, with the other keys as its arguments."""
 
     name: str
-    calls: ClassVar[tuple[str, str, str]]
+    calls: ClassVar[tuple[Any, ...]]
     """What `schema` makes it of"""
 
     def __reduce__(self) -> Any:  # pickle looks for classes in modules, where these are not
         return _blank, self.calls, self.__getstate__()
 
     def arguments(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+        return {key: getattr(self, key) for key in arguments(*self.calls[1:3])}
 
 
 # ---------------------------------------------------------------- the types of arguments
@@ -133,13 +140,21 @@ def load(table: Mapping[str, str], name: str) -> Any:
 
 
 @functools.cache
-def schema(name: str, module: str, function: str) -> type[Call]:
-    """The section that calls `function` of `module`, which is not imported."""
-    keys = {"name": (Literal[name], ...), **arguments(module, function)}
+def schema(
+    name: str, module: str, function: str, base: type[Call] = Call, default: str | None = None
+) -> type[Call]:
+    """The section that calls `function` of `module`, which is not imported.
+
+    Args:
+        base: a section whose keys it has too.
+        default: the name of the section that needs not say its name.
+    """
+    called = name if name == default else ...
+    keys = {"name": (Literal[name], called), **arguments(module, function)}
     section: type[Call] = create_model(
-        name, __base__=Call, __module__=module, __doc__=summary(module), **keys
+        name, __base__=base, __module__=module, __doc__=summary(module), **keys
     )
-    section.calls = name, module, function
+    section.calls = name, module, function, base, default
     return section
 
 
@@ -187,7 +202,7 @@ def _described(docstring: str) -> dict[str, str]:
     return {name: " ".join(f"{text[0].upper()}{text[1:]}".split()) for name, text in entries}
 
 
-def _blank(*calls: str) -> Call:
+def _blank(*calls: Any) -> Call:
     kind = schema(*calls)
     return kind.__new__(kind)
 
@@ -196,7 +211,17 @@ def _value(expression: ast.expr) -> Any:
     return eval(ast.unparse(expression), globals())
 
 
-def section(table: Mapping[str, str], function: str) -> Any:
-    """The type of a recipe's field that calls `function` of one of the registered modules."""
-    members = tuple(schema(name, module, function) for name, module in table.items())
-    return Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007
+def section(
+    table: Mapping[str, str], function: str, base: type[Call] = Call, default: str | None = None
+) -> Any:
+    """The type of a recipe's field that calls `function` of one of the registered modules; `base`
+    and `default` are those of `schema`."""
+    members = tuple(schema(name, module, function, base, default) for name, module in table.items())
+    one_of: Any = Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007
+    if default is None:
+        return one_of
+
+    def named(tree: Any) -> Any:
+        return {"name": default, **tree} if isinstance(tree, dict) else tree
+
+    return Annotated[one_of, BeforeValidator(named)]

@@ -66,8 +66,8 @@ def test_every_section_and_key_is_described(schemas, kind):
 
 
 def test_nothing_that_is_registered_is_missing(schemas):
-    known = {**registry.METHODS, **registry.SOURCES, **registry.TERMS}
-    assert set(known) <= set(sections(schemas["recipe"]))
+    known = {*registry.METHODS, *registry.SOURCES, *registry.TERMS, *registry.OPTIMIZERS}
+    assert known <= set(sections(schemas["recipe"]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,7 +97,12 @@ def test_a_recipe_with_all_its_defaults_is_valid(schemas, name):
 
 
 @pytest.mark.parametrize(
-    ("table", "key"), [(registry.METHODS, "method"), (registry.TERMS, "objective")]
+    ("table", "key"),
+    [
+        (registry.METHODS, "method"),
+        (registry.TERMS, "objective"),
+        (registry.OPTIMIZERS, "optimisation"),
+    ],
 )
 def test_examples_are_valid(schemas, table, key):
     for name in table:

@@ -11,7 +11,7 @@ import pytest
 
 from radapter import recipe, registry
 
-TABLES = {"attach": registry.METHODS, "term": registry.TERMS}
+TABLES = {"attach": registry.METHODS, "term": registry.TERMS, "optimizer": registry.OPTIMIZERS}
 CALLED = [(function, name) for function, table in TABLES.items() for name in table]
 
 

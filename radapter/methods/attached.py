@@ -76,10 +76,16 @@ class Attached:
         inside = [name for name in self.trained if hasattr(self.model, name.partition(".")[0])]
         return {tower for name in inside if (tower := tower_of(self.model, name))}
 
-    def keep_start(self) -> None:
+    def keep_start(self, *, adapters: bool = False) -> None:
         """Keep a copy of the model's own weights that are trained, if any are: `at` needs it, since
-        the zero-shot model is not there without them. To be called before training."""
-        self.start = {n: p.detach().clone() for n, p in self.trained.items() if not self.modules}
+        the zero-shot model is not there without them. To be called before training.
+
+        Args:
+            adapters: keep the first values of adapters too.
+        """
+        for name, parameter in self.trained.items():
+            if name not in self.start and (adapters or not self.modules):
+                self.start[name] = parameter.detach().clone()
 
     def check_gradients(self) -> None:
         """After the gradients of a step: an optimizer passes over a parameter that has none.

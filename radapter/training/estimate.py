@@ -28,6 +28,7 @@ from radapter.models import image_size
 from radapter.objectives import contrastive
 from radapter.objectives.terms import Features
 from radapter.recipe import Recipe
+from radapter.registry import OPTIMIZERS, load
 from radapter.training.gradients import encode_pictures, encode_tokens
 from radapter.training.step import PRECISIONS
 
@@ -39,7 +40,7 @@ class Memory:
     weights: int
     """Of the model, the trained ones and copies of the model"""
     optimizer: int
-    """Two moments of everything trained"""
+    """What it keeps of everything trained: Adam, two moments"""
     average: int
     pictures: int
     """Of a batch and the next one"""
@@ -96,7 +97,7 @@ def step_memory(
         weights=weights
         + copies * _bytes(list(model.parameters()))
         + _bytes(list(attached.start.values())),
-        optimizer=2 * _bytes(trained),
+        optimizer=load(OPTIMIZERS, recipe.optimisation.name).COPIES * _bytes(trained),
         average=_bytes(list(attached.mean.values())),
         pictures=pictures,
         kept=kept - pictures,

@@ -19,8 +19,8 @@ from radapter.recipe import Recipe, rooted
 from radapter.training import checkpoints, failures, resuming
 from radapter.training.feeding import ahead
 from radapter.training.files import write_adapter, write_best, write_environment
-from radapter.training.optimisation import learning_rate
 from radapter.training.preparing import Parts, device_of, prepare
+from radapter.training.schedule import learning_rate
 from radapter.training.session import Hooks, Session
 from radapter.training.step import optimizer_step, training_mode
 from radapter.training.tracking import tracked

@@ -23,11 +23,10 @@ from radapter.objectives.terms import Context, Term
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
-from radapter.registry import METHODS, TERMS, folds
+from radapter.registry import METHODS, OPTIMIZERS, TERMS, folds
 from radapter.registry import load as registered
 from radapter.training import execution, tracking
 from radapter.training.feeding import Pixels
-from radapter.training.optimisation import adamw
 from radapter.training.validation import Validation, Validator, open_held_out
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Plan:
     parameters: int
     """Parameters of the model"""
     state_bytes: int
-    """Memory for weights and their copies, gradients, averages and the optimizer's two moments,
+    """Memory for weights and their copies, gradients, averages and what the optimizer keeps,
     fp32, in each process"""
     device: str
     processes: int = 1
@@ -73,7 +72,7 @@ class Parts:
     """Of the base model"""
     attached: Attached
     trained: list[torch.nn.Parameter]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     pairs: Pairs
     terms: list[Term]
     """Of the loss"""
@@ -134,10 +133,11 @@ class Parts:
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
         weights = {id(p): p.numel() for p in (*self.base.model.parameters(), *self.trained)}
+        moments = registered(OPTIMIZERS, self.recipe.optimisation.name).COPIES
         copies = (*self.attached.mean.values(), *self.attached.start.values())
         return (
             sum(weights.values())
-            + 3 * sum(p.numel() for p in self.trained)  # gradients and two moments
+            + (1 + moments) * sum(p.numel() for p in self.trained)  # gradients too
             + sum(t.numel() for t in copies)
             + self.held_out_models() * self.parameters
         )
@@ -189,7 +189,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     ]
     if any(term.teacher for term in terms):
         attached.keep_start()
-    workers = recipe.workers
+    workers, rates = recipe.workers, recipe.optimisation
     parts = Parts(
         recipe=recipe,
         base=base,
@@ -197,7 +197,9 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         parameters=parameters,
         attached=attached,
         trained=trained,
-        optimizer=adamw(trained, recipe.optimisation),
+        optimizer=registered(OPTIMIZERS, rates.name).optimizer(
+            attached, rates.lr, **rates.arguments()
+        ),
         pairs=pairs,
         terms=terms,
         device=device,

@@ -10,6 +10,10 @@ CASES = {
     "low rank, whose average is of full rank": ["method.rank=3"],
     "full, without an average": ["method={name: full}"],
     "full, with one": ["method={name: full, average: {momentum: 0.9}}"],
+    "SPD, from the start of weights": ["method={name: full}", "optimisation.name=spd"],
+    "SPD, from zero": ["optimisation.name=spd"],
+    "FTP": ["optimisation.name=ftp"],
+    "FTP of scalars": ["method={name: full, train_temperature: true}", "optimisation.name=ftp"],
     "lora": ["method={name: lora, rank: 2}"],
 }
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from radapter.training.optimisation import learning_rate
+from radapter.training.schedule import learning_rate
 
 
 def rates(**settings):
