@@ -64,6 +64,14 @@ OPTIMIZERS = {
 }
 """How weights are updated: `optimizer`"""
 
+RULES = {
+    "uniform": "radapter.merging.uniform",
+    "greedy": "radapter.merging.greedy",
+    "model-stock": "radapter.merging.model_stock",
+    "tpgm": "radapter.merging.tpgm",
+}
+"""Merging rules: `combine` makes one model of several runs, `project` one of base and run"""
+
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
@@ -178,8 +186,13 @@ def summary(module: str) -> str:
 
 
 def folds(method: str) -> bool:
-    """Whether what a method trains becomes plain weights: its module, not imported, has `merge`."""
-    return "merge" in _functions(METHODS[method])
+    """Whether what a method trains becomes plain weights: its module has `merge`."""
+    return method in defining(METHODS, "merge")
+
+
+def defining(table: Mapping[str, str], function: str) -> list[str]:
+    """The names whose module, which is not imported, has that function."""
+    return [name for name, module in table.items() if function in _functions(module)]
 
 
 def _functions(module: str) -> dict[str, ast.FunctionDef]:

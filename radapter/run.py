@@ -6,6 +6,7 @@
         data.json             how many pictures training used, and what was left out
         metrics.jsonl         one line per logged step, and one per validation
         classes.json          class names and their prompts, if classes were trained
+        soup.json             what a soup was made of (`radapter soup`)
         adapter.safetensors   the averaged adapter, once training has finished
         best.safetensors      the one with the best validation so far, if the recipe monitors it
         checkpoints/step-N/   state.safetensors + state.json, to resume from
@@ -28,7 +29,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ from radapter.errors import BrokenInput, UsageError, command
 from radapter.files import clear_temporary, new_folder, remove_folder
 
 DEFAULT_ROOT = Path("runs")
+SOUP = "soup.json"
 UNBORN_SECONDS = 3600.0
 """A run folder is made in less than that."""
 Which = Literal["last", "best"]
@@ -78,6 +80,16 @@ class Run:
             return {"names": classes["names"], "prompts": classes["prompts"]}
         except (ValueError, KeyError, TypeError):
             raise BrokenInput(f"{path} is damaged: train again.") from None
+
+    def soup(self) -> dict[str, Any] | None:
+        """What it was made of, if it is a soup: `rule`, `runs` and more; None if it was trained."""
+        try:
+            about = json.loads((self.path / SOUP).read_text(encoding="utf-8"))
+            return {**about, "rule": str(about["rule"]), "runs": list(about["runs"])}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BrokenInput(f"{self.path / SOUP} is damaged: make the soup again.") from None
 
     def class_names(self) -> list[str] | None:
         """The names alone."""
@@ -293,14 +305,19 @@ def _who(path: Path) -> str:
     return "pid {pid} on {host}, since {since}".format(**facts) if facts else "it is just starting"
 
 
-def create(recipe: recipes.Recipe, root: Path = DEFAULT_ROOT) -> Run:
-    """A new run folder with its resolved recipe in it."""
+def create(
+    recipe: recipes.Recipe,
+    root: Path = DEFAULT_ROOT,
+    fill: Callable[[Path], None] = lambda folder: None,
+) -> Run:
+    """A new run folder with its resolved recipe in it, and what `fill` puts there."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     _clear_unborn(Path(root))
     run = Run(Path(root) / f"{recipe.name}-{stamp}-{secrets.token_hex(3)}")
     try:
         with new_folder(run.path) as folder:
             (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+            fill(folder)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise _not_writable("The folder for runs,", run.path.parent, error) from None

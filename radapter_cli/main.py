@@ -30,6 +30,7 @@ from radapter_cli.predict import predict
 from radapter_cli.recipes import recipes
 from radapter_cli.runs import runs
 from radapter_cli.search import search
+from radapter_cli.soup import soup
 from radapter_cli.study import study
 from radapter_cli.train import train
 
@@ -77,10 +78,10 @@ def root(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
-    "init": init, "train": train, "merge": merge, "export": export, "eval": eval_command,
-    "predict": predict, "embed": embed, "search": search, "bench": bench, "demo": demo,
-    "runs": runs, "compare": compare, "study": study, "recipes": recipes, "data": data,
-    "info": info,
+    "init": init, "train": train, "merge": merge, "soup": soup, "export": export,
+    "eval": eval_command, "predict": predict, "embed": embed, "search": search, "bench": bench,
+    "demo": demo, "runs": runs, "compare": compare, "study": study, "recipes": recipes,
+    "data": data, "info": info,
 }  # fmt: skip
 for name, function in COMMANDS.items():
     # Lines of a paragraph are joined, so that it fits any terminal; examples stay lines.

@@ -6,7 +6,7 @@ import enum
 import math
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -14,10 +14,24 @@ from radapter.errors import UsageError
 from radapter_cli import console
 from radapter_cli.model_options import DeviceChoice, DeviceOption
 
+if TYPE_CHECKING:
+    from radapter.merging import Trained
+    from radapter.run import Run
+
 
 class AdapterChoice(enum.StrEnum):
     last = "last"
     best = "best"
+
+
+class RuleChoice(enum.StrEnum):
+    interpolate = "interpolate"
+    tpgm = "tpgm"
+
+
+class NormChoice(enum.StrEnum):
+    mars = "mars"
+    l2 = "l2"
 
 
 def merge(
@@ -36,6 +50,19 @@ def merge(
             "recipe says `monitor`."
         ),
     ] = AdapterChoice.last,
+    rule: Annotated[
+        RuleChoice,
+        typer.Option(
+            help="`interpolate`: by alpha. `tpgm`: how far each tensor goes is learned on held-out "
+            "data."
+        ),
+    ] = RuleChoice.interpolate,
+    norm: Annotated[
+        NormChoice | None,
+        typer.Option(
+            help="With tpgm: limit each row of a tensor (mars, the default), or the whole tensor."
+        ),
+    ] = None,
     device: DeviceOption = DeviceChoice.auto,
     data_root: console.DataRootOption = None,
     no_cache: Annotated[
@@ -52,9 +79,18 @@ def merge(
         radapter merge --alpha 0.3
         radapter merge --alpha auto
         radapter merge --adapter best
+        radapter merge --rule tpgm
     """
     from radapter import run as runs
 
+    learned = rule is RuleChoice.tpgm
+    if learned and alpha is not None:
+        raise UsageError(
+            "--alpha is for --rule interpolate, and tpgm learns how far each tensor goes: leave "
+            "one of the two out."
+        )
+    if norm is not None and not learned:
+        raise UsageError("--norm is for --rule tpgm, and interpolation has none.")
     try:
         wanted = None if alpha is None or alpha == "auto" else float(alpha)
     except ValueError:
@@ -71,6 +107,8 @@ def merge(
         from radapter.evaluation.cache import user_cache
     with found.lock():
         trained = merging.open_trained(found, which)
+        if learned:
+            return _tpgm(found, trained, norm or NormChoice.mars, device, as_json)
         choice = None
         if alpha == "auto":
             with console.progress("choosing alpha") as update:
@@ -105,3 +143,25 @@ def merge(
         )
     console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
     console.next_command("radapter", "export", "--run", found.path)
+
+
+def _tpgm(
+    run: Run, trained: Trained, norm: NormChoice, device: DeviceChoice, as_json: bool
+) -> None:
+    from radapter.training.projecting import merge_by_tpgm
+
+    with console.progress("learning radii") as update:
+        folder, written = merge_by_tpgm(
+            run, trained, norm=norm.value, device=device.value,
+            on_step=lambda done, total: update(done, total, ""),
+        )  # fmt: skip
+    facts = run.merged_facts()
+    if as_json:
+        return console.print_json({"merged": str(folder), "written": written, "facts": facts})
+    if kept := facts.get("kept"):
+        console.result(
+            f"Of a tensor's change {kept['mean']:.2f} is kept (from {kept['smallest']:.2f} to "
+            f"{kept['largest']:.2f}), learned in {facts['steps']} steps on {facts['data']}."
+        )
+    console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
+    return console.next_command("radapter", "export", "--run", run.path)

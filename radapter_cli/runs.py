@@ -117,6 +117,7 @@ def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts of a run as rows: label, text."""
     from radapter.data.accounts import lines_of_accounts
     from radapter.evaluation.scores import name_of
+    from radapter.reporting import soups
     from radapter.reporting.runs import best_numbers
 
     created = f"{f['created']:%Y-%m-%d %H:%M} UTC" if f["created"] else ""
@@ -125,9 +126,10 @@ def in_words(run: Run, f: dict[str, Any]) -> list[tuple[str, str]]:
         ("started", created),
         ("model", f["model"]),
         ("method", f["method"]),
+        ("made of", "\n".join(soups.in_words(f["soup"])) if f["soup"] else ""),
         ("data", f["data"]),
         *(("", line) for line in lines_of_accounts(f["used"])),
-        ("training", training_in_words(f)),
+        ("training", "" if f["soup"] else training_in_words(f)),
         ("speed", speed_in_words(f)),
     ]
     if f["loss"] is not None:

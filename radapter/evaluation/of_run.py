@@ -72,7 +72,8 @@ def evaluate_run(
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     alpha = facts["alpha"]
-    tuned = f"alpha {alpha:.2f}"
+    rule = {"rule": facts["rule"]} if "rule" in facts else {}
+    tuned = rule.get("rule", f"alpha {alpha:.2f}")
     candidates = [from_loaded(base, "zero-shot", device, precision)]
     if wanted in (None, "torch", "all"):
         candidates.append(from_loaded(merged, tuned, device, precision))
@@ -100,7 +101,7 @@ def evaluate_run(
         suite,
         merged.config["preprocess_cfg"],
         recipe.seed,
-        {"alpha": alpha, "weights_hash": facts["weights_hash"]},
+        {"alpha": alpha, **rule, "weights_hash": facts["weights_hash"]},
         models=models,
         left_out=left_out,
         parity=verdicts(done, tuned, tolerances) if tuned in done else [],

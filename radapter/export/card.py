@@ -103,6 +103,8 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Base model": named("base_model", "base_hash"),
         "Recipe": named("recipe", "recipe_hash"),
         "Method": facts.get("method"),
+        "Merging rule": facts.get("rule"),
+        "Averaged runs": _soup(facts.get("soup")),
         "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
         "Weights": f"`{facts['weights_hash'][:16]}`",
         "Precisions, ONNX opset": f"{', '.join(facts['precisions'])}; {facts['opset']}",
@@ -113,6 +115,12 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Logit scale": f"{facts['logit_scale']:.4g}",
     }
     return [(name, value) for name, value in rows.items() if value is not None]
+
+
+def _soup(soup: Mapping[str, Any] | None) -> str | None:
+    if soup is None:
+        return None
+    return f"{', '.join(run['name'] for run in soup['runs'])} ({soup['rule']})"
 
 
 def _use(folder: Path, facts: Mapping[str, Any]) -> str:

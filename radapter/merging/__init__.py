@@ -1,6 +1,13 @@
 """From a run to a model: plain and of the original size, or with its adapters attached."""
 
-from radapter.merging.merged import read_merged, tuned, tuned_facts, tuned_name, write_merged
+from radapter.merging.merged import (
+    read_merged,
+    tuned,
+    tuned_facts,
+    tuned_name,
+    write_merged,
+    write_weights,
+)
 from radapter.merging.trained import Trained, load_base, merge, open_trained, with_adapters
 
 __all__ = [
@@ -14,4 +21,5 @@ __all__ = [
     "tuned_name",
     "with_adapters",
     "write_merged",
+    "write_weights",
 ]

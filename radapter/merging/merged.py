@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from radapter.errors import BrokenInput
 from radapter.files import new_folder, write_atomic
@@ -22,18 +25,29 @@ def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tupl
         The folder, and whether it was written (False: it was there already, whole).
     """
     trained = trained or open_trained(run, "last")
-    state = trained.at(alpha)
+    return write_weights(run, trained, trained.at(alpha), _in_name(alpha), {"alpha": alpha})
+
+
+def write_weights(
+    run: Run, trained: Trained, state: Mapping[str, Tensor], name: str, about: dict[str, Any]
+) -> tuple[Path, bool]:
+    """Write `merged/NAME/`, of the best adapter `merged/NAME-best/`; see `write_merged`.
+
+    Args:
+        state: the plain model's weights.
+        about: what was done to get them, such as `alpha`.
+    """
     best = trained.which == "best"
     facts = {
         "schema_version": 1,
-        "alpha": alpha,
+        **about,
         "method": trained.facts["method"],
         "base_model": trained.facts["base_model"],
         "base_hash": trained.facts["base_hash"],
         "weights_hash": weights_hash(state),
         **({"adapter": "best"} if best else {}),
     }
-    folder = run.path / "merged" / f"{_in_name(alpha)}{'-best' if best else ''}"
+    folder = run.path / "merged" / f"{name}{'-best' if best else ''}"
     written = not _is_whole(folder, facts["weights_hash"])
     if written:
         with new_folder(folder) as temporary:

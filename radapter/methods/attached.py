@@ -83,8 +83,9 @@ class Attached:
         Args:
             adapters: keep the first values of adapters too.
         """
+        of_adapters = {p for module in self.modules.values() for p in module.parameters()}
         for name, parameter in self.trained.items():
-            if name not in self.start and (adapters or not self.modules):
+            if name not in self.start and (adapters or parameter not in of_adapters):
                 self.start[name] = parameter.detach().clone()
 
     def check_gradients(self) -> None:

@@ -153,13 +153,15 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 
 def _rows(run: Run) -> list[ComparedModel]:
     facts = _facts(run)
-    by_alpha: dict[float | None, ComparedModel] = {}
+    by_alpha: dict[tuple[float | None, str], ComparedModel] = {}
     recipe = run.recipe()
     base = {"base_model": facts["base_model"], "base_hash": facts["base_hash"]}
     zero = ComparedModel(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
     for result in _results(run):
         suite, alpha = result["suite"], result["alpha"]
-        row = by_alpha.setdefault(alpha, ComparedModel(facts | {"alpha": alpha}, recipe=recipe))
+        rule = result.get("rule", "")
+        own = {"alpha": alpha, "method": f"{facts['method']}, {rule}" if rule else facts["method"]}
+        row = by_alpha.setdefault((alpha, rule), ComparedModel(facts | own, recipe=recipe))
         if suite in row.settings:
             continue
         models = result["models"]
@@ -167,8 +169,8 @@ def _rows(run: Run) -> list[ComparedModel]:
         _take(row, result, models[label], facts["base_hash"])
         for label in of_kind(result, "zero-shot") if suite not in zero.settings else ():
             _take(zero, result, models[label], facts["base_hash"])
-    by_alpha = dict(sorted(by_alpha.items(), key=lambda item: (item[0] is not None, item[0] or 0)))
-    rows = list(by_alpha.values())
+    ordered = sorted(by_alpha, key=lambda key: (key[0] is not None, key[0] or 0, key[1]))
+    rows = [by_alpha[key] for key in ordered]
     return [*([zero] if zero.numbers else []), *(rows or [ComparedModel(facts, recipe=recipe)])]
 
 
@@ -262,7 +264,7 @@ def _facts(run: Run) -> dict[str, Any]:
         raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
     return {
         "run": run.name,
-        "method": method_in_words(recipe),
+        "method": f"{soup['rule']} soup" if (soup := run.soup()) else method_in_words(recipe),
         **base,
         "data": recipe.data.in_words(),
         "alpha": None,

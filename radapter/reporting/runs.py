@@ -40,7 +40,8 @@ def state(run: Run) -> str:
         plain = folds(run.recipe().method.name)  # of other methods there is no merged model
         return "exported" if not plain and _folders(run, "bundles") else "trained"
     exported = run.bundle_for(merged["weights_hash"]).is_dir()
-    return f"{'exported' if exported else 'merged'} at {merged['alpha']:.2f}"
+    how = f"by {merged['rule']}" if "rule" in merged else f"at {merged['alpha']:.2f}"
+    return f"{'exported' if exported else 'merged'} {how}"
 
 
 def best_numbers(run: Run) -> list[str]:
@@ -92,6 +93,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "description": recipe.description,
         "model": recipe.model,
         "method": method_in_words(recipe),
+        "soup": run.soup(),
         "data": recipe.data.in_words(),
         "used": read_accounts(run.path),
         "training": training,

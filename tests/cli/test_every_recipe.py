@@ -49,6 +49,8 @@ TREES = {
     "imagenet-vit-l-14-336": imagenet,
     "own-data": own_data,
     "pretrain/emoji-clip": built_in,
+    "ftp-icons": built_in,
+    "spd-icons": built_in,
     "uniadapter-emoji": built_in,
     **dict.fromkeys([f"{term}-icons" for term in PENALTIES], built_in),
 }

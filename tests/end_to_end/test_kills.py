@@ -1,4 +1,4 @@
-"""SIGKILL at many random moments in train, merge and export: every finished file stays whole, and
+"""SIGKILL at random moments in train, merge, soup and export: every finished file stays whole, and
 going on, or the same command again, ends in the same result.
 
 RADAPTER_KILLS=1000 RADAPTER_KILLS_SEED=7 pytest -s tests/end_to_end/test_kills.py
@@ -245,6 +245,39 @@ def test_merge(radapter, whole, tmp_path, merging_again):
             assert contents(run.path / "merged") == expected
             assert not half_done(root)
     report("merge", where, started)
+    assert where["within a write"] > KILLS // 30
+
+
+def test_soup(radapter, whole, tmp_path):
+    """A new run folder: it is there whole, or not at all."""
+    draw, where, started = random.Random(SEED + 3), collections.Counter(), time.monotonic()
+    root = tmp_path / "killed"
+    shutil.copytree(whole, root)
+    first = the_run(root).path
+    second = first.with_name(f"{first.name}-b")
+    shutil.copytree(first, second)
+    argv = ("soup", first.name, second.name, "--rule", "model-stock")
+
+    def made():
+        return [run for run in runs.all_runs(root / "runs") if run.soup()]
+
+    def known(run):
+        return {p.name: p.read_bytes() for p in run.path.iterdir()}
+
+    moment = moments(draw, radapter.done(root, *argv))
+    (expected,) = map(known, made())
+    assert set(expected) == {"adapter.safetensors", "classes.json", "recipe.yaml", "soup.json"}
+    while sum(where.values()) < KILLS // 6:
+        answer = radapter(root, *argv, **next(moment))
+        assert answer["code"] in (0, KILLED)
+        assert len(runs.all_runs(root / "runs")) == 2 + len(made())
+        for run in made():
+            assert known(run) == expected
+            shutil.rmtree(run.path)
+        where["within a write" if half_done(root) else "before or after one"] += 1
+        for leftover in (root / "runs").glob(".*.tmp"):
+            shutil.rmtree(leftover)
+    report("soup", where, started)
     assert where["within a write"] > KILLS // 30
 
 

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 
+from radapter import registry
 from radapter.training.preparing import prepare
 
 CASES = {
@@ -37,10 +38,13 @@ def test_it_counts_every_tensor(tiny_folder, shapes, case):
         for value in state.values()
         if value.dim()
     )
-    scalars = sum(p.numel() == 1 and not p.dim() for p in parts.trained)
+    copies = registry.load(registry.OPTIMIZERS, recipe.optimisation.name).COPIES
+    scalars = copies * sum(p.numel() == 1 and not p.dim() for p in parts.trained)
+    start = sum(value.numel() for value in parts.attached.start.values())
+    assert bool(start) == (recipe.optimisation.name == "ftp" or "start" in case)
     gradients = sum(p.grad.numel() for p in parts.trained)
     average = sum(mean.numel() for mean in parts.attached.mean.values())
-    expected = sum(weights.values()) + gradients + moments + 2 * scalars + average
+    expected = sum(weights.values()) + gradients + moments + scalars + average + start
     assert plan(recipe).state_bytes == 4 * expected
 
 
