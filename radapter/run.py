@@ -13,6 +13,7 @@
         merged/alpha-0.50/    open_clip folder; merged/current names the present one
         bundles/<hash>/       deployable folders, by the hash of the merged weights
         eval/*.json           results
+        eval/answers/*.json   of each, the pictures that tuning gained or lost
 
 A file is written under a temporary name, synced and renamed; a folder likewise. So a kill at any
 moment leaves the old state or the new one.

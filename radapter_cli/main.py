@@ -28,6 +28,7 @@ from radapter_cli.init import init
 from radapter_cli.merge import merge
 from radapter_cli.predict import predict
 from radapter_cli.recipes import recipes
+from radapter_cli.report import report
 from radapter_cli.runs import runs
 from radapter_cli.search import search
 from radapter_cli.soup import soup
@@ -80,8 +81,8 @@ def root(
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
     "init": init, "train": train, "merge": merge, "soup": soup, "export": export,
     "eval": eval_command, "predict": predict, "embed": embed, "search": search, "bench": bench,
-    "demo": demo, "runs": runs, "compare": compare, "study": study, "recipes": recipes,
-    "data": data, "info": info,
+    "demo": demo, "runs": runs, "compare": compare, "study": study, "report": report,
+    "recipes": recipes, "data": data, "info": info,
 }  # fmt: skip
 for name, function in COMMANDS.items():
     # Lines of a paragraph are joined, so that it fits any terminal; examples stay lines.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 RULE = f"{'=' * 80}\n"
@@ -31,25 +31,33 @@ def notice(folder: Path, pictures: Mapping[str, str]) -> str:
         folder: of the set, with its NOTICE.md and LICENSES.txt.
         pictures: by file name, their keys in the set, which end in `SET/NAME`.
     """
+    parts = {file: key.split("/")[-2:] for file, key in pictures.items()}
+    changes, credit, licences = credits(folder, {name for name, _ in parts.values()})
+    return TEXT.format(
+        pictures="\n".join(f"- `{f}`: `{own}` of `{name}`" for f, (name, own) in parts.items()),
+        changes=changes,
+        rows="\n".join(f"- `{name}`: {line}" for name, line in credit.items()),
+        licences="\n".join(
+            f"## {title}\n\n```text\n{text}\n```\n" for title, text in licences.items()
+        ),
+    )
+
+
+def credits(folder: Path, sets: Collection[str]) -> tuple[str, dict[str, str], dict[str, str]]:
+    """What was changed in the pictures of a built-in set; author and licence of some of its sets,
+    by name; the texts of these licences with the copyright lines of those sets, by title."""
     content = (folder / "NOTICE.md").read_text(encoding="utf-8")
     _, _, rest = content.partition("**Changes made:** ")
     lines = re.findall(r"^- `([\w-]+?)(?:\.tar)?`: (.+)$", content, re.MULTILINE)
     # How many icons of a set there are says nothing about a few of them.
     credit = {name: re.sub(r" \d+ icons;", "", line) for name, line in lines}
-    parts = {file: key.split("/")[-2:] for file, key in pictures.items()}
-    sets = sorted({name for name, _ in parts.values()})
+    chosen = {name: credit[name] for name in sorted(sets)}
     licences = (folder / "LICENSES.txt").read_text(encoding="utf-8")
-    return TEXT.format(
-        pictures="\n".join(f"- `{f}`: `{own}` of `{name}`" for f, (name, own) in parts.items()),
-        changes=rest.partition("\n\n")[0],
-        rows="\n".join(f"- `{name}`: {credit[name]}" for name in sets),
-        licences="\n".join(_texts(licences, sets)),
-    )
+    return rest.partition("\n\n")[0], chosen, dict(_texts(licences, list(chosen)))
 
 
-def _texts(licences: str, sets: list[str]) -> list[str]:
+def _texts(licences: str, sets: list[str]) -> Iterator[tuple[str, str]]:
     """The licences that apply to some sets, each with the copyright lines of those alone."""
-    found = []
     for part in licences.split(RULE)[1:]:
         title, owners, text = part.split("\n\n", 2)
         own = []
@@ -57,6 +65,4 @@ def _texts(licences: str, sets: list[str]) -> list[str]:
             if mine := sorted(set(sets) & set(names.split(", "))):
                 own.append(f"{line} ({', '.join(mine)})")
         if own:
-            said = "\n".join(own)
-            found.append(f"## {title}\n\n```text\n{said}\n\n{text.rstrip()}\n```\n")
-    return found
+            yield title, "\n".join(own) + f"\n\n{text.rstrip()}"

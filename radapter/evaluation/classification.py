@@ -57,18 +57,25 @@ def predict(
     return torch.cat(found), torch.cat(sure)
 
 
-def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: how far confidence is from accuracy, from 0 to 1.
+def reliability(
+    probability: Tensor, right: Tensor, bins: int = 15
+) -> list[tuple[int, float, float]]:
+    """Of each bin of confidence that has items: how many, their mean confidence, their accuracy.
 
-    sum over bins of |items in it| / n * |mean of `right` - mean of `probability`|, the bins being
-    of equal width (Guo et al., ICML 2017, section 2).
+    The bins are of equal width (Guo et al., ICML 2017, section 2).
 
     Args:
         probability: of the answer given, [n].
         right: whether it was right, [n].
     """
     place = (probability.double() * bins).ceil().clamp(1, bins).long() - 1
-    gap = right.double() - probability.double()
-    return float(torch.zeros(bins, dtype=torch.double).index_add(0, place, gap).abs().sum()) / len(
-        right
-    )
+    columns = torch.stack([torch.ones(len(right)), probability, right]).double()
+    sums = torch.zeros(3, bins, dtype=torch.double).index_add(1, place, columns).T.tolist()
+    return [(int(n), sure / n, hits / n) for n, sure, hits in sums if n]
+
+
+def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence is from accuracy, from 0 to 1, as a mean over
+    items of what `reliability` says of their bin. Arguments as there."""
+    points = reliability(probability, right, bins)
+    return sum(n * abs(hits - sure) for n, sure, hits in points) / len(right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
+from radapter.evaluation.answers import changed_answers, write_answers
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.of_model import with_anchors
@@ -106,6 +108,10 @@ def evaluate_run(
         left_out=left_out,
         parity=verdicts(done, tuned, tolerances) if tuned in done else [],
     )
+    if tuned in done:
+        answers = changed_answers(opened, ("zero-shot", done["zero-shot"]), (tuned, done[tuned]))
+        with contextlib.suppress(OSError):  # the result is written next, and says so
+            write_answers(path, answers)
     return write_result(path, result | {"schema_version": 2})
 
 

@@ -1,4 +1,4 @@
-"""What is published of a suite's data sets: their counts, and scores of well-known models."""
+"""What is published of a suite's data sets: counts, scores of well-known and of tuned models."""
 
 from __future__ import annotations
 
@@ -67,3 +67,21 @@ class Anchors(Section):
         """The numbers of a model in the order of `metrics`, by data set."""
         found = self.scores.get(model, {})
         return {name: row if isinstance(row, list) else [row] for name, row in found.items()}
+
+
+class PublishedRows(Section):
+    """Scores of tuned models from one source that was opened and read."""
+
+    source: str
+    """Where the scores are published, with the version that was read."""
+    model: str
+    """The base model, `NAME:TAG`."""
+    protocol: str
+    """The choices that the scores depend on."""
+    differs: str = ""
+    """How the protocol is another than the suite's: its rows are shown apart. Nothing: it is the
+    suite's, and its rows stand beside one's own of the same base model."""
+    metric: MetricName = "accuracy"
+    """What the scores measure, by its name in results."""
+    rows: Annotated[dict[str, dict[str, float]], Field(min_length=1)]
+    """The scores in %, by method and data set."""

@@ -13,7 +13,7 @@ from radapter.data import Dataset, open_data
 from radapter.data.opening import DataSource
 from radapter.data.settings import Data, MissingData, Templates
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
-from radapter.evaluation.published import Anchors, Published
+from radapter.evaluation.published import Anchors, Published, PublishedRows
 from radapter.evaluation.scores import Task, main_metrics, task_for
 from radapter.recipe import Name, Recipe, validate
 from radapter.recipe_yaml import read_file
@@ -106,6 +106,8 @@ class Suite(Section):
     them. `apart`: it is as many texts, each right for its own picture, as in published recalls."""
     anchors: list[Anchors] = Field(default=[])
     """Published zero-shot scores, which results are compared with."""
+    published_rows: list[PublishedRows] = Field(default=[])
+    """Published scores of tuned models, which `compare` and `report` show beside one's own."""
     changes: list[str] = Field(default=[])
     """What options of `radapter eval` changed: `DATASET-PROTOCOL`, `without-DATASET`. It is not
     for writing by hand."""
@@ -130,6 +132,7 @@ class Suite(Section):
         used += {n for pair in self.harmonic_means.values() for n in pair} - {*self.averages}
         for anchors in self.anchors:
             used += [*anchors.protocols, *(n for row in anchors.scores.values() for n in row)]
+        used += [name for own in self.published_rows for row in own.rows.values() for name in row]
         unknown = next((name for name in used if name not in names), None)
         if unknown:
             raise ValueError(f"no data set is called '{unknown}'")

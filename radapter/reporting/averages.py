@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from radapter.evaluation.intervals import harmonic_mean
+from radapter.recipe import Recipe
 from radapter.reporting.comparison import (
     FACTS,
     HARMONIC,
@@ -69,14 +70,20 @@ def add_averages(comparison: Comparison) -> None:
 def _key(row: ComparedModel, over_sets: bool = False) -> str:
     """The same for rows that differ in seed alone, or in set too."""
     assert row.recipe is not None
-    tree: dict[str, Any] = row.recipe.model_dump(mode="json")
-    of_data = {"shots_seed", *([row.recipe.data.averaged_over] if over_sets else [])}
+    tree = but_seed(row.recipe, over_sets)
     if row.is_zero_shot:
         # One row for all runs from this model, so that only the set and the rules tell them apart.
-        tree = {"data": {"dataset": _dataset(row)}, "settings": _rules(row)}
-    data = {key: value for key, value in tree["data"].items() if key not in of_data}
+        tree = {"dataset": None if over_sets else _dataset(row), "settings": _rules(row)}
     facts = {"base": row.facts["base_hash"], "alpha": row.facts["alpha"]}
-    return json.dumps({**tree, **facts, "seed": None, "data": data}, sort_keys=True)
+    return json.dumps({**tree, **facts}, sort_keys=True)
+
+
+def but_seed(recipe: Recipe, over_sets: bool = False) -> dict[str, Any]:
+    """A recipe as plain data, without what says its seed, or the one of several sets either."""
+    of_data = {"shots_seed", *([recipe.data.averaged_over] if over_sets else [])}
+    tree: dict[str, Any] = recipe.model_dump(mode="json")
+    data = {key: value for key, value in tree["data"].items() if key not in of_data}
+    return tree | {"seed": None, "data": data}
 
 
 def _rules(row: ComparedModel) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class ComparedModel:
     """(suite, role) where a data set has other than its published counts"""
     halves: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By suite: the roles that its harmonic mean is of"""
+    by_set: dict[tuple[str, str, str], Number] = field(default_factory=dict)
+    """By (suite, data set, metric); without groups and marks"""
 
     @property
     def is_zero_shot(self) -> bool:
@@ -157,7 +159,7 @@ def _rows(run: Run) -> list[ComparedModel]:
     recipe = run.recipe()
     base = {"base_model": facts["base_model"], "base_hash": facts["base_hash"]}
     zero = ComparedModel(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
-    for result in _results(run):
+    for result in results_of(run):
         suite, alpha = result["suite"], result["alpha"]
         rule = result.get("rule", "")
         own = {"alpha": alpha, "method": f"{facts['method']}, {rule}" if rule else facts["method"]}
@@ -185,12 +187,13 @@ def _add_if_same(known: ComparedModel, row: ComparedModel) -> bool:
         return False
     known.settings |= row.settings
     known.numbers |= row.numbers
+    known.by_set |= row.by_set
     known.partial |= row.partial
     known.halves |= row.halves
     return True
 
 
-def _results(run: Run) -> Iterator[dict[str, Any]]:
+def results_of(run: Run) -> Iterator[dict[str, Any]]:
     """Results of models; of one suite and alpha the one that saw all runtimes comes first."""
     paths = run.evaluations.glob("*.json")
     for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
@@ -240,11 +243,18 @@ def _take(
     for role, facts in places.items():
         if any(model["datasets"][name].get("partial") for name in facts.get("datasets", ())):
             row.partial.add((suite, role))
-        for metric, item in facts.items():
-            if isinstance(item, dict) and isinstance(item.get("value"), int | float):
-                low_high = item.get("interval")
-                interval = (float(low_high[0]), float(low_high[1])) if low_high else None
-                row.numbers[suite, role, metric] = Number(float(item["value"]), interval)
+        row.numbers |= {(suite, role, metric): own for metric, own in _numbers(facts)}
+    for name, facts in model["datasets"].items():
+        row.by_set |= {(suite, name, metric): own for metric, own in _numbers(facts)}
+
+
+def _numbers(facts: dict[str, Any]) -> Iterator[tuple[str, Number]]:
+    """The metrics of a role or data set."""
+    for metric, item in facts.items():
+        if isinstance(item, dict) and isinstance(item.get("value"), int | float):
+            low_high = item.get("interval")
+            interval = (float(low_high[0]), float(low_high[1])) if low_high else None
+            yield metric, Number(float(item["value"]), interval)
 
 
 def _choices(facts: dict[str, Any]) -> dict[str, str]:
@@ -349,13 +359,15 @@ def _rank(numbers: list[Number], sign: int = 1) -> None:
         if len(members) < 2:
             continue
         best = max(members, key=lambda number: sign * number.value)
-        close = [n for n in members if n is not best and not _leads(best, n, sign)]
+        close = [n for n in members if n is not best and not leads(best, n, sign)]
         best.mark = "noise" if close else "best"
         for number in close:
             number.mark = "noise"
 
 
-def _leads(best: Number, other: Number, sign: int = 1) -> bool:
+def leads(best: Number, other: Number, sign: int = 1) -> bool:
+    """Whether a number is better by more than the interval of the difference, as if the two were
+    independent. Both have intervals; `sign` is -1 where smaller is better."""
     assert best.interval is not None
     assert other.interval is not None
     near, far = (0, 1) if sign > 0 else (1, 0)  # the ends of the two that face each other

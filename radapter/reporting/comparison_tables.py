@@ -9,12 +9,11 @@ from typing import Any
 
 from radapter.evaluation.scores import metric_of
 from radapter.reporting.comparison import FACTS, Average, ComparedModel, Comparison, Number
-from radapter.reporting.table import GROUP, Column, Table, escaped
+from radapter.reporting.published_rows import published_of, published_tables
+from radapter.reporting.table import Column, Table, escaped
 from radapter.reporting.terminal import duration
 
 SCHEMA_VERSION = 1
-ABREAST = 7
-"""Models beside each other in a table of numbers"""
 MARKS = {"best": "*", "noise": "~", "": ""}
 HEADER = ["#", "run", "method", "base model", "trained on", "alpha", "parameters trained",
           "stored", "training time", "peak memory"]  # fmt: skip
@@ -31,17 +30,29 @@ MEANS = (
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
-    """The runs, then a table for each suite, for a terminal."""
-    models = comparison.models()
-    shown = [_described(models)]
-    for suite in comparison.suites():
-        for first in range(0, len(models), ABREAST):
-            table = _numbers(comparison, suite, models[first : first + ABREAST])
-            table.title = f"\n{suite}, by the number of the run"
-            shown.append(table)
+    """The runs, then a table for each suite and metric, then published scores."""
+    shown = [described(comparison), *(table for _, table in number_tables(comparison))]
     for line in footnotes(comparison):
         shown[-1].note(line)
     yield from shown
+    yield from published_tables(comparison)
+
+
+def described(comparison: Comparison) -> Table:
+    """What the models are, and what they cost, a row each."""
+    table = Table([Column(name, left=i < 5, wrap="letters") for i, name in enumerate(HEADER)])
+    for number, row in comparison.models():
+        table.add(*_facts(number, row))
+    return table
+
+
+def number_tables(comparison: Comparison) -> Iterator[tuple[str, Table]]:
+    """(metric, table) for each suite and metric."""
+    models = comparison.models()
+    for suite in comparison.suites():
+        keys = comparison.columns(suite)
+        for metric in dict.fromkeys(key[2] for key in keys):
+            yield metric, _numbers(models, [key for key in keys if key[2] == metric])
 
 
 def footnotes(comparison: Comparison) -> Iterator[str]:
@@ -80,6 +91,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "runs": rows,
         "averages": averages,
         "not_comparable": not_comparable,
+        "published": [
+            {"suite": suite.name} | rows.model_dump(mode="json")
+            for suite, rows in published_of(comparison)
+        ],
         "notes": comparison.notes,
     }
 
@@ -129,12 +144,11 @@ def to_csv(comparison: Comparison) -> str:
 
 def to_markdown(comparison: Comparison) -> str:
     """The tables of `tables`, as Markdown."""
-    models = comparison.models()
-    parts = [_described(models).to_markdown()]
-    parts += [
-        _numbers(comparison, name, models, name).to_markdown() for name in comparison.suites()
-    ]
-    return "\n".join([*parts, *(f"{escaped(line)}\n" for line in footnotes(comparison))])
+    parts = []
+    for table in tables(comparison):
+        parts += [f"**{escaped(table.title.strip())}**\n"] if table.title else []
+        parts += [table.to_markdown(), *(f"{escaped(line.text)}\n" for line in table.notes)]
+    return "\n".join(parts)
 
 
 WRITERS: dict[str, Callable[[Comparison], str]] = {
@@ -149,14 +163,6 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 # ---------------------------------------------------------------- cells
 
 
-def _described(models: Sequence[tuple[str, ComparedModel]]) -> Table:
-    """What the runs are, a row each."""
-    table = Table([Column(name, left=i < 5, wrap="letters") for i, name in enumerate(HEADER)])
-    for number, row in models:
-        table.add(*_facts(number, row))
-    return table
-
-
 def _facts(number: str, row: ComparedModel) -> list[str]:
     facts = row.facts
     alpha, trained, stored = facts["alpha"], facts["trained_parameters"], facts["stored_bytes"]
@@ -169,28 +175,31 @@ def _facts(number: str, row: ComparedModel) -> list[str]:
         facts["data"] or "-",
         "-" if alpha is None else f"{alpha:g}",
         "-" if trained is None else f"{trained:,}",
-        "-" if stored is None else f"{stored / 1e6:.1f} MB",
+        "-" if stored is None else size_text(stored),
         "-" if seconds is None else duration(seconds),
         "-" if peak is None else f"{peak / 1e9:.2f} GB, {facts['memory_of']}",
     ]
 
 
+def size_text(size: float) -> str:
+    """Bytes in MB."""
+    return f"{size / 1e6:.1f} MB"
+
+
 def _numbers(
-    comparison: Comparison,
-    suite: str,
-    chosen: Sequence[tuple[str, ComparedModel]],
-    corner: str = "",
+    models: Sequence[tuple[str, ComparedModel]], keys: Sequence[tuple[str, str, str]]
 ) -> Table:
-    """A suite's table: a metric's title, then a row a role."""
-    headings = [number if number.startswith("M") else f"#{number}" for number, _ in chosen]
-    columns = [Column(heading, wrap="letters") for heading in headings]
-    table = Table([Column(corner, left=True, wrap="letters"), *columns])
-    title = ""
-    for key in comparison.columns(suite):
-        if key[2] != title:
-            title = key[2]
-            table.add(metric_of(title).heading, style=GROUP)
-        table.add(f"  {key[1]}", *(_cell(row.numbers.get(key), title) for _, row in chosen))
+    """One metric on one suite: a row a model that has it, a column a role."""
+    suite, _, metric = keys[0]
+    columns = [Column("#"), Column("method", left=True, wrap="letters"), Column("alpha")]
+    columns += [Column(role) for _, role, _ in keys]
+    table = Table(columns, title=f"\n{suite}: {metric_of(metric).heading}")
+    for number, row in models:
+        if any(key in row.numbers for key in keys):
+            alpha = row.facts["alpha"]
+            cells = [_cell(row.numbers.get(key), metric) for key in keys]
+            first = [number, row.facts["method"] or "-", "-" if alpha is None else f"{alpha:g}"]
+            table.add(*first, *cells)
     return table
 
 

@@ -131,7 +131,7 @@ def test_a_new_task_is_a_file_and_a_line(data, tiny_folder, shapes, tmp_path, mo
     assert any(line.startswith("spread of features (chance 0.000)") for line in printed)
     compared = comparison.compare_runs([run])
     text = comparison_tables.to_markdown(compared)
-    assert "**spread of features**" in text
+    assert "**mine: spread of features**" in text
     one, other = (row.numbers["mine", "in-distribution", "spread"] for row in compared.rows)
     for number, value in ((one, 0.1), (other, 0.2)):
         number.value, number.interval, number.mark = value, (value - 0.01, value + 0.01), ""

@@ -75,7 +75,11 @@ def score(
     answers = int(answer.max()) + 1
     # Two runtimes may break the tie between classes of one name differently: that is agreement.
     first = torch.tensor([int((answer == a).nonzero()[0]) for a in range(answers)])
-    calibration = {"value": zero_shot.calibration_error(sure, right, BINS), "bins": BINS}
+    calibration = {
+        "value": zero_shot.calibration_error(sure, right, BINS),
+        "bins": BINS,
+        "curve": zero_shot.reliability(sure, right, BINS),
+    }
     return Scores(
         {"accuracy": Scored(right.numpy(), clusters, 1 / answers)},
         predictions=torch.tensor(first_of_name(dataset.class_names))[first[predicted]],

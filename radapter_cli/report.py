@@ -1,0 +1,55 @@
+"""radapter report: runs on one page of HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radapter.errors import UsageError
+from radapter_cli import console
+
+
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Run folders, or their names under ./runs; or the folder with the results of one "
+            "study. Default: the newest run.",
+            autocompletion=console.complete_run,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="The file that is written.")
+    ] = Path("report.html"),
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Write one page on runs or on a study: what they gain, what it costs elsewhere, and why.
+
+    The page needs no network: figures, tables that sort, and pictures whose answer tuning changed
+    are in the file. Pictures are shown only of data that may be passed on; of other data, names.
+    Every number has its interval and its protocol; what may not be compared is marked.
+
+    [bold]Examples[/]
+
+        radapter report
+        radapter report runs/emoji-* --out emoji.html
+        radapter report results/my-study --open
+    """
+    if out.suffix not in (".html", ".htm"):
+        raise UsageError(f"--out takes a name that ends in .html, found '{out}'.")
+    with console.status("reading"):
+        from radapter.reporting.report import of_runs, page
+        from radapter.run import find
+
+    found = {run.path.resolve(): run for run in (find(Path(n)) for n in runs or ())}
+    with console.status("writing"):
+        size = page.write(of_runs.report_on(list(found.values()) or [find()]), out)
+    if as_json:
+        console.print_json({"file": str(out), "bytes": size})
+    else:
+        console.result(f"Written: {out} ({size / 1e6:.1f} MB)")
+    if show:
+        typer.launch(str(out))
