@@ -11,6 +11,7 @@
     tokenizer.json              with tokenizer_config.json and special_tokens_map.json
     classes.json                class names and the logit scale, where the bundle classifies
     class_features.npy          their text features [classes, dim], float32, unit norm
+    head.safetensors            the head that was trained with the model, where one was
     golden/                     inputs with what must come of them: see export/golden.py
     open_clip/, model.safetensors   the weights, if they were asked for: see export/checkpoints.py
     tensorrt/*.engine           engines, if they were built; loading one runs code that is in it

@@ -1,4 +1,4 @@
-"""Objectives: MPM-NCE, which with distinct groups is CLIP's loss; retention."""
+"""Objectives: MPM-NCE, which with distinct groups is CLIP's loss; retention; cross-entropy."""
 
 from __future__ import annotations
 
@@ -115,6 +115,18 @@ def retention(
             F.log_softmax(ours, dim=1), target, log_target=True, reduction="batchmean"
         )
     return total / 2
+
+
+def cross_entropy(logits: Tensor, classes: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Mean over pictures of -sum_c q_c log softmax(logits)_c, q_c = (1 - smoothing) [c is right] +
+    smoothing / classes (Szegedy et al. 2016, section 7; WiSE-FT's released code). In fp32.
+
+    Args:
+        logits: [pictures, classes].
+        classes: the right one of each picture, [pictures].
+        smoothing: probability mass spread evenly over all classes, the right one too.
+    """
+    return F.cross_entropy(logits.float(), classes, label_smoothing=smoothing)
 
 
 def _similarity(image_features: Tensor, text_features: Tensor) -> Tensor:

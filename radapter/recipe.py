@@ -30,6 +30,7 @@ from radapter.errors import UsageError
 from radapter.recipe_errors import explain
 from radapter.recipe_yaml import override, read_text
 from radapter.registry import (
+    HEADS,
     METHODS,
     OPTIMIZERS,
     SOURCES,
@@ -51,9 +52,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 if TYPE_CHECKING:
     Method = Call
     Term = Call
+    Head = Call
     Objective = Section
 else:
     Method, Term = section(METHODS, "attach"), section(TERMS, "term")
+    Head = section(HEADS, "head")
     Retain = create_model(
         "Retain",
         __base__=Section,
@@ -199,6 +202,12 @@ class Recipe(Section):
     to say how its pictures are prepared)."""
     method: Method
     """How the model is adapted."""
+    head: Head | None = None
+    """A classifier that is trained on features of the pictures, from the zero-shot one, by the term
+    `cross-entropy`. `null`: none, and classes are told apart by their texts."""
+    start: str | None = None
+    """A run, by its folder or its name in `runs/`, whose trained weights and head training starts
+    from. Alpha 0 stays the base model. `null`: the base model."""
     data: DataSource
     """The pictures and texts to train on."""
     validation: DataSource | None = None

@@ -25,6 +25,7 @@ METHODS = {
     "full": "radapter.methods.full",
     "lora": "radapter.methods.lora",
     "uniadapter": "radapter.methods.uniadapter",
+    "frozen": "radapter.methods.frozen",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
 SOURCES = {
@@ -54,6 +55,7 @@ TERMS = {
     "fd-align": "radapter.objectives.fd_align",
     "self-distillation": "radapter.objectives.self_distillation",
     "orthogonality": "radapter.objectives.orthogonality",
+    "cross-entropy": "radapter.objectives.cross_entropy",
 }
 """Addends of the loss: `term`"""
 
@@ -71,6 +73,11 @@ RULES = {
     "tpgm": "radapter.merging.tpgm",
 }
 """Merging rules: `combine` makes one model of several runs, `project` one of base and run"""
+
+HEADS = {
+    "linear": "radapter.heads.linear",
+}
+"""Trained heads: `head`, and `of`"""
 
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
@@ -230,6 +237,8 @@ def section(
     """The type of a recipe's field that calls `function` of one of the registered modules; `base`
     and `default` are those of `schema`."""
     members = tuple(schema(name, module, function, base, default) for name, module in table.items())
+    if len(members) == 1:
+        return members[0]
     one_of: Any = Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007
     if default is None:
         return one_of

@@ -10,7 +10,8 @@
         adapter.safetensors   the averaged adapter, once training has finished
         best.safetensors      the one with the best validation so far, if the recipe monitors it
         checkpoints/step-N/   state.safetensors + state.json, to resume from
-        merged/alpha-0.50/    open_clip folder; merged/current names the present one
+        merged/alpha-0.50/    open_clip folder, with head.safetensors if a head was trained;
+                              merged/current names the present one
         bundles/<hash>/       deployable folders, by the hash of the merged weights
         eval/*.json           results
         eval/answers/*.json   of each, the pictures that tuning gained or lost

@@ -5,8 +5,9 @@ import torch
 
 from radapter import registry
 from radapter.data import Dataset
+from radapter.heads.head import Start
 from radapter.objectives.terms import Context
-from radapter.registry import METHODS, schema
+from radapter.registry import HEADS, METHODS, schema
 from radapter.training.step import training_mode
 
 TEXTS = ["a cat", "two green dogs on a very red sofa", "sun", "a photo of the sea"]
@@ -24,6 +25,8 @@ def setting(method):
         "x", ["a"], lambda i: None, class_names=["cat", "sea", "sun"],
         captions=[[f"{text} here" for text in TEXTS]],
     )  # fmt: skip
+    head = registry.load(HEADS, "linear").head(Start(torch.eye(3, 16), 7.0))
+    attached.add("head", head)
     attached.keep_start()
     generator = torch.Generator().manual_seed(1)
     batch = {
@@ -34,7 +37,7 @@ def setting(method):
         "own": torch.arange(7) == 5,
     }
     training_mode(loaded.model)
-    return loaded, attached, Context(loaded.tokenizer, dataset, attached), batch
+    return loaded, attached, Context(loaded.tokenizer, dataset, attached, head=head), batch
 
 
 def move(attached):

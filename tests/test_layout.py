@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "registry", "versions", "names", "files", "quiet", "classes", "precision",
     "processors", "distributed", "recipe_errors", "recipe_yaml", "recipe_schema", "data", "recipe",
-    "run", "init", "models", "losses", "methods", "objectives", "optimizers", "merging", "bundle",
-    "runtimes", "heads", "evaluation", "training", "inference", "export", "benchmarking", "study",
+    "run", "init", "heads", "models", "losses", "methods", "objectives", "optimizers", "merging",
+    "bundle", "runtimes", "evaluation", "training", "inference", "export", "benchmarking", "study",
     "reporting",
 )  # fmt: skip
 LIBRARY = sorted(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from radapter.losses import mpm_nce
+from radapter.losses import cross_entropy, mpm_nce
 
 GROUPS = {
     "distinct": [0, 1, 2, 3, 4, 5],
@@ -139,3 +139,19 @@ def test_a_margin_makes_every_negative_harder():
     losses = [mpm_nce(v, t, groups, logit_scale=20.0, margin=m).item() for m in (0, 0.05, 0.2)]
     assert losses == sorted(losses)
     assert losses[0] < losses[2]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_cross_entropy_and_its_gradient_are_the_formula(smoothing, scale):
+    random = np.random.default_rng(0)
+    logits, classes = scale * random.normal(size=(7, 5)), random.integers(0, 5, 7)
+    target = (1 - smoothing) * np.eye(5)[classes] + smoothing / 5
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    given = torch.tensor(logits, requires_grad=True)
+    value = cross_entropy(given, torch.tensor(classes), smoothing=smoothing)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(-(target * log_p).sum() / 7, rel=1e-5)
+    np.testing.assert_allclose(given.grad, (np.exp(log_p) - target) / 7, atol=1e-6)

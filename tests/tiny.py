@@ -106,12 +106,16 @@ def recipe(model: Path, root: Path, *overrides: str) -> recipes.Recipe:
     return recipes.parse(text(model, root), "tiny.yaml", overrides)
 
 
+TRAINED = [name for name in registry.METHODS if name != "frozen"]
+"""Methods that train something of the towers; tests/training/test_heads.py has the other one"""
+
+
 def methods(*, first: bool = False) -> list[Any]:
-    """(name, settings) of every method with each of its examples, or with the first alone, as
-    pytest's parameters."""
+    """(name, settings) of every method of TRAINED with each of its examples, or with the first
+    alone, as pytest's parameters."""
     return [
         pytest.param(name, settings, id=f"{name}-{number}")
-        for name in registry.METHODS
+        for name in TRAINED
         for number, settings in enumerate(registry.load(registry.METHODS, name).EXAMPLES)
         if not (first and number)
     ]

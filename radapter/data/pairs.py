@@ -73,7 +73,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self,
         dataset: Dataset,
         settings: Data,
-        transform: v2.Transform,
+        transform: Callable[[Any], Tensor],
         seed: int,
         mix_captions: float = 0.0,
     ):

@@ -69,8 +69,9 @@ class Data(Section):
     text_length: Annotated[int, Field(ge=3)] | None = None
     """Training texts are cut to this many tokens, start and end included; short texts train
     faster. `null`: the model's own context length."""
-    augmentation: Augmentation = Augmentation()
-    """Random changes to training pictures."""
+    augmentation: Augmentation | None = Augmentation()
+    """Random changes to training pictures. `null`: none, and they are prepared as in evaluation;
+    where no tower is trained, their features are then computed once, before the first step."""
     broken_images: Annotated[int, Field(ge=0)] = 0
     """How many pictures that cannot be read are skipped and named; one more is an error."""
     orientation: Orientation | None = None

@@ -20,7 +20,7 @@ from radapter.evaluation.scores import Scored, Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.files import write_atomic
 from radapter.merging import Trained, load_base
-from radapter.models import LoadedModel, weights_hash
+from radapter.models import LoadedModel, weights_hash, with_head
 from radapter.recipe import Recipe
 from radapter.run import Run
 from radapter.runtimes.opened import with_runtime
@@ -74,7 +74,10 @@ def alpha_curve(
         now, waiting = waiting[: len(runtimes)], waiting[len(runtimes) :]
         evaluated = evaluate_together(
             suite,
-            [with_runtime(runtime, base) for runtime in runtimes],
+            [
+                with_runtime(runtime, base, head=trained.head_at(alpha))
+                for alpha, runtime in zip(now, runtimes, strict=True)
+            ],
             opened=opened,
             cache=cache,
             keep_features=False,
@@ -111,8 +114,10 @@ def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel,
     module = copy.deepcopy(base.model, shared)
     state = {name: own[name].to(t.device) if name in own else t for name, t in there.items()}
     module.load_state_dict(state, assign=True)
-    model = dataclasses.replace(base, model=module.eval().requires_grad_(False))
-    model.__dict__["weights_hash"] = weights_hash(merged)  # of what stands on the CPU
+    head = trained.head_at(alpha)
+    model = dataclasses.replace(base, model=module.eval().requires_grad_(False), head=head)
+    # Of what stands on the CPU.
+    model.__dict__["weights_hash"] = weights_hash(with_head(merged, head))
     return model, sum(value.nbytes for value in own.values())
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: features and a head to predictions."""
+"""Classification: features and a head to predictions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from radapter.classes import first_of_name
+from radapter.heads.head import Head
 
 
 def answer_of(
@@ -29,31 +30,24 @@ def answer_of(
     return found
 
 
-def answer_scores(image_features: Tensor, head: Tensor, answer: Tensor) -> Tensor:
-    """Cosines [n, answers]: for each answer the largest over its classes. Classes of one name have
-    equal rows in the head, and one cosine: equal columns of a matrix product need not be equal."""
+def answer_scores(logits: Tensor, answer: Tensor) -> Tensor:
+    """From logits [n, classes] to logits [n, answers]: the largest of each answer's classes."""
     columns = (answer >= 0).nonzero()[:, 0]
-    distinct, place = head[columns].unique(dim=0, return_inverse=True)
-    cosines = (image_features @ distinct.T)[:, place]
-    scores = cosines.new_full((len(cosines), int(answer.max()) + 1), -torch.inf)
-    return scores.scatter_reduce(1, answer[columns].expand_as(cosines), cosines, "amax")
+    own = logits[:, columns]
+    scores = own.new_full((len(own), int(answer.max()) + 1), -torch.inf)
+    return scores.scatter_reduce(1, answer[columns].expand_as(own), own, "amax")
 
 
 def predict(
-    image_features: Tensor,
-    head: Tensor,
-    answer: Tensor,
-    logit_scale: float,
-    *,
-    chunk: int = 4096,
+    image_features: Tensor, head: Head, answer: Tensor, *, chunk: int = 4096
 ) -> tuple[Tensor, Tensor]:
-    """The answer [n] of the largest cosine, of equal ones the first, and its probability [n]: that
-    of a softmax of the scaled cosines over all answers."""
+    """The answer [n] of the largest logit, of equal ones the first, and its probability [n]: that
+    of a softmax over all answers."""
     found, sure = [], []
     for start in range(0, len(image_features), chunk):
-        scores = answer_scores(image_features[start : start + chunk], head, answer)
+        scores = answer_scores(head.logits(image_features[start : start + chunk]), answer)
         found.append(scores.argmax(dim=1))
-        sure.append((logit_scale * scores).softmax(dim=1).amax(dim=1))
+        sure.append(scores.softmax(dim=1).amax(dim=1))
     return torch.cat(found), torch.cat(sure)
 
 

@@ -16,6 +16,7 @@ from radapter.evaluation import cache as caching
 from radapter.evaluation.result import Evaluation, TextKey
 from radapter.evaluation.scores import Task
 from radapter.heads import zero_shot
+from radapter.heads.head import Head
 from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
 
@@ -27,8 +28,13 @@ class Texts:
         self.evaluation, self.model, self.cache = evaluation, model, cache
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
-    def head(self, dataset: Dataset, prompts: Templates) -> Tensor:
-        """The head of a classifier, [classes, dim]."""
+    def head(self, dataset: Dataset, prompts: Templates) -> Head:
+        """What tells a data set's classes apart: the head that was trained with the model, where it
+        knows them all, else their texts."""
+        trained = self.model.head.among(dataset.class_names) if self.model.head else None
+        return trained or self._zero_shot(dataset, prompts)
+
+    def _zero_shot(self, dataset: Dataset, prompts: Templates) -> Head:
         templates = templates_of(prompts)
         key = (*templates, "", *dataset.class_names)
         if key not in self.heads:
@@ -40,7 +46,8 @@ class Texts:
             )
             for name, feature in zip(names, self.heads[key], strict=True):
                 self.evaluation.text_features[TextKey("class", name, tuple(templates))] = feature
-        return self.heads[key]
+        classes = {"names": dataset.class_names, "features": self.heads[key]}
+        return zero_shot.head(self.model, classes)
 
     def captions(self, texts: list[str]) -> Tensor:
         """Features of texts as they are, [texts, dim]."""

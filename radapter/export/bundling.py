@@ -24,6 +24,7 @@ from radapter.export.gate import Gate
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.files import new_folder
+from radapter.heads import head as heads
 from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.runtimes.opened import from_loaded
@@ -46,7 +47,7 @@ class Contents:
     max_batch: int = 32
     """The largest that is verified, and that engines are built for"""
     classifier: Mapping[str, Any] | None = None
-    """Classes, as `heads.zero_shot.weights` takes them, of which a file gives the probabilities"""
+    """Classes, as `with_head` takes them, of which a file gives the probabilities"""
     from_bytes: bool = False
     """A file takes pictures as bytes, too; a classifier takes them then"""
     checkpoints: Sequence[str] = ()
@@ -122,7 +123,8 @@ def export_bundle(
     contents.check(loaded)
     import_onnxruntime()
     if contents.classifier is not None:
-        contents = dataclasses.replace(contents, classifier=distinct(contents.classifier))
+        classifier = with_head(loaded, contents.classifier, contents.device)
+        contents = dataclasses.replace(contents, classifier=classifier)
     inputs = Inputs(loaded, contents.max_batch, sample)
     with new_folder(folder) as temporary:
         written = _write_files(loaded, temporary, contents, inputs)
@@ -137,6 +139,8 @@ def export_bundle(
         for file, precision, _ in written:
             check_agreement(file, precision, figures[file], contents.tolerances)
         weights.write(temporary, loaded, contents.checkpoints, shown)
+        if loaded.head is not None:
+            heads.write(temporary, loaded.head)
         if classes is not None:
             classes = distinct(classes)
             features = class_features(loaded, classes, contents.device)
@@ -158,9 +162,7 @@ def _write_files(
 ) -> Written:
     """The ONNX files, and what says how they are used."""
     preprocess_cfg, scale = loaded.config["preprocess_cfg"], loaded.logit_scale
-    head = None
-    if contents.classifier is not None:
-        head = class_features(loaded, contents.classifier, contents.device) * scale
+    head = contents.classifier["head"] if contents.classifier else None
     written = _write_towers(loaded, folder, inputs, contents)
     if head is not None or contents.from_bytes:
         taken = preprocess_cfg if contents.from_bytes else None
@@ -186,7 +188,9 @@ def _own_facts(
     """What the manifest says of the files themselves."""
     dynamic, texts = models.takes_short_texts(loaded.model), inputs.cases["text_model"]
     facts = {
-        "weights_hash": models.weights_hash(loaded.model.state_dict()),
+        "weights_hash": models.weights_hash(
+            models.with_head(loaded.model.state_dict(), loaded.head)
+        ),
         "precisions": list(contents.precisions),
         "opset": contents.opset,
         "max_batch": contents.max_batch,
@@ -217,6 +221,10 @@ def _own_facts(
     if contents.classifier is not None:
         facts["classifier"] = list(contents.classifier["names"])
         facts["classifier_hash"] = classes_hash(contents.classifier)
+    if loaded.head is not None:
+        facts["head"] = {k: v for k, v in (loaded.head.facts or {}).items() if k != "classes"}
+        classifier = contents.classifier["head"] if contents.classifier else None
+        facts["classifier_by_head"] = classifier is not None and classifier.facts is not None
     return facts
 
 
@@ -253,6 +261,24 @@ def plan(
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
     files |= weights.plan(loaded, contents.checkpoints) | golden.plan(loaded)
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
+
+
+def with_head(
+    loaded: models.LoadedModel, classes: Mapping[str, Any], device: str = "cpu"
+) -> Mapping[str, Any]:
+    """Classes, of one name the first, with the `head` that tells them apart: the one that was
+    trained with the model, where it knows them all, else one of their texts.
+
+    Args:
+        classes: `names`, and `prompts` or `features` as `class_features` takes them; what is
+            returned may be given again.
+    """
+    if "head" in classes:
+        return classes
+    chosen = distinct(classes)
+    trained = loaded.head.among(chosen["names"]) if loaded.head else None
+    made = trained or zero_shot.head(from_loaded(loaded, device=device), chosen)
+    return {**chosen, "head": made}
 
 
 def class_features(
@@ -339,7 +365,7 @@ def _write_further(
     folder: Path,
     towers: Written,
     inputs: Inputs,
-    class_weights: Tensor | None,
+    head: heads.Head | None,
     preprocessing: Mapping[str, Any] | None,
 ) -> Written:
     """For every image tower that onnxruntime runs: one from bytes, and a classifier."""
@@ -353,11 +379,12 @@ def _write_further(
             graphs.from_bytes(tower, folder / file, preprocessing)
             tower = folder / file
             written.append((file, precision, cases))
-        if class_weights is not None:
+        if head is not None:
             file = bundle.in_precision(bundle.CLASSIFIER, precision)
-            graphs.classifier(tower, folder / file, class_weights.numpy())
+            dim = next(iter(cases.values()))[1].shape[1]
+            graphs.classifier(tower, folder / file, head.module, dim)
             answers = {
-                name: (x, (features @ class_weights.T).softmax(dim=1))
+                name: (x, head.logits(features).softmax(dim=1))
                 for name, (x, features) in cases.items()
             }
             written.append((file, precision, answers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from radapter import bundle
 from radapter.evaluation.scores import headlines, name_of
 from radapter.export import golden
+from radapter.heads.head import FILE as HEAD_FILE
 from radapter.models import conventions
 
 TASK = "zero-shot-image-classification"
@@ -105,6 +107,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Method": facts.get("method"),
         "Merging rule": facts.get("rule"),
         "Averaged runs": _soup(facts.get("soup")),
+        "Head": _head(facts) if "head" in facts else None,
         "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
         "Weights": f"`{facts['weights_hash'][:16]}`",
         "Precisions, ONNX opset": f"{', '.join(facts['precisions'])}; {facts['opset']}",
@@ -142,7 +145,12 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         text += (
             f"`{bundle.CLASSIFIER}` takes {pictures} and gives `probabilities` [batch, "
             f"{len(facts['classifier'])}] of the classes in `{bundle.MANIFEST}`, under "
-            "`classifier`.\n\n"
+            f"`classifier`{_by(facts)}.\n\n"
+        )
+    if "head" in facts:
+        text += (
+            f"`{HEAD_FILE}` is the classifier that was trained with the model, {_head(facts)}: its "
+            "weights, with the names of its classes in the metadata.\n\n"
         )
     if "fp16" in facts["precisions"]:
         text += (
@@ -153,7 +161,7 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         text += (
             f"`{bundle.CLASSES}` names {len(classes[0])} classes, `{bundle.CLASS_FEATURES}` holds "
             "their text features: the class of a picture is the one with the largest dot "
-            "product.\n\n"
+            f"product{' if texts tell classes apart' if 'head' in facts else ''}.\n\n"
         )
     text += _engines(facts.get("engines", []))
     checkpoints = facts.get("checkpoints", [])
@@ -167,6 +175,20 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         "mis-decoded text, control characters, and a capital sigma at the end of a word. radapter "
         "repairs texts before it uses the file; other programs do not.\n\n"
     )
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    """The trained head and its settings, such as `linear (bias true)`."""
+    settings = {key: value for key, value in facts["head"].items() if key != "name"}
+    said = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
+    return f"{facts['head']['name']} ({said})" if said else str(facts["head"]["name"])
+
+
+def _by(facts: Mapping[str, Any]) -> str:
+    """What tells the classifier's classes apart, where the model has a head of its own."""
+    if "head" not in facts:
+        return ""
+    return ", by the trained head" if facts["classifier_by_head"] else ", by their texts"
 
 
 def _engines(engines: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from radapter import bundle
 from radapter.data import Dataset
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.result import SetResult
+from radapter.heads.head import Head
 from radapter.models import LoadedModel
 from radapter.runtimes.onnx import open_file
 from radapter.runtimes.opened import bundle_preprocessing
@@ -29,7 +30,7 @@ def compare_files(
     folder: Path,
     merged: LoadedModel,
     pictures: Sequence[tuple[str, Dataset]],
-    class_features: Tensor | None,
+    head: Head | None,
     tolerances: Sequence[str] = (),
     reference: PyTorchRuntime | None = None,
 ) -> list[dict[str, Any]]:
@@ -39,8 +40,7 @@ def compare_files(
         folder: the bundle.
         merged: the model that it was made from.
         pictures: data sets, by name.
-        class_features: what the classifier tells apart, [classes, dim], unit norm; None: the
-            classifier is left out.
+        head: of the classifier; None: the classifier is left out.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
         reference: the model in fp32; None: on the CPU.
 
@@ -50,7 +50,7 @@ def compare_files(
         classifier also `difference`, the largest of a probability, and `agreement`, the share of
         pictures with the same likeliest class, or one that ties with it.
     """
-    kinds = [bundle.FROM_BYTES, *([bundle.CLASSIFIER] if class_features is not None else [])]
+    kinds = [bundle.FROM_BYTES, *([bundle.CLASSIFIER] if head is not None else [])]
     files = [
         (kind, bundle.in_precision(kind, facts["precision"]), facts["precision"])
         for kind in kinds
@@ -75,8 +75,8 @@ def compare_files(
         row: dict[str, Any] = {"file": file, "precision": precision}
         wanted = features
         if kind == bundle.CLASSIFIER:
-            assert class_features is not None
-            wanted = (runtime.logit_scale * features @ class_features.T).softmax(dim=1)
+            assert head is not None
+            wanted = head.logits(features).softmax(dim=1)
         measure = verify.closeness if kind == bundle.CLASSIFIER else verify.cosine
         cosines = np.nan_to_num(measure(got.numpy(), wanted.numpy()), nan=-2.0)
         worst = int(cosines.argmin())

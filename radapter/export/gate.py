@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from radapter import bundle
 from radapter.data import Dataset
@@ -22,6 +21,7 @@ from radapter.evaluation.result import TextKey
 from radapter.evaluation.scores import Task, task_for
 from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_suite
 from radapter.export.further_files import compare_files, scored_pictures
+from radapter.heads.head import Head
 from radapter.models import LoadedModel, shorten
 from radapter.recipe import Recipe
 from radapter.runtimes.engines import runnable
@@ -39,7 +39,7 @@ def parity_gate(
     recipe: Recipe,
     merged: LoadedModel,
     tolerances: Sequence[str] = (),
-    class_features: Tensor | None = None,
+    head: Head | None = None,
     device: str = "cpu",
 ) -> tuple[Gate, dict[str, str]]:
     """A gate on the recipe's suites: `export.verify` pictures of each data set, a few prompts.
@@ -51,7 +51,7 @@ def parity_gate(
         recipe: of the run.
         merged: the model that is exported.
         tolerances: changes, see `evaluation.parity.tolerance_of`.
-        class_features: of the classes that a classifier file tells apart, [classes, dim].
+        head: of the classifier file.
         device: of PyTorch, `cpu`, `cuda` or `auto`; what is compared says which it was.
 
     Returns:
@@ -61,7 +61,7 @@ def parity_gate(
         BrokenInput: there is no data at all.
     """
     samples, left_out = _samples(recipe)
-    gate = functools.partial(run_gate, merged, samples, tolerances, class_features, device=device)
+    gate = functools.partial(run_gate, merged, samples, tolerances, head, device=device)
     return gate, left_out
 
 
@@ -69,7 +69,7 @@ def run_gate(
     merged: LoadedModel,
     samples: Sequence[tuple[Suite, Opened]],
     tolerances: Sequence[str],
-    class_features: Tensor | None,
+    head: Head | None,
     folder: Path,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
@@ -103,9 +103,7 @@ def run_gate(
                 "reference": f"PyTorch on {reference.device}",
                 "tokens": compare_tokens(folder, merged, done["torch fp32"].text_features),
                 "verdicts": verdicts(done, "torch fp32", tolerances),
-                "files": compare_files(
-                    folder, merged, scored, class_features, tolerances, reference
-                ),
+                "files": compare_files(folder, merged, scored, head, tolerances, reference),
             }
         )
     failures = [

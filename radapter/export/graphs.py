@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, compose, numpy_helper, parser
+import torch
+from onnx import TensorProto, compose, parser
+from torch import Tensor, nn
 
 from radapter.errors import UsageError
+from radapter.export.towers import BATCH, onnx_of
 
 INTERPOLATION = {"bicubic": "cubic", "bilinear": "linear"}
 
@@ -48,30 +50,39 @@ SHORTEST = """sides = Shape <start = 2, end = 4> (planes)
   grown = Mul (sides, crop)
   sizes = Div (grown, shortest)"""
 
-HEAD = """
-<ir_version: {ir_version}, opset_import: ["": {opset}]>
-head (float[batch, {dim}] image_embeds) => (float[batch, {classes}] probabilities)
-{{
-  logits = MatMul (image_embeds, class_weights)
-  probabilities = Softmax <axis = 1> (logits)
-}}
-"""
+
+class Probabilities(nn.Module):
+    """image_embeds [batch, dim], unit norm -> probabilities [batch, classes]."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image_embeds: Tensor) -> Tensor:
+        logits: Tensor = self.head(image_embeds)
+        return logits.softmax(dim=1)
 
 
-def classifier(tower: Path, target: Path, class_weights: np.ndarray) -> None:
+def classifier(tower: Path, target: Path, head: nn.Module, dim: int) -> None:
     """Write the image tower with a head behind it: probabilities [batch, classes], fp32.
 
     Args:
         tower: an image tower.
         target: the file to write.
-        class_weights: text features of the classes times the logit scale, [classes, dim], fp32.
+        head: from its features [batch, dim] to logits.
+        dim: of the features.
     """
     model = onnx.load(tower)
-    classes, dim = class_weights.shape
-    head = parser.parse_model(HEAD.format(**_form(model), classes=classes, dim=dim))
-    weights = np.ascontiguousarray(class_weights.T, dtype=np.float32)
-    head.graph.initializer.append(numpy_helper.from_array(weights, "class_weights"))
-    _save(compose.merge_models(model, head, [("image_embeds", "image_embeds")]), model, target)
+    behind = onnx_of(
+        Probabilities(head),
+        {"image_embeds": torch.zeros(3, dim)},
+        "probabilities",
+        {"image_embeds": {0: BATCH}},
+        opset=_form(model)["opset"],
+    ).model_proto
+    behind = compose.add_prefix(behind, "head/", rename_inputs=False, rename_outputs=False)
+    behind.ir_version = model.ir_version
+    _save(compose.merge_models(model, behind, [("image_embeds", "image_embeds")]), model, target)
 
 
 def from_bytes(tower: Path, target: Path, preprocessing: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.parity import tolerance_of
 from radapter.export import bundling, facts, golden, triton
-from radapter.export.bundling import Contents, class_features, classes_hash, export_bundle
+from radapter.export.bundling import Contents, classes_hash, export_bundle, with_head
 from radapter.export.gate import parity_gate
 from radapter.export.sample import training_sample
 from radapter.export.trt import engines
@@ -126,6 +126,8 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     except BrokenInput:
         present = {}
     classifier = facts.classes_of(wanted.classifier, recipe) if wanted.classifier else None
+    if classifier is None and loaded.head is not None:
+        classifier = {"names": loaded.head.names}
     had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
     contents = Contents(
         precisions=list(wanted.precisions) or present.get("precisions", ["fp32"]),
@@ -210,17 +212,13 @@ def export(
         gate, missing = None, dict[str, str]()
         if planned.wanted.verify and (planned.written or planned.flavour):
             with status("reading the suites"):
-                head = contents.classifier
-                if head is not None:
-                    features = class_features(planned.loaded, head, contents.device)
-                    head = {**head, "features": features}
-                    contents = dataclasses.replace(contents, classifier=head)
+                head, loaded = None, planned.loaded
+                if contents.classifier is not None:
+                    classifier = with_head(loaded, contents.classifier, contents.device)
+                    contents = dataclasses.replace(contents, classifier=classifier)
+                    head = classifier["head"]
                 gate, missing = parity_gate(
-                    recipe,
-                    planned.loaded,
-                    contents.tolerances,
-                    head["features"] if head else None,
-                    contents.device,
+                    recipe, loaded, contents.tolerances, head, contents.device
                 )
         for name, why in missing.items():
             note(f"Not compared on {name}: {why}")

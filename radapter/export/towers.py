@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from radapter import bundle, models
 from radapter.models import half
 from radapter.quiet import quiet
 
+BATCH = Dim("batch", min=1, max=2**16)
 ONE_FILE = 1.9e9  # bytes of weights; a protobuf file ends at 2 GB
 
 
@@ -46,6 +48,42 @@ class TextTower(nn.Module):
 GRAPHS = {"vision_model": ImageTower, "text_model": TextTower}
 
 
+def onnx_of(
+    graph: nn.Module,
+    example: Mapping[str, Tensor],
+    output: str,
+    axes: dict[str, Any],
+    *,
+    opset: int,
+) -> Any:
+    """A module as torch's ONNXProgram; the same one gives the same bytes.
+
+    Args:
+        graph: of one input and one output, in evaluation mode.
+        example: the input by its name, [3, ...]; a batch of one would be taken for a constant.
+        output: its name.
+        axes: of the input those that are of any size.
+        opset: of ONNX.
+    """
+    # The exporter warns and logs about its own workings; what matters is verified.
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            tuple(example.values()),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(example),
+            output_names=[output],
+            dynamic_shapes=axes,
+            verbose=False,
+        )
+    assert program is not None
+    # Stack traces with this machine's paths, otherwise.
+    ClearMetadataAndDocStringPass()(program.model)
+    program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
+    return program
+
+
 def export_towers(
     model: nn.Module,
     folder: Path,
@@ -70,27 +108,12 @@ def export_towers(
     if precision == "fp16":
         half.to_half(model)
     short = models.takes_short_texts(model)
-    batch = Dim("batch", min=1, max=2**16)
     lengths = {"length": Dim("length", min=2, max=context_length)} if short else {}
     for tower in bundle.TOWERS:
         graph = GRAPHS[tower.name](model).eval()
-        axes = {0: batch} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
-        # The exporter warns and logs about its own workings; what matters is verified.
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                (examples[tower.input],),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[tower.input],
-                output_names=[tower.output],
-                dynamic_shapes={tower.input: axes},
-                verbose=False,
-            )
-        assert program is not None
-        # Stack traces with this machine's paths, otherwise.
-        ClearMetadataAndDocStringPass()(program.model)
-        program.model.producer_version = torch.__version__.split("+")[0]  # not how torch was built
+        axes = {0: BATCH} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
+        example, shapes = {tower.input: examples[tower.input]}, {tower.input: axes}
+        program = onnx_of(graph, example, tower.output, shapes, opset=opset)
         size = sum(p.numel() * p.element_size() for p in graph.parameters())
         path = folder / bundle.in_precision(tower.file, precision)
         program.save(str(path), external_data=size > ONE_FILE)

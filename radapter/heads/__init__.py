@@ -1,1 +1,8 @@
-"""From features of pictures to classes."""
+"""Heads: from features of pictures to logits of classes. To add one: a file, and its line in
+`registry.HEADS`.
+
+A trained head is a module with `head(start, *, ...) -> nn.Module`, whose keyword arguments are the
+settings of a recipe's `head`; `of(state) -> nn.Module`, the module with such tensors; and EXAMPLES.
+Whatever it reads beside features is in its state dict, and its `forward` is what torch exports, so
+that nothing else tells heads apart.
+"""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from radapter import bundle, models
 from radapter.errors import UsageError, nearest
-from radapter.merging import tuned, tuned_facts
+from radapter.merging import load_merged, tuned, tuned_facts
 from radapter.run import Run
 from radapter.runtimes.engines import PROGRAMS
 from radapter.runtimes.opened import OpenModel, from_loaded, open_bundle
@@ -55,7 +55,8 @@ def open_model(
         raise UsageError(
             f"{source} is not a bundle, so it runs with torch only: leave out --runtime {engine}."
         )
-    return from_loaded(models.load(source), device=device, precision=precision)
+    loaded = load_merged(folder) if folder.is_dir() else models.load(source)
+    return from_loaded(loaded, device=device, precision=precision)
 
 
 def _open_run(run: Run, engine: str | None, device: str, precision: str) -> OpenModel:

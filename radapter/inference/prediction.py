@@ -17,6 +17,7 @@ from radapter.evaluation import cache as caching
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.encoding import encode_batches
 from radapter.heads import zero_shot
+from radapter.heads.head import Head
 from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
 
@@ -57,7 +58,8 @@ def read_class_names(path: Path | str) -> list[str]:
 def classes_for(
     model: OpenModel, names: Sequence[str] | None, templates: Sequence[str] | None = None
 ) -> Mapping[str, Any]:
-    """The classes to choose from: `names` with `prompts` for each, or with text `features`.
+    """The classes to choose from: `names` with `prompts` for each, or with text `features`, or with
+    the trained `head` that knows them.
 
     Args:
         names: one's own; None: those that the model was trained on, with their own prompts.
@@ -67,6 +69,10 @@ def classes_for(
     Raises:
         UsageError: no names, and the model has none; a template without exactly one `{}`.
     """
+    if templates is None and model.head is not None:
+        trained = model.head if names is None else model.head.among(list(names))
+        if trained is not None:
+            return {"names": list(trained.names), "head": trained}
     if names is None:
         if model.classes is None:
             raise UsageError(
@@ -84,15 +90,18 @@ def classes_for(
     return zero_shot.prompts_of(names, texts)
 
 
-def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = None) -> Tensor:
-    """The zero-shot head [classes, dim]; features of prompts are looked for and kept in the cache,
-    those of engines never."""
+def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = None) -> Head:
+    """What tells classes apart, those of one name being one; features of prompts are looked for and
+    kept in the cache, those of engines never."""
+    if "head" in classes:
+        trained: Head = classes["head"]
+        return trained
 
     def encode(model: OpenModel, texts: Sequence[str]) -> Tensor:
         key = None if cache is None else caching.texts_key(model.runtime, model.tokenizer, texts)
         return caching.get_or_compute(cache, key, lambda: zero_shot.encode_texts(model, texts))
 
-    return zero_shot.weights(model, classes, encode)
+    return zero_shot.head(model, distinct(classes), encode)
 
 
 def predict(
@@ -108,8 +117,8 @@ def predict(
     A picture that cannot be read gives a prediction with its `error` and no labels. Classes of one
     name are one. Features of prompts are kept in `cache`; None: nowhere.
     """
-    classes = distinct(classes)
-    names, weights = classes["names"], head(model, classes, cache)
+    chosen = head(model, classes, cache)
+    names = chosen.names
     top = min(top, len(names))
     paths = [str(pictures.root / key) for key in pictures.keys]
     for batch in encode_batches(
@@ -117,7 +126,7 @@ def predict(
     ):
         found = {i: Prediction(paths[i], [], error) for i, error in batch.failed.items()}
         if batch.indices:
-            logits = model.runtime.logit_scale * (batch.features @ weights.T).double()
+            logits = chosen.logits(batch.features).double()
             # A stable sort, so that equal classes come in the order of their names' file.
             shares, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
             for i, share, row in zip(batch.indices, shares[:, :top], order[:, :top], strict=True):

@@ -1,6 +1,7 @@
 """From a run to a model: plain and of the original size, or with its adapters attached."""
 
 from radapter.merging.merged import (
+    load_merged,
     read_merged,
     tuned,
     tuned_facts,
@@ -8,14 +9,23 @@ from radapter.merging.merged import (
     write_merged,
     write_weights,
 )
-from radapter.merging.trained import Trained, load_base, merge, open_trained, with_adapters
+from radapter.merging.trained import (
+    Trained,
+    load_base,
+    merge,
+    open_trained,
+    read_stored,
+    with_adapters,
+)
 
 __all__ = [
     "Trained",
     "load_base",
+    "load_merged",
     "merge",
     "open_trained",
     "read_merged",
+    "read_stored",
     "tuned",
     "tuned_facts",
     "tuned_name",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput
 from radapter.files import new_folder, write_atomic
+from radapter.heads import head as heads
 from radapter.merging.trained import Trained, open_trained, with_adapters
-from radapter.models import LoadedModel, load, save, weights_hash
+from radapter.models import LoadedModel, load, save, weights_hash, with_head
 from radapter.registry import folds
 from radapter.run import Run
 
@@ -35,8 +37,9 @@ def write_weights(
 
     Args:
         state: the plain model's weights.
-        about: what was done to get them, such as `alpha`.
+        about: what was done to get them, such as `alpha`, which the head is mixed at.
     """
+    head = trained.head_at(about["alpha"])
     best = trained.which == "best"
     facts = {
         "schema_version": 1,
@@ -44,7 +47,7 @@ def write_weights(
         "method": trained.facts["method"],
         "base_model": trained.facts["base_model"],
         "base_hash": trained.facts["base_hash"],
-        "weights_hash": weights_hash(state),
+        "weights_hash": weights_hash(with_head(state, head)),
         **({"adapter": "best"} if best else {}),
     }
     folder = run.path / "merged" / f"{name}{'-best' if best else ''}"
@@ -52,6 +55,8 @@ def write_weights(
     if written:
         with new_folder(folder) as temporary:
             save(temporary, trained.base, state)
+            if head is not None:
+                heads.write(temporary, head)
             (temporary / "merged.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_atomic(folder.parent / "current", folder.name + "\n")
     return folder, written
@@ -68,7 +73,7 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
         BrokenInput: there is none (the message names the command), or its weights have changed.
     """
     folder = run.merged()
-    loaded, facts = load(folder), run.merged_facts()
+    loaded, facts = load_merged(folder), run.merged_facts()
     expected = facts["weights_hash"]
     if loaded.weights_hash != expected:
         raise BrokenInput(
@@ -76,6 +81,11 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
             f"{loaded.weights_hash[:16]}, expected {expected[:16]}): merge again."
         )
     return loaded, facts
+
+
+def load_merged(folder: Path) -> LoadedModel:
+    """A model folder with the head that lies in it, if one does."""
+    return dataclasses.replace(load(folder), head=heads.read(folder))
 
 
 # ---------------------------------------------------------------- what a run deploys
@@ -93,6 +103,7 @@ def tuned(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
         return read_merged(run)
     trained, alpha = open_trained(run), run.recipe().alpha
     loaded = with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)
+    loaded = dataclasses.replace(loaded, head=trained.head_at(alpha))
     known = {key: trained.facts[key] for key in ("method", "base_model", "base_hash")}
     return loaded, {"alpha": alpha, **known, "weights_hash": loaded.weights_hash}
 
@@ -117,6 +128,6 @@ def tuned_name(run: Run) -> str:
 
 def _is_whole(folder: Path, expected: str) -> bool:
     try:
-        return load(folder).weights_hash == expected
+        return load_merged(folder).weights_hash == expected
     except BrokenInput:
         return False

@@ -93,6 +93,11 @@ def check_together(ingredients: Sequence[Run]) -> None:
                 f"What {method} trains does not fold into plain weights, so {run.name} cannot be "
                 "averaged with other runs."
             )
+        if run.recipe().head is not None:
+            raise UsageError(
+                f"{run.name} has a trained head, and heads are not averaged: make a soup of runs "
+                "without `head`."
+            )
     first = ingredients[0]
     for other in ingredients[1:]:
         if first.class_names() != other.class_names():

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput, UsageError
 from radapter.files import radapter_facts
+from radapter.heads import head as heads
 from radapter.models import LoadedModel, conventions, load
-from radapter.registry import METHODS, folds, schema
+from radapter.registry import HEADS, METHODS, folds, schema
 from radapter.registry import load as registered
 from radapter.run import Run, Which
 
@@ -28,11 +29,14 @@ class Trained:
 
     base: LoadedModel
     facts: dict[str, Any]
-    """Metadata of adapter.safetensors: method, base model and hash, steps, EMA share"""
+    """Metadata of adapter.safetensors: method, base model and hash, head, steps, EMA share"""
     tensors: dict[str, Tensor]
+    """Of the towers"""
     which: Which = "last"
     classes: list[str] | None = None
     """The names of those that were trained, if any were"""
+    head: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors of the head, if one was trained"""
 
     def at(self, alpha: float) -> dict[str, Tensor]:
         """The state dict of the plain model at a scale."""
@@ -53,6 +57,10 @@ class Trained:
             self.base.model.state_dict(), self.tensors, alpha
         )
         return merged
+
+    def head_at(self, alpha: float) -> heads.Head | None:
+        """The head at a scale; None if none was trained."""
+        return heads.mixed(self.facts["head"], self.head, alpha) if self.head else None
 
 
 def with_adapters(
@@ -86,21 +94,32 @@ def open_trained(run: Run | Path | str, which: Which | None = None) -> Trained:
     run = run if isinstance(run, Run) else Run(Path(run))
     which = which or run.which()
     path = run.trained(which)
-    try:
-        facts = radapter_facts(path)
-        name, expected = facts["base_model"], facts["base_hash"]
-        if facts["method"]["name"] not in METHODS:
-            raise BrokenInput(f"{path} was made by an unknown method: {facts['method']['name']}.")
-    except (KeyError, TypeError, ValueError):
-        raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
-    tensors = load_file(path)
-    base = load_base(facts)
+    facts, tensors, head = read_stored(path)
+    base, expected = load_base(facts), facts["base_hash"]
     if base.weights_hash != expected:
         raise BrokenInput(
-            f"{path} was trained on weights with hash {expected[:16]}, but {name} has "
-            f"{base.weights_hash[:16]}: another base model. Merge with the one it was trained on."
+            f"{path} was trained on weights with hash {expected[:16]}, but {facts['base_model']} "
+            f"has {base.weights_hash[:16]}: another base model. Merge with the one it was trained "
+            "on."
         )
-    return Trained(base, facts, tensors, which, run.class_names())
+    return Trained(base, facts, tensors, which, run.class_names(), head)
+
+
+def read_stored(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """Metadata of a file like adapter.safetensors, its tensors of the towers, and of the head.
+
+    Raises:
+        BrokenInput: it is no such file, or damaged.
+    """
+    try:
+        facts = radapter_facts(path)
+        facts["base_model"], facts["base_hash"]
+        for kind, table in (("method", METHODS), ("head", HEADS)):
+            if (kind == "method" or kind in facts) and facts[kind]["name"] not in table:
+                raise BrokenInput(f"{path} was made by an unknown {kind}: {facts[kind]['name']}.")
+    except (KeyError, TypeError, ValueError):
+        raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
+    return facts, *heads.split(load_file(path))
 
 
 def load_base(facts: Mapping[str, Any]) -> LoadedModel:

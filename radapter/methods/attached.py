@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +50,12 @@ class Attached:
         self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
         for name, module in self.modules.items():
             self.trained |= module.named_parameters(name)
-        self.values = values or (lambda: self.trained)
-        self.mean = (
-            {name: value.detach().clone() for name, value in self.values().items()}
-            if average.momentum
-            else {}
-        )
+        self._own = dict(self.trained)
+        self._values = values or (lambda: self._own)
+        self.beside: dict[str, nn.Module] = {}
+        """See `add`"""
+        self.mean: dict[str, Tensor] = {}
+        self._begin_average()
         self.held: tuple[Values | None, float] = None, 1.0
         """What `hold` has been called with, for good: that is trained, or what was loaded"""
         self.updates = 0
@@ -65,6 +66,30 @@ class Attached:
         """The weight of the starting values in the average (the bias of the EMA), 0 to 1"""
         self.start: dict[str, Tensor] = {}
         """See `keep_start`"""
+
+    def add(self, name: str, module: nn.Module) -> None:
+        """Train a module that no tower runs: its parameters are averaged, resumed and stored under
+        the name, with its buffers. It is no part of the model, so `at` and `load_stored` leave it
+        as it is."""
+        self.beside[name] = module
+        self.trained |= module.named_parameters(name)
+        self._begin_average()
+
+    def _begin_average(self) -> None:
+        if self.settings.momentum:
+            self.mean = {name: value.detach().clone() for name, value in self.values().items()}
+
+    @property
+    def trains_model(self) -> bool:
+        """Whether anything of the towers is trained."""
+        return any(name.partition(".")[0] not in self.beside for name in self.trained)
+
+    def values(self) -> Values:
+        """What is averaged, by name."""
+        return {**self._values(), **self._of_beside(nn.Module.named_parameters)}
+
+    def _of_beside(self, named: Callable[..., Any]) -> dict[str, Tensor]:
+        return {key: value for name, of in self.beside.items() for key, value in named(of, name)}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What the optimizer updates."""
@@ -95,6 +120,8 @@ class Attached:
             UsageError: names the first such parameter.
         """
         without = [name for name, p in self.trained.items() if p.grad is None]
+        if without and without[0].partition(".")[0] in self.beside:
+            raise UsageError(f"The loss does not reach {without[0]}: no term reads it.")
         if without:
             more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
             raise UsageError(
@@ -124,15 +151,49 @@ class Attached:
         return min(m, (1 + done) / (10 + done)) if settings.warmup else m
 
     def kept(self, *, average: bool = False) -> Values:
-        """What a run keeps, by name, on the model's device: the average or, where there is none or
-        it is a teacher alone, the last values. `average`: the average in any case."""
-        mean = self.mean if average or self.settings.keep == "average" else {}
+        """What a run keeps of the model, by name, on its device: the average or, where there is
+        none or it is a teacher alone, the last values. `average`: the average in any case."""
         with torch.no_grad():
-            return self._kept(mean or {n: v.detach() for n, v in self.values().items()})
+            return self._kept(self._present(self._values(), average))
+
+    def _present(self, values: Values, average: bool = False) -> dict[str, Tensor]:
+        mean = self.mean if average or self.settings.keep == "average" else {}
+        return {name: mean.get(name, value).detach() for name, value in values.items()}
 
     def stored(self) -> dict[str, Tensor]:
-        """A copy of it on the CPU, which `merge` takes."""
-        return {name: value.cpu().clone() for name, value in self.kept().items()}
+        """A copy of it on the CPU, which `merge` takes, and of what was added."""
+        beside = self._present(self._of_beside(nn.Module.named_parameters))
+        everything = {**self.kept(), **beside, **self._of_beside(nn.Module.named_buffers)}
+        return {name: value.cpu().clone() for name, value in everything.items()}
+
+    @torch.no_grad()
+    def begin_at(self, stored: Values) -> None:
+        """Start training, and the average, at what another training of the same has stored.
+
+        Args:
+            stored: all of it, or of the model's own weights some.
+
+        Raises:
+            ValueError: it is of what is not trained here, or cannot be taken up: its message is the
+                name of the first such tensor.
+        """
+        own = {**self.trained, **self._of_beside(nn.Module.named_buffers)}
+        for name, value in stored.items():
+            if name not in own or own[name].shape != value.shape:
+                raise ValueError(name)
+            own[name].copy_(value)
+        self._begin_average()
+        for name, value in self.stored().items():
+            if name in stored and not torch.allclose(value, stored[name].cpu()):
+                raise ValueError(name)
+
+    @torch.no_grad()
+    def start_at(self, values: Values) -> None:
+        """Put what was added where it starts, by name; see `begin_at` and `start`."""
+        self.begin_at(values)
+        for name, value in self.start.items():
+            if name in values:
+                value.copy_(values[name])
 
     def state(self) -> dict[str, Tensor]:
         """All tensors needed to go on training exactly."""

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.methods.attached import Attached, Values
-from radapter.methods.blocks import tower_of
-from radapter.registry import Average, Towers
+from radapter.methods.blocks import residual_blocks, tower_of
+from radapter.registry import Average, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {},
     {"train_temperature": True, "average": Average(momentum=0.9)},
     {"towers": "image"},
+    {"last_blocks": 1},
 )
+
+AFTER = re.compile(
+    r"(ln_post|ln_final|norm|fc_norm|layer_norm|final_layer_norm|attn_pool|pooler|head|proj"
+    r"|text_projection)"
+)
+"""A part of the names of what follows the blocks of a tower: its last norm, pooling, projection"""
+BEFORE = re.compile(r"embed|conv1|ln_pre|norm_pre|cls_token|stem")
+"""... and of what stands before them"""
 
 
 def attach(
     model: nn.Module,
     *,
     towers: Towers = "both",
+    last_blocks: Count | None = None,
     train_temperature: bool = False,
     average: Average = Average(momentum=0.0),
 ) -> Attached:
@@ -32,11 +43,18 @@ def attach(
     Args:
         model: an open_clip model.
         towers: which towers are trained: "both", "image" or "text".
+        last_blocks: how many of the last blocks of each tower are trained, with the norms in them
+            and what follows them: the last norm, the pooling and the projection. All before them,
+            the embeddings too, stays as it is. None: the whole tower.
         train_temperature: whether `logit_scale` is trained too; a SigLIP's `logit_bias` never is,
             as no objective reads it.
         average: moving average of the weights, what is kept after training; off by default.
+
+    Raises:
+        UsageError: `last_blocks` of a tower that has no such blocks, or fewer.
     """
     model.requires_grad_(False)
+    last = None if last_blocks is None else _last(model, towers, last_blocks)
     trained: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if name == "logit_scale":
@@ -44,6 +62,7 @@ def attach(
         else:
             tower = tower_of(model, name)
             chosen = tower is not None and towers in ("both", tower)
+            chosen = chosen and (last is None or name in last)
         if chosen:
             parameter.requires_grad_(True)
             trained[name] = parameter
@@ -60,6 +79,26 @@ def attach(
 
     attached = Attached(model, trained, hold, average)
     return attached
+
+
+def _last(model: nn.Module, towers: Towers, count: int) -> set[str]:
+    """Names of the parameters in the last blocks of each chosen tower, and behind them."""
+    blocks = [b.name for b in residual_blocks(model, towers, "method.last_blocks")]
+    chosen: list[str] = []
+    for tower in ("image", "text"):
+        own = [name for name in blocks if tower_of(model, name) == tower]
+        if own and len(own) < count:
+            raise UsageError(
+                f"method.last_blocks is {count}, and the {tower} tower has {len(own)} blocks."
+            )
+        chosen += own[-count:]
+
+    def wanted(name: str) -> bool:
+        if any(name.startswith(f"{block}.") for block in blocks):
+            return any(name.startswith(f"{block}.") for block in chosen)
+        return any(AFTER.fullmatch(part) for part in name.split(".")) and not BEFORE.search(name)
+
+    return {name for name, _ in model.named_parameters() if wanted(name)}
 
 
 def merge(

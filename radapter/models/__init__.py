@@ -6,6 +6,7 @@ from radapter.models.loaded import (
     image_size,
     save,
     weights_hash,
+    with_head,
 )
 from radapter.models.loading import check_name, load, names
 from radapter.models.text import encode_text, shorten, takes_short_texts
@@ -22,4 +23,5 @@ __all__ = [
     "shorten",
     "takes_short_texts",
     "weights_hash",
+    "with_head",
 ]

@@ -14,6 +14,7 @@ import open_clip
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from radapter.heads.head import TUNED, Head
 from radapter.models import conventions
 from radapter.models.text import shorten
 
@@ -34,6 +35,8 @@ class LoadedModel:
     """PIL picture -> float tensor [3, height, width], as at evaluation"""
     config: dict[str, Any] = field(repr=False)
     """`model_cfg` and `preprocess_cfg`, the content of open_clip_config.json"""
+    head: Head | None = None
+    """That was trained with it; None: classes are told apart by their texts"""
 
     @cached_property
     def tokenize(self) -> Callable[[Sequence[str]], Tensor]:
@@ -60,8 +63,8 @@ class LoadedModel:
 
     @cached_property
     def weights_hash(self) -> str:
-        """Hash of the weights as they were loaded; see `weights_hash`."""
-        return weights_hash(self.model.state_dict())
+        """Hash of the weights as they were loaded, those of the head too; see `weights_hash`."""
+        return weights_hash(with_head(self.model.state_dict(), self.head))
 
 
 def image_size(model: nn.Module) -> tuple[int, int]:
@@ -81,6 +84,12 @@ def save(folder: Path, loaded: LoadedModel, state: Mapping[str, Tensor]) -> None
         loaded.tokenizer.tokenizer.save_pretrained(folder)
     if text_cfg := getattr(getattr(loaded.model, "text", None), "config", None):
         text_cfg.save_pretrained(folder / TEXT_TOWER)
+
+
+def with_head(state: Mapping[str, Tensor], head: Head | None) -> dict[str, Tensor]:
+    """All tensors that a model gives its answers with."""
+    own = {} if head is None else head.module.state_dict()
+    return {**state, **{f"{TUNED}{name}": tensor for name, tensor in own.items()}}
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -26,14 +26,19 @@ def term(
     """See `radapter.losses.mpm_nce`.
 
     Args:
-        context: not asked for anything.
+        context: what is trained; None: not asked.
         positives: which texts are right for a picture. `group`: those of all pairs of its class or
             picture. `pair`: only its own, as in CLIP's contrastive loss.
         smoothing: share of the target probability that is spread over the negatives, 0 to 1.
         margin: what is added to the cosine of every negative.
         mix_captions: share of class prompts that are replaced by a caption of the picture, 0 to 1;
             it is right only for this picture and for those with the same caption.
+
+    Raises:
+        UsageError: no tower is trained.
     """
+    if context is not None:
+        context.needs_trained("mpm-nce", "image", "text")
 
     def loss(features: Features, teacher: Features | None, batch: Batch) -> Tensor:
         return multi_positive(

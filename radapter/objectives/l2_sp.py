@@ -32,8 +32,9 @@ def term(context: Context, *, weight: Annotated[float, Field(gt=0.0)] = 0.01) ->
 
 
 def _from_start(attached: Attached) -> Callable[[], Tensor]:
-    attached.keep_start()
-    start = attached.start or {n: p.detach().clone() for n, p in attached.trained.items()}
+    attached.keep_start(adapters=True)
+    beside = attached.beside  # a head is held by none of it
+    start = {n: v for n, v in attached.start.items() if n.partition(".")[0] not in beside}
 
     def change() -> Tensor:
         moved = [(attached.trained[name] - value).square().sum() for name, value in start.items()]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from radapter.data import Dataset
 from radapter.errors import UsageError
@@ -25,6 +25,9 @@ class Context:
     attached: Attached
     place: str = "objective"
     """Where the term's settings are in the recipe, for messages: `objective.1`"""
+    head: nn.Module | None = None
+    """From unit-norm features of pictures to logits of the data's classes, those of one name being
+    one; None: the recipe trains none"""
 
     def needs_trained(self, term: str, *towers: str) -> None:
         """Raises:

@@ -286,9 +286,10 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def method_in_words(recipe: Recipe) -> str:
-    """The method, with its rank where that is not full."""
+    """The method, with its rank where that is not full, and the head that is trained with it."""
     rank = getattr(recipe.method, "rank", "full")
-    return recipe.method.name + ("" if rank == "full" else f", rank {rank}")
+    head = f" + {recipe.head.name} head" if recipe.head else ""
+    return recipe.method.name + ("" if rank == "full" else f", rank {rank}") + head
 
 
 # ---------------------------------------------------------------- groups and ranks

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.errors import BrokenInput, MissingDependency, UsageError, ran_out_of_memory
+from radapter.heads import head as heads
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.models.loaded import INTERPOLATION
 from radapter.runtimes import Runtime
@@ -45,6 +46,8 @@ class OpenModel:
         default_factory=lambda: list(bundle.PLAIN_TEMPLATES)
     )
     """Prompts for class names of one's own: the run's or the bundle's, else CLIP's plainest"""
+    head: heads.Head | None = None
+    """That was trained with it: it tells its own classes apart, texts tell all others"""
 
     @property
     def weights_hash(self) -> str:
@@ -71,6 +74,7 @@ def with_runtime(
         "tokenizer": loaded.tokenize,
         "preprocess": loaded.preprocess,
         "preprocessing": canonical_preprocessing(loaded.config["preprocess_cfg"]),
+        "head": loaded.head,
     }
     return OpenModel(name or loaded.name, runtime, **(fields | more))
 
@@ -110,6 +114,7 @@ def open_bundle(
         classes={"names": classes[0], "features": torch.from_numpy(classes[1])}
         if classes
         else None,
+        head=heads.read(folder),
         **more,
     )
 

@@ -17,7 +17,8 @@ ON_DEVICE = ("images", "text_of", "groups", "own")
 
 class Pixels:
     """uint8 pictures [batch, 3, height, width] -> what a tower takes, in fp32 on their device: bit
-    for bit torchvision's `ToDtype(torch.float32, scale=True)` and `Normalize(mean, std)`."""
+    for bit torchvision's `ToDtype(torch.float32, scale=True)` and `Normalize(mean, std)`. Pictures
+    in floats are prepared already, and features [batch, dim] too."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device):
         self.mean, self.std = (
@@ -26,6 +27,8 @@ class Pixels:
         )
 
     def __call__(self, pictures: Tensor) -> Tensor:
+        if pictures.is_floating_point():
+            return pictures
         return pictures.to(torch.float32).mul_(1.0 / 255).sub_(self.mean).div_(self.std)
 
 

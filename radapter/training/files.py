@@ -53,6 +53,8 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
         "trained_parameters": sum(p.numel() for p in parts.trained),
         **facts,
     }
+    if parts.head is not None:
+        facts["head"], stored = parts.head.facts, {**stored, **parts.head.stored()}
     return to_safetensors(stored, metadata=files.facts_metadata(facts))
 
 

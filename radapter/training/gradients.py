@@ -172,8 +172,11 @@ def gradients(
 def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
     """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
 
-    The towers compute in `precision`, if there is one; the normalisation does not.
+    The towers compute in `precision`, if there is one; the normalisation does not. What are
+    features already stays as it is.
     """
+    if pictures.dim() == 2:
+        return pictures
     with _autocast(pictures.device, precision):
         features = model.encode_image(pictures)  # type: ignore[operator]
     return F.normalize(features.float(), dim=-1)

@@ -16,7 +16,7 @@ from radapter.errors import BrokenInput
 from radapter.models import weights_hash
 from radapter.precision import exact_fp32
 from radapter.recipe import Recipe, rooted
-from radapter.training import checkpoints, failures, resuming
+from radapter.training import checkpoints, failures, resuming, starting
 from radapter.training.feeding import ahead
 from radapter.training.files import write_adapter, write_best, write_environment
 from radapter.training.preparing import Parts, device_of, prepare
@@ -42,8 +42,10 @@ def train(recipe: Recipe, root: Path = runs.DEFAULT_ROOT, **hooks: Any) -> runs.
     """
     given = Hooks(**hooks)
     with exact_fp32(), distributed.joined(device_of(recipe)):
-        parts = prepare(recipe)
-        path = str(runs.create(rooted(recipe), root).path) if distributed.is_main_process() else ""
+        parts = prepare(starting.found(recipe))
+        starting.begin(parts)
+        main = distributed.is_main_process()
+        path = str(runs.create(rooted(parts.recipe), root).path) if main else ""
         run = runs.Run(Path(distributed.all_gather_object(path)[0]))
         with _locked(run):
             if distributed.is_main_process():
@@ -66,10 +68,11 @@ def resume(run: runs.Run, **hooks: Any) -> runs.Run:
         return run
     with exact_fp32(), distributed.joined(device_of(recipe)), _locked(run):
         distributed.wait_for_all()  # what was half-done is cleared
-        parts = prepare(recipe)
+        parts = prepare(starting.found(recipe))
         checkpoint = checkpoints.load(run.checkpoints)
         if checkpoint is not None:
             resuming.check(checkpoint, parts, run)
+        starting.begin(parts)
         _train(run, parts, given, checkpoint)
     return run
 
@@ -110,6 +113,7 @@ def _train(
     main = distributed.is_main_process()
     if main:
         hooks.on_start(run, parts.plan())
+    starting.encode_once(parts)
     session, recipe = Session(run, parts, hooks, checkpoint), parts.recipe
     order, validation = parts.order(start_step=session.step), session.validation
     read = loader(

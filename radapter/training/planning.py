@@ -58,6 +58,8 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
     if parts.pairs.classify and not recipe.mix_captions:
         names = set(parts.pairs.dataset.class_names)
         distinct = min(batch, len(names) * len(parts.pairs.templates))
+    if not any(term.loss and term.reads_texts for term in parts.terms):
+        distinct = 1
     distinct += sum(term.drawn for term in parts.terms)
     sizes = Sizes(
         batch=batch,

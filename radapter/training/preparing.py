@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from radapter import distributed
-from radapter.data import open_data
+from radapter.classes import distinct
+from radapter.data import Dataset, open_data
 from radapter.data.pairs import BatchOrder, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.heads.head import Training
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, check_name, load, takes_short_texts
 from radapter.objectives.terms import Context, Term
@@ -76,6 +78,8 @@ class Parts:
     pairs: Pairs
     terms: list[Term]
     """Of the loss"""
+    head: Training | None
+    """None: the recipe trains none"""
     device: torch.device
     scaler: torch.amp.GradScaler | None
     """Of the gradients, in fp16"""
@@ -97,7 +101,13 @@ class Parts:
         if self.held_out is None:
             return None
         order = self.order()
-        return Validation(self.recipe, self.held_out, order.steps_per_epoch, order.steps)
+        return Validation(self.recipe, self.held_out, order.steps_per_epoch, order.steps, self.head)
+
+    @property
+    def encodes_once(self) -> bool:
+        """Whether features of the pictures are the same in all epochs: see `starting.encoded`."""
+        changes = self.recipe.data.augmentation is not None or self.pairs.dataset.draw
+        return not (changes or self.attached.trains_model)
 
     def plan(self) -> Plan:
         order = self.order()
@@ -164,10 +174,14 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         torch.manual_seed(recipe.seed)
         method = registered(METHODS, recipe.method.name)
         attached = method.attach(base.model, **recipe.method.arguments())
+    head = _head(recipe, dataset, base, device)
+    if head is not None:
+        attached.add("head", head.module)
     execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
-    transform = training_transform(recipe.data.augmentation, preprocess)
+    changes = recipe.data.augmentation
+    transform = base.preprocess if changes is None else training_transform(changes, preprocess)
     mix = recipe.mix_captions
     if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
         places = zip(recipe.places(), recipe.terms(), strict=True)
@@ -182,9 +196,16 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     size = min(recipe.optimisation.batch_size, len(pairs))
     recipe.data.check_batch(size)
     trained = list(attached.parameters())
+    if not trained:
+        raise UsageError(
+            f"Nothing would be trained: method {recipe.method.name} leaves the towers as they are, "
+            "and the recipe has no head. Add head={name: linear}"
+        )
     tokenize = functools.partial(base.tokenizer, context_length=recipe.data.text_length)
     terms = [
-        registered(TERMS, name).term(Context(tokenize, dataset, attached, place), **given)
+        registered(TERMS, name).term(
+            Context(tokenize, dataset, attached, place, head.module if head else None), **given
+        )
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
     ]
     if any(term.teacher for term in terms):
@@ -202,6 +223,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         ),
         pairs=pairs,
         terms=terms,
+        head=head,
         device=device,
         scaler=torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
         held_out=held_out,
@@ -211,6 +233,27 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     )
     attached.steps = parts.order().steps
     return parts
+
+
+def _head(
+    recipe: Recipe, dataset: Dataset, base: LoadedModel, device: torch.device
+) -> Training | None:
+    """The head that the recipe trains, blank.
+
+    Raises:
+        UsageError: the data has no classes, or neither a head nor a tower is trained.
+    """
+    if recipe.head is None:
+        return None
+    if recipe.data.task != "classification" or not dataset.class_names:
+        raise UsageError(
+            f"head: a head tells classes apart, and {dataset.source} is paired with captions. "
+            "Leave `head` out, or take data of `task: classification`."
+        )
+    names = distinct({"names": dataset.class_names})["names"]
+    head = Training(recipe.head, names, base.config["model_cfg"]["embed_dim"])
+    head.module.to(device)
+    return head
 
 
 def _check_text_length(wanted: int | None, base: LoadedModel) -> None:

@@ -18,6 +18,7 @@ from radapter.data import Dataset
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
+from radapter.heads import head as heads
 from radapter.merging import with_adapters
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel
@@ -41,19 +42,26 @@ class Validator:
     device: torch.device
 
     def score(
-        self, method: Call, stored: dict[str, Tensor], alpha: float, on_progress: Progress
+        self,
+        method: Call,
+        head: heads.Training | None,
+        stored: dict[str, Tensor],
+        alpha: float,
+        on_progress: Progress,
     ) -> dict[str, float]:
         """Every metric, from 0 to 1, of the base model with `stored` merged at `alpha`, or attached
-        where it does not fold: the same number as that of the model which a run deploys. All
-        encoding is in here."""
+        where it does not fold, and of its head: the same number as that of the model which a run
+        deploys. All encoding is in here."""
         scored = self.plain
+        towers, own = heads.split(stored)
         if folds(method.name):
-            scored.model.load_state_dict(load(METHODS, method.name).merge(self.base, stored, alpha))
+            scored.model.load_state_dict(load(METHODS, method.name).merge(self.base, towers, alpha))
         else:
-            scored = with_adapters(self.plain, method.model_dump(), stored, alpha)
+            scored = with_adapters(self.plain, method.model_dump(), towers, alpha)
+        mixed = heads.mixed(head.facts, own, alpha) if head else None
         evaluated = evaluate(
             self.suite,
-            from_loaded(scored, device=str(self.device)),
+            from_loaded(scored, device=str(self.device), head=mixed),
             opened=self.opened,
             on_progress=on_progress,
         )
@@ -114,11 +122,18 @@ class Record:
 class Validation:
     """When to score, what was best, when to stop."""
 
-    def __init__(self, recipe: Recipe, held_out: Validator, steps_per_epoch: int, steps: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        held_out: Validator,
+        steps_per_epoch: int,
+        steps: int,
+        head: heads.Training | None = None,
+    ):
         monitor = recipe.monitor
         self.every = monitor.every_steps or steps_per_epoch * (monitor.every_epochs or 1)
         self.steps, self.held_out = steps, held_out
-        self.method = recipe.method
+        self.method, self.head = recipe.method, head
         self.metric = trained_metric(recipe)
         self.alpha = recipe.alpha if monitor.alpha is None else monitor.alpha
         self.patience = monitor.early_stop.patience if monitor.early_stop else None
@@ -135,8 +150,8 @@ class Validation:
         """Score the present averaged weights: a line of the metrics, `validation` with every metric
         from 0 to 1, `alpha`, `best_step` and `validation_seconds`."""
         start = time.monotonic()
-        stored = attached.stored()
-        metrics = self.held_out.score(self.method, stored, self.alpha, on_progress)
+        stored = attached.stored() | (self.head.stored() if self.head else {})
+        metrics = self.held_out.score(self.method, self.head, stored, self.alpha, on_progress)
         record, best = self.record, self.record.best
         record.step, record.behind = step, record.behind + 1
         if best is None or metrics[self.metric] > best["validation"][self.metric]:

@@ -103,7 +103,8 @@ def test_equal_classes_have_equal_scores():
     generator = torch.Generator().manual_seed(0)
     images, head = (torch.randn(n, 96, generator=generator) for n in (500, 1001))
     head[1000] = head[3]
-    scores = answer_scores(images, head, torch.arange(1001))
+    logits = zero_shot.ZeroShot(head, 1.0)(images)
+    scores = answer_scores(logits, torch.arange(1001))
     assert torch.equal(scores[:, 3], scores[:, 1000])
     torch.testing.assert_close(scores, images @ head.T)
 

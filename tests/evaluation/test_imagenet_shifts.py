@@ -21,6 +21,8 @@ from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.published import Anchors
 from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
+from radapter.heads.head import Head
+from radapter.heads.zero_shot import ZeroShot
 
 NAMES = class_names()
 
@@ -37,7 +39,7 @@ class Made:
     def __init__(self, texts, pictures):
         self.texts, self.pictures = texts, pictures
         self.provenance = {"weights_hash": "0" * 64}
-        self.runtime, self.preprocessing = self, {}
+        self.runtime, self.preprocessing, self.head = self, {}, None
         self.seen = []
 
     def tokenizer(self, texts):
@@ -151,8 +153,9 @@ def test_answers_are_the_maximum_over_their_classes():
     answer = answer_of([f"class {i}" for i in range(9)], groups)
     assert answer.tolist() == [1, -1, 2, 1, 1, -1, -1, 0, 2]
     by_hand = torch.stack([(images @ head.T)[:, g].max(dim=1).values for g in groups], dim=1)
-    torch.testing.assert_close(answer_scores(images, head, answer), by_hand)
-    found, sure = predict(images, head, answer, 20.0, chunk=7)
+    torch.testing.assert_close(answer_scores(images @ head.T, answer), by_hand)
+    scaled = Head([f"class {i}" for i in range(9)], ZeroShot(head, 20.0))
+    found, sure = predict(images, scaled, answer, chunk=7)
     assert found.tolist() == by_hand.argmax(dim=1).tolist()
     torch.testing.assert_close(sure, (20 * by_hand).softmax(dim=1).max(dim=1).values)
     names = ["crane", "missile", "crane", "gown"]

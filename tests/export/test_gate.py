@@ -17,7 +17,8 @@ from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
 from radapter.evaluation.result import TextKey
-from radapter.export import Contents, class_features, export_bundle, gate, parity_gate
+from radapter.export import Contents, export_bundle, gate, parity_gate
+from radapter.export.bundling import with_head
 from radapter.files import file_hash
 from radapter.recipe import parse
 
@@ -192,8 +193,7 @@ HEAD = {"names": ["circle", "square", "ring"], "prompts": [["a circle"], ["a squ
 @pytest.fixture(scope="module")
 def further(shapes, loaded):
     """What the further files have to pass, and how to write them."""
-    features = class_features(loaded, HEAD)
-    found, _ = parity_gate(recipe_on(shapes), loaded, (), features)
+    found, _ = parity_gate(recipe_on(shapes), loaded, (), with_head(loaded, HEAD)["head"])
 
     def write(folder, gate=None):
         contents = Contents(classifier=HEAD, from_bytes=True)
@@ -264,7 +264,7 @@ def test_a_classifier_is_judged_alike_at_every_temperature(shapes, temperature, 
     sharp = tiny.build(quick_gelu=True)
     sharp.model.logit_scale.data.fill_(np.log(temperature))
     contents = Contents(["fp32", "int8"], classifier=HEAD, from_bytes=True)
-    check, _ = parity_gate(recipe_on(shapes), sharp, (), class_features(sharp, HEAD))
+    check, _ = parity_gate(recipe_on(shapes), sharp, (), with_head(sharp, HEAD)["head"])
     manifest = export_bundle(sharp, tmp_path / "b", contents, facts=FACTS, gate=check)
     (compared,) = manifest["parity"]
     for row in compared["files"]:

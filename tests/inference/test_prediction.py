@@ -6,7 +6,8 @@ from tiny_bundle import NAMES, PROMPTS
 
 from radapter.classes import distinct
 from radapter.data.pictures import open_pictures
-from radapter.inference.prediction import head, predict
+from radapter.heads import zero_shot
+from radapter.inference.prediction import predict
 from radapter.runtimes.opened import from_loaded
 
 
@@ -17,7 +18,7 @@ def test_classes_of_one_name_are_one_answer(tiny, shapes):
     once = list(predict(opened, pictures, {"names": NAMES, "prompts": PROMPTS}))
     doubled = {"names": [*NAMES, NAMES[0]], "prompts": [*PROMPTS, PROMPTS[0]]}
     assert list(predict(opened, pictures, doubled)) == once
-    features = {"names": doubled["names"], "features": head(opened, doubled)}
+    features = {"names": doubled["names"], "features": zero_shot.weights(opened, doubled)}
     for found, expected in zip(predict(opened, pictures, features), once, strict=True):
         assert [name for name, _ in found.labels] == [name for name, _ in expected.labels]
         assert sum(share for _, share in found.labels) == pytest.approx(1)

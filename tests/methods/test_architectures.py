@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime
 import open_clip
 import pytest
+import tiny
 import torch
 
 from radapter import bundle, models, registry
 from radapter.errors import UsageError
 from radapter.export.towers import export_towers
 from radapter.losses import multi_positive
+from radapter.methods import full
 from radapter.methods.blocks import residual_blocks, tower_of
 from radapter.registry import METHODS, AdapterAverage
 from radapter.training.step import training_mode
@@ -146,7 +148,7 @@ def test_a_step_and_a_merge(small, name, method):
             assert (theirs - before).abs().max() > 1e-3, tower
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", tiny.TRAINED)
 def test_the_decoder_of_coca_is_in_no_tower(small, method):
     attached = registry.load(METHODS, method).attach(small.load("coca_ViT-B-32").model)
     assert {"visual", "text"} <= {name.split(".")[0] for name in attached.trained}
@@ -209,3 +211,52 @@ def test_both_towers_are_exported(small, tmp_path, name):
         session = onnxruntime.InferenceSession(tmp_path / file)
         (ours,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ViT-B-32",
+        "ViT-B-16-SigLIP",
+        "EVA02-B-16",
+        "roberta-ViT-B-32",
+        "coca_ViT-B-32",
+        "nllb-clip-base",
+        "PE-Core-B-16",
+        "ViTamin-B",
+        "MobileCLIP2-B",
+    ],
+)
+def test_behind_the_last_blocks_is_what_their_output_does_not_depend_on(small, name):
+    loaded = small.load(name)
+    model = loaded.model.eval()
+    attached = full.attach(model, last_blocks=1)
+    model.requires_grad_(True)
+    pictures = torch.randn(2, 3, *models.image_size(model))
+    tokens = loaded.tokenizer(["a photo of the cat", "the sofa"])
+    blocks = residual_blocks(model, "both", "x")
+    expected = set()
+    for tower, run in (
+        ("image", lambda: model.encode_image(pictures)),
+        ("text", lambda: models.encode_text(model, tokens)),
+    ):
+        last = [block for block in blocks if tower_of(model, block.name) == tower][-1]
+        seen = []
+
+        def see(module, inputs, output, seen=seen):
+            seen.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = last.module.register_forward_hook(see)
+        features = run()
+        handle.remove()
+        named = dict(model.named_parameters())
+        after, before = (
+            torch.autograd.grad(
+                of.square().sum(), named.values(), retain_graph=True, allow_unused=True
+            )
+            for of in (features, seen[0])
+        )
+        for key, one, two in zip(named, after, before, strict=True):
+            if one is not None and (two is None or key.startswith(f"{last.name}.")):
+                expected.add(key)
+    assert set(attached.trained) == expected

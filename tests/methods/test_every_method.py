@@ -174,7 +174,7 @@ def test_without_an_average_the_present_values_are_stored(name, settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", tiny.TRAINED)
 def test_what_it_gives_is_exported(name, tmp_path):
     settings = registry.load(METHODS, name).EXAMPLES[0]
     loaded, attached, _ = attached_to(name, settings, momentum=0.0)

@@ -4,7 +4,7 @@ import tiny
 import torch
 
 from radapter import models
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.methods import full
 
 
@@ -59,3 +59,28 @@ def test_another_base_is_refused(loaded):
     fewer = {k: v for k, v in loaded.model.state_dict().items() if "resblocks.1" not in k}
     with pytest.raises(BrokenInput, match=r"resblocks\.1"):
         full.merge(fewer, attached.stored(), 0.5)
+
+
+AFTER = {
+    "image": {"visual.ln_post.weight", "visual.ln_post.bias", "visual.proj"},
+    "text": {"ln_final.weight", "ln_final.bias", "text_projection"},
+}
+
+
+@pytest.mark.parametrize("towers", ["both", "image", "text"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_last_blocks_and_what_follows_them(loaded, towers, count):
+    attached = full.attach(loaded.model, towers=towers, last_blocks=count)
+    expected = set()
+    for tower, start in (("image", "visual.transformer."), ("text", "transformer.")):
+        if towers in ("both", tower):
+            blocks = tuple(f"{start}resblocks.{2 - i}." for i in range(1, count + 1))
+            own = {n for n, _ in loaded.model.named_parameters() if n.startswith(blocks)}
+            assert any(".ln_1." in name for name in own)
+            expected |= own | AFTER[tower]
+    assert set(attached.trained) == expected
+
+
+def test_more_last_blocks_than_there_are(loaded):
+    with pytest.raises(UsageError, match="last_blocks is 3, and the text tower has 2 blocks"):
+        full.attach(loaded.model, towers="text", last_blocks=3)

@@ -203,7 +203,7 @@ def test_chunks_take_less_memory():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", tiny.TRAINED)
 def test_lower_precision_is_near(name, precision):
     loaded, attached = moved(name, registry.load(METHODS, name).EXAMPLES[0])
     batch = batch_of(loaded)

@@ -45,7 +45,7 @@ def scored(monkeypatch):
     """Scores that go up and down, a function of the adapter alone; what was scored with which."""
     found = []
 
-    def score(self, method, stored, alpha, on_progress):
+    def score(self, method, head, stored, alpha, on_progress):
         on_progress(1, 2)
         digest = hashlib.sha256(b"".join(stored[name].numpy().tobytes() for name in sorted(stored)))
         value = digest.digest()[0] % 4 / 4

@@ -37,7 +37,7 @@ class DrawingsData(Data):
     """The folder."""
     task: Literal["captions"] = "captions"
     """What a picture is paired with: its captions."""
-    augmentation: Augmentation = Augmentation(crop=(1.0, 1.0))
+    augmentation: Augmentation | None = Augmentation(crop=(1.0, 1.0))
     """Random changes to training pictures, after the drawings are in them. By default none."""
     held_out_families: list[str] = Field(default=[])
     """Designers whose drawings are never trained on: they are the held-out data."""

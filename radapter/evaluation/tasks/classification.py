@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose text is nearest to a picture."""
+"""Classification: the class whose text is nearest to a picture, or that a trained head names."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from radapter.data import Dataset
     from radapter.evaluation.suite import Suite, SuiteDataset
     from radapter.evaluation.texts import Texts
+    from radapter.heads.head import Head
 
 METRICS = {"accuracy": Metric("class accuracy", headline=True)}
 DATA = "classification"
@@ -70,7 +71,7 @@ def score(
     head = texts.head(dataset, suite.prompts(described))
     apart = described.data.identical_classes == "apart"
     answer = zero_shot.answer_of(dataset.class_names, dataset.answers, apart=apart)
-    predicted, sure = zero_shot.predict(features, head, answer, texts.model.runtime.logit_scale)
+    predicted, sure = zero_shot.predict(features, head, answer)
     right = predicted == answer[torch.tensor(dataset.labels)]
     answers = int(answer.max()) + 1
     # Two runtimes may break the tie between classes of one name differently: that is agreement.
@@ -83,9 +84,20 @@ def score(
     return Scores(
         {"accuracy": Scored(right.numpy(), clusters, 1 / answers)},
         predictions=torch.tensor(first_of_name(dataset.class_names))[first[predicted]],
-        remarks=_remarks(dataset, answers),
+        remarks=[*_remarks(dataset, answers), *_of_head(texts.model.head, head)],
         further={"calibration_error": calibration},
     )
+
+
+def _of_head(trained: Head | None, head: Head) -> list[str]:
+    """Which head gave the answers, where the model has one of its own."""
+    if trained is None:
+        return []
+    name = (trained.facts or {})["name"]
+    if head.facts is not None:
+        return [f"the trained head ({name}) tells the classes apart"]
+    missing = next(n for n in head.names if trained.rows([n]) is None)
+    return [f"texts tell the classes apart: the trained head ({name}) does not know '{missing}'"]
 
 
 def _remarks(dataset: Dataset, answers: int) -> list[str]:

@@ -1,0 +1,150 @@
+"""What training starts from: the zero-shot head, what another run stored; and where no step changes
+features of pictures, these."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radapter import merging
+from radapter import run as runs
+from radapter.classes import key_of
+from radapter.data import Dataset
+from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.encoding import encode_set
+from radapter.heads import head as heads
+from radapter.heads import zero_shot
+from radapter.recipe import Recipe
+from radapter.registry import METHODS, folds
+from radapter.registry import load as registered
+from radapter.runtimes import BATCH
+from radapter.runtimes.opened import OpenModel, from_loaded
+from radapter.training.preparing import Parts
+
+
+def begin(parts: Parts) -> None:
+    """Put the head, and what the method trains, where training starts. Nothing is trained yet.
+
+    Raises:
+        UsageError, BrokenInput: the run that it starts from is gone or does not fit the recipe.
+    """
+    stored = _of_run(parts) if parts.recipe.start is not None else {}
+    if parts.head is not None:
+        classes = zero_shot.prompts_of(parts.head.facts["classes"], parts.pairs.templates)
+        weights = zero_shot.weights(_open(parts), classes)
+        parts.attached.start_at(parts.head.begin(heads.Start(weights, parts.base.logit_scale)))
+    if not stored:
+        return
+    try:
+        parts.attached.begin_at(stored)
+    except ValueError as error:
+        raise UsageError(
+            f"start: {parts.recipe.start} changed {error}, which method "
+            f"{parts.recipe.method.name} cannot go on from with these settings."
+        ) from None
+
+
+def found(recipe: Recipe) -> Recipe:
+    """The recipe with the whole path of the run that it starts from.
+
+    Raises:
+        BrokenInput, UsageError: there is no such run, or it has not finished training.
+    """
+    if recipe.start is None:
+        return recipe
+    run = runs.find(Path(recipe.start).expanduser())
+    run.trained()
+    return recipe.model_copy(update={"start": str(run.path.resolve())})
+
+
+def _of_run(parts: Parts) -> dict[str, Tensor]:
+    """What the run that training starts from stored, as this method takes it up."""
+    recipe = parts.recipe
+    run = runs.Run(Path(str(recipe.start)))
+    facts, towers, head = merging.read_stored(run.trained())
+    if facts["base_hash"] != parts.base_hash:
+        raise UsageError(
+            f"start: {run.path} was trained on {facts['base_model']} with hash "
+            f"{facts['base_hash'][:16]}, and {recipe.model} has {parts.base_hash[:16]}: start from "
+            "a run of the same base model."
+        )
+    own = _head_of_run(parts.head, facts.get("head"), head, run.path)
+    there, wanted = facts["method"], recipe.method.model_dump(mode="json")
+    if not parts.attached.modules and folds(there["name"]):  # the model's own weights are trained
+        base = parts.base.model.state_dict()
+        on_cpu = {name: tensor.detach().cpu() for name, tensor in base.items()}
+        merged = registered(METHODS, there["name"]).merge(on_cpu, towers, 1.0)
+        changed = {n: t for n, t in merged.items() if not torch.equal(t, on_cpu[n])}
+        return {**changed, **own}
+    if towers and there != wanted:
+        raise UsageError(
+            f"start: {run.path} trained {there['name']}, and {wanted['name']} with these settings "
+            "cannot go on from that: give the same `method`, or method.name=full."
+        )
+    return {**towers, **own}
+
+
+def _head_of_run(
+    training: heads.Training | None,
+    facts: Mapping[str, Any] | None,
+    stored: Mapping[str, Tensor],
+    path: Path,
+) -> dict[str, Tensor]:
+    if facts is None:
+        return {}
+    if training is None:
+        raise UsageError(
+            f"start: {path} has a head, and the recipe has none. Add head={{name: {facts['name']}}}"
+        )
+    ours = training.facts
+    lost = set(map(key_of, facts["classes"])) ^ set(map(key_of, ours["classes"]))
+    if lost:
+        name = min(lost)
+        whose = "the run's head" if name in map(key_of, facts["classes"]) else "the data"
+        raise UsageError(
+            f"start: the head of {path} is of other classes than the data's: only {whose} has "
+            f"'{name}'."
+        )
+    differ = [key for key in ours if key != "classes" and facts.get(key) != ours[key]]
+    if differ or facts["classes"] != ours["classes"]:
+        what = f"head.{differ[0]}" if differ else "the order of its classes"
+        raise UsageError(f"start: the head of {path} differs from the recipe's in {what}.")
+    return {name: t for name, t in stored.items() if name.startswith(heads.TUNED)}
+
+
+# ---------------------------------------------------------------- features of the pictures
+
+
+def encode_once(parts: Parts) -> None:
+    """Let pairs give features in place of pictures, where each step would compute the same."""
+    if parts.encodes_once:
+        parts.pairs.dataset = encoded(parts.pairs.dataset, _open(parts))
+        parts.pairs.transform = torch.as_tensor
+        parts.workers = 0  # there is nothing to read
+
+
+def encoded(dataset: Dataset, model: OpenModel) -> Dataset:
+    """The data set with features [dim] in place of pictures. Several ranks share the work."""
+    places = [(key, dataset, index) for index, key in enumerate(dataset.keys)]
+    (features,), broken = encode_set(
+        [model.runtime], model.preprocess, model.preprocessing, places, batch_size=BATCH, cache=None
+    )
+    good = iter(features)
+    rows = [broken.get(key) or next(good) for key in dataset.keys]
+    return dataclasses.replace(dataset, read=functools.partial(_row, rows))
+
+
+def _row(rows: list[Any], index: int) -> Any:
+    if isinstance(rows[index], str):
+        raise BrokenInput(rows[index])
+    return rows[index]
+
+
+def _open(parts: Parts) -> OpenModel:
+    return from_loaded(parts.base, device=str(parts.device))
