@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    create_model,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -27,55 +26,22 @@ from ruamel.yaml import YAML
 from radapter.data.opening import DataSource
 from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
+from radapter.recipe_calls import Head, Method, Objective, Term
 from radapter.recipe_errors import explain
 from radapter.recipe_yaml import override, read_text
 from radapter.registry import (
-    HEADS,
-    METHODS,
     OPTIMIZERS,
     SOURCES,
-    TERMS,
     Call,
     Section,
-    arguments,
     schema,
     section,
-    summary,
 )
 from radapter.registry import load as registered
 
 S = typing.TypeVar("S", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that is part of file names."""
-
-
-if TYPE_CHECKING:
-    Method = Call
-    Term = Call
-    Head = Call
-    Objective = Section
-else:
-    Method, Term = section(METHODS, "attach"), section(TERMS, "term")
-    Head = section(HEADS, "head")
-    Retain = create_model(
-        "Retain",
-        __base__=Section,
-        __module__=__name__,
-        __doc__=summary(TERMS["retention"]),
-        **arguments(TERMS["retention"], "term"),
-    )
-    Objective = create_model(
-        "Objective",
-        __base__=Section,
-        __module__=__name__,
-        __doc__="The short form: the term `mpm-nce`, and `retention` beside it as `retain`.",
-        name=(Literal["mpm-nce"], Field("mpm-nce", description="The main term.")),
-        **arguments(TERMS["mpm-nce"], "term"),
-        retain=(
-            Retain | None,
-            Field(None, description="The settings of the term `retention`. `null`: without it."),
-        ),
-    )
 
 # ---------------------------------------------------------------- sections
 

@@ -1,7 +1,8 @@
 """From a plain model to what is deployed: ONNX files in a bundle, verified in a fresh process, and
 TensorRT engines built from them (`radapter.export.trt.engines`, `radapter.export.trt.build`)."""
 
-from radapter.export.bundling import Contents, class_features, export_bundle
+from radapter.export.bundling import Contents, export_bundle
+from radapter.export.classes import class_features
 from radapter.export.facts import classes_of, golden_pictures
 from radapter.export.gate import parity_gate
 from radapter.export.of_run import Exported, Plan, Wanted, export, plan, preview

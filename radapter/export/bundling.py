@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
-from torch import Tensor
 
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
 from radapter.export import card, golden, graphs, weights
 from radapter.export.cases import Cases, Inputs, check_agreement, verify
+from radapter.export.classes import class_features, classes_hash, with_head
 from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
 from radapter.export.gate import Gate
 from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.files import new_folder
 from radapter.heads import head as heads
-from radapter.heads import zero_shot
 from radapter.runtimes.onnx import import_onnxruntime
-from radapter.runtimes.opened import from_loaded
 from radapter.versions import BUNDLES, versions
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
@@ -261,38 +257,6 @@ def plan(
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
     files |= weights.plan(loaded, contents.checkpoints) | golden.plan(loaded)
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
-
-
-def with_head(
-    loaded: models.LoadedModel, classes: Mapping[str, Any], device: str = "cpu"
-) -> Mapping[str, Any]:
-    """Classes, of one name the first, with the `head` that tells them apart: the one that was
-    trained with the model, where it knows them all, else one of their texts.
-
-    Args:
-        classes: `names`, and `prompts` or `features` as `class_features` takes them; what is
-            returned may be given again.
-    """
-    if "head" in classes:
-        return classes
-    chosen = distinct(classes)
-    trained = loaded.head.among(chosen["names"]) if loaded.head else None
-    made = trained or zero_shot.head(from_loaded(loaded, device=device), chosen)
-    return {**chosen, "head": made}
-
-
-def class_features(
-    loaded: models.LoadedModel, classes: Mapping[str, Any], device: str = "cpu"
-) -> Tensor:
-    """The zero-shot head of classes in the form that `export_bundle` takes, its texts encoded on
-    `device`: `cpu`, `cuda` or `auto`."""
-    return zero_shot.weights(from_loaded(loaded, device=device), classes)
-
-
-def classes_hash(classes: Mapping[str, Any]) -> str:
-    """Of names and prompts: the same names with other prompts are another classifier."""
-    text = json.dumps([list(classes["names"]), classes.get("prompts")], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _forms(precisions: Sequence[str], *, quantize_static: bool) -> list[str]:

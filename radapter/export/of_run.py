@@ -14,7 +14,8 @@ from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.parity import tolerance_of
 from radapter.export import bundling, facts, golden, triton
-from radapter.export.bundling import Contents, classes_hash, export_bundle, with_head
+from radapter.export.bundling import Contents, export_bundle
+from radapter.export.classes import classes_hash, with_head
 from radapter.export.gate import parity_gate
 from radapter.export.sample import training_sample
 from radapter.export.trt import engines

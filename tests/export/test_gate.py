@@ -18,7 +18,7 @@ from radapter.errors import BrokenInput, GateFailed, UsageError
 from radapter.evaluation.parity import TOLERANCES, tolerance_of
 from radapter.evaluation.result import TextKey
 from radapter.export import Contents, export_bundle, gate, parity_gate
-from radapter.export.bundling import with_head
+from radapter.export.classes import with_head
 from radapter.files import file_hash
 from radapter.recipe import parse
 
