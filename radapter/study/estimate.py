@@ -17,7 +17,7 @@ from radapter.models import load
 from radapter.runtimes.opened import from_loaded
 from radapter.study.planning import Job, Plan, missing, suite_for
 from radapter.study.results import Folder
-from radapter.study.running import distinct, finalists
+from radapter.study.running import distinct
 
 STEPS, SECONDS = 3, 20.0
 """A timing ends after so many steps, or after the first step behind so much time"""
@@ -61,6 +61,8 @@ class Pace:
     def training(self, job: Job) -> float:
         if job.zero_shot:
             return START
+        if job.soup:  # the first run is a finalist of its method
+            return START + sum(self.training(need) for need in job.needs[1:])
         epochs = job.recipe.optimisation.epochs
         return START + epochs * self.epoch.get(job.label, self.epoch[""])
 
@@ -77,10 +79,10 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
     Raises:
         RadapterError: a model or data is missing or broken.
     """
-    trials = distinct([job for of in plan.trials.values() for own in of for job in own])
-    last = distinct(
-        [job for label in plan.study.methods for job in _finalists(plan, folder, label)]
-    )
+    plan.choose(folder)
+    labels = list(plan.study.methods)
+    trials = distinct([job for label in labels for of in plan.trials(label) for job in of])
+    last = distinct([job for label in labels for job in plan.finalists(label)])
     of_trials = {job: missing(plan, job, folder.read_run(job.name), False) for job in trials}
     of_last = {job: missing(plan, job, folder.read_run(job.name), True) for job in last}
     first = [job for job, parts in of_trials.items() if parts]
@@ -94,14 +96,6 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
     return Estimate(
         len(trials), len(first), len(last), len(scored), len(trained), seconds / jobs, pace.by
     )
-
-
-def _finalists(plan: Plan, folder: Folder, label: str) -> list[Job]:
-    """The runs of the chosen setting; of the first one, while nothing is chosen."""
-    found = [job for job in finalists(plan, folder) if job.label == label]
-    if found:
-        return found
-    return plan.finalists(label, plan.study.methods[label].settings()[0])
 
 
 def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:

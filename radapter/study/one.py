@@ -12,8 +12,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ from radapter.evaluation.alphas import (
     smallest_within_one_error,
 )
 from radapter.evaluation.evaluate import evaluate, protocol
+from radapter.evaluation.held_out import scorer
 from radapter.evaluation.result import Evaluation, SetResult
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import Suite, held_out_suite, load_suite, trained_metric
 from radapter.files import radapter_facts
 from radapter.merging import Trained
+from radapter.merging.soup import soup
 from radapter.models import LoadedModel, canonical_preprocessing, load
 from radapter.recipe import Recipe
 from radapter.registry import TASKS, folds
@@ -53,14 +55,30 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a run comes about."""
+
+    key: str
+    recipe: str
+    """As YAML"""
+    needs: list[Training] = field(default_factory=list)
+    """The run that it starts from, or those that a soup is of"""
+    soup: str | None = None
+    """The rule, of a soup"""
+
+    @classmethod
+    def read(cls, tree: Mapping[str, Any]) -> Training:
+        """From what `asdict` gives."""
+        return cls(**{**tree, "needs": [cls.read(need) for need in tree["needs"]]})
+
+
+@dataclass(frozen=True)
 class Order:
     """What the process is to do."""
 
     name: str
     """Of the result"""
-    key: str
-    recipe: str
-    """As YAML"""
+    training: Training
     zero_shot: bool
     base_hash: str
     parts: list[str]
@@ -79,6 +97,12 @@ class Order:
 
     def text(self) -> str:
         return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Order:
+        """What `text` gave."""
+        tree = json.loads(text)
+        return cls(**{**tree, "training": Training.read(tree["training"])})
 
 
 class Stop:
@@ -107,29 +131,53 @@ def carry_out(order: Order, stop: Stop) -> None:
     Raises:
         RadapterError: of training and scoring.
     """
-    recipe = recipes.parse(order.recipe, order.name)
+    recipe = recipes.parse(order.training.recipe, order.name)
     folder = Folder(Path(order.results))
-    place = Path(order.runs) / f"{order.key[:16]}-{order.base_hash[:8]}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f".{place.name}.lock")):  # another study may want the same run
-        run = None if order.zero_shot else run_in(place, recipe, stop)
-        trained = None if run is None else merging.open_trained(run)
-        base = trained.base if trained else load(recipe.model, seed=recipe.seed)
-        subject = Subject(recipe, base, trained)
-        kept = folder.read_run(order.name)
-        started = time.monotonic()
-        if kept is None or "held-out" in order.parts:
-            suites = kept["suites"] if kept else {}
-            kept = described(order, recipe, run)
-            kept |= {"held_out": held_out(order, subject), "suites": suites}
-            folder.write_run(order.name, kept)
-        for suite in map(load_suite, order.suites):
-            if suite.name in order.parts:
-                auto = kept["held_out"]["auto"]
-                kept["suites"][suite.name] = of_suite(order, subject, suite, auto)
-        before = kept["cost"]["scoring_seconds"] or 0.0
-        kept["cost"]["scoring_seconds"] = round(before + time.monotonic() - started, 3)
+    root = Path(order.runs)
+    made = [] if order.zero_shot else obtained(order.training, root, order.base_hash[:8], stop)
+    trained = merging.open_trained(made[-1]) if made else None
+    base = trained.base if trained else load(recipe.model, seed=recipe.seed)
+    subject = Subject(recipe, base, trained)
+    kept = folder.read_run(order.name)
+    started = time.monotonic()
+    if kept is None or "held-out" in order.parts:
+        suites = kept["suites"] if kept else {}
+        kept = described(order, recipe, made)
+        kept |= {"held_out": held_out(order, subject), "suites": suites}
         folder.write_run(order.name, kept)
+    for suite in map(load_suite, order.suites):
+        if suite.name in order.parts:
+            auto = kept["held_out"]["auto"]
+            kept["suites"][suite.name] = of_suite(order, subject, suite, auto)
+    before = kept["cost"]["scoring_seconds"] or 0.0
+    kept["cost"]["scoring_seconds"] = round(before + time.monotonic() - started, 3)
+    folder.write_run(order.name, kept)
+
+
+def obtained(wanted: Training, root: Path, base: str, stop: Stop) -> list[Run]:
+    """The finished run, and before it those that it needs; each is made if it is not there."""
+    chains = [obtained(need, root, base, stop) for need in wanted.needs]
+    needs, last = [run for chain in chains for run in chain], [chain[-1] for chain in chains]
+    recipe = recipes.parse(wanted.recipe, wanted.key)
+    place = root / f"{wanted.key[:16]}-{base}"
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock"):  # another study may want the same run
+        if wanted.soup:
+            return [*needs, soup_in(place, wanted.soup, last)]
+        if last:
+            recipe = recipe.model_copy(update={"start": str(last[-1].path)})
+        return [*needs, run_in(place, recipe, stop)]
+
+
+def soup_in(place: Path, rule: str, of: Sequence[Run]) -> Run:
+    """The soup of a folder: as it is, or made of these runs."""
+    for path in sorted(place.glob("[!.]*/recipe.yaml")):
+        return Run(path.parent)
+    more: dict[str, Any] = {}
+    if rule == "greedy":
+        recipe = of[0].recipe()
+        more["scorer"] = lambda trained, alpha: scorer(recipe, trained, alpha, device=recipe.device)
+    return soup(of, rule, root=place, **more)
 
 
 def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
@@ -148,15 +196,18 @@ def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
     return run
 
 
-def described(order: Order, recipe: Recipe, run: Run | None) -> dict[str, Any]:
-    """What the result says of the run itself."""
+def described(order: Order, recipe: Recipe, made: Sequence[Run]) -> dict[str, Any]:
+    """What the result says of the run itself, and of those that it needed."""
     cost: dict[str, Any] = dict.fromkeys(COST)
-    if run is not None:
-        facts = radapter_facts(run.adapter)
+    if made:
+        facts = radapter_facts(made[-1].adapter)
         cost |= {key: facts.get(key) for key in ("trained_parameters", "steps")}
-        cost |= {"stored_bytes": run.adapter.stat().st_size} | run.cost()
+        cost["stored_bytes"] = made[-1].adapter.stat().st_size
+        trained = [own for own in (run.cost() for run in made) if own["seconds"] is not None]
+        cost |= trained[-1] if trained else {}
+        cost["seconds"] = sum(own["seconds"] for own in trained) if trained else None
     return {
-        "key": order.key,
+        "key": order.training.key,
         "kind": "zero-shot" if order.zero_shot else "trained",
         "recipe": recipe.model_dump(mode="json"),
         "base_hash": order.base_hash,
@@ -260,7 +311,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study says so itself
     signal.signal(signal.SIGTERM, stop)
     try:
-        carry_out(Order(**json.load(sys.stdin)), stop)
+        carry_out(Order.read(sys.stdin.read()), stop)
     except KeyboardInterrupt:
         return INTERRUPTED
     except RadapterError as error:

@@ -37,8 +37,13 @@ class Job:
     own: tuple[str, ...]
     """The changes that make the trial"""
     recipe: Recipe = field(compare=False)
+    """Of a soup, its first run's"""
     zero_shot: bool
     key: str
+    needs: tuple[Job, ...] = field(default=(), compare=False)
+    """Runs that it starts from, or that a soup is of"""
+    soup: str | None = None
+    """The rule, of a soup"""
 
     @property
     def seed(self) -> int:
@@ -47,7 +52,8 @@ class Job:
     @property
     def name(self) -> str:
         """Of its result."""
-        method = "zero-shot" if self.zero_shot else self.recipe.method.name
+        method = f"{self.soup}-soup" if self.soup else self.recipe.method.name
+        method = "zero-shot" if self.zero_shot else method
         return f"{method}-seed{self.seed}-{self.key[:12]}"
 
     @property
@@ -71,11 +77,16 @@ def key_of(recipe: Recipe, zero_shot: bool) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def _joined(*keys: str) -> str:
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
 def agrees(kept: Any, now: Any) -> bool:
     """Whether a stored recipe says the same as one of now, where both say something: defaults may
-    have been added since, and none may have changed."""
+    have been added since, and none may have changed. Where training starts is in the key."""
     if isinstance(kept, Mapping) and isinstance(now, Mapping):
-        return all(agrees(kept[k], now[k]) for k in kept.keys() & now.keys() - {*NOT_TRAINED})
+        keys = kept.keys() & now.keys() - {*NOT_TRAINED, "start"}
+        return all(agrees(kept[key], now[key]) for key in keys)
     return bool(kept == now)
 
 
@@ -99,16 +110,13 @@ class Plan:
         self.study, self.place, self.more = study, place, list(more)
         suites = [load_suite(name) for name in study.suites]
         self.suites = {suite.name: suite for suite in suites}
-        self.trials = {
-            label: [
-                [self.job(label, own, seed) for seed in study.trials.seeds]
-                for own in method.settings()
-            ]
-            for label, method in study.methods.items()
-        }
+        self.choices: dict[str, list[str]] = {}
+        """The chosen changes of methods; as long as there are none, the first stand for them"""
         of_each: dict[str, str] = {}
         for label in study.methods:
-            example = (*itertools.chain(*self.trials[label]), *self.finalists(label))[0].recipe
+            for own in study.methods[label].settings():
+                self.job(label, own, study.trials.seeds[0])
+            example = self.finalists(label)[0].recipe
             self._check(label, example)
             of_each.setdefault(trained_metric(example), label)
         if len(of_each) > 1:
@@ -124,6 +132,11 @@ class Plan:
     def job(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> Job:
         """A run of a method with the changes of a trial."""
         method = self.study.methods[label]
+        if method.soup is not None:
+            of, rule = method.soup.of, method.soup.rule
+            members = tuple(self.job(of, self.choice(of), s, fold) for s in method.soup.seeds(seed))
+            key = _joined(rule, *(member.key for member in members))
+            return Job(label, fold, (), members[0].recipe, False, key, members, rule)
         path = recipes.locate(method.recipe or self.study.recipe or "")
         try:
             overrides = self.study.overrides(label, own, seed, fold)
@@ -131,15 +144,46 @@ class Plan:
         except UsageError as error:
             raise UsageError(f"{self.place}: methods.{label}: {error}") from None
         key = key_of(recipe, method.zero_shot)
-        return Job(label, fold, tuple(own), recipe, method.zero_shot, key)
+        if method.start is None:
+            return Job(label, fold, tuple(own), recipe, method.zero_shot, key)
+        start = self.job(method.start, self.choice(method.start), seed, fold)
+        return Job(label, fold, tuple(own), recipe, False, _joined(key, start.key), (start,))
 
-    def finalists(self, label: str, own: Sequence[str] = ()) -> list[Job]:
+    def choice(self, label: str) -> list[str]:
+        """The chosen changes of a method, or the first ones while nothing is chosen."""
+        return self.choices.get(label) or [*self.study.methods[label].settings(), []][0]
+
+    def trials(self, label: str) -> list[list[Job]]:
+        """For each setting of a method its runs, one for each seed; none where there is one setting
+        alone, of which nothing has to be chosen."""
+        settings = self.study.methods[label].settings()
+        if len(settings) < 2:
+            return []
+        return [[self.job(label, own, s) for s in self.study.trials.seeds] for own in settings]
+
+    def finalists(self, label: str) -> list[Job]:
         """The runs of a method with its chosen setting. The zero-shot model has one for a fold."""
         zero_shot, first = self.study.methods[label].zero_shot, self.study.finalists.seeds[0]
         return [
-            self.job(label, own, first if zero_shot else seed, fold)
+            self.job(label, self.choice(label), first if zero_shot else seed, fold)
             for fold, seed in self.study.places()
         ]
+
+    def choose(self, folder: Folder, failed: Sequence[str] = ()) -> None:
+        """Fill in `choices` from the trials that are there, each method behind what it rests on."""
+        for label in itertools.chain(*self.study.levels()):
+            if (place := chosen(self, label, folder, failed)) is not None:
+                self.choices[label] = self.study.methods[label].settings()[place]
+
+    def is_settled(self, label: str) -> bool:
+        """Whether the setting of a method is known, and that of what it rests on."""
+        own = label in self.choices or not self.study.methods[label].has_trials
+        return own and self.has_start(label)
+
+    def has_start(self, label: str) -> bool:
+        """Whether the setting of what a method rests on is known, if it rests on one."""
+        on = self.study.methods[label].rests_on
+        return on is None or self.is_settled(on)
 
     def held_out_alphas(self) -> list[float]:
         """Where held-out data is scored: the steps of `auto`, and every alpha that is stated."""
@@ -154,7 +198,7 @@ class Plan:
 
     def suite_alphas(self, auto: float) -> list[float]:
         """Where a finalist is scored whose `auto` this is."""
-        stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
+        stated = [own.alpha for own in self.study.methods.values() if own.alpha not in ("auto", 0)]
         return sorted({*self.study.alphas, *map(float, stated), auto})
 
     def _check_names(self, recipe: Recipe) -> None:
@@ -263,10 +307,12 @@ def chosen(plan: Plan, label: str, folder: Folder, failed: Sequence[str] = ()) -
     Args:
         failed: names of runs that have no result: a trial with one of them is not chosen.
     """
+    if len(plan.study.methods[label].settings()) == 1:
+        return 0
     rule = plan.study.methods[label].alpha
     metrics = plan.study.choose.metrics(plan.trained_metric)
     scores: dict[int, float] = {}
-    for place, jobs in enumerate(plan.trials[label]):
+    for place, jobs in enumerate(plan.trials(label)):
         results = [folder.read_run(job.name) for job in jobs]
         there = [
             result
@@ -277,27 +323,25 @@ def chosen(plan: Plan, label: str, folder: Folder, failed: Sequence[str] = ()) -
             scores[place] = sum(score_of(r, rule, metrics) for r in there) / len(there)
         elif not any(job.name in failed for job in jobs):
             return None
-    return max(scores, key=lambda place: scores[place]) if scores else None
+    return max(scores, key=lambda place: scores[place], default=None)
 
 
-def outline(plan: Plan, folder: Folder, failed: Sequence[str] = ()) -> dict[str, Any]:
-    """`study.json`, see `radapter.study.results`."""
+def outline(plan: Plan) -> dict[str, Any]:
+    """`study.json`, see `radapter.study.results`, with what `plan.choose` found."""
     methods: dict[str, Any] = {}
     for label, method in plan.study.methods.items():
-        place = chosen(plan, label, folder, failed)
+        own, settings = plan.choices.get(label), method.settings()
         trials = [
             {"set": list(job.own), "fold": job.fold, "seed": job.seed, "run": job.name}
-            for jobs in plan.trials[label]
+            for jobs in plan.trials(label)
             for job in jobs
         ]
-        settings = method.settings()
-        final = method.zero_shot or place is not None
-        jobs = plan.finalists(label, settings[place] if place is not None else []) if final else []
+        jobs = plan.finalists(label) if plan.is_settled(label) else []
         methods[label] = {
             "alpha": method.alpha,
             "trials": trials,
             "settings": settings,
-            "chosen": place,
+            "chosen": None if own is None else settings.index(own),
             "finalists": [
                 {"fold": fold, "seed": seed, "run": job.name}
                 for (fold, seed), job in zip(plan.study.places(), jobs, strict=bool(jobs))

@@ -2,7 +2,7 @@
 
     results/NAME/
         study.json            the study as it was run, and which run is what in it
-        runs/METHOD-seedS-KEY.json
+        METHOD-seedS-KEY.json
                               one run: its recipe, its cost, and what it scores
         table.json            made of these: means, deviations, intervals, what survives Holm
         table.md              the same to be read
@@ -18,12 +18,12 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
         alpha       "auto" or a number; 0 is the zero-shot model, which has no trials
         settings    the changes of each trial, a list of lists: the grid
         trials      a list of {set, fold, seed, run}, for each setting and seed: `set` are its
-                    changes, `run` is the name of the file in runs/ without .json
+                    changes, `run` is the name of its file without .json
         chosen      the place in `settings` of the one that finalists have; null while trials are
                     missing
         finalists   a list of {fold, seed, run}; empty while nothing is chosen
 
-`runs/*.json`:
+The file of a run:
 
     schema_version  1
     key             hash of the resolved recipe
@@ -119,7 +119,7 @@ class Folder:
 
     def run(self, name: str) -> Path:
         """The file of a run."""
-        return self.path / "runs" / f"{name}.json"
+        return self.path / f"{name}.json"
 
     def read_study(self) -> dict[str, Any]:
         """`study.json`.

@@ -20,12 +20,11 @@ from radapter import recipe as recipes
 from radapter.errors import RadapterError
 from radapter.models import load
 from radapter.processors import at_hand
-from radapter.study.one import INTERRUPTED, Order
+from radapter.study.one import INTERRUPTED, Order, Training
 from radapter.study.planning import (
     Job,
     Plan,
     alpha_of,
-    chosen,
     is_of,
     missing,
     outline,
@@ -145,25 +144,17 @@ def run_study(
     devices = gpus()
     workers = Workers(jobs or len(devices) or 1, devices)
     failed: list[Failure] = []
-    trials = distinct([job for of in plan.trials.values() for own in of for job in own])
-    failed += stage(plan, folder, runs, workers, trials, "trials", progress)
-    names = [failure.job.name for failure in failed]
-    folder.write_study(outline(plan, folder, names))
-    last = distinct(finalists(plan, folder, names))
+    for level in plan.study.levels():  # a method that rests on another needs its choice
+        labels = [label for label in level if plan.has_start(label)]
+        trials = distinct([job for label in labels for of in plan.trials(label) for job in of])
+        failed += stage(plan, folder, runs, workers, trials, "trials", progress)
+        plan.choose(folder, [failure.job.name for failure in failed])
+        folder.write_study(outline(plan))
+    settled = [label for label in plan.study.methods if plan.is_settled(label)]
+    last = distinct([job for label in settled for job in plan.finalists(label)])
     failed += stage(plan, folder, runs, workers, last, "finalists", progress)
-    folder.write_study(outline(plan, folder, [failure.job.name for failure in failed]))
+    folder.write_study(outline(plan))
     return failed
-
-
-def finalists(plan: Plan, folder: Folder, failed: Sequence[str] = ()) -> list[Job]:
-    """The runs of the second stage, as far as settings are chosen."""
-    found: list[Job] = []
-    for label, method in plan.study.methods.items():
-        if method.zero_shot:
-            found += plan.finalists(label)
-        elif (place := chosen(plan, label, folder, failed)) is not None:
-            found += plan.finalists(label, method.settings()[place])
-    return found
 
 
 def distinct(jobs: Sequence[Job]) -> list[Job]:
@@ -177,6 +168,8 @@ def stage(
 ) -> list[Failure]:  # fmt: skip
     """Run what is missing of some runs."""
     final = name == "finalists"
+    if not jobs:
+        return []
     waiting = [(job, order(plan, folder, runs, job, final)) for job in jobs]
     todo = [(job, given) for job, given in waiting if given.parts]
     progress.on_stage(name, len(jobs) - len(todo), len(jobs))
@@ -214,8 +207,7 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         folder.run(job.name).unlink()
     return Order(
         name=job.name,
-        key=job.key,
-        recipe=recipes.dump(job.recipe),
+        training=training_of(job),
         zero_shot=job.zero_shot,
         base_hash=base_hash,
         parts=missing(plan, job, result, final),
@@ -226,6 +218,12 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         results=str(folder.path.absolute()),
         runs=str(runs.absolute()),
     )
+
+
+def training_of(job: Job) -> Training:
+    """How the run comes about."""
+    needs = [training_of(need) for need in job.needs]
+    return Training(job.key, recipes.dump(job.recipe), needs, job.soup)
 
 
 def hash_of(model: str, seed: int) -> str:

@@ -26,6 +26,8 @@ Overrides = list[str] | dict[str, Any]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 Alpha = Annotated[float, Field(ge=0.0, le=1.0)]
+APART = 1000
+"""Between the seeds of a soup's runs"""
 STAGES = ("trials", "finalists")
 HELD_OUT = (
     "settings are chosen on held-out data of the training distribution alone. A method that was "
@@ -80,6 +82,21 @@ class Stage(Section):
         return seeds
 
 
+class Soup(Section):
+    """Several runs of another method, averaged as by `radapter soup`."""
+
+    of: str
+    """The method. Its chosen setting is trained several times."""
+    rule: Literal["uniform", "greedy", "model-stock"] = "uniform"
+    """How they are averaged."""
+    members: Annotated[int, Field(ge=2)] = 2
+    """How many runs: for seed s of the finalists those of seeds s, s + 1000, s + 2000, ..., so that
+    no two soups have a run in common."""
+
+    def seeds(self, seed: int) -> list[int]:
+        return [seed + APART * number for number in range(self.members)]
+
+
 class StudyMethod(Section):
     """One row of the table: a recipe with changes, the settings that are tried, and alpha."""
 
@@ -91,6 +108,13 @@ class StudyMethod(Section):
     """Values that are tried for each key, all combinations: `{optimisation.lr: [1e-4, 3e-4]}`."""
     trials: Annotated[list[Overrides], Field(min_length=1)] | None = None
     """Instead of `grid`, a list of changes to try, each like `set`."""
+    start: str | None = None
+    """Another method of the study, whose chosen setting training starts from, in the run of the
+    same seed and fold: LP-FT starts from a linear probe. `null`: the base model, or what the recipe
+    says."""
+    soup: Soup | None = None
+    """Nothing is trained but the runs of another method, which are averaged. `null`: a method that
+    is trained."""
     alpha: Literal["auto"] | Alpha = "auto"
     """How much of the training is kept. `auto`: as `merge --alpha auto` takes it in each run, on
     held-out data. A number is the same for all runs. 0 is the zero-shot model: nothing is
@@ -100,9 +124,18 @@ class StudyMethod(Section):
     def zero_shot(self) -> bool:
         return self.alpha == 0
 
+    @property
+    def has_trials(self) -> bool:
+        return not self.zero_shot and self.soup is None
+
+    @property
+    def rests_on(self) -> str | None:
+        """The method whose runs this one needs."""
+        return self.soup.of if self.soup else self.start
+
     def settings(self) -> list[list[str]]:
         """The changes of each trial."""
-        if self.zero_shot:
+        if not self.has_trials:
             return []
         if self.trials is not None:
             return [changes(trial) for trial in self.trials]
@@ -116,8 +149,11 @@ class StudyMethod(Section):
     def _one_list_of_trials(self) -> StudyMethod:
         if self.grid and self.trials is not None:
             raise ValueError("grid and trials both say what is tried: give one of them")
-        if self.zero_shot and (self.grid or self.trials is not None):
+        if self.zero_shot and (self.grid or self.trials is not None or self.rests_on):
             raise ValueError("alpha 0 is the zero-shot model, of which nothing can be tried")
+        own = self.recipe or self.set or self.grid or self.trials is not None or self.start
+        if self.soup is not None and own:
+            raise ValueError(f"a soup is what {self.soup.of} is: it takes `soup` and `alpha` alone")
         return self
 
 
@@ -141,7 +177,7 @@ class Study(Section):
     """What decides among the trials of a method."""
     trials: Stage = Stage(seeds=[0])
     """The first stage: every setting of every method is trained with these seeds, on the first
-    fold."""
+    fold. Methods with one setting have nothing to try."""
     finalists: Stage = Stage(seeds=[0, 1, 2, 3, 4])
     """The second stage: the chosen setting of each method is trained with these seeds and scored on
     the suites."""
@@ -176,15 +212,30 @@ class Study(Section):
         if self.baseline not in self.methods:
             known = nearest(self.baseline, list(self.methods))
             raise ValueError(f"baseline '{self.baseline}' is not one of the methods.{known}")
-        without = [label for label, own in self.methods.items() if not (own.recipe or self.recipe)]
-        if without:
-            raise ValueError(f"method '{without[0]}' has no recipe: name one there or in `recipe`")
+        for label, own in self.methods.items():
+            if not (own.recipe or self.recipe or own.soup):
+                raise ValueError(f"method '{label}' has no recipe: name one there or in `recipe`")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_rest_on_others(self) -> Study:
+        for label in self.methods:
+            seen = [label]
+            while (other := self.methods[seen[-1]].rests_on) is not None:
+                if other not in self.methods:
+                    known = nearest(other, list(self.methods))
+                    raise ValueError(f"method '{label}' rests on '{other}', which is none.{known}")
+                if other in seen or not self.methods[other].has_trials:
+                    raise ValueError(
+                        f"method '{label}' rests on '{other}', which has no trials of its own"
+                    )
+                seen.append(other)
         return self
 
     @model_validator(mode="after")
     def _as_many_trials_for_each(self) -> Study:
         counts = {
-            label: len(own.settings()) for label, own in self.methods.items() if not own.zero_shot
+            label: len(own.settings()) for label, own in self.methods.items() if own.has_trials
         }
         if len(set(counts.values())) > 1 and not self.unequal_trials:
             said = ", ".join(f"{label} {count}" for label, count in counts.items())
@@ -201,13 +252,27 @@ class Study(Section):
             for label, own in self.methods.items()
         }
         stages = {stage: Stage(seeds=getattr(self, stage).seeds[:1]) for stage in STAGES}
-        return self.model_copy(update={"methods": methods, "alphas": [0.0, 1.0], **stages})
+        return self.model_copy(update={"methods": methods, "alphas": [1.0], **stages})
 
     def overrides(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> list[str]:
         """All changes to the recipe of a method, in their order."""
         of_fold = changes(self.folds[fold]) if self.folds else []
         method = self.methods[label]
         return [*changes(self.set), *changes(method.set), *of_fold, *own, f"seed={seed}"]
+
+    def levels(self) -> list[list[str]]:
+        """The methods in an order in which each comes behind what it rests on."""
+        done: list[str] = []
+        levels: list[list[str]] = []
+        while len(done) < len(self.methods):
+            ready = [
+                label
+                for label, own in self.methods.items()
+                if label not in done and (own.rests_on is None or own.rests_on in done)
+            ]
+            levels.append(ready)
+            done += ready
+        return levels
 
     def places(self) -> list[tuple[int, int]]:
         """(fold, seed) of each run of a finalist."""

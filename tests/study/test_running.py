@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from radapter.errors import UsageError
 from radapter.study import running, schema
@@ -58,7 +60,7 @@ def test_what_is_there_is_not_run_again(small):
     small.done.clear()
     small.write(name="small")
     small.run(alphas=[0, 0.3, 1])
-    assert {path.stem for path in small.folder.path.glob("runs/*")} > set(small.done)
+    assert {path.stem for path in small.folder.path.glob("*-seed*")} > set(small.done)
     assert trained(small) == before
     assert {p["alpha"] for p in summarise(small.folder)["methods"][0]["curve"]} == {0.0}
     assert {0.0, 0.3, 1.0} <= {p["alpha"] for p in summarise(small.folder)["methods"][1]["curve"]}
@@ -66,7 +68,7 @@ def test_what_is_there_is_not_run_again(small):
 
 def test_a_result_of_another_recipe_or_other_weights_is_replaced(small):
     small.run()
-    (job, *_) = small.plan().trials["full"][0]
+    (job, *_) = small.plan().trials("full")[0]
     kept = small.folder.read_run(job.name)
     for change in ({"base_hash": "0" * 64}, {"recipe": kept["recipe"] | {"precision": "bf16"}}):
         small.folder.write_run(job.name, kept | change)
@@ -79,13 +81,13 @@ def test_a_result_of_another_recipe_or_other_weights_is_replaced(small):
 
 def test_keys_follow_what_is_trained_alone(small):
     plan = small.plan()
-    (job, *_) = plan.trials["full"][0]
+    (job, *_) = plan.trials("full")[0]
     same = {"description": "x", "alpha": 0.7, "workers": 0, "suites": ["few-shot"]}
     assert key_of(job.recipe.model_copy(update=same), False) == job.key
     for change in ({"seed": 5}, {"precision": "bf16"}, {"model": "emoji-clip"}):
         assert key_of(job.recipe.model_copy(update=change), False) != job.key
     # The zero-shot model has no seed and no method.
-    assert key_of(job.recipe, True) == key_of(plan.trials["full"][1][0].recipe, True)
+    assert key_of(job.recipe, True) == key_of(plan.trials("full")[1][0].recipe, True)
 
 
 def test_a_failed_run_is_named_and_the_rest_goes_on(small, cli):
@@ -133,7 +135,8 @@ def test_methods_need_as_many_trials_unless_a_reason_is_given(small):
     with pytest.raises(UsageError, match=r"different numbers of trials \(full 2, lora 1\)"):
         small.plan(methods=methods, baseline="full")
     plan = small.plan(methods=methods, baseline="full", unequal_trials="lora's is published")
-    assert [len(plan.trials[label]) for label in methods] == [2, 1]
+    # One setting has nothing to be chosen from.
+    assert [len(plan.trials(label)) for label in methods] == [2, 0]
 
 
 def test_held_out_data_that_is_a_shift_of_the_suites_is_refused(small, other_shapes):
@@ -146,13 +149,56 @@ def test_seeds_go_through_the_folds(small):
     plan = small.plan(
         folds=[["data.hold_out=0.3"], ["data.hold_out=0.4"]], finalists={"seeds": [5, 6, 7]}
     )
-    jobs = plan.finalists("full", ["optimisation.lr=0.5"])
+    jobs = plan.finalists("full")
     assert [(job.fold, job.seed, job.recipe.data.hold_out) for job in jobs] == [
         (0, 5, 0.3), (1, 6, 0.4), (0, 7, 0.3),
     ]  # fmt: skip
     zero_shot = plan.finalists("zero-shot")
     assert [job.seed for job in zero_shot] == [5, 5, 5]
     assert zero_shot[0].key == zero_shot[2].key != zero_shot[1].key
+
+
+FULL = {"set": {"method": {"name": "full"}}, "grid": {"optimisation.lr": [1e-3, 1e-2]}, "alpha": 1}
+
+
+def test_a_soup_is_of_runs_that_no_other_soup_has(small):
+    soup = {"soup": {"of": "full", "rule": "uniform", "members": 2}, "alpha": 1}
+    methods = {"zero-shot": {"alpha": 0}, "soup": soup, "full": FULL}
+    plan = small.plan(methods=methods)
+    assert plan.study.levels() == [["zero-shot", "full"], ["soup"]]
+    assert small.run(methods=methods) == []
+    outline = small.folder.read_study()["methods"]
+    assert outline["soup"]["trials"] == []
+    plan.choose(small.folder)
+    for seed, job in zip((0, 1), plan.finalists("soup"), strict=True):
+        assert [need.seed for need in job.needs] == [seed, 1000 + seed]
+        made = [
+            next(small.place.glob(f"runs/{need.key[:16]}-*/*/adapter.safetensors"))
+            for need in (*job.needs, job)
+        ]
+        *members, mean = [load_file(path) for path in made]
+        for name, tensor in mean.items():
+            assert torch.allclose(tensor, (members[0][name] + members[1][name]) / 2, atol=1e-6)
+        cost = small.folder.read_run(job.name)["cost"]
+        alone = small.folder.read_run(outline["full"]["finalists"][seed]["run"])["cost"]
+        assert cost["seconds"] > alone["seconds"]  # of both its runs
+    small.done.clear()
+    assert small.run() == []
+    assert small.done == []
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"soup": {"of": "fulll"}}, "rests on 'fulll', which is none. Did you mean 'full'"),
+        ({"soup": {"of": "zero-shot"}}, "'zero-shot', which has no trials of its own"),
+        ({"soup": {"of": "full"}, "set": ["seed=1"]}, "it takes `soup` and `alpha` alone"),
+        ({"start": "other"}, "rests on 'other', which has no trials of its own"),
+    ],
+)
+def test_what_a_method_cannot_rest_on_is_refused(small, method, message):
+    with pytest.raises(UsageError, match=message):
+        small.plan(methods={"zero-shot": {"alpha": 0}, "full": FULL, "other": method})
 
 
 def test_the_processes_share_cores_and_gpus(monkeypatch):
@@ -228,7 +274,7 @@ def test_several_at_a_time_give_the_same(small, tmp_path):
     assert process.returncode == 0, said
     two = Folder(tmp_path / "r2")
     assert two.read_study() == alone.read_study()
-    for name in alone.path.glob("runs/*.json"):
+    for name in alone.path.glob("*-seed*.json"):
         one, other = alone.read_run(name.stem), two.read_run(name.stem)
         assert {**one, "cost": 0} == {**other, "cost": 0}
 

@@ -23,7 +23,7 @@ def example(tmp_path) -> Folder:
 
 def right(folder, run, name, alpha):
     """Hits of each cluster, straight from the file."""
-    suite = json.loads((folder.path / "runs" / f"{run}.json").read_text())["suites"]
+    suite = json.loads((folder.path / f"{run}.json").read_text())["suites"]
     own = suite["shapes-shifts"]
     counts = own["datasets"][name]["metrics"]["accuracy"]["right"][own["alphas"].index(alpha)]
     return np.array([int(digit) for digit in counts])
