@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from radapter.errors import UsageError
 from radapter_cli import console
+
+if TYPE_CHECKING:
+    from radapter.reporting.report.page import Page
 
 
 def report(
@@ -41,15 +44,37 @@ def report(
     if out.suffix not in (".html", ".htm"):
         raise UsageError(f"--out takes a name that ends in .html, found '{out}'.")
     with console.status("reading"):
-        from radapter.reporting.report import of_runs, page
-        from radapter.run import find
+        from radapter.reporting.report import page
 
-    found = {run.path.resolve(): run for run in (find(Path(n)) for n in runs or ())}
-    with console.status("writing"):
-        size = page.write(of_runs.report_on(list(found.values()) or [find()]), out)
+        size = page.write(_content([Path(name) for name in runs or ()]), out)
     if as_json:
         console.print_json({"file": str(out), "bytes": size})
     else:
         console.result(f"Written: {out} ({size / 1e6:.1f} MB)")
     if show:
         typer.launch(str(out))
+
+
+def _content(paths: list[Path]) -> Page:
+    """What is on the page: of one study, or of runs.
+
+    Raises:
+        UsageError: a study, and something else.
+    """
+    from radapter.run import find
+    from radapter.study.results import Folder
+
+    studies = [Folder(path) for path in paths if Folder(path).study.is_file()]
+    if not studies:
+        from radapter.reporting.report.of_runs import report_on
+
+        runs = [find(path) for path in paths] or [find()]
+        found = {run.path.resolve(): run for run in runs}
+        return report_on(list(found.values()))
+    if len(paths) > 1:
+        raise UsageError(
+            f"A report is on one study or on runs: {studies[0].path} is a study. Name it alone."
+        )
+    from radapter.reporting.report.of_study import report_on_study
+
+    return report_on_study(studies[0])

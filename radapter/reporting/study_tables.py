@@ -21,13 +21,13 @@ Summary = Mapping[str, Any]
 def tables(summary: Summary) -> Iterator[Table]:
     """Methods with their costs, then for each suite and metric the scores and the differences."""
     study = summary["study"]
-    first = _methods(summary)
+    first = methods_table(summary)
     first.title = f"{study['name']}: {study['description']}".rstrip(": ")
     shown = [first]
-    for title, places in _groups(summary):
+    for title, places in column_groups(summary):
         for start in range(0, len(places), ABREAST):
             part = places[start : start + ABREAST]
-            scores, apart = _scores(summary, part), _differences(summary, part)
+            scores, apart = score_table(summary, part), difference_table(summary, part)
             scores.title = f"\n{title}"
             apart.title = f"\n{title}: difference from {study['baseline']}"
             shown += [scores, *([apart] if apart.rows else [])]
@@ -39,10 +39,14 @@ def tables(summary: Summary) -> Iterator[Table]:
 def to_markdown(summary: Summary) -> str:
     """The tables of `tables`, as Markdown."""
     study = summary["study"]
-    parts = [f"# {study['name']}\n", f"{study['description']}\n", _methods(summary).to_markdown()]
-    for title, places in _groups(summary):
-        parts += [f"## {escaped(title)}\n", _scores(summary, places).to_markdown()]
-        apart = _differences(summary, places)
+    parts = [
+        f"# {study['name']}\n",
+        f"{study['description']}\n",
+        methods_table(summary).to_markdown(),
+    ]
+    for title, places in column_groups(summary):
+        parts += [f"## {escaped(title)}\n", score_table(summary, places).to_markdown()]
+        apart = difference_table(summary, places)
         if apart.rows:
             parts += [f"Difference from {escaped(study['baseline'])}:\n", apart.to_markdown()]
     return "\n".join([*filter(str.strip, parts), *(f"{escaped(n)}\n" for n in footnotes(summary))])
@@ -80,7 +84,7 @@ WRITERS: dict[str, Callable[[Summary], str]] = {
 # ---------------------------------------------------------------- parts
 
 
-def _groups(summary: Summary) -> Iterator[tuple[str, list[int]]]:
+def column_groups(summary: Summary) -> Iterator[tuple[str, list[int]]]:
     """A title for each suite and metric, and the places of its columns."""
     groups: dict[tuple[str, str], list[int]] = {}
     for place, column in enumerate(summary["columns"]):
@@ -89,7 +93,8 @@ def _groups(summary: Summary) -> Iterator[tuple[str, list[int]]]:
         yield f"{suite}, {metric_of(metric).heading}", places
 
 
-def _methods(summary: Summary) -> Table:
+def methods_table(summary: Summary) -> Table:
+    """What the methods are, and what they cost."""
     table = Table([Column(name, left=i < 3, wrap="letters") for i, name in enumerate(HEADER)])
     for method in summary["methods"]:
         cost = method["cost"]
@@ -114,10 +119,11 @@ def _table(summary: Summary, places: Sequence[int]) -> Table:
     names = [
         c["place"] + (f" (mean of {len(c['sets'])})" if len(c["sets"]) > 1 else "") for c in columns
     ]
-    return Table([Column("", left=True), *(Column(name) for name in names)])
+    return Table([Column("method", left=True), *(Column(name) for name in names)])
 
 
-def _scores(summary: Summary, places: Sequence[int]) -> Table:
+def score_table(summary: Summary, places: Sequence[int]) -> Table:
+    """Means and deviations in some of the columns."""
     table = _table(summary, places)
     for method in summary["methods"]:
         cells = []
@@ -132,7 +138,8 @@ def _scores(summary: Summary, places: Sequence[int]) -> Table:
     return table
 
 
-def _differences(summary: Summary, places: Sequence[int]) -> Table:
+def difference_table(summary: Summary, places: Sequence[int]) -> Table:
+    """Differences from the baseline there, with intervals and marks; no rows if there are none."""
     table = _table(summary, places)
     for method in summary["methods"]:
         if method["differences"] is None:

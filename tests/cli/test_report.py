@@ -7,15 +7,18 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from radapter.data import emoji
 from radapter.evaluation.answers import read_answers
-from radapter.reporting import averages, comparison, comparison_tables
+from radapter.reporting import averages, comparison, comparison_tables, study_tables
 from radapter.reporting.report import page
 from radapter.reporting.report.gallery import EACH, Gallery, drawn
 from radapter.run import Run
+from radapter.study.results import Folder
+from radapter.study.table import summarise
 
 SUITE = """\
 name: mine
@@ -25,6 +28,7 @@ datasets:
   - {{name: own, role: in-distribution, data: {{source: folder, root: {root}, split: all}}}}
   - {{name: other, role: shifted, data: {{source: folder, root: {root}, split: all}}}}
 """
+EXAMPLE = Path(__file__).parents[1] / "study/example"
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -230,6 +234,43 @@ def test_out_is_a_page(cli, trained):
     outcome = cli("report", "--out", "r.pdf")
     said = "error: --out takes a name that ends in .html, found 'r.pdf'.\n"
     assert (outcome.code, outcome.err) == (2, said)
+
+
+# ---------------------------------------------------------------- of a study
+
+
+def test_a_study_has_its_table_and_its_curves(cli, tmp_path):
+    outcome = cli("report", EXAMPLE, "--out", "study.html")
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / "study.html").read_text(encoding="utf-8")
+    read = Read(text)
+    assert "Study: example" in read.all("h1")[0]["text"]
+    summary = summarise(Folder(EXAMPLE))
+    there = {element["text"] for element in read.all("td") + read.all("th")}
+    for table in study_tables.tables(summary):
+        assert {str(cell) for cells, _ in table.rows for cell in cells} <= there
+    said = read.all("body")[0]["text"]
+    for line in study_tables.footnotes(summary):
+        assert line in said
+    figures = json.loads(next(s["text"] for s in read.all("script") if "type" in s["attributes"]))
+    curves = [t for f in figures for t in f["data"] if "alpha" in str(t.get("text"))]
+    trained = [method for method in summary["methods"] if method["kind"] == "trained"]
+    assert len(curves) == 2 * 3 * len(trained)  # a curve and a mean, on three places
+    for method in trained:
+        means = [100 * value["mean"] for value in method["values"]]
+        own = [c for c in curves if method["label"] in c["text"][0] and len(c["x"]) == 1]
+        assert [c["y"][0] for c in own] == pytest.approx(means[1:])
+        assert [c["x"][0] for c in own] == pytest.approx([means[0]] * 3)
+        low, high = method["values"][1]["interval"]
+        assert f"[{100 * low:.1f}, {100 * high:.1f}]" in own[0]["text"][0]
+
+
+def test_a_study_stands_alone(cli, trained):
+    outcome = cli("report", EXAMPLE, trained.name)
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"error: A report is on one study or on runs: {EXAMPLE} is a study. Name it alone.\n",
+    )
 
 
 # ---------------------------------------------------------------- pictures

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ABSENT = ["torch", "torchvision", "open_clip", "transformers", "onnx", "onnxruntime"]
-COMPUTE = ("runs show", "compare runs/*", "study EXAMPLE --tables")
+COMPUTE = ("runs show", "compare runs/*", "report runs/*", "study EXAMPLE --tables")
 
 WITHOUT = """
 import sys
@@ -38,6 +38,7 @@ COMMANDS = (
     "runs",
     "runs show",
     "compare runs/*",
+    "report runs/*",
     "data list",
     "train --help",
     "export --help",
