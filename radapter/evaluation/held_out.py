@@ -12,9 +12,10 @@ from radapter.data import open_data
 from radapter.errors import UsageError
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import held_out_suite, trained_metric
+from radapter.heads import head as heads
 from radapter.merging.deltas import State
 from radapter.merging.trained import Trained
-from radapter.models import LoadedModel
+from radapter.models import LoadedModel, with_head
 from radapter.recipe import Recipe
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
@@ -43,13 +44,16 @@ def scorer(
     """
     suite = held_out_suite(recipe, trained.classes)
     opened, metric = suite.open(), trained_metric(recipe)
-    base = trained.base.model.state_dict()
+    base = with_head(trained.base.model.state_dict(), trained.head_at(0.0))
     plain = dataclasses.replace(trained.base, model=copy.deepcopy(trained.base.model))
 
     def score(state: State) -> float:
         merged = {name: torch.lerp(base[name], state[name], alpha) for name in state}
-        plain.model.load_state_dict({**base, **merged})
-        model: LoadedModel = dataclasses.replace(plain)  # without the hash of the last weights
+        towers, own = heads.split({**base, **merged})
+        plain.model.load_state_dict(towers)
+        head = heads.mixed(trained.facts["head"], {**trained.head, **own}, 1.0) if own else None
+        # A copy, without the hash of the last weights.
+        model: LoadedModel = dataclasses.replace(plain, head=head)
         evaluated = evaluate(
             suite, from_loaded(model, device=device), opened=opened, on_progress=on_progress
         )

@@ -18,8 +18,10 @@ from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.errors import UsageError
 from radapter.files import facts_metadata, file_hash
+from radapter.heads import head as heads
 from radapter.merging.deltas import State, changed
 from radapter.merging.trained import Trained, open_trained
+from radapter.models import with_head
 from radapter.recipe import Recipe
 from radapter.registry import RULES, folds, load
 from radapter.run import Run, Which
@@ -56,7 +58,7 @@ def soup(
     recipe = ingredients[0].recipe()
     alpha = alpha if alpha is not None else getattr(combine, "ALPHA", recipe.alpha)
     first, tuned = _open(ingredients, which)
-    base = first.base.model.state_dict()
+    base = with_head(first.base.model.state_dict(), first.head_at(0.0))
     if scorer is not None:
         settings["score"] = scorer(first, alpha)
     state, facts = combine.combine(base, tuned, **settings)
@@ -93,11 +95,6 @@ def check_together(ingredients: Sequence[Run]) -> None:
                 f"What {method} trains does not fold into plain weights, so {run.name} cannot be "
                 "averaged with other runs."
             )
-        if run.recipe().head is not None:
-            raise UsageError(
-                f"{run.name} has a trained head, and heads are not averaged: make a soup of runs "
-                "without `head`."
-            )
     first = ingredients[0]
     for other in ingredients[1:]:
         if first.class_names() != other.class_names():
@@ -105,10 +102,15 @@ def check_together(ingredients: Sequence[Run]) -> None:
                 f"{first.name} and {other.name} were not trained on the same classes in the same "
                 "order: a soup is of runs that were."
             )
+        if first.recipe().head != other.recipe().head:
+            raise UsageError(
+                f"{first.name} and {other.name} differ in `head`: a soup is of runs with the same."
+            )
 
 
 def _open(ingredients: Sequence[Run], which: Which) -> tuple[Trained, list[State]]:
-    """The first run with its base model, and of each the merged weights that are not the base's."""
+    """The first run with its base model, and of each the merged weights that are not the base's,
+    those of its head too."""
     first: Trained | None = None
     tuned: list[State] = []
     for run in ingredients:
@@ -126,7 +128,8 @@ def _open(ingredients: Sequence[Run], which: Which) -> tuple[Trained, list[State
                 f"{run.name} prepares its pictures in another way than {ingredients[0].name}: a "
                 "soup is of runs with one preprocessing."
             )
-        tuned.append(changed(first.base.model.state_dict(), trained.at(1.0)))
+        base = with_head(first.base.model.state_dict(), first.head_at(0.0))
+        tuned.append(changed(base, with_head(trained.at(1.0), trained.head_at(1.0))))
     assert first is not None
     return first, tuned
 
@@ -157,7 +160,7 @@ def _recipe(recipe: Recipe, rule: str, number: int, alpha: float) -> Recipe:
 def _write(
     first: Run, recipe: Recipe, trained: Trained, state: State, about: dict[str, Any], root: Path
 ) -> Run:
-    known = ("base_model", "base_seed", "base_hash", "base_used_with")
+    known = ("base_model", "base_seed", "base_hash", "base_used_with", "head")
     facts = {
         "schema_version": 1,
         "method": recipe.method.model_dump(mode="json"),
@@ -171,7 +174,9 @@ def _write(
         if (classes := first.path / "classes.json").is_file():
             shutil.copyfile(classes, folder / classes.name)
         (folder / runs.SOUP).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        content = {name: tensor.contiguous() for name, tensor in state.items()}
+        start = {n: t for n, t in trained.head.items() if n.startswith(heads.ZERO_SHOT)}
+        whole = {**with_head({}, trained.head_at(0.0)), **state, **start}
+        content = {name: tensor.contiguous() for name, tensor in whole.items()}
         (folder / "adapter.safetensors").write_bytes(save(content, metadata=facts_metadata(facts)))
 
     return runs.create(recipe, root, fill)

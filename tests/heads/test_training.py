@@ -14,6 +14,7 @@ from radapter import merging, models, registry
 from radapter.data.pictures import open_several
 from radapter.data.sources.folder import FolderData
 from radapter.errors import UsageError
+from radapter.evaluation import held_out
 from radapter.evaluation.alphas import alpha_curve, choose_alpha
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.of_run import evaluate_run
@@ -23,6 +24,7 @@ from radapter.heads import zero_shot
 from radapter.inference import open_model, predict
 from radapter.inference.prediction import classes_for
 from radapter.merging import write_merged
+from radapter.merging.soup import soup
 from radapter.runtimes.opened import from_loaded
 from radapter.training import Interrupted, plan, resume, train
 
@@ -299,6 +301,35 @@ def test_a_start_that_does_not_fit_is_said(recipe, tmp_path, tmp_path_factory):
     tuned = train(recipe(), tmp_path / "tuned")
     with pytest.raises(UsageError, match="trained r-adapter, and lora with these"):
         train(recipe("method={name: lora}", f"start={tuned.path}"), tmp_path / "runs")
+
+
+# ------------------------------------------------------------------ soups
+
+
+def test_a_soup_averages_heads_as_all_else(recipe, tmp_path):
+    more = ["data.hold_out=0.3"]
+    one, two = (train(recipe(*TUNED, *more, f"optimisation.lr={lr}"), tmp_path / lr)
+                for lr in ("1e-2", "3e-3"))  # fmt: skip
+    made = soup([one, two], "uniform", root=tmp_path)
+    ours = merging.open_trained(made)
+    theirs = [merging.open_trained(run) for run in (one, two)]
+    for alpha in (0.0, 0.5, 1.0):
+        found = ours.head_at(alpha).module.state_dict()
+        parts = [trained.head_at(alpha).module.state_dict() for trained in theirs]
+        for name, value in found.items():
+            torch.testing.assert_close(value, (parts[0][name] + parts[1][name]) / 2)
+    write_merged(made, 1.0)
+    loaded, _ = merging.read_merged(made)
+    assert loaded.head.names == NAMES
+    score = held_out.scorer(one.recipe(), theirs[0], 1.0)
+    whole = models.with_head(ours.at(1.0), ours.head_at(1.0))
+    own = evaluate(held_out_suite(one.recipe(), NAMES), from_loaded(loaded)).sets["held-out"]
+    assert score(whole) == own.value("accuracy")
+    assert len(soup([one, two], "greedy", root=tmp_path, scorer=lambda trained, at: held_out.scorer(
+        one.recipe(), trained, at)).soup()["tried"]) == 2  # fmt: skip
+    probe = train(recipe(*FROZEN, "head.bias=false"), tmp_path / "probe")
+    with pytest.raises(UsageError, match="differ in `head`"):
+        soup([one, probe], "uniform", root=tmp_path)
 
 
 # ------------------------------------------------------------------ ranks
