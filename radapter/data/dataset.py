@@ -65,6 +65,8 @@ class Dataset:
     digest: Callable[[int], str | None] | None = field(default=None, metadata=EACH)
     """sha256 of the bytes that the picture at an index is read from, None if they are not there;
     as a whole None if pictures are no files of their own"""
+    varies: bool = False
+    """Whether `read` gives another picture each time, by torch's generator"""
     draw: Callable[[int, int, int], Example] | None = field(default=None, metadata=EACH)
     """From an index, an epoch and a seed to what training takes of it; None: what is read, and its
     texts"""

@@ -106,8 +106,9 @@ class Parts:
     @property
     def encodes_once(self) -> bool:
         """Whether features of the pictures are the same in all epochs: see `starting.encoded`."""
-        changes = self.recipe.data.augmentation is not None or self.pairs.dataset.draw
-        return not (changes or self.attached.trains_model)
+        dataset = self.pairs.dataset
+        drawn = dataset.varies or dataset.draw is not None
+        return not (drawn or self.recipe.data.augmentation or self.attached.trains_model)
 
     def plan(self) -> Plan:
         order = self.order()

@@ -163,3 +163,10 @@ def test_further_names_are_captions_if_asked():
     assert texts[0] == "house"
     assert "home" in texts[1].split(", ")
     assert len(texts) == 3
+
+
+def test_what_is_drawn_anew_says_so():
+    """Features of it are not the same in all epochs, so training must not keep them."""
+    assert opened(drawing="anew").varies
+    assert not opened(drawing="anew", split="test").varies
+    assert not opened(drawing="fixed").varies

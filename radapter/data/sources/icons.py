@@ -103,6 +103,7 @@ class IconsData(Data):
             groups=[FIRST_GROUP + icon.label for icon in chosen],
             protocol={"drawing": f"{drawn.how}, seed {self.drawing_seed}"},
             stamp=drawn.stamp,
+            varies=drawn.how == "anew",
         )
 
     def _texts(self, icon: icons.Icon) -> list[str]:
