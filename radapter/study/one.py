@@ -8,6 +8,7 @@ finished one is used again, one that was interrupted goes on. The result is writ
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -234,6 +235,7 @@ def curve(
     opened = suite.open()
     for alpha in alphas:
         model = merging.with_adapters(trained.base, method, trained.tensors, alpha)
+        model = dataclasses.replace(model, head=trained.head_at(alpha))
         yield alpha, evaluate(suite, from_loaded(model, device=device), opened=opened)
 
 

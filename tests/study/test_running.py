@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from radapter import recipe as recipes
 from radapter.errors import UsageError
 from radapter.study import running, schema
 from radapter.study.planning import Plan, key_of
@@ -185,6 +187,27 @@ def test_a_soup_is_of_runs_that_no_other_soup_has(small):
     small.done.clear()
     assert small.run() == []
     assert small.done == []
+
+
+def test_a_method_starts_from_the_chosen_run_of_another(small):
+    head = {"head": {"name": "linear"}, "objective": [{"name": "cross-entropy"}]}
+    rates = {"optimisation.lr": [1e-4, 1e-2]}
+    methods = {
+        "LP-FT": {"set": {"method": {"name": "full"}, **head}, "start": "probe", "grid": rates},
+        "probe": {"set": {"method": {"name": "frozen"}, **head}, "grid": rates, "alpha": 1},
+    }
+    assert small.run(methods=methods, baseline="probe") == []
+    plan = small.plan()
+    plan.choose(small.folder)
+    for job in (*plan.finalists("LP-FT"), *(own[0] for own in plan.trials("LP-FT"))):
+        (probe,) = job.needs
+        assert (probe.seed, probe.own) == (job.seed, tuple(plan.choices["probe"]))
+        (run,) = small.place.glob(f"runs/{job.key[:16]}-*/*/recipe.yaml")
+        started = Path(recipes.load(run).start)
+        assert started.parent.name.startswith(probe.key[:16])
+        # What is committed names no folder of this machine.
+        assert small.folder.read_run(job.name)["recipe"]["start"] is None
+    assert {m["label"] for m in summarise(small.folder)["methods"]} == {"LP-FT", "probe"}
 
 
 @pytest.mark.parametrize(
