@@ -222,8 +222,13 @@ class Plan:
                 f"{where}: the recipe has no held-out data, and settings and alpha are chosen on "
                 "it: set data.hold_out (such as 0.1) or `validation`."
             )
-        rule = self.study.methods[label].alpha
-        if rule == "auto" and not folds(recipe.method.name):
+        method = self.study.methods[label]
+        if recipe.start is not None and method.start is None and method.soup is None:
+            raise UsageError(
+                f"{where}: the recipe starts from the run {recipe.start}, of which the study knows "
+                "nothing: name the method of the study that it is of, in `start`."
+            )
+        if method.alpha == "auto" and not folds(recipe.method.name):
             raise UsageError(
                 f"{where}: what {recipe.method.name} trains does not fold into plain weights, so "
                 "`auto` has nothing to choose from: write a number, such as `alpha: 1`."

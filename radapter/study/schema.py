@@ -110,8 +110,7 @@ class StudyMethod(Section):
     """Instead of `grid`, a list of changes to try, each like `set`."""
     start: str | None = None
     """Another method of the study, whose chosen setting training starts from, in the run of the
-    same seed and fold: LP-FT starts from a linear probe. `null`: the base model, or what the recipe
-    says."""
+    same seed and fold: LP-FT starts from a linear probe. `null`: the base model."""
     soup: Soup | None = None
     """Nothing is trained but the runs of another method, which are averaged. `null`: a method that
     is trained."""

@@ -119,6 +119,7 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(small, cli):
         ({"baseline": "ful"}, "baseline 'ful' is not one of the methods. Did you mean 'full'"),
         ({"compare": ["other"]}, "nothing of the suites is called 'other'. Did you mean 'others'"),
         ({"set": {}}, "methods.*: the recipe has no held-out data"),
+        ({"set": {"data.hold_out": 0.3, "start": "tiny"}}, "name the method of the study that it"),
         ({"set": {"data.hold": 1}}, "methods.*: override data.hold"),
         ({"metrics": ["text_to_image_r5"]}, "text_to_image_r5 is in no table"),
         ({"finalists": {"seeds": [1, 1]}}, "finalists.seeds: a seed is there twice"),
