@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from radapter.study.planning import Job, Plan
     from radapter.study.results import Folder
 
-SMOKE = ("optimisation.epochs=1", "optimisation.warmup_steps=0")
 ENDINGS = ["json", "md"]
 
 
@@ -52,7 +51,8 @@ def study(
         bool,
         typer.Option(
             "--smoke",
-            help="Try that all works: one trial, one seed, one epoch; nothing is kept.",
+            help="Try that all works: one trial, one seed, one epoch, one data set of each role; "
+            "nothing is kept.",
         ),
     ] = False,
     results: Annotated[
@@ -105,9 +105,8 @@ def study(
     with console.status("loading"):
         from radapter.study.planning import Plan
     if smoke:
-        small = loaded.smallest()
         with tempfile.TemporaryDirectory() as kept:
-            plan = Plan(small, str(place), SMOKE)
+            plan = Plan(loaded, str(place), smoke=True)
             run(plan, Folder(Path(kept) / "results"), Path(kept) / "runs", jobs)
             return show(Folder(Path(kept) / "results"), out or [], as_json)
     plan = Plan(loaded, str(place))

@@ -34,7 +34,7 @@ from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.held_out import scorer
 from radapter.evaluation.result import Evaluation, SetResult
 from radapter.evaluation.scores import headlines
-from radapter.evaluation.suite import Suite, held_out_suite, load_suite, trained_metric
+from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.files import radapter_facts
 from radapter.merging import Trained
 from radapter.merging.soup import soup
@@ -44,7 +44,7 @@ from radapter.registry import TASKS, folds
 from radapter.registry import load as registered
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
-from radapter.study.planning import agrees, suite_for
+from radapter.study.planning import agrees, suite_for, suite_of
 from radapter.study.results import Clusters, Folder, summed
 from radapter.versions import versions
 
@@ -86,6 +86,8 @@ class Order:
     """`held-out` and names of suites, those that are missing"""
     suites: list[str]
     """All of the study, as it names them"""
+    smoke: bool
+    """Only try that all works"""
     held_out_alphas: list[float]
     suite_alphas: list[float]
     """Beside the one that `auto` takes"""
@@ -146,7 +148,7 @@ def carry_out(order: Order, stop: Stop) -> None:
         kept = described(order, recipe, made)
         kept |= {"held_out": held_out(order, subject), "suites": suites}
         folder.write_run(order.name, kept)
-    for suite in map(load_suite, order.suites):
+    for suite in (suite_of(name, order.smoke) for name in order.suites):
         if suite.name in order.parts:
             auto = kept["held_out"]["auto"]
             kept["suites"][suite.name] = of_suite(order, subject, suite, auto)

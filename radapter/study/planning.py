@@ -23,6 +23,7 @@ from radapter.study.schema import Study
 NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "workers",
                "checkpoints", "alpha")  # fmt: skip
 """Keys of a recipe that change nothing of what is trained"""
+SMOKE = ("optimisation.epochs=1", "optimisation.warmup_steps=0")
 OF_THE_BASE = ("model", "data", "validation")
 """Keys that say what the zero-shot model is, and what it is held out of"""
 
@@ -99,16 +100,16 @@ class Plan:
     Args:
         study: checked.
         place: of its file, for messages.
-        more: changes to every recipe, after all others.
+        smoke: only try that all works: one trial, one seed, one epoch, few alphas and data sets.
 
     Raises:
         UsageError: a recipe or suite is missing, a change does not fit its recipe, or a method has
             no held-out data; the message names the method.
     """
 
-    def __init__(self, study: Study, place: str, more: Sequence[str] = ()) -> None:
-        self.study, self.place, self.more = study, place, list(more)
-        suites = [load_suite(name) for name in study.suites]
+    def __init__(self, study: Study, place: str, smoke: bool = False) -> None:
+        self.study, self.place, self.smoke = study.smallest() if smoke else study, place, smoke
+        suites = [suite_of(name, smoke) for name in study.suites]
         self.suites = {suite.name: suite for suite in suites}
         self.choices: dict[str, list[str]] = {}
         """The chosen changes of methods; as long as there are none, the first stand for them"""
@@ -140,7 +141,7 @@ class Plan:
         path = recipes.locate(method.recipe or self.study.recipe or "")
         try:
             overrides = self.study.overrides(label, own, seed, fold)
-            recipe = recipes.load(path, [*overrides, *self.more])
+            recipe = recipes.load(path, [*overrides, *(SMOKE if self.smoke else ())])
         except UsageError as error:
             raise UsageError(f"{self.place}: methods.{label}: {error}") from None
         key = key_of(recipe, method.zero_shot)
@@ -188,7 +189,7 @@ class Plan:
     def held_out_alphas(self) -> list[float]:
         """Where held-out data is scored: the steps of `auto`, and every alpha that is stated."""
         stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
-        return sorted({*ALPHAS, *map(float, stated)})
+        return sorted({*(ALPHAS[::5] if self.smoke else ALPHAS), *map(float, stated)})
 
     def metrics(self) -> list[str]:
         """Those that held-out data is scored by."""
@@ -251,6 +252,14 @@ def same_pictures(one: Data, other: Data) -> bool:
     general = {*Data.model_fields, "split", "source"}
     keys = [key for key in type(one).model_fields if key not in general]
     return bool(keys) and all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def suite_of(name: str, smoke: bool) -> Suite:
+    """A suite by its name or file; to try that all works, one data set of each role."""
+    suite = load_suite(name)
+    first = {dataset.role: dataset.name for dataset in reversed(suite.datasets)}
+    more = [dataset.name for dataset in suite.datasets if dataset.name not in first.values()]
+    return suite.without(more) if smoke else suite
 
 
 def suite_for(suite: Suite, recipe: Recipe) -> tuple[Suite, str]:

@@ -212,6 +212,7 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         base_hash=base_hash,
         parts=missing(plan, job, result, final),
         suites=plan.study.suites,
+        smoke=plan.smoke,
         held_out_alphas=plan.held_out_alphas(),
         suite_alphas=plan.suite_alphas(0.0),
         metrics=plan.metrics(),

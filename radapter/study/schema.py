@@ -251,7 +251,9 @@ class Study(Section):
             for label, own in self.methods.items()
         }
         stages = {stage: Stage(seeds=getattr(self, stage).seeds[:1]) for stage in STAGES}
-        return self.model_copy(update={"methods": methods, "alphas": [1.0], **stages})
+        return self.model_copy(
+            update={"methods": methods, "alphas": [1.0], "compare": [], **stages}
+        )
 
     def overrides(self, label: str, own: Sequence[str], seed: int, fold: int = 0) -> list[str]:
         """All changes to the recipe of a method, in their order."""

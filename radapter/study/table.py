@@ -184,12 +184,18 @@ def _places(roles: Mapping[str, str], averages: Mapping[str, Any]) -> list[tuple
 
 
 def of_names(columns: Sequence[Column], names: Sequence[str]) -> list[bool]:
-    """Which columns are compared: those that are named, all if none is."""
-    known = list(dict.fromkeys(column.place for column in columns))
+    """Which columns are compared: those that are named, all if none is. A role with one data set
+    has no column of its own: it means that data set."""
+    known = dict.fromkeys(column.place for column in columns)
+    wanted: set[str] = set()
     for name in names:
-        if name not in known:
-            raise UsageError(f"Nothing of the suites is called '{name}'.{nearest(name, known)}")
-    return [not names or column.place in names for column in columns]
+        of_role = [column.place for column in columns if column.role == name]
+        if name not in known and not of_role:
+            raise UsageError(
+                f"Nothing of the suites is called '{name}'.{nearest(name, list(known))}"
+            )
+        wanted |= {name} if name in known else set(of_role)
+    return [not names or column.place in wanted for column in columns]
 
 
 # ---------------------------------------------------------------- numbers

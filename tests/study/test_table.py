@@ -118,12 +118,13 @@ def test_a_difference_whose_interval_holds_0_is_not_ranked(example):
 
 def test_fewer_comparisons_are_corrected_for_less(example):
     outline = example.read_study()
-    outline["study"]["compare"] = ["shifted"]
+    # A role is the mean of its data sets, or its only one.
+    outline["study"]["compare"] = ["shifted", "in-distribution"]
     example.write_study({k: v for k, v in outline.items() if k != "schema_version"})
     summary = summarise(example)
-    assert summary["comparisons"] == 2
+    assert summary["comparisons"] == 4
     counted = [d["holm"] is not None for d in summary["methods"][2]["differences"]]
-    assert counted == [False, True, False, False]
+    assert counted == [True, True, False, False]
 
 
 def test_methods_that_lack_runs_are_named_and_left_out(example):
