@@ -179,22 +179,26 @@ def _places(roles: Mapping[str, str], averages: Mapping[str, Any]) -> list[tuple
     for name, of in averages.items():
         members = [n for n in roles if roles[n] == of] if isinstance(of, str) else of
         if set(members) <= roles.keys():
-            places.setdefault(tuple(sorted(members, key=list(roles).index)), name)
+            places[tuple(sorted(members, key=list(roles).index))] = name
     return [(name, list(members)) for members, name in places.items()]
 
 
 def of_names(columns: Sequence[Column], names: Sequence[str]) -> list[bool]:
-    """Which columns are compared: those that are named, all if none is. A role with one data set
-    has no column of its own: it means that data set."""
+    """Which columns are compared: those that are named, all if none is. A role whose mean has
+    another name, of an average or its only data set, means that one."""
     known = dict.fromkeys(column.place for column in columns)
     wanted: set[str] = set()
     for name in names:
-        of_role = [column.place for column in columns if column.role == name]
+        of_role = [column for column in columns if column.role == name]
         if name not in known and not of_role:
             raise UsageError(
                 f"Nothing of the suites is called '{name}'.{nearest(name, list(known))}"
             )
-        wanted |= {name} if name in known else set(of_role)
+        if name in known:
+            wanted.add(name)
+        else:
+            most = max(len(column.sets) for column in of_role)
+            wanted |= {column.place for column in of_role if len(column.sets) == most}
     return [not names or column.place in wanted for column in columns]
 
 

@@ -38,9 +38,9 @@ def test_means_deviations_and_intervals(example):
         for name in ("sharp", "blurred", "grey")
     }
     theirs = {name: right(example, "zero-shot-seed0-" + 12 * "0", name, 0.0) for name in ours}
-    places = {"sharp": ["sharp"], "shifted": ["blurred", "grey"], "blurred": ["blurred"]}
+    places = {"sharp": ["sharp"], "shifts": ["blurred", "grey"], "blurred": ["blurred"]}
     names = [column["place"] for column in summary["columns"]]
-    assert names == ["sharp", "shifted", "blurred", "grey"]
+    assert names == ["sharp", "shifts", "blurred", "grey"]  # the average of all that are shifted
     (method,) = [own for own in summary["methods"] if own["label"] == "R-Adapter"]
     generator = np.random.default_rng(intervals.SEED)
     size = intervals.TRAINING_RESAMPLES
