@@ -194,7 +194,11 @@ def test_a_method_starts_from_the_chosen_run_of_another(small):
     head = {"head": {"name": "linear"}, "objective": [{"name": "cross-entropy"}]}
     rates = {"optimisation.lr": [1e-4, 1e-2]}
     methods = {
-        "LP-FT": {"set": {"method": {"name": "full"}, **head}, "start": "probe", "grid": rates},
+        "LP-FT": {
+            "set": {"method": {"name": "full", "towers": "image"}, **head},
+            "start": "probe",
+            "grid": rates,
+        },
         "probe": {"set": {"method": {"name": "frozen"}, **head}, "grid": rates, "alpha": 1},
     }
     assert small.run(methods=methods, baseline="probe") == []
