@@ -233,9 +233,17 @@ def blue_first(model):
     model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "order"))
 
 
+def of_head(model):
+    """The weights of three classes in a classifier's graph."""
+    (weights,) = (
+        t for t in model.graph.initializer if t.name.startswith("head/") and len(t.dims) == 2
+    )
+    return weights
+
+
 def classes_in_another_order(model):
-    (weights,) = (t for t in model.graph.initializer if t.name.endswith("class_weights"))
-    array = numpy_helper.to_array(weights)[:, ::-1]
+    weights = of_head(model)
+    array = np.flip(numpy_helper.to_array(weights), list(weights.dims).index(3))
     weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), weights.name))
 
 
@@ -277,7 +285,7 @@ def test_a_temperature_that_is_wrong_is_caught(further, good, check, tmp_path):
     of_files, write = further
     write(tmp_path / "bundle")
     model = onnx.load(tmp_path / "bundle" / bundle.CLASSIFIER)
-    (weights,) = (t for t in model.graph.initializer if t.name.endswith("class_weights"))
+    weights = of_head(model)
     array = 1.02 * numpy_helper.to_array(weights)
     weights.CopyFrom(numpy_helper.from_array(array.astype(np.float32), weights.name))
     save_into(tmp_path / "bundle", bundle.CLASSIFIER, model)
