@@ -12,6 +12,7 @@ import torch
 from radapter.data.accounts import accounts_of
 from radapter.models import shorten, takes_short_texts
 from radapter.recipe import Recipe
+from radapter.training import starting
 from radapter.training.estimate import Memory, Sizes, fitting_micro_batch, step_memory
 from radapter.training.preparing import Parts, Plan, prepare
 
@@ -38,7 +39,7 @@ class Fit:
 
 def plan(recipe: Recipe, processes: int = 1) -> Plan:
     """Check data and model as `train` would and say what training would do; nothing is written."""
-    parts = prepare(recipe, processes if processes > 1 else None)
+    parts = prepare(starting.found(recipe), processes if processes > 1 else None)
     found, problem = None, None
     try:
         found = fit(parts, processes)

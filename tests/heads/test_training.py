@@ -298,6 +298,8 @@ def test_a_start_that_does_not_fit_is_said(recipe, tmp_path, tmp_path_factory):
         with pytest.raises(Exception, match=message):
             train(recipe(*change), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+    with pytest.raises(Exception, match="No run at"):
+        plan(recipe(*TUNED, f"start={tmp_path / 'nothing'}"))
     tuned = train(recipe(), tmp_path / "tuned")
     with pytest.raises(UsageError, match="trained r-adapter, and lora with these"):
         train(recipe("method={name: lora}", f"start={tuned.path}"), tmp_path / "runs")
