@@ -16,6 +16,7 @@ from radapter.evaluation.classification import (
     answer_scores,
     calibration_error,
     predict,
+    reliability,
 )
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.of_model import with_anchors
@@ -179,6 +180,21 @@ def test_the_calibration_error_is_the_formula():
     sure = torch.ones(4)
     assert calibration_error(sure, torch.tensor([True] * 4)) == 0
     assert calibration_error(sure, torch.tensor([True, True, False, False])) == 0.5
+
+
+def test_the_points_of_a_calibration_curve_by_numpy():
+    generator = np.random.default_rng(0)
+    probability, right = generator.random(500), generator.random(500) < 0.4
+    points = reliability(torch.tensor(probability), torch.tensor(right), bins=7)
+    place = np.minimum(np.ceil(probability * 7), 7)
+    expected = [
+        (int((place == b).sum()), probability[place == b].mean(), right[place == b].mean())
+        for b in range(1, 8)
+    ]
+    assert [n for n, _, _ in points] == [n for n, _, _ in expected]
+    np.testing.assert_allclose(points, expected, rtol=1e-12)
+    empty = reliability(torch.tensor([0.9]), torch.tensor([True]), bins=7)
+    assert empty == [(1, pytest.approx(0.9), 1.0)]  # bins without items are left out
 
 
 # ------------------------------------------------------------------ the suite
