@@ -18,8 +18,8 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Run folders, or their names under ./runs; or the folder with the results of one "
-            "study. Default: the newest run.",
+            help="Run folders, or their names under ./runs; or one study: its file, or the folder "
+            "with its results. Default: the newest run.",
             autocompletion=console.complete_run,
         ),
     ] = None,
@@ -64,6 +64,7 @@ def _content(paths: list[Path]) -> Page:
     from radapter.run import find
     from radapter.study.results import Folder
 
+    paths = [_results(path) if path.suffix in (".yaml", ".yml") else path for path in paths]
     studies = [Folder(path) for path in paths if Folder(path).study.is_file()]
     if not studies:
         from radapter.reporting.report.of_runs import report_on
@@ -78,3 +79,18 @@ def _content(paths: list[Path]) -> Page:
     from radapter.reporting.report.of_study import report_on_study
 
     return report_on_study(studies[0])
+
+
+def _results(study: Path) -> Path:
+    """Where the results of a study file are.
+
+    Raises:
+        UsageError: there is no such file, or it is not a study.
+        BrokenInput: there are no results of it.
+    """
+    from radapter.study import schema
+    from radapter.study.results import Folder
+
+    folder = Folder(Path("results") / schema.load(schema.locate(str(study))).name)
+    folder.read_study()
+    return folder.path

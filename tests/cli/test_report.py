@@ -265,6 +265,21 @@ def test_a_study_has_its_table_and_its_curves(cli, tmp_path):
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in own[0]["text"][0]
 
 
+def test_a_study_file_means_its_results(cli, tmp_path):
+    study = json.loads((EXAMPLE / "study.json").read_text())["study"]
+    (tmp_path / "mine.yaml").write_text(
+        "name: example\nrecipe: emoji\nbaseline: one\nsuites: [emoji-shifts]\n"
+        "methods: {one: {alpha: 0}, two: {}}\n"
+    )
+    outcome = cli("report", "mine.yaml")
+    assert outcome.code == 4
+    assert "results/example has no results of a study" in outcome.err
+    shutil.copytree(EXAMPLE, tmp_path / "results/example")
+    outcome = cli("report", "mine.yaml")
+    assert outcome.code == 0, outcome.err
+    assert f"Study: {study['name']}" in (tmp_path / "report.html").read_text()
+
+
 def test_a_study_stands_alone(cli, trained):
     outcome = cli("report", EXAMPLE, trained.name)
     assert (outcome.code, outcome.err) == (
