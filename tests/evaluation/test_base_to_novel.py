@@ -33,7 +33,7 @@ class Made:
         self.wanted, self.dim = wanted, dim
         self.number, self.asked, self.encoded = {}, [], []
         self.provenance = {"weights_hash": "0" * 64}
-        self.runtime, self.preprocessing = self, {}
+        self.runtime, self.preprocessing, self.head = self, {}, None
 
     def vector(self, text):
         index = self.number.setdefault(text, len(self.number))
