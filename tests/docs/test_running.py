@@ -15,7 +15,9 @@ import tiny
 from .pages import ROOT, blocks, simple_commands
 
 PAGES = ["README.md", "docs/getting-started.md", "docs/own-data.md"]
-WITH_A_RUN = ("merge", "export", "eval", "predict", "embed", "search", "compare", "runs", "bench")
+WITH_A_RUN = (
+    "merge", "export", "eval", "predict", "embed", "search", "compare", "report", "runs", "bench"
+)  # fmt: skip
 
 
 def split_folders(folder):
