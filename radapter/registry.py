@@ -79,6 +79,12 @@ HEADS = {
 }
 """Trained heads: `head`, and `of`"""
 
+GATES = {
+    "dawin": "radapter.heads.dawin",
+    "vrf": "radapter.heads.vrf",
+}
+"""Heads over the zero-shot and the tuned model, which `merge --rule` fits: `fit`, and `of`"""
+
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",

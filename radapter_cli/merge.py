@@ -6,7 +6,7 @@ import enum
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from radapter_cli import console
 from radapter_cli.model_options import DeviceChoice, DeviceOption
 
 if TYPE_CHECKING:
+    from radapter.evaluation.cache import Cache
     from radapter.merging import Trained
     from radapter.run import Run
 
@@ -27,6 +28,13 @@ class AdapterChoice(enum.StrEnum):
 class RuleChoice(enum.StrEnum):
     interpolate = "interpolate"
     tpgm = "tpgm"
+    dawin = "dawin"
+    vrf = "vrf"
+
+
+class DistanceChoice(enum.StrEnum):
+    squared = "squared"
+    euclidean = "euclidean"
 
 
 class NormChoice(enum.StrEnum):
@@ -54,9 +62,33 @@ def merge(
         RuleChoice,
         typer.Option(
             help="`interpolate`: by alpha. `tpgm`: how far each tensor goes is learned on held-out "
-            "data."
+            "data. `dawin`, `vrf`: the zero-shot and the tuned model together, mixed per picture "
+            "as fitted on held-out data."
         ),
     ] = RuleChoice.interpolate,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="With dawin: answer each picture by one of so many merged models, not by the mean "
+            "of both models' answers. Published: 3.",
+        ),
+    ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="With dawin --clusters: `eval` fits the clusters on the pictures that it scores, "
+            "without their labels, as the released code does. Results are marked.",
+        ),
+    ] = False,
+    distance: Annotated[
+        DistanceChoice | None,
+        typer.Option(
+            help="With vrf: `squared` as in the released code (the default), or `euclidean` as in "
+            "the paper."
+        ),
+    ] = None,
     norm: Annotated[
         NormChoice | None,
         typer.Option(
@@ -67,7 +99,7 @@ def merge(
     data_root: console.DataRootOption = None,
     no_cache: Annotated[
         bool,
-        typer.Option("--no-cache", help="With auto: compute every feature, and keep none."),
+        typer.Option("--no-cache", help="Compute every feature, and keep none."),
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -80,23 +112,18 @@ def merge(
         radapter merge --alpha auto
         radapter merge --adapter best
         radapter merge --rule tpgm
+        radapter merge --rule dawin
+        radapter merge --rule dawin --clusters 3
+        radapter merge --rule vrf
     """
     from radapter import run as runs
 
-    learned = rule is RuleChoice.tpgm
-    if learned and alpha is not None:
-        raise UsageError(
-            "--alpha is for --rule interpolate, and tpgm learns how far each tensor goes: leave "
-            "one of the two out."
-        )
-    if norm is not None and not learned:
-        raise UsageError("--norm is for --rule tpgm, and interpolation has none.")
-    try:
-        wanted = None if alpha is None or alpha == "auto" else float(alpha)
-    except ValueError:
-        raise UsageError(f"--alpha takes a number or `auto`, found '{alpha}'.") from None
-    if wanted is not None and not math.isfinite(wanted):
-        raise UsageError(f"--alpha takes a finite number or `auto`, found '{alpha}'.")
+    wanted = _alpha(alpha, rule)
+    settings = _settings(
+        rule, norm=norm, clusters=clusters, transductive=transductive or None, distance=distance
+    )
+    if transductive and clusters is None:
+        raise UsageError("--transductive is of clusters: add --clusters 3.")
     found = runs.find(Path(run) if run else None)
     recipe = found.recipe()
     which = cast(Literal["last", "best"], adapter.value)
@@ -107,8 +134,12 @@ def merge(
         from radapter.evaluation.cache import user_cache
     with found.lock():
         trained = merging.open_trained(found, which)
-        if learned:
-            return _tpgm(found, trained, norm or NormChoice.mars, device, as_json)
+        if rule is RuleChoice.tpgm:
+            return _tpgm(found, trained, settings, device, as_json)
+        if rule is not RuleChoice.interpolate:
+            at = 1.0 if wanted is None else wanted
+            cache = None if no_cache else user_cache()
+            return _mixture(found, trained, rule, at, settings, device, cache, as_json)
         choice = None
         if alpha == "auto":
             with console.progress("choosing alpha") as update:
@@ -145,23 +176,106 @@ def merge(
     console.next_command("radapter", "export", "--run", found.path)
 
 
+def _alpha(text: str | None, rule: RuleChoice) -> float | None:
+    """The number that was given; None without one, and for `auto`."""
+    if rule is RuleChoice.tpgm and text is not None:
+        raise UsageError(
+            "--alpha is for --rule interpolate, and tpgm learns how far each tensor goes: leave "
+            "one of the two out."
+        )
+    if rule is not RuleChoice.interpolate and text == "auto":
+        raise UsageError(
+            f"--alpha auto is for --rule interpolate: {rule.value} is of the model at alpha 1, or "
+            "at the number that you give."
+        )
+    try:
+        wanted = None if text is None or text == "auto" else float(text)
+    except ValueError:
+        raise UsageError(f"--alpha takes a number or `auto`, found '{text}'.") from None
+    if wanted is not None and not math.isfinite(wanted):
+        raise UsageError(f"--alpha takes a finite number or `auto`, found '{text}'.")
+    return wanted
+
+
+OF = {
+    "norm": RuleChoice.tpgm,
+    "clusters": RuleChoice.dawin,
+    "transductive": RuleChoice.dawin,
+    "distance": RuleChoice.vrf,
+}
+"""The rule that an option belongs to"""
+
+
+def _settings(rule: RuleChoice, **options: Any) -> dict[str, Any]:
+    """What was given of a rule's settings."""
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if OF[key] is not rule:
+            raise UsageError(
+                f"--{key} is for --rule {OF[key].value}, and {rule.value} has none: leave it out."
+            )
+    return {key: getattr(value, "value", value) for key, value in given.items()}
+
+
 def _tpgm(
-    run: Run, trained: Trained, norm: NormChoice, device: DeviceChoice, as_json: bool
+    run: Run, trained: Trained, settings: dict[str, Any], device: DeviceChoice, as_json: bool
 ) -> None:
     from radapter.training.projecting import merge_by_tpgm
 
     with console.progress("learning radii") as update:
         folder, written = merge_by_tpgm(
-            run, trained, norm=norm.value, device=device.value,
+            run, trained, **settings, device=device.value,
             on_step=lambda done, total: update(done, total, ""),
         )  # fmt: skip
     facts = run.merged_facts()
-    if as_json:
-        return console.print_json({"merged": str(folder), "written": written, "facts": facts})
+    said = ""
     if kept := facts.get("kept"):
-        console.result(
+        said = (
             f"Of a tensor's change {kept['mean']:.2f} is kept (from {kept['smallest']:.2f} to "
             f"{kept['largest']:.2f}), learned in {facts['steps']} steps on {facts['data']}."
         )
+    _say(run, folder, written, facts, said, as_json)
+
+
+def _mixture(
+    run: Run,
+    trained: Trained,
+    rule: RuleChoice,
+    alpha: float,
+    settings: dict[str, Any],
+    device: DeviceChoice,
+    cache: Cache | None,
+    as_json: bool,
+) -> None:
+    from radapter.evaluation.mixing import merge_by_gate
+
+    with console.progress("fitting on held-out pictures") as update:
+        folder, written = merge_by_gate(
+            run, trained, rule.value, alpha=alpha, device=device.value, cache=cache,
+            on_progress=lambda done, total: update(done, total, ""), **settings,
+        )  # fmt: skip
+    facts = run.merged_facts()
+    centres = "".join(f", {alpha * centre:.2f}" for centre in facts.get("centres", ()))
+    said = (
+        f"{facts['models']} models, at alpha 0, {alpha:g}{centres}: each picture goes through all "
+        f"of them. Fitted on {facts['fitted_on']}."
+    )
+    if "transductive" in facts:
+        said = (
+            f"`radapter eval` fits {facts['transductive']} clusters on each data set that it "
+            "scores, without labels, and marks the scores. Nothing else can use this model."
+        )
+    _say(run, folder, written, facts, said, as_json)
+
+
+def _say(
+    run: Run, folder: Path, written: bool, facts: dict[str, Any], said: str, as_json: bool
+) -> None:
+    if as_json:
+        console.print_json({"merged": str(folder), "written": written, "facts": facts})
+        return
+    if said:
+        console.result(said)
     console.result(f"{'Merged' if written else 'Up to date'}: {folder}")
-    return console.next_command("radapter", "export", "--run", run.path)
+    following = "eval" if "transductive" in facts else "export"
+    console.next_command("radapter", following, "--run", run.path)

@@ -10,6 +10,7 @@ from typing import Any
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
+from radapter.evaluation import transductive
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.answers import changed_answers, write_answers
 from radapter.evaluation.cache import Cache
@@ -70,14 +71,15 @@ def evaluate_run(
     alone += f"-{precision}" if precision != "fp32" else ""
     path = run.evaluations / f"{suite.file_name}-{merging.tuned_name(run)}{alone}.json"
     check_writable(path)
-    merged, facts = merging.tuned(run)
+    merged, facts = merging.tuned(run, sets=True)
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
     base = merging.open_trained(run).base
     alpha = facts["alpha"]
     rule = {"rule": facts["rule"]} if "rule" in facts else {}
     tuned = rule.get("rule", f"alpha {alpha:.2f}")
     candidates = [from_loaded(base, "zero-shot", device, precision)]
-    if wanted in (None, "torch", "all"):
+    whole_sets = "transductive" in facts
+    if wanted in (None, "torch", "all") and not whole_sets:
         candidates.append(from_loaded(merged, tuned, device, precision))
     if folder is not None:
         everything = wanted is None or wanted == "all"
@@ -92,6 +94,11 @@ def evaluate_run(
             cache=cache,
             on_progress=functools.partial(on_progress, model.name),
         )
+    if whole_sets:
+        done[tuned] = transductive.evaluate(
+            run, suite, facts, opened=opened, device=device, precision=precision, cache=cache,
+            on_progress=functools.partial(on_progress, tuned),
+        )  # fmt: skip
     recipe = run.recipe()
     kinds = {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
     models: dict[str, dict[str, Any]] = {}

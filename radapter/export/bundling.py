@@ -232,13 +232,15 @@ def plan(
     """What `export_bundle` would write: bytes by file name, near enough; nothing is written."""
     contents = contents or Contents()
     contents.check(loaded)
-    tower = models.text.text_tower(loaded.model)
-    visual: Any = loaded.model.visual
-    vision = sum(p.numel() for p in visual.parameters())
-    text = sum(p.numel() for p in tower.parameters())
-    if tower is loaded.model:  # open_clip's CLIP holds its text tower in itself
+    one: Any = getattr(loaded.model, "of", loaded.model)
+    members = loaded.config["model_cfg"].get("members", 1)
+    tower = models.text.text_tower(one)
+    vision = members * sum(p.numel() for p in one.visual.parameters())
+    text = members * sum(p.numel() for p in tower.parameters())
+    if tower is one:  # open_clip's CLIP holds its text tower in itself
         text -= vision
     table = sum(p.numel() for name, p in tower.named_parameters() if "token_embedding" in name)
+    table *= members
     files: dict[str, int] = {}
     for precision in _forms(contents.precisions, quantize_static=True):
         width = {"fp32": 4, "fp16": 2}.get(precision, 1)

@@ -45,7 +45,8 @@ def clip_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
     """config.json of Hugging Face's CLIP, without the logit scale; None if it has no such form."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     if (
-        any(vision.get(key) for key in (*VISION_EXTRAS, *BOTH_EXTRAS))
+        "members" in model_cfg
+        or any(vision.get(key) for key in (*VISION_EXTRAS, *BOTH_EXTRAS))
         or any(text.get(key) for key in (*TEXT_EXTRAS, *BOTH_EXTRAS))
         or not isinstance(vision.get("layers", 12), int)
         or not isinstance(vision.get("image_size", 224), int)

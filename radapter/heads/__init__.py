@@ -5,4 +5,7 @@ A trained head is a module with `head(start, *, ...) -> nn.Module`, whose keywor
 settings of a recipe's `head`; `of(state) -> nn.Module`, the module with such tensors; and EXAMPLES.
 Whatever it reads beside features is in its state dict, and its `forward` is what torch exports, so
 that nothing else tells heads apart.
+
+A gate, of `registry.GATES`, is a head over the features of several models side by side (`gate.py`).
+It is fitted on held-out data, not trained, so it has `fit` in the place of `head`.
 """

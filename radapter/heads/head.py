@@ -4,6 +4,7 @@ is stored, and is mixed with the zero-shot head."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from radapter.classes import key_of
 from radapter.errors import BrokenInput
 from radapter.files import facts_metadata, radapter_facts, write_atomic
-from radapter.registry import HEADS, load
+from radapter.registry import GATES, HEADS, load
 
 State = Mapping[str, Tensor]
 FILE = "head.safetensors"
@@ -62,7 +63,8 @@ class Head:
         rows = self.rows(names)
         if rows is None or rows == list(range(len(self.names))):
             return self if rows else None
-        return dataclasses.replace(self, names=list(names), module=_Some(self.module, rows))
+        own: Any = getattr(self.module, "among", functools.partial(_Some, self.module))
+        return dataclasses.replace(self, names=list(names), module=own(rows))
 
 
 class _Some(nn.Module):
@@ -140,7 +142,7 @@ def split(stored: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _of(facts: Mapping[str, Any], state: State) -> Head:
-    module = load(HEADS, facts["name"]).of(state)
+    module = load(HEADS | GATES, facts["name"]).of(state)
     return Head(list(facts["classes"]), module.eval().requires_grad_(False), dict(facts))
 
 
@@ -167,7 +169,7 @@ def read(folder: Path) -> Head | None:
     try:
         facts, state = radapter_facts(path), load_file(path)
         del facts["schema_version"]
-        if facts["name"] not in HEADS:
+        if facts["name"] not in HEADS | GATES:
             raise BrokenInput(f"{path} is a head of an unknown kind: {facts['name']}.")
         return _of(facts, state)
     except BrokenInput:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from radapter import bundle, models
 from radapter.errors import UsageError, nearest
@@ -63,7 +64,7 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
     templates = run.recipe().data.prompts()
     if engine in (None, "torch"):
         loaded, facts = tuned(run)
-        name = f"{run.name}, alpha {facts['alpha']:g}"
+        name = _name(run, facts)
         more = {"classes": run.classes(), "templates": templates}
         return from_loaded(loaded, name, device, precision, **more)
     facts = tuned_facts(run)
@@ -71,10 +72,15 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
         run.exported(facts["weights_hash"]),
         device,
         engine=engine,
-        name=f"{run.name}, alpha {facts['alpha']:g}",
+        name=_name(run, facts),
         weights_hash=facts["weights_hash"],
         templates=templates,
     )
+
+
+def _name(run: Run, facts: Mapping[str, Any]) -> str:
+    how = facts.get("rule", f"alpha {facts['alpha']:g}")
+    return f"{run.name}, {how}"
 
 
 def classes_and_prompts(folder: Path) -> tuple[list[str] | None, list[str] | Literal["openai"]]:

@@ -7,6 +7,7 @@ from radapter.merging.merged import (
     tuned_facts,
     tuned_name,
     write_merged,
+    write_mixture,
     write_weights,
 )
 from radapter.merging.trained import (
@@ -31,5 +32,6 @@ __all__ = [
     "tuned_name",
     "with_adapters",
     "write_merged",
+    "write_mixture",
     "write_weights",
 ]

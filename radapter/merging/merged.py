@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError, command
 from radapter.files import new_folder, write_atomic
 from radapter.heads import head as heads
 from radapter.merging.trained import Trained, open_trained, with_adapters
-from radapter.models import LoadedModel, load, save, weights_hash, with_head
+from radapter.models import LoadedModel, load, save, together, weights_hash, with_head
+from radapter.models.ensemble import Ensemble
 from radapter.registry import folds
 from radapter.run import Run
+
+MEMBERS = "members"
+"""In the folder of a mixture, the folder with its models"""
 
 
 def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tuple[Path, bool]:
@@ -40,23 +44,51 @@ def write_weights(
         about: what was done to get them, such as `alpha`, which the head is mixed at.
     """
     head = trained.head_at(about["alpha"])
+
+    def fill(folder: Path) -> None:
+        save(folder, trained.base, state)
+        if head is not None:
+            heads.write(folder, head)
+
+    about = {**about, "weights_hash": weights_hash(with_head(state, head))}
+    return _write(run, trained, name, about, fill)
+
+
+def write_mixture(
+    run: Run, trained: Trained, mixture: LoadedModel, name: str, about: dict[str, Any]
+) -> tuple[Path, bool]:
+    """Write several models with the gate that mixes them: `members/0`, `members/1`, ..., each in
+    open_clip's folder format, in `merged/NAME/`; see `write_weights`.
+
+    Args:
+        mixture: an ensemble with its head.
+        about: what it is, with `alpha`, that of the tuned member.
+    """
+    head, models = mixture.head, cast(Ensemble, mixture.model).members
+    assert head is not None
+
+    def fill(folder: Path) -> None:
+        for number, model in enumerate(models):
+            own = folder / MEMBERS / str(number)
+            own.mkdir(parents=True)
+            save(own, trained.base, model.state_dict())
+        heads.write(folder, head)
+
+    about = {**about, "weights_hash": mixture.weights_hash}
+    return _write(run, trained, name, about, fill)
+
+
+def _write(
+    run: Run, trained: Trained, name: str, about: dict[str, Any], fill: Callable[[Path], None]
+) -> tuple[Path, bool]:
     best = trained.which == "best"
-    facts = {
-        "schema_version": 1,
-        **about,
-        "method": trained.facts["method"],
-        "base_model": trained.facts["base_model"],
-        "base_hash": trained.facts["base_hash"],
-        "weights_hash": weights_hash(with_head(state, head)),
-        **({"adapter": "best"} if best else {}),
-    }
+    known = {key: trained.facts[key] for key in ("method", "base_model", "base_hash")}
+    facts = {"schema_version": 1, **about, **known, **({"adapter": "best"} if best else {})}
     folder = run.path / "merged" / f"{name}{'-best' if best else ''}"
     written = not _is_whole(folder, facts["weights_hash"])
     if written:
         with new_folder(folder) as temporary:
-            save(temporary, trained.base, state)
-            if head is not None:
-                heads.write(temporary, head)
+            fill(temporary)
             (temporary / "merged.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_atomic(folder.parent / "current", folder.name + "\n")
     return folder, written
@@ -84,22 +116,35 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
 
 
 def load_merged(folder: Path) -> LoadedModel:
-    """A model folder with the head that lies in it, if one does."""
-    return dataclasses.replace(load(folder), head=heads.read(folder))
+    """A model folder with the head that lies in it, if one does; of a mixture all members."""
+    members = sorted((folder / MEMBERS).glob("*"), key=lambda path: int(path.name))
+    loaded = together([load(own) for own in members], str(folder)) if members else load(folder)
+    return dataclasses.replace(loaded, head=heads.read(folder))
 
 
 # ---------------------------------------------------------------- what a run deploys
 
 
-def tuned(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
+def tuned(run: Run, *, sets: bool = False) -> tuple[LoadedModel, dict[str, Any]]:
     """The model that export, evaluation and prediction use, with its facts (method, alpha, hashes):
     the run's present merged one; or, where the method does not fold, the base model with its
     adapters attached, scaled by the recipe's alpha.
 
+    Args:
+        run: the run.
+        sets: whether it is to answer whole test sets, as some mixtures only can.
+
     Raises:
         BrokenInput: there is none (the message names the command), or it is damaged.
+        UsageError: it can only answer whole test sets.
     """
     if folds(run.recipe().method.name):
+        if not sets and "transductive" in run.merged_facts():
+            raise UsageError(
+                f"{run.merged().name} fits its clusters on a test set's own pictures, so only "
+                f"`radapter eval` can use it. For all else: "
+                f"{command('merge', '--run', run.path, '--rule', 'dawin', '--clusters', 3)}"
+            )
         return read_merged(run)
     trained, alpha = open_trained(run), run.recipe().alpha
     loaded = with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)

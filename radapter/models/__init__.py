@@ -1,5 +1,6 @@
 """open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
 
+from radapter.models.ensemble import together
 from radapter.models.loaded import (
     LoadedModel,
     canonical_preprocessing,
@@ -22,6 +23,7 @@ __all__ = [
     "save",
     "shorten",
     "takes_short_texts",
+    "together",
     "weights_hash",
     "with_head",
 ]

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 def text_tower(model: nn.Module) -> Any:
-    """The module that holds the text tower: `CLIP` itself, or `CustomTextCLIP.text`."""
+    """The module that holds the text tower: `CLIP` itself, or `CustomTextCLIP.text`; of an ensemble
+    that of one member."""
+    model = getattr(model, "of", model)
     return model if hasattr(model, "token_embedding") else model.text
 
 
@@ -45,9 +47,9 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     """Text features [batch, dim], not normalized, of token ids [batch, length].
 
     Any length up to the model's context length; open_clip's own `encode_text` takes full length
-    only. Equal to it to 1e-6.
+    only. Equal to it to 1e-6. An ensemble's own takes any.
     """
-    if not takes_short_texts(model):
+    if hasattr(model, "members") or not takes_short_texts(model):
         return model.encode_text(tokens)  # type: ignore[operator]
     tower = text_tower(model)
     length = tokens.shape[1]
