@@ -59,9 +59,8 @@ def evaluate(
         dataset = tasks.get("classification")
         if dataset is None or pair.rows(dataset) is None:
             raise UsageError(
-                f"{described.name} is no classification among classes that {run.name} was trained "
-                "on, so it has no clusters: score it with --rule dawin --clusters, fitted on "
-                "held-out data."
+                f"{described.name} cannot be scored by clusters of its own: {run.name} was not "
+                "trained on all of its classes. Merge again, without --transductive."
             )
         own = pair.on(dataset, described.data.broken_images, cache)
         fitted = dawin.fit(held_out, clusters=facts["transductive"], on=own.logits)

@@ -34,7 +34,7 @@ def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
         method = loaded.config["attached"]["name"]
         raise UsageError(f"What {method} trains does not merge: leave out --checkpoint.")
     if forms and "members" in loaded.config["model_cfg"]:
-        raise UsageError("A mixture of models is no checkpoint of one: leave out --checkpoint.")
+        raise UsageError("A mixture of models has no checkpoint of one: leave out --checkpoint.")
     if TRANSFORMERS in forms:
         from radapter.export.configs import clip_config
 

@@ -40,7 +40,7 @@ def test_merge_says_how_many_models_each_picture_goes_through(cli, run):
     said = " ".join(outcome.out.split())
     assert "4 models, at alpha 0, 0.8, " in said
     assert "held-out pictures of" in said
-    assert "merged by dawin-clusters-2" in " ".join(cli("runs", "show", path).out.split())
+    assert "dawin-clusters-2-of-alpha-0.8" in cli("runs", "show", path).out
     outcome = cli("merge", "--run", path, "--rule", "dawin", "--json")
     facts = json.loads(outcome.out)["facts"]
     assert (facts["models"], facts["alpha"], facts["rule"]) == (2, 1.0, "dawin")

@@ -249,7 +249,7 @@ def by_hand(run, pixels, alpha):
         found.append(
             (
                 features.numpy(),
-                float(model.logit_scale.exp()) * (features @ torch.stack(texts).T).numpy(),
+                float(model.logit_scale.detach().exp()) * (features @ torch.stack(texts).T).numpy(),
             )
         )
     return found
@@ -364,7 +364,7 @@ def test_a_mixture_is_scored_exported_and_used_as_one_classifier(run, rule, sett
         np.testing.assert_allclose([s for _, s in one], [s for _, s in two], atol=1e-4)
     card = (folder / "README.md").read_text()
     assert f"| Merging rule | {label} |" in card
-    with pytest.raises(UsageError, match="no checkpoint of one"):
+    with pytest.raises(UsageError, match="has no checkpoint of one"):
         export.plan(run, export.Wanted(checkpoints=["open_clip"]))
 
 
