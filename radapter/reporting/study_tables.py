@@ -57,8 +57,8 @@ def footnotes(summary: Summary) -> Iterator[str]:
     runs = max(len(method["runs"]) for method in summary["methods"])
     yield (
         f"Means over {runs} runs that differ in seed, and sd, their standard deviation (n - 1). "
-        "Differences are paired, with 95 % intervals by a bootstrap that resamples seeds and "
-        "clusters of test items (classes, where the data says so) together."
+        "Differences are paired, with 95 % intervals that answer for other seeds (by Student's t) "
+        "and other test items (by a bootstrap of classes where the data says so, else of items)."
     )
     if summary["comparisons"]:
         shown = [

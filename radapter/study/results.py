@@ -72,7 +72,7 @@ The file of a run:
         runs        a list of {fold, seed, run, alpha}
         cost        means over the runs: the keys of `cost` above that are numbers
         values      for each column {mean, deviation, interval, by_run}: `deviation` is over seeds
-                    (n - 1), null with one; `interval` resamples seeds and clusters
+                    (n - 1), null with one; `interval` is of seeds and clusters
         differences for each column {mean, interval, p, shown, holm} from the baseline, paired;
                     null for the baseline itself. `shown`: the interval does not hold 0. `holm`: it
                     survives Holm's correction for all comparisons; null if it is none of them

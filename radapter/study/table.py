@@ -1,12 +1,13 @@
 """The table of a study, from its result JSON alone: means, deviations, intervals, what survives.
 
 A method's number is the mean over its trainings, which differ in seed (and fold). Intervals are of
-95 %, by a bootstrap that resamples trainings and clusters (classes, say) together; differences from
-the baseline are paired: the same seeds and the same clusters are drawn for both.
+95 %: clusters (classes, say) are resampled, and the error of the mean over trainings is Student's,
+for they are few. Differences from the baseline are paired: of the same seeds and clusters.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,45 +219,62 @@ def by_run(method: Method, column: Column, alpha: float | None = None) -> list[f
 
 def resampled(methods: Sequence[Method], column: Column) -> np.ndarray:
     """The column's numbers in resamples of trainings and clusters, [resamples, methods]."""
-    known: dict[Any, int] = {}
-    sums, counts, groups = [], [], []
-    for name in column.sets:
-        of_set, items, clusters = _counts(methods, column, name)
-        sums.append(of_set)
-        counts.append(items)
-        groups.append(known.setdefault(clusters, len(known)))
+    names = {name: _clusters(methods, column, name) for name in column.sets}
+    groups = _sharing(list(names.values()))
+    places = []
+    for group in groups:
+        shared = [own for own, of in zip(names.values(), groups, strict=True) if of == group]
+        places.append({c: at for at, c in enumerate(sorted(set().union(*shared), key=str))})
+    counted = [_counts(methods, column, name, of) for name, of in zip(names, places, strict=True)]
+    sums, counts = [own[0] for own in counted], [own[1] for own in counted]
     return np.mean(intervals.over_trainings(sums, counts, groups), axis=0)
 
 
+def _sharing(sets: Sequence[set[Any]]) -> list[int]:
+    """A number for each set: those that share a cluster, or are joined by others, have the same."""
+    groups = list(range(len(sets)))
+    for i, j in itertools.combinations(range(len(sets)), 2):
+        if groups[i] != groups[j] and sets[i] & sets[j]:
+            groups = [groups[i] if own == groups[j] else own for own in groups]
+    return groups
+
+
+def _clusters(methods: Sequence[Method], column: Column, name: str) -> set[Any]:
+    """The clusters of a data set, over all runs."""
+    return {
+        cluster
+        for method in methods
+        for run, result in zip(method.runs, method.results, strict=True)
+        for cluster in _clusters_of(run, result, column, name)
+    }
+
+
+def _clusters_of(
+    run: Mapping[str, Any], result: Result, column: Column, name: str
+) -> Sequence[Any]:
+    """The clusters of a data set in a run, in their order."""
+    suite = result["suites"][column.suite]
+    found = suite["clusters"][suite["datasets"][name]["metrics"][column.metric]["clusters"]]
+    if isinstance(found, int):  # pictures, which are those of the fold and no other set's
+        return [(name, run["fold"], number) for number in range(found)]
+    return list(found)
+
+
 def _counts(
-    methods: Sequence[Method], column: Column, name: str
-) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Of a data set the hits [methods, trainings, clusters] and items [trainings, clusters], and
-    what tells its clusters from those of another set."""
-    ids: dict[Any, int] = {}
-    cells: list[list[tuple[list[int], np.ndarray, np.ndarray]]] = []
-    for method in methods:
-        row = []
-        for run, at, result in zip(
-            method.runs, method.places(column.suite), method.results, strict=True
-        ):
-            suite = result["suites"][column.suite]
-            metric = suite["datasets"][name]["metrics"][column.metric]
-            names = suite["clusters"][metric["clusters"]]
-            if isinstance(names, int):  # pictures, which are those of the fold and no other set's
-                names = [(name, run["fold"], number) for number in range(names)]
-            places = [ids.setdefault(cluster, len(ids)) for cluster in names]
-            row.append((places, numbers_of(metric["right"][at]), numbers_of(metric["items"])))
-        cells.append(row)
-    sums = np.zeros((len(cells), len(cells[0]), len(ids)))
-    counts = np.zeros((len(cells[0]), len(ids)))
-    for m, row in enumerate(cells):
-        for r, (places, right, items) in enumerate(row):
-            sums[m, r, places] = right
-            counts[r, places] = items
-    order = sorted(ids, key=str)  # so that clusters are in one order in every set
-    shuffle = [ids[cluster] for cluster in order]
-    return sums[:, :, shuffle], counts[:, shuffle], tuple(order)
+    methods: Sequence[Method], column: Column, name: str, places: Mapping[Any, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of a data set the hits [methods, trainings, clusters] and items [trainings, clusters], each
+    cluster at its place."""
+    sums = np.zeros((len(methods), len(methods[0].runs), len(places)))
+    counts = np.zeros(sums.shape[1:])
+    for m, method in enumerate(methods):
+        alphas = method.places(column.suite)
+        for r, (run, result) in enumerate(zip(method.runs, method.results, strict=True)):
+            metric = result["suites"][column.suite]["datasets"][name]["metrics"][column.metric]
+            own = [places[cluster] for cluster in _clusters_of(run, result, column, name)]
+            sums[m, r, own] = numbers_of(metric["right"][alphas[r]])
+            counts[r, own] = numbers_of(metric["items"])
+    return sums, counts
 
 
 def row_of(method: Method, columns: Sequence[Column], drawn: np.ndarray) -> dict[str, Any]:

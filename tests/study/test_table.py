@@ -11,7 +11,7 @@ from radapter.errors import BrokenInput
 from radapter.evaluation import intervals
 from radapter.reporting import study_tables
 from radapter.study.results import Folder, counts_of, numbers_of
-from radapter.study.table import summarise
+from radapter.study.table import columns_of, read_methods, resampled, summarise
 
 EXAMPLE = Path(__file__).with_name("example")
 
@@ -44,7 +44,9 @@ def test_means_deviations_and_intervals(example):
     (method,) = [own for own in summary["methods"] if own["label"] == "R-Adapter"]
     generator = np.random.default_rng(intervals.SEED)
     size = intervals.TRAINING_RESAMPLES
-    seeds = generator.multinomial(2, [0.5, 0.5], size=size)
+    normal = generator.standard_normal((size, 2))
+    t = normal / np.sqrt(generator.chisquare(1, (size, 1)))  # of 1 degree of freedom
+    seeds = 1 + (t - t.mean(axis=1, keepdims=True)) * 2 / np.sqrt(2 * 1)
     blocks = [generator.multinomial(4, [0.25] * 4, size=100) for _ in range(size // 100)]
     classes = np.concatenate(blocks)
     for place, sets in places.items():
@@ -83,14 +85,45 @@ def test_the_interval_has_the_spread_of_seeds_and_of_classes():
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
 
-def test_folds_of_other_classes_are_drawn_each_for_itself():
-    """A training whose classes are not drawn has no part in the mean."""
-    sums = np.array([[[1.0, 0.0], [0.0, 0.0]]])
+@pytest.mark.parametrize(("seeds", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776)])
+def test_where_seeds_alone_vary_the_interval_is_of_a_t_test(seeds, quantile):
+    of_seed = np.random.default_rng(seeds).normal(0.5, 0.1, size=(1, seeds, 1))
+    sums = np.broadcast_to(of_seed, (1, seeds, 7))
+    (drawn,) = intervals.over_trainings([sums], [np.ones((seeds, 7))], [0])
+    error = of_seed.std(ddof=1) / seeds**0.5
+    low, high = intervals.interval_of(drawn[:, 0])
+    wanted = [of_seed.mean() - quantile * error, of_seed.mean() + quantile * error]
+    assert [low, high] == pytest.approx(wanted, abs=0.1 * quantile * error)
+    # Five seeds that all say the same are no proof: a sign test gives 2 / 2^5.
+    assert intervals.p_value(drawn[:, 0] - of_seed.min()) > 0.01
+
+
+def test_one_training_is_resampled_in_its_clusters_alone():
+    sums = np.array([[[1.0, 0.0]]])
+    (drawn,) = intervals.over_trainings([sums], [np.ones((1, 2))], [0])
+    assert set(np.unique(drawn)) == {0.0, 0.5, 1.0}
+
+
+def test_a_training_whose_classes_are_not_drawn_has_no_part_in_the_mean():
+    sums = np.array([[[1.0, 0.0], [0.0, 1.0]]])
     counts = np.array([[1.0, 0.0], [0.0, 1.0]])
     (drawn,) = intervals.over_trainings([sums], [counts], [0])
-    assert set(np.unique(drawn[np.isfinite(drawn)])) <= {0.0, 0.5, 1.0}
-    # Seeds (2, 0), (1, 1), (0, 2) and classes likewise: nothing is left where they are opposite.
-    assert np.mean(np.isnan(drawn)) == pytest.approx(1 / 8, abs=0.02)
+    assert np.unique(drawn).tolist() == [1.0]
+
+
+def test_sets_that_share_a_part_of_their_classes_are_drawn_together(example):
+    """A class that one style lacks does not make the others count as other classes."""
+    methods = read_methods(example, example.read_study())[0]
+    columns = columns_of(methods, ["shapes-shifts"], ["accuracy"])[0]
+    (column,) = [c for c in columns if c.place == "shifts"]
+    for result in methods[0].results:
+        suite = result["suites"]["shapes-shifts"]
+        suite["clusters"] = [[0, 1, 2, 3], [0, 1, 2, 9]]
+        for place, (name, hits) in enumerate({"blurred": "6063", "grey": "0603"}.items()):
+            own = suite["datasets"][name]["metrics"]["accuracy"]
+            own |= {"clusters": place, "right": [hits] * len(own["right"])}
+    # What one style has right the other has wrong: drawn apart, the interval is 0.5 wide or more.
+    assert np.ptp(intervals.interval_of(resampled(methods[:1], column)[:, 0])) < 0.25
 
 
 def test_holm_by_hand():
@@ -102,6 +135,9 @@ def test_holm_by_hand():
 
 
 def test_a_difference_whose_interval_holds_0_is_not_ranked(example):
+    one, other = (f"full-seed{seed}-11111111111{seed}" for seed in (0, 1))
+    same = {"suites": example.read_run(one)["suites"]}  # two seeds that differ show nothing
+    example.write_run(other, example.read_run(other) | same)
     summary = summarise(example)
     differences = [d for m in summary["methods"] for d in m["differences"] or ()]
     assert summary["comparisons"] == len(differences) == 8
