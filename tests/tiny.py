@@ -107,7 +107,7 @@ def recipe(model: Path, root: Path, *overrides: str) -> recipes.Recipe:
 
 
 TRAINED = [name for name in registry.METHODS if name != "frozen"]
-"""Methods that train something of the towers; tests/training/test_heads.py has the other one"""
+"""Methods that train something of the towers; tests/heads/ has the other one"""
 
 
 def methods(*, first: bool = False) -> list[Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from radapter import recipe as recipes
@@ -128,10 +129,24 @@ def _open(ingredients: Sequence[Run], which: Which) -> tuple[Trained, list[State
                 f"{run.name} prepares its pictures in another way than {ingredients[0].name}: a "
                 "soup is of runs with one preprocessing."
             )
+        elif not _same_start(first.head, trained.head):
+            raise UsageError(
+                f"The head of {run.name} starts from other texts than that of "
+                f"{ingredients[0].name}: a soup is of runs with the same data.templates."
+            )
         base = with_head(first.base.model.state_dict(), first.head_at(0.0))
         tuned.append(changed(base, with_head(trained.at(1.0), trained.head_at(1.0))))
     assert first is not None
     return first, tuned
+
+
+def _same_start(one: State, other: State) -> bool:
+    """Whether two heads began as one zero-shot classifier, whose last digits depend on devices."""
+    return all(
+        torch.allclose(value, other[name], rtol=1e-3, atol=1e-3)
+        for name, value in one.items()
+        if name.startswith(heads.ZERO_SHOT)
+    )
 
 
 def _about(run: Run, which: Which) -> dict[str, Any]:

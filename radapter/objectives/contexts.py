@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -80,4 +79,4 @@ def _encoded(context: Context, texts: Sequence[str]) -> Tensor:
             tokens = shorten(model, context.tokenize(list(some))).to(device)
             return F.normalize(encode_text(model, tokens).float(), dim=-1).cpu()
 
-        return distributed.in_turns(chunks, functools.partial(encode)).to(device)
+        return distributed.in_turns(chunks, encode).to(device)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radapter.classes import first_of_name
 from radapter.errors import UsageError
@@ -33,7 +34,18 @@ def term(context: Context, *, smoothing: Unit = 0.0) -> Term:
             f"{context.place}: cross-entropy trains a head, and the recipe has none: add "
             "head={name: linear}"
         )
-    first = first_of_name(context.dataset.class_names)
+    return of_head(head, context.dataset.class_names, smoothing=smoothing)
+
+
+def of_head(head: nn.Module, names: Sequence[str], *, smoothing: float = 0.0) -> Term:
+    """The same for any head.
+
+    Args:
+        head: from unit-norm features of pictures to logits, those of one name being one.
+        names: of the classes that `batch["groups"]` numbers.
+        smoothing: see `term`.
+    """
+    first = first_of_name(names)
     row = {number: place for place, number in enumerate(dict.fromkeys(first))}
     rows = torch.tensor([row[number] for number in first])  # class -> its place in the head
 

@@ -10,7 +10,8 @@ The radius is trained by Adam, from the gradient of the training loss that the n
     dloss/dr = sum over rows of  <g, c> / |c|
 
 with the c of the step before. It starts at 1e-8, so training starts at w0 and each tensor is let go
-as far as the loss asks for.
+as far as the loss asks for. What training from another run has moved already starts at the radius
+that holds all of it.
 """
 
 from __future__ import annotations
@@ -65,25 +66,28 @@ class FTP(torch.optim.AdamW):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of all that have a gradient."""
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        asked = [self._radius_gradient(p) for p in moved]
+        first = {p: self._reached(p) for p in moved if "radius" not in self.state[p]}
+        asked = {p: self._radius_gradient(p) for p in moved if p not in first}
         super().step(closure)
-        for p, gradient in zip(moved, asked, strict=True):
+        for p in moved:
             state, start = self.state[p], self.start[p]
             change = p - start
             norms = row_norms(change)
-            if gradient is None:
-                state["radius"] = torch.full_like(norms.flatten()[0], SMALLEST)
+            if p in first:
+                state["radius"] = first[p]
                 state["radius_exp_avg"] = torch.zeros_like(state["radius"])
                 state["radius_exp_avg_sq"] = torch.zeros_like(state["radius"])
             else:
-                self._train_radius(state, gradient, norms.max())
+                self._train_radius(state, asked[p], norms.max())
             p.copy_(start + (state["radius"] / norms).clamp(max=1.0) * change)
             state["direction"] = change / norms
 
-    def _radius_gradient(self, p: nn.Parameter) -> Tensor | None:
-        """Of the loss, for the radius that the last step used; None before the first step."""
-        if "direction" not in self.state[p]:
-            return None
+    def _reached(self, p: nn.Parameter) -> Tensor:
+        """The first radius: 1e-8 at the start, else what holds all that is there."""
+        return row_norms(p - self.start[p]).max()
+
+    def _radius_gradient(self, p: nn.Parameter) -> Tensor:
+        """Of the loss, for the radius that the last step used."""
         gradient = (p.grad * self.state[p]["direction"]).sum()
         return torch.where(gradient > 0, self.k * gradient, gradient)
 

@@ -6,25 +6,28 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from radapter.data import open_data
 from radapter.data.dataset import check_broken
 from radapter.data.pairs import BatchOrder, Pairs, loader
+from radapter.data.scored import among
 from radapter.errors import BrokenInput, UsageError
+from radapter.heads.head import Head
 from radapter.merging import Trained, tpgm, write_weights
 from radapter.merging.deltas import State, changed
 from radapter.models import LoadedModel
-from radapter.objectives import contrastive
-from radapter.objectives.terms import Batch
+from radapter.objectives import contrastive, cross_entropy
+from radapter.objectives.terms import Batch, Term
 from radapter.precision import exact_fp32
 from radapter.processors import readers
 from radapter.recipe import Recipe
 from radapter.run import Run
 from radapter.training.gradients import gradients
 
-LOSS = "mpm-nce"
+LOSSES = "mpm-nce", "cross-entropy"
 
 
 def merge_by_tpgm(
@@ -50,30 +53,56 @@ def merge_by_tpgm(
         The folder, and whether it was written (False: it was there already, whole).
 
     Raises:
-        UsageError: the method does not fold, or the recipe has no held-out data.
+        UsageError: the method does not fold, the run changed no weights of the towers, or the
+            recipe has no held-out data.
     """
     recipe = run.recipe()
     base = trained.base.model.state_dict()
     whole = trained.at(1.0)
-    with exact_fp32():
-        gradient = held_out_gradient(recipe, trained.base, steps=steps, device=device)
-        state, facts = tpgm.project(
-            base, changed(base, whole), gradient, norm=norm, steps=steps, on_step=on_step
+    moved = changed(base, whole)
+    if not moved:
+        raise UsageError(
+            f"{run.name} changed no weights of the towers, so there is nothing that tpgm could "
+            "limit: merge by --rule interpolate."
         )
+    with exact_fp32():
+        terms = held_out_terms(recipe)
+        gradient = held_out_gradient(
+            recipe, trained.base, head=trained.head_at(1.0), steps=steps, device=device
+        )
+        state, facts = tpgm.project(base, moved, gradient, norm=norm, steps=steps, on_step=on_step)
     data = recipe.validation_data()
     assert data is not None
-    about = {"alpha": 1.0, "rule": "tpgm", **facts, "loss": LOSS, "data": data.in_words()}
+    about = {
+        "alpha": 1.0,
+        "rule": "tpgm",
+        **facts,
+        "loss": " + ".join(terms),
+        "data": data.in_words(),
+    }
     name = "tpgm" if norm == "mars" else f"tpgm-{norm}"
     return write_weights(run, trained, {**whole, **state}, name, about)
 
 
-def held_out_gradient(
-    recipe: Recipe, base: LoadedModel, *, steps: int, device: str = "cpu"
-) -> Callable[[State], State]:
-    """From weights to the gradient of MPM-NCE for them, each time on the next batch of the recipe's
-    held-out data, at most `steps` times. Its settings are those of the recipe's term, if it has it.
+def held_out_terms(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The terms whose loss on held-out data trains radii, with their settings: those of the recipe
+    that tell right from wrong. Without one of them it is MPM-NCE."""
+    return {name: own for name, own in recipe.terms() if name in LOSSES} or {LOSSES[0]: {}}
 
-    Pictures are prepared as for scoring, without augmentation.
+
+def held_out_gradient(
+    recipe: Recipe,
+    base: LoadedModel,
+    *,
+    head: Head | None = None,
+    steps: int,
+    device: str = "cpu",
+) -> Callable[[State], State]:
+    """From weights to the gradient of the loss of `held_out_terms` for them, each time on the next
+    batch of the recipe's held-out data, at most `steps` times.
+
+    Pictures are prepared as for scoring, without augmentation. The head stays as it is; pictures of
+    classes that it does not know are left out.
 
     Raises:
         UsageError: the recipe has no held-out data.
@@ -86,6 +115,8 @@ def held_out_gradient(
             "0.1) or a `validation` section in the recipe, and train again."
         )
     dataset = open_data(settings)
+    if head is not None:
+        dataset = among(dataset, head.names)
     pairs = Pairs(dataset, settings, base.preprocess, recipe.seed)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: two are needed at least.")
@@ -96,8 +127,14 @@ def held_out_gradient(
     order = BatchOrder(len(pairs), size, math.ceil(steps / (len(pairs) // size)), recipe.seed)
     workers = readers(len(pairs), where.type) if recipe.workers == "auto" else recipe.workers
     read = loader(pairs, order, base.tokenizer, workers)
-    given = next((own for name, own in recipe.terms() if name == LOSS), {})
-    term = contrastive.term(None, **given)
+    terms: list[Term] = []
+    for name, own in held_out_terms(recipe).items():
+        if name == LOSSES[0]:
+            terms.append(contrastive.term(None, **own))
+        else:
+            assert head is not None  # the recipe has one, or was refused
+            module = copy.deepcopy(head.module).to(where)
+            terms.append(cross_entropy.of_head(module, head.names, **own))
     model = copy.deepcopy(base.model).to(where).eval().requires_grad_(False)
     parameters = dict(model.named_parameters())
 
@@ -119,7 +156,7 @@ def held_out_gradient(
         gradients(
             model,
             next(batches),
-            [term],
+            terms,
             device=where,
             micro_batch=recipe.optimisation.micro_batch,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from radapter import merging
+from radapter import distributed, merging
 from radapter import run as runs
 from radapter.classes import key_of
-from radapter.data import Dataset
-from radapter.errors import BrokenInput, UsageError
+from radapter.data import Dataset, open_data
+from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.evaluation.encoding import encode_set
 from radapter.heads import head as heads
 from radapter.heads import zero_shot
@@ -58,7 +59,10 @@ def found(recipe: Recipe) -> Recipe:
     """
     if recipe.start is None:
         return recipe
-    run = runs.find(Path(recipe.start).expanduser())
+    try:
+        run = runs.find(Path(recipe.start).expanduser())
+    except RadapterError as error:
+        raise type(error)(f"start: {error}") from None
     run.trained()
     return recipe.model_copy(update={"start": str(run.path.resolve())})
 
@@ -74,6 +78,8 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
             f"{facts['base_hash'][:16]}, and {recipe.model} has {parts.base_hash[:16]}: start from "
             "a run of the same base model."
         )
+    if distributed.is_main_process():
+        _warn_if_seen(recipe, run)
     own = _head_of_run(parts.head, facts.get("head"), head, run.path)
     there, wanted = facts["method"], recipe.method.model_dump(mode="json")
     if not parts.attached.modules and folds(there["name"]):  # the model's own weights are trained
@@ -88,6 +94,23 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
             "cannot go on from that: give the same `method`, or method.name=full."
         )
     return {**towers, **own}
+
+
+def _warn_if_seen(recipe: Recipe, run: runs.Run) -> None:
+    """Say where the run may have been trained on what this recipe holds out of the same data."""
+    ours, theirs = recipe.data.held_out(), run.recipe().data.held_out()
+    if recipe.validation is not None or ours is None:
+        return
+    try:
+        same = theirs and open_data(ours).fingerprint() == open_data(theirs).fingerprint()
+    except RadapterError:  # its data is not there any more
+        same = False
+    if not same:
+        warnings.warn(
+            f"start: {run.path} may have been trained on pictures that this recipe holds out, so "
+            "scores on these can be too high: hold out the same in both (data.hold_out).",
+            stacklevel=1,
+        )
 
 
 def _head_of_run(

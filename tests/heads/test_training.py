@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from radapter import merging, models, registry
 from radapter.data.pictures import open_several
 from radapter.data.sources.folder import FolderData
-from radapter.errors import UsageError
+from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import held_out
 from radapter.evaluation.alphas import alpha_curve, choose_alpha
 from radapter.evaluation.evaluate import evaluate
@@ -281,6 +281,15 @@ def test_what_cannot_be_trained_is_said(recipe, change, message, tmp_path):
         train(recipe(*change), tmp_path)
 
 
+@pytest.mark.parametrize(("held", "warns"), [("data.hold_out=0.3", False), ("seed=0", True)])
+def test_a_start_that_has_seen_what_is_held_out_is_said(recipe, tmp_path, recwarn, held, warns):
+    probe = train(recipe(*FROZEN, held, "optimisation.epochs=1"), tmp_path / "probe")
+    again = ["optimisation.epochs=1", "data.hold_out=0.3", f"start={probe.path}"]
+    train(recipe(*TUNED, *again), tmp_path / "tuned")
+    said = [str(w.message) for w in recwarn if "holds out" in str(w.message)]
+    assert len(said) == warns
+
+
 def test_a_start_that_does_not_fit_is_said(recipe, tmp_path, tmp_path_factory):
     probe = train(recipe(*FROZEN), tmp_path / "probe")
     start = f"start={probe.path}"
@@ -297,6 +306,8 @@ def test_a_start_that_does_not_fit_is_said(recipe, tmp_path, tmp_path_factory):
     ]:
         with pytest.raises(Exception, match=message):
             train(recipe(*change), tmp_path / "runs")
+    with pytest.raises(BrokenInput, match="start: No run at"):  # --dry-run looks for it too
+        plan(recipe(*TUNED, f"start={tmp_path / 'nothing'}"))
     assert not (tmp_path / "runs").exists()
     with pytest.raises(Exception, match="No run at"):
         plan(recipe(*TUNED, f"start={tmp_path / 'nothing'}"))

@@ -191,6 +191,18 @@ def test_what_cannot_be_averaged_is_refused(runs, tiny_folder, shapes, tmp_path)
     refused([trained(tiny_folder, root=other)], "not trained on the same classes")
 
 
+def test_heads_that_start_from_other_texts_are_refused(tiny_folder, shapes, tmp_path):
+    """Model Stock measures changes from one start, and alpha leads back to one."""
+    probe = ["method={name: frozen}", "head={name: linear}", "objective=[{name: cross-entropy}]"]
+    one, two, other = (
+        train(tiny.recipe(tiny_folder, shapes, *probe, *changes), tmp_path)
+        for changes in ([], ["seed=1"], ['data.templates=["one {} of many"]'])
+    )
+    with pytest.raises(UsageError, match="starts from other texts than that of"):
+        soup([one, other], "uniform", root=tmp_path / "none")
+    assert soup([one, two], "uniform", root=tmp_path / "soups").class_names() == one.class_names()
+
+
 def test_another_preprocessing_is_refused(runs, tmp_path, monkeypatch):
     from radapter.models import LoadedModel
 

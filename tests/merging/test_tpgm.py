@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from radapter import merging, models
+from radapter.data import open_data
 from radapter.errors import UsageError
 from radapter.merging import tpgm
 from radapter.run import Run
@@ -165,6 +166,43 @@ def test_a_merged_folder_says_how_it_was_learned(own_run):
     assert models.load(folder).weights_hash == facts["weights_hash"]
     other, _ = merge_by_tpgm(own_run, trained, norm="l2", steps=2)
     assert other.name == "tpgm-l2"
+
+
+HEAD = ["head={name: linear}", "objective=[{name: cross-entropy, smoothing: 0.1}]"]
+
+
+def test_radii_of_a_run_with_a_head_are_trained_by_the_loss_of_that_head(
+    tiny_folder, shapes, tmp_path
+):
+    changes = ["method={name: full, towers: image}", *HEAD, "data.hold_out=0.4"]
+    run = train(tiny.recipe(tiny_folder, shapes, *changes), tmp_path)
+    trained = merging.open_trained(run)
+    recipe, head = run.recipe(), trained.head_at(1.0)
+    dataset = open_data(recipe.validation_data())
+    recipe = recipe.model_copy(
+        update={"optimisation": recipe.optimisation.model_copy(update={"batch_size": len(dataset)})}
+    )
+    model = models.load(recipe.model)
+    model.model.load_state_dict(trained.at(1.0))
+    pictures = torch.stack([model.preprocess(dataset.read(i)) for i in range(len(dataset))])
+    parameter = model.model.visual.proj.requires_grad_()
+    features = torch.nn.functional.normalize(model.model.encode_image(pictures), dim=1)
+    labels = torch.tensor(dataset.labels)
+    torch.nn.functional.cross_entropy(head.module(features), labels, label_smoothing=0.1).backward()
+    state = {"visual.proj": parameter.detach().clone()}
+    model = models.load(recipe.model)
+    model.model.load_state_dict(trained.at(1.0))
+    found = held_out_gradient(recipe, model, head=head, steps=1)(state)
+    torch.testing.assert_close(found["visual.proj"], parameter.grad, rtol=1e-4, atol=1e-6)
+    folder, _ = merge_by_tpgm(run, trained, steps=2)
+    assert json.loads((folder / "merged.json").read_text())["loss"] == "cross-entropy"
+
+
+def test_a_run_that_changed_no_tower_has_nothing_to_limit(tiny_folder, shapes, tmp_path):
+    changes = ["method={name: frozen}", *HEAD, "data.hold_out=0.3", "optimisation.epochs=1"]
+    run = train(tiny.recipe(tiny_folder, shapes, *changes), tmp_path)
+    with pytest.raises(UsageError, match="changed no weights of the towers"):
+        merge_by_tpgm(run, merging.open_trained(run))
 
 
 def test_it_needs_held_out_data_and_a_method_that_folds(tiny_folder, shapes, tmp_path):

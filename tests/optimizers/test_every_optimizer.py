@@ -145,6 +145,27 @@ def test_a_row_is_an_output_and_a_bias_is_one_row():
     assert row_norms(torch.tensor(-2.0)).tolist() == pytest.approx(2.0)
 
 
+def test_ftp_keeps_what_another_run_has_moved():
+    """Its first radius holds the whole change that training begins with; then it is trained."""
+    of = attached()
+    optimizer = made("ftp", {}, of)
+    with torch.no_grad():
+        for parameter in of.parameters():
+            parameter.add_(1.0)
+    start = [of.start[name] for name in of.trained]
+    go(of, optimizer, range(1))
+    for parameter, first in zip(of.parameters(), start, strict=True):
+        change = parameter.detach() - first
+        limit = row_norms(torch.ones_like(first)).max()
+        assert optimizer.state[parameter]["radius"] == limit
+        assert (row_norms(change) <= limit * (1 + 1e-9)).all()
+        torch.testing.assert_close(change, torch.ones_like(change), atol=2 * LR, rtol=0)
+    go(of, optimizer, range(1, 3))
+    assert all(
+        optimizer.state[p]["radius"] != row_norms(torch.ones_like(p)).max() for p in of.parameters()
+    )
+
+
 def test_spd_without_a_decay_is_adam_and_stands_still_at_the_start():
     one, two = attached(), attached()
     go(one, made("spd", {"decay": 0.0}, one), range(5))
