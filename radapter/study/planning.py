@@ -28,6 +28,11 @@ OF_THE_BASE = ("model", "data", "validation")
 """Keys that say what the zero-shot model is, and what it is held out of"""
 
 
+NAMES_OF_SETS = ("root", "path", "shards", "dataset_split", "config", "dataset", "variant",
+                 "styles", "kinds", "classes")  # fmt: skip
+"""Keys of data sections that say which set of pictures it is; the others say what is drawn of it"""
+
+
 @dataclass(frozen=True)
 class Job:
     """One run, and all that is to be known of it. Equal ones of two methods are one."""
@@ -236,22 +241,33 @@ class Plan:
             )
         for suite in self.suites.values():
             for dataset in suite.for_recipe(recipe).datasets:
-                if dataset.role != "in-distribution" and same_pictures(dataset.data, held_out):
+                if not same_pictures(dataset.data, held_out):
+                    continue
+                if dataset.role != "in-distribution":
                     raise UsageError(
                         f"{where}: the held-out data of the recipe is {dataset.name} of "
                         f"{suite.name}, which is {dataset.role}. Settings are chosen on held-out "
                         "data of the training distribution alone: correct `validation`."
                     )
+                splits = [getattr(data, "split", None) for data in (dataset.data, held_out)]
+                if splits[0] == splits[1]:
+                    raise UsageError(
+                        f"{where}: the held-out data of the recipe is {dataset.name} of "
+                        f"{suite.name}, the test data. Settings are chosen on other pictures: "
+                        "correct `validation`."
+                    )
 
 
 def same_pictures(one: Data, other: Data) -> bool:
-    """Whether two sections describe the same pictures, whatever is asked of them and in whatever
-    split."""
+    """Whether two sections name the same set of pictures, or sets that have a part in common,
+    however many are drawn of it, in whatever way and split."""
     if one.source != other.source:
         return False
-    general = {*Data.model_fields, "split", "source"}
-    keys = [key for key in type(one).model_fields if key not in general]
-    return bool(keys) and all(getattr(one, key) == getattr(other, key) for key in keys)
+    pairs = [(getattr(one, key, None), getattr(other, key, None)) for key in NAMES_OF_SETS]
+    return all(
+        not set(a).isdisjoint(b) if isinstance(a, list) and isinstance(b, list) else a == b
+        for a, b in pairs
+    )
 
 
 def suite_of(name: str, smoke: bool) -> Suite:

@@ -148,6 +148,27 @@ def test_held_out_data_that_is_a_shift_of_the_suites_is_refused(small, other_sha
         small.plan(set={"data.hold_out": 0.3, "validation": section})
 
 
+def test_held_out_data_that_is_the_test_data_is_refused(small, shapes):
+    section = {"source": "folder", "root": str(shapes), "split": "all", "hold_out": 0.0}
+    with pytest.raises(UsageError, match="is shapes of shapes-shift, the test data"):
+        small.plan(set={"validation": section})
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ({"kinds": ["solid"], "split": "validation", "shots": 16}, "solid of .* which is shifted"),
+        ({"kinds": ["line", "pixel"], "drawing": "anew"}, "pixel of .*, which is shifted"),
+        ({"kinds": ["line"], "split": "test", "shots": 4}, "line of .*, the test data"),
+    ],
+)
+def test_what_is_drawn_of_a_set_does_not_hide_which_it_is(validation, message):
+    study = schema.load(schema.locate("icons"))
+    changed = {"validation": {"source": "icons", "split": "validation"} | validation}
+    with pytest.raises(UsageError, match=message):
+        Plan(study.model_copy(update={"set": changed}), "icons")
+
+
 def test_seeds_go_through_the_folds(small):
     plan = small.plan(
         folds=[["data.hold_out=0.3"], ["data.hold_out=0.4"]], finalists={"seeds": [5, 6, 7]}
