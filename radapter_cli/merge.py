@@ -130,8 +130,10 @@ def merge(
     found.trained(which)
     with console.status("loading"):
         from radapter import merging
-        from radapter.evaluation import alphas
+        from radapter.evaluation import alphas, held_out
         from radapter.evaluation.cache import user_cache
+    if rule is RuleChoice.tpgm or alpha == "auto":
+        held_out.check_unseen(found)
     with found.lock():
         trained = merging.open_trained(found, which)
         if rule is RuleChoice.tpgm:

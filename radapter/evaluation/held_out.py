@@ -62,6 +62,19 @@ def scorer(
     return score
 
 
+def check_unseen(run: Run) -> None:
+    """Refuse to choose by held-out data what a soup becomes whose runs hold out other pictures.
+
+    Raises:
+        UsageError: one of the averaged runs may have been trained on what this one holds out.
+    """
+    if not (run.soup() or {}).get("same_held_out", True):
+        raise UsageError(
+            f"{run.name} averages runs that hold out different pictures, so nothing can be chosen "
+            "on these: give --alpha a number, or average runs with the same data.hold_out."
+        )
+
+
 def check_same_held_out(runs: Sequence[Run]) -> None:
     """Refuse runs of which one may have been trained on what another holds out.
 

@@ -70,6 +70,7 @@ def soup(
         **settings,
         "alpha": alpha,
         "runs": [_about(run, which) for run in ingredients],
+        "same_held_out": _same_held_out(ingredients),
         **facts,
     }
     return _write(
@@ -147,6 +148,14 @@ def _same_start(one: State, other: State) -> bool:
         for name, value in one.items()
         if name.startswith(heads.ZERO_SHOT)
     )
+
+
+def _same_held_out(ingredients: Sequence[Run]) -> bool:
+    """Whether all hold out the same: else one may have been trained on what the soup's recipe, that
+    of the first run, holds out."""
+    sections = [run.recipe().validation_data() for run in ingredients]
+    whole = all((run.soup() or {}).get("same_held_out", True) for run in ingredients)
+    return whole and all(section == sections[0] for section in sections)
 
 
 def _about(run: Run, which: Which) -> dict[str, Any]:

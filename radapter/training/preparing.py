@@ -209,6 +209,12 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         )
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
     ]
+    reads_texts = any(t.penalty or t.texts or (t.loss and t.reads_texts) for t in terms)
+    if "text" in attached.towers() and not reads_texts:
+        raise UsageError(
+            "The loss does not reach the text tower, as no term reads texts: "
+            "set method.towers=image"
+        )
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers, rates = recipe.workers, recipe.optimisation

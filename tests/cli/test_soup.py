@@ -70,7 +70,14 @@ def test_what_greedy_scores_is_held_out_by_every_run(cli, runs, tiny_folder, sha
         outcome = cli("soup", runs[0].name, other.name, "--rule", "greedy")
         assert outcome.code == 2
         assert words in " ".join(outcome.err.split())
-        assert cli("soup", runs[0].name, other.name).code == 0
+        made_of = cli("soup", runs[0].name, other.name, "--json")
+        assert made_of.code == 0
+        made_of = json.loads(made_of.out)["run"]
+        for chosen in (["--alpha", "auto"], ["--rule", "tpgm"]):
+            outcome = cli("merge", "--run", made_of, *chosen)
+            assert outcome.code == 2
+            assert "hold out different pictures" in " ".join(outcome.err.split())
+        assert cli("merge", "--run", made_of, "--alpha", "0.5").code == 0
     outcome = cli("soup", runs[0].name, runs[1].name, "--ties", "add")
     assert outcome.code == 2
     assert "--ties is for --rule greedy" in outcome.err
