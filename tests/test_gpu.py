@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from radapter import models
+from radapter.registry import OPTIMIZERS
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.training import Interrupted, resume, train
 
@@ -69,7 +70,23 @@ def test_compiled_is_the_same(tiny_folder, shapes, tmp_path, on_the_cpu):
     assert losses(run) == pytest.approx(losses(on_the_cpu), rel=2e-3)
 
 
-@pytest.mark.parametrize("changes", [[], ["precision=fp16"]])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_goes_as_on_the_cpu(tiny_folder, shapes, tmp_path, name):
+    changes = [NO_DROP, f"optimisation.name={name}", "optimisation.eps=1e-3"]
+    ours = trained(tiny_folder, shapes, tmp_path / "gpu", *changes)
+    theirs = trained(tiny_folder, shapes, tmp_path / "cpu", *changes, device="cpu")
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["precision=fp16"],
+        ["optimisation.name=spd", "precision=fp16"],
+        ["optimisation.name=ftp", "precision=fp16"],
+    ],
+)
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_folder, shapes, tmp_path, changes):
     whole = trained(tiny_folder, shapes, tmp_path / "whole", *changes)
     stop = iter([False] * 3 + [True] * 100)
@@ -97,7 +114,10 @@ def test_features_are_those_of_the_cpu_and_the_same_twice(tiny_folder, precision
         assert 1 - torch.cosine_similarity(ours.double(), theirs.double()).min() <= allowed
 
 
-def test_a_step_waits_for_the_device_once_or_twice(tiny_folder, shapes, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_waits_for_the_device_once_or_twice(
+    tiny_folder, shapes, tmp_path, monkeypatch, name
+):
     from radapter.training import loop
 
     counted, step = [], loop.optimizer_step
@@ -114,7 +134,7 @@ def test_a_step_waits_for_the_device_once_or_twice(tiny_folder, shapes, tmp_path
                 counted.append([f"{w.filename}:{w.lineno}" for w in waits])
 
     monkeypatch.setattr(loop, "optimizer_step", watched)
-    trained(tiny_folder, shapes, tmp_path)
+    trained(tiny_folder, shapes, tmp_path, f"optimisation.name={name}")
     assert len(counted[-1]) <= 2, counted[-1]
 
 

@@ -200,7 +200,8 @@ def _write(
         (folder / runs.SOUP).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         start = {n: t for n, t in trained.head.items() if n.startswith(heads.ZERO_SHOT)}
         whole = {**with_head({}, trained.head_at(0.0)), **state, **start}
-        content = {name: tensor.contiguous() for name, tensor in whole.items()}
+        # Tensors of a head at alpha 0 share memory with those of its start.
+        content = {name: tensor.contiguous().clone() for name, tensor in whole.items()}
         (folder / "adapter.safetensors").write_bytes(save(content, metadata=facts_metadata(facts)))
 
     return runs.create(recipe, root, fill)

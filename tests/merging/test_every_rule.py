@@ -1,5 +1,6 @@
 """Rules that make one model of several runs: formulas by NumPy, and what holds for each of them."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from radapter import merging, registry
 from radapter.errors import UsageError
+from radapter.evaluation.held_out import scorer
 from radapter.merging.deltas import changed
 from radapter.merging.soup import soup
 from radapter.registry import RULES, defining
@@ -189,6 +191,36 @@ def test_what_cannot_be_averaged_is_refused(runs, tiny_folder, shapes, tmp_path)
     other = tiny.draw_shapes(tmp_path / "renamed")
     (other / "red_square").rename(other / "a_red_square")
     refused([trained(tiny_folder, root=other)], "not trained on the same classes")
+
+
+HEAD = ["head={name: linear, bias: true}", "objective=[{name: cross-entropy}]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_heads_are_averaged_as_all_other_weights(runs, tiny_folder, shapes, tmp_path, name):
+    def trained(seed):
+        own = ["method={name: full, towers: image}", "data.hold_out=0.3", f"seed={seed}", *HEAD]
+        return train(tiny.recipe(tiny_folder, shapes, "optimisation.epochs=1", *own), tmp_path)
+
+    pair = [trained(1), trained(2)]
+    scores = {"scorer": functools.partial(scorer, pair[0].recipe())} if name == "greedy" else {}
+    made = merging.open_trained(soup(pair, name, root=tmp_path, alpha=0.5, **scores))
+    one, two = (merging.open_trained(run).head_at(1.0).module.state_dict() for run in pair)
+    found, start = (made.head_at(alpha).module.state_dict() for alpha in (1.0, 0.0))
+    assert made.facts["head"]["classes"] == made.classes
+    for key, value in found.items():
+        if key == "scale":  # which is not trained
+            assert torch.equal(value, start[key])
+            continue
+        assert not torch.equal(one[key], two[key])
+        changes = [head[key] - start[key] for head in (one, two)]
+        mean = sum(changes) / 2
+        if name == "model-stock":
+            mean = registry.load(RULES, name).ratio(changes) * mean
+        expected = [start[key] + mean, *([one[key], two[key]] if name == "greedy" else [])]
+        assert any(torch.allclose(value, other, atol=1e-6) for other in expected)
+    with pytest.raises(UsageError, match="differ in `head`"):
+        soup([pair[0], runs[0]], "uniform", root=tmp_path)
 
 
 def test_heads_that_start_from_other_texts_are_refused(tiny_folder, shapes, tmp_path):

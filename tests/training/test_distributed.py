@@ -18,7 +18,7 @@ from radapter import distributed, registry
 from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
-from radapter.registry import METHODS
+from radapter.registry import METHODS, OPTIMIZERS
 from radapter.training import Interrupted, checkpoints, preparing, resume, train
 from radapter.training import gradients as gradients_of
 from radapter.training.gradients import gradients
@@ -133,6 +133,15 @@ def test_a_run_ends_as_in_one_process(recipe, tmp_path, case, count):
     assert sorted(p.name for p in path.iterdir()) == sorted(p.name for p in alone.path.iterdir())
     assert [seen for _, seen in found] == [list(range(1, 10)), *[[]] * (count - 1)]
     equal_end(alone, run)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_ends_as_in_one_process(recipe, tmp_path, name):
+    changes = [f"optimisation.name={name}", "optimisation.eps=1e-3", "optimisation.batch_size=7"]
+    settings = recipe("method={name: full}", *changes)
+    alone = train(settings, tmp_path / "alone")
+    results(in_ranks(2, training, settings, tmp_path / "together"))
+    equal_end(alone, runs.find(root=tmp_path / "together"))
 
 
 def test_validation_is_shared_and_ends_as_in_one_process(recipe, tmp_path):
