@@ -132,7 +132,7 @@ def merge(
         from radapter import merging
         from radapter.evaluation import alphas, held_out
         from radapter.evaluation.cache import user_cache
-    if rule is RuleChoice.tpgm or alpha == "auto":
+    if rule is not RuleChoice.interpolate or alpha == "auto":
         held_out.check_unseen(found)
     with found.lock():
         trained = merging.open_trained(found, which)

@@ -12,7 +12,7 @@ from radapter.data import holding_out
 from radapter.data.dataset import Dataset
 from radapter.data.left_out import FIRST, listed
 from radapter.data.settings import Data, HeldOut
-from radapter.errors import BrokenInput, UsageError
+from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.registry import SOURCES, load
 
 if TYPE_CHECKING:
@@ -52,6 +52,17 @@ def open_data(settings: Data) -> Dataset:
     if not len(dataset):
         raise BrokenInput(f"{dataset.source} has no pictures.")
     return dataset
+
+
+def same_pictures(one: Data | None, other: Data | None) -> bool:
+    """Whether two sections are of the same pictures, however they are drawn and changed. False if
+    the data of one is not there any more, and two of none are the same."""
+    if one is None or other is None or one == other:
+        return one == other
+    try:
+        return open_data(one).fingerprint() == open_data(other).fingerprint()
+    except RadapterError:
+        return False
 
 
 def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:

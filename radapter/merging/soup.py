@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from radapter import recipe as recipes
 from radapter import run as runs
+from radapter.data import same_pictures
 from radapter.errors import UsageError
 from radapter.files import facts_metadata, file_hash
 from radapter.heads import head as heads
@@ -155,7 +156,7 @@ def _same_held_out(ingredients: Sequence[Run]) -> bool:
     of the first run, holds out."""
     sections = [run.recipe().validation_data() for run in ingredients]
     whole = all((run.soup() or {}).get("same_held_out", True) for run in ingredients)
-    return whole and all(section == sections[0] for section in sections)
+    return whole and all(same_pictures(section, sections[0]) for section in sections)
 
 
 def _about(run: Run, which: Which) -> dict[str, Any]:

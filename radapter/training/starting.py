@@ -16,7 +16,7 @@ from torch import Tensor
 from radapter import distributed, merging
 from radapter import run as runs
 from radapter.classes import key_of
-from radapter.data import Dataset, open_data
+from radapter.data import Dataset, same_pictures
 from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.evaluation.encoding import encode_set
 from radapter.heads import head as heads
@@ -99,13 +99,7 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
 def _warn_if_seen(recipe: Recipe, run: runs.Run) -> None:
     """Say where the run may have been trained on what this recipe holds out of the same data."""
     ours, theirs = recipe.data.held_out(), run.recipe().data.held_out()
-    if recipe.validation is not None or ours is None:
-        return
-    try:
-        same = theirs and open_data(ours).fingerprint() == open_data(theirs).fingerprint()
-    except RadapterError:  # its data is not there any more
-        same = False
-    if not same:
+    if recipe.validation is None and ours is not None and not same_pictures(ours, theirs):
         warnings.warn(
             f"start: {run.path} may have been trained on pictures that this recipe holds out, so "
             "scores on these can be too high: hold out the same in both (data.hold_out).",

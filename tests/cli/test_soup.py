@@ -73,11 +73,14 @@ def test_what_greedy_scores_is_held_out_by_every_run(cli, runs, tiny_folder, sha
         made_of = cli("soup", runs[0].name, other.name, "--json")
         assert made_of.code == 0
         made_of = json.loads(made_of.out)["run"]
-        for chosen in (["--alpha", "auto"], ["--rule", "tpgm"]):
+        for chosen in (["--alpha", "auto"], ["--rule", "tpgm"], ["--rule", "vrf"]):
             outcome = cli("merge", "--run", made_of, *chosen)
             assert outcome.code == 2
             assert "hold out different pictures" in " ".join(outcome.err.split())
         assert cli("merge", "--run", made_of, "--alpha", "0.5").code == 0
+    changed = ["data.hold_out=0.3", "data.augmentation=null", *small]  # of the same pictures
+    again = train(tiny.recipe(tiny_folder, shapes, *changed), tmp_path / "runs")
+    assert made(cli("soup", runs[0].name, again.name, "--json"))[1]["same_held_out"]
     outcome = cli("soup", runs[0].name, runs[1].name, "--ties", "add")
     assert outcome.code == 2
     assert "--ties is for --rule greedy" in outcome.err
