@@ -77,8 +77,9 @@ def _content(paths: list[Path]) -> Page:
             f"A report is on one study or on runs: {studies[0].path} is a study. Name it alone."
         )
     from radapter.reporting.report.of_study import report_on_study
+    from radapter.study.table import summarise
 
-    return report_on_study(studies[0])
+    return report_on_study(studies[0], summarise(studies[0]))
 
 
 def _results(study: Path) -> Path:

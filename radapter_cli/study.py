@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radapter.errors import UsageError
+from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
     from radapter.study.planning import Job, Plan
     from radapter.study.results import Folder
+    from radapter.study.schema import Study
 
 ENDINGS = ["json", "md"]
 
@@ -80,7 +82,7 @@ def study(
     First each method's settings are tried, then the best setting of each is trained with every seed
     and scored on the suites. A run that is there is not repeated, so the command goes on where it
     was stopped. At the end stands a table with paired intervals of the differences from the
-    baseline.
+    baseline, and a page of HTML with it and its figures, beside the results.
 
     [bold]Examples[/]
 
@@ -101,23 +103,30 @@ def study(
     loaded = schema.load(place)
     folder = Folder(results or Path("results") / loaded.name)
     if tables:
+        say_if_changed(loaded, folder)
         return show(folder, out or [], as_json)
     with console.status("loading"):
         from radapter.study.planning import Plan
     if smoke:
         with tempfile.TemporaryDirectory() as kept:
-            plan = Plan(loaded, str(place), smoke=True)
-            run(plan, Folder(Path(kept) / "results"), Path(kept) / "runs", jobs)
-            return show(Folder(Path(kept) / "results"), out or [], as_json)
+            plan, folder = Plan(loaded, str(place), smoke=True), Folder(Path(kept) / "results")
+            if failed := run(plan, folder, Path(kept) / "runs", jobs):
+                raise failed
+            return show(folder, out or [], as_json)
     plan = Plan(loaded, str(place))
     if dry_run:
         return say_estimate(plan, folder, jobs, as_json)
-    run(plan, folder, runs, jobs)
-    return show(folder, out or [], as_json, keep=True)
+    failed = run(plan, folder, runs, jobs)
+    if failed is None:
+        return show(folder, out or [], as_json, keep=True)
+    if not as_json:  # which prints one object, here of the failure
+        with contextlib.suppress(BrokenInput):  # no method has all its runs
+            show(folder, out or [], as_json, keep=True)
+    raise failed
 
 
-def run(plan: Plan, folder: Folder, runs: Path | None, jobs: int | None) -> None:
-    """Run what is missing, with a line for each run; RunsFailed at the end if some failed."""
+def run(plan: Plan, folder: Folder, runs: Path | None, jobs: int | None) -> RadapterError | None:
+    """Run what is missing, with a line for each run; an error that names those that failed."""
     from radapter.study import running
 
     done, total = 0, 0
@@ -150,14 +159,31 @@ def run(plan: Plan, folder: Folder, runs: Path | None, jobs: int | None) -> None
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGTERM, before)
-    if failed:
-        raise running.RunsFailed(failed)
+    return running.RunsFailed(failed) if failed else None
+
+
+def say_if_changed(loaded: Study, folder: Folder) -> None:
+    """A line if the study file says other than the study that was run."""
+    from pydantic import ValidationError
+
+    try:
+        same = type(loaded).model_validate(folder.read_study()["study"]) == loaded
+    except ValidationError:  # of another version
+        same = False
+    if not same:
+        console.note(
+            "The study file has changed since it was run: the table is of the study as it was. "
+            "For a new one, type again without --tables; what is there is not repeated."
+        )
 
 
 def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> None:
-    """Print the table made of a folder's results, and write it where that is asked for."""
+    """Print the table made of a folder's results, and write it where that is asked for; the report
+    with it, if the folder is to keep them."""
     from radapter.files import write_atomic
     from radapter.reporting import study_tables
+    from radapter.reporting.report import page
+    from radapter.reporting.report.of_study import report_on_study
     from radapter.study.table import summarise
 
     with console.status("resampling"):
@@ -165,12 +191,16 @@ def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> 
     own = [folder.table, folder.table.with_suffix(".md")] if keep else []
     for path in [*own, *out]:
         write_atomic(path, study_tables.WRITERS[path.suffix](summary))
+    written = [*own, *out]
+    if keep:
+        written.append(folder.report)
+        page.write(report_on_study(folder, summary), folder.report)
     if as_json:
-        console.print_json({"table": summary, "files": list(map(str, [*own, *out]))})
+        console.print_json({"table": summary, "files": list(map(str, written))})
         return
     for part in study_tables.tables(summary):
         console.out.print(part)
-    for path in [*own, *out]:
+    for path in written:
         console.note(f"Written: {path}")
 
 

@@ -6,6 +6,7 @@
                               one run: its recipe, its cost, and what it scores
         table.json            made of these: means, deviations, intervals, what survives Holm
         table.md              the same to be read
+        report.html           the page of `radapter report`
 
 A run is named by the hash of its resolved recipe, so two methods of a study may share one (full
 fine-tuning at alpha 1, and interpolated). `study.json`:
@@ -116,6 +117,10 @@ class Folder:
     @property
     def table(self) -> Path:
         return self.path / "table.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def run(self, name: str) -> Path:
         """The file of a run."""

@@ -103,6 +103,8 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(small, cli):
     assert outcome.code == 3
     assert "1 of the study's runs failed" in outcome.err
     assert "full, optimisation.lr=1e+30, fold 0, seed 0: The loss" in outcome.err
+    assert "small" in outcome.out  # the table, of what is there
+    assert small.folder.table.is_file()
     assert small.folder.read_study()["methods"]["full"]["chosen"] == 0
     assert {m["label"] for m in summarise(small.folder)["methods"]} == {"zero-shot", "full"}
     assert cli("study", "small.yaml", "--tables").code == 0

@@ -197,6 +197,15 @@ def test_tables_of_committed_results_are_those_that_were_printed(small, cli):
     assert again.out == printed.out
     assert kept == {"table.json": Path("t.json").read_text(), "table.md": Path("t.md").read_text()}
     assert cli("study", "small.yaml").out == printed.out
+    # The page is the one that the results give.
+    assert cli("report", str(small.folder.path), "--out", "r.html").code == 0
+    assert Path("r.html").read_text() == small.folder.report.read_text()
+    # A study file that says something else now is not what the table is of.
+    assert "has changed" not in again.err
+    small.write(baseline="full")
+    assert (
+        "The study file has changed since it was run" in cli("study", "small.yaml", "--tables").err
+    )
 
 
 def test_counts_are_read_as_they_were_written():

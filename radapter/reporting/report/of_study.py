@@ -19,7 +19,6 @@ from radapter.reporting.study_tables import (
 from radapter.reporting.table import Column, Table
 from radapter.reporting.terminal import duration
 from radapter.study.results import Folder
-from radapter.study.table import summarise
 
 COST = {
     "trained_parameters": ("trained parameters", lambda value: f"{value:,.0f}"),
@@ -34,13 +33,12 @@ RUNS = (
 )
 
 
-def report_on_study(folder: Folder) -> Page:
-    """The page.
+def report_on_study(folder: Folder, summary: dict[str, Any]) -> Page:
+    """The page, of the results of a study and what `study.table.summarise` makes of them.
 
     Raises:
-        BrokenInput: no method has all its runs, or results are missing or damaged.
+        BrokenInput: results are missing or damaged.
     """
-    summary = summarise(folder)
     study = summary["study"]
     scores = []
     for title, places in column_groups(summary):
