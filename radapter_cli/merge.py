@@ -257,10 +257,11 @@ def _mixture(
             on_progress=lambda done, total: update(done, total, ""), **settings,
         )  # fmt: skip
     facts = run.merged_facts()
-    centres = "".join(f", {alpha * centre:.2f}" for centre in facts.get("centres", ()))
+    about = facts["mixture"]
+    centres = "".join(f", {alpha * centre:.2f}" for centre in about.get("centres", ()))
     said = (
-        f"{facts['models']} models, at alpha 0, {alpha:g}{centres}: each picture goes through all "
-        f"of them. Fitted on {facts['fitted_on']}."
+        f"{about['models']} models, at alpha 0, {alpha:g}{centres}: each picture goes through all "
+        f"of them. Fitted on {about['fitted_on']}."
     )
     if "transductive" in facts:
         said = (

@@ -12,7 +12,7 @@ from typing import Any
 from radapter import bundle, models
 from radapter.errors import GateFailed, MissingDependency, RadapterError, UsageError
 from radapter.export import Contents, export_bundle
-from radapter.merging import tuned
+from radapter.merging import tuned, tuned_title
 from radapter.models import LoadedModel
 from radapter.run import Run
 from radapter.runtimes import Runtime
@@ -65,7 +65,7 @@ def open_subject(
         exported = source.exported(facts["weights_hash"]) if engines else None
         if exported:
             bundle.verify(exported, weights_hash=facts["weights_hash"])
-        yield Subject(f"{source.name}, alpha {facts['alpha']:g}", loaded, exported)
+        yield Subject(tuned_title(source, facts), loaded, exported)
         return
     folder = Path(source)
     if (folder / bundle.MANIFEST).is_file():

@@ -82,9 +82,11 @@ def merge_by_gate(
         "alpha": alpha,
         "rule": f"{name}, sees unlabelled test data" if waiting else name,
         **waiting,
-        **module.settings(fitted),
-        "models": len(mixture.model.members),  # type: ignore[arg-type]
-        "fitted_on": f"{len(answers.labels)} held-out pictures of {data.in_words()}",
+        "mixture": {
+            "models": len(mixture.model.members),  # type: ignore[arg-type]
+            "fitted_on": f"{len(answers.labels)} held-out pictures of {data.in_words()}",
+            **module.settings(fitted),
+        },
     }
     name += ("-transductive" if waiting else "") + (f"-of-alpha-{alpha:g}" if alpha != 1 else "")
     return write_mixture(run, trained, mixture, name, about)

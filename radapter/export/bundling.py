@@ -70,6 +70,13 @@ class Contents:
             )
         if self.from_bytes:
             graphs.check_preprocessing(loaded.config["preprocess_cfg"])
+        size = 4 * vision_parameters(loaded)
+        if "fp32" in given and size > ONE_FILE and (self.from_bytes or self.classifier):
+            raise UsageError(
+                f"One file with the whole image tower in fp32 would take {size / 1e9:.1f} GB, and "
+                "ONNX's end at 2 GB: export it by --precision fp16, or without --input uint8 and "
+                "--classifier."
+            )
         if self.max_batch < 1:
             raise UsageError(f"The largest batch must be 1 or more, not {self.max_batch}.")
         weights.check_forms(self.checkpoints, loaded)
@@ -232,10 +239,9 @@ def plan(
     """What `export_bundle` would write: bytes by file name, near enough; nothing is written."""
     contents = contents or Contents()
     contents.check(loaded)
-    one: Any = getattr(loaded.model, "of", loaded.model)
+    one = getattr(loaded.model, "of", loaded.model)
     members = loaded.config["model_cfg"].get("members", 1)
-    tower = models.text.text_tower(one)
-    vision = members * sum(p.numel() for p in one.visual.parameters())
+    tower, vision = models.text.text_tower(one), vision_parameters(loaded)
     text = members * sum(p.numel() for p in tower.parameters())
     if tower is one:  # open_clip's CLIP holds its text tower in itself
         text -= vision
@@ -259,6 +265,13 @@ def plan(
         files |= {bundle.CLASSES: 20 * len(classes["names"]), bundle.CLASS_FEATURES: size}
     files |= weights.plan(loaded, contents.checkpoints) | golden.plan(loaded)
     return files | {bundle.CARD: 6 * 10**3, bundle.MANIFEST: 5 * 10**3}
+
+
+def vision_parameters(loaded: models.LoadedModel) -> int:
+    """Numbers in the image tower, of a mixture in those of all members."""
+    one: Any = getattr(loaded.model, "of", loaded.model)
+    members: int = loaded.config["model_cfg"].get("members", 1)
+    return members * sum(p.numel() for p in one.visual.parameters())
 
 
 def _forms(precisions: Sequence[str], *, quantize_static: bool) -> list[str]:

@@ -106,6 +106,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Recipe": named("recipe", "recipe_hash"),
         "Method": facts.get("method"),
         "Merging rule": facts.get("rule"),
+        "Models": _mixture(facts.get("mixture")),
         "Averaged runs": _soup(facts.get("soup")),
         "Head": _head(facts) if "head" in facts else None,
         "Alpha (0 is the base model, 1 the fine-tuned one)": facts.get("alpha"),
@@ -124,6 +125,15 @@ def _soup(soup: Mapping[str, Any] | None) -> str | None:
     if soup is None:
         return None
     return f"{', '.join(run['name'] for run in soup['runs'])} ({soup['rule']})"
+
+
+def _mixture(about: Mapping[str, Any] | None) -> str | None:
+    if about is None:
+        return None
+    return (
+        f"{about['models']}, mixed per picture as fitted on {about['fitted_on']}; each picture "
+        "goes through all of them"
+    )
 
 
 def _use(folder: Path, facts: Mapping[str, Any]) -> str:
@@ -147,7 +157,12 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
             f"{len(facts['classifier'])}] of the classes in `{bundle.MANIFEST}`, under "
             f"`classifier`{_by(facts)}.\n\n"
         )
-    if "head" in facts:
+    if "mixture" in facts:
+        text += (
+            f"`{HEAD_FILE}` mixes the answers of the models, {_head(facts)}: the classifier of "
+            f"each, and what weighs them. `{bundle.VISION}` gives their features side by side.\n\n"
+        )
+    elif "head" in facts:
         text += (
             f"`{HEAD_FILE}` is the classifier that was trained with the model, {_head(facts)}: its "
             "weights, with the names of its classes in the metadata.\n\n"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from radapter.heads.gate import Answers, Gate, heads_of, mixed, temperature
 
+EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"clusters": 2})
 ROUNDS, ENOUGH = 1000, 1e-4
 """Of expectation and maximisation: at most so many, until the mean log-likelihood rises by less"""
 TINY = 1e-6

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from radapter.errors import UsageError
 from radapter.heads.gate import Answers, Gate, heads_of, mixed, temperature
 
+EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"distance": "euclidean"})
 A, B = 1.5, 0.6
 """Published"""
 SHARE = 1000 / 1_281_167

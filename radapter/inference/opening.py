@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from radapter import bundle, models
 from radapter.errors import UsageError, nearest
-from radapter.merging import load_merged, tuned, tuned_facts
+from radapter.merging import load_merged, tuned, tuned_facts, tuned_title
 from radapter.run import Run
 from radapter.runtimes.engines import PROGRAMS
 from radapter.runtimes.opened import OpenModel, from_loaded, open_bundle
@@ -64,7 +63,7 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
     templates = run.recipe().data.prompts()
     if engine in (None, "torch"):
         loaded, facts = tuned(run)
-        name = _name(run, facts)
+        name = tuned_title(run, facts)
         more = {"classes": run.classes(), "templates": templates}
         return from_loaded(loaded, name, device, precision, **more)
     facts = tuned_facts(run)
@@ -72,15 +71,10 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
         run.exported(facts["weights_hash"]),
         device,
         engine=engine,
-        name=_name(run, facts),
+        name=tuned_title(run, facts),
         weights_hash=facts["weights_hash"],
         templates=templates,
     )
-
-
-def _name(run: Run, facts: Mapping[str, Any]) -> str:
-    how = facts.get("rule", f"alpha {facts['alpha']:g}")
-    return f"{run.name}, {how}"
 
 
 def classes_and_prompts(folder: Path) -> tuple[list[str] | None, list[str] | Literal["openai"]]:

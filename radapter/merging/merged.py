@@ -171,6 +171,12 @@ def tuned_name(run: Run) -> str:
     return _in_name(recipe.alpha)
 
 
+def tuned_title(run: Run, facts: Mapping[str, Any]) -> str:
+    """The run and what it deploys, such as `my-run, alpha 0.5`."""
+    how = facts.get("rule", f"alpha {facts['alpha']:g}")
+    return f"{run.name}, {how}"
+
+
 def _is_whole(folder: Path, expected: str) -> bool:
     try:
         return load_merged(folder).weights_hash == expected

@@ -146,8 +146,24 @@ def notes(result: dict[str, Any]) -> Styled:
         weights = str(model["provenance"].get("weights_hash"))[:16]
         used = ", ".join([model["runtime"], model["device"], model["precision"], weights])
         lines.append(f"{label}: {used}.")
-    lines += protocol_notes(next(iter(result["models"].values())), result["protocol"])
+    first = next(iter(result["models"].values()))
+    lines += protocol_notes(first, result["protocol"])
+    tuned, _ = tuned_and_engine(result["models"])
+    if tuned:
+        lines += _own_remarks(tuned, result["models"][tuned]["datasets"], first["datasets"])
     return Styled("\n".join(lines), "dim")
+
+
+def _own_remarks(label: str, datasets: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
+    """What is remarked on a model's scores and not on those of the first model of the result."""
+    sets_of: dict[str, list[str]] = {}
+    for name, facts in datasets.items():
+        for remark in facts.get("remarks", ()):
+            if remark not in others[name].get("remarks", ()):
+                sets_of.setdefault(remark, []).append(name)
+    for remark, names in sets_of.items():
+        which = ", ".join(names) if len(names) < len(datasets) else "all"
+        yield f"{label}, {which}: {remark}."
 
 
 def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def test_merge_says_how_many_models_each_picture_goes_through(cli, run):
     assert "dawin-clusters-2-of-alpha-0.8" in cli("runs", "show", path).out
     outcome = cli("merge", "--run", path, "--rule", "dawin", "--json")
     facts = json.loads(outcome.out)["facts"]
-    assert (facts["models"], facts["alpha"], facts["rule"]) == (2, 1.0, "dawin")
+    assert (facts["mixture"]["models"], facts["alpha"], facts["rule"]) == (2, 1.0, "dawin")
 
 
 @pytest.mark.parametrize(

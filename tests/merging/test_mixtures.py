@@ -16,20 +16,21 @@ from radapter.evaluation import suite as suites
 from radapter.evaluation.mixing import merge_by_gate
 from radapter.evaluation.of_run import evaluate_run
 from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.export import bundling
 from radapter.heads import dawin, vrf
 from radapter.heads import head as heads
 from radapter.heads.gate import Answers, temperature
 from radapter.heads.linear import Linear
 from radapter.inference import open_model, predict
 from radapter.inference.prediction import classes_for
+from radapter.reporting.suite_tables import notes
 from radapter.training import train
 
 DIM, CLASSES = 6, 4
 SETTINGS = [
-    ("dawin", {}),
-    ("dawin", {"clusters": 2}),
-    ("vrf", {}),
-    ("vrf", {"distance": "euclidean"}),
+    pytest.param(rule, settings, id=f"{rule}-{number}")
+    for rule in registry.GATES
+    for number, settings in enumerate(registry.load(registry.GATES, rule).EXAMPLES)
 ]
 
 
@@ -267,16 +268,41 @@ def test_dawin_of_a_run_mixes_the_base_model_and_the_one_at_alpha(run, alpha):
         own = models.load(folder / "members" / str(number)).model.state_dict()
         assert all(torch.equal(own[name], value) for name, value in trained.at(at).items())
     assert facts["alpha"] == alpha
-    assert facts["models"] == 2
+    assert facts["mixture"]["models"] == 2
     dataset = run.recipe().data.open()
     pixels = torch.stack([loaded.preprocess(dataset.read(i)) for i in range(6)])
     (_, x0), (_, x1) = by_hand(run, pixels, alpha)
-    p0, p1 = (softmax(x / t) for x, t in zip((x0, x1), facts["temperatures"], strict=True))
+    p0, p1 = (
+        softmax(x / t) for x, t in zip((x0, x1), facts["mixture"]["temperatures"], strict=True)
+    )
     e0, e1 = np.exp(-entropy(p0)), np.exp(-entropy(p1))
     weight = (e1 / (e0 + e1))[:, None]
     with torch.no_grad():
         found = loaded.head.logits(loaded.model.encode_image(pixels)).softmax(1)
     np.testing.assert_allclose(found, (1 - weight) * p0 + weight * p1, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_trained_head_is_mixed_with_the_zero_shot_one(tiny_folder, shapes, tmp_path):
+    settings = tiny.recipe(
+        tiny_folder, shapes, "method={name: full, towers: image}",
+        "head={name: linear, bias: true}", "objective=[{name: cross-entropy}]",
+        "data.hold_out=0.4",
+    )  # fmt: skip
+    own = train(settings, tmp_path)
+    trained = merging.open_trained(own)
+    merge_by_gate(own, trained, "dawin", alpha=0.7)
+    loaded, _ = merging.read_merged(own)
+    order = loaded.head.rows(trained.head_at(0.0).names)
+    for member, alpha in enumerate((0.0, 0.7)):
+        for name, value in trained.head_at(alpha).module.state_dict().items():
+            found = loaded.head.module.heads[member].state_dict()[name]
+            assert torch.equal(found[order] if found.dim() else found, value)
+    some = ["red square", "blue circle"]
+    features = torch.randn(5, 32)
+    gate = loaded.head.among(some).module
+    assert [h.weight.shape[0] for h in gate.heads] == [2, 2]
+    assert gate(features).shape == (5, 2)
 
 
 def test_fitting_reads_held_out_pictures_alone(run, monkeypatch):
@@ -307,6 +333,7 @@ def test_clusters_of_a_test_set_are_marked_and_only_eval_has_them(run):
     assert list(result["models"]) == ["zero-shot", label]
     own = result["models"][label]["datasets"]["set"]
     assert transductive.REMARK in own["remarks"]
+    assert f"{label}, all: {transductive.REMARK}." in str(notes(result).text)
     pair = mixing.Pair(run, trained, 1.0, "cpu")
     dataset = data.open_data(suite.datasets[0].data)
     answers = pair.on(dataset, 0)
@@ -324,7 +351,7 @@ def test_clusters_of_a_test_set_are_marked_and_only_eval_has_them(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rule", "settings"), SETTINGS[:3], ids=["dawin", "clusters", "vrf"])
+@pytest.mark.parametrize(("rule", "settings"), SETTINGS)
 def test_a_mixture_is_scored_exported_and_used_as_one_classifier(run, rule, settings):
     merge_by_gate(run, merging.open_trained(run), rule, **settings)
     facts = merging.tuned_facts(run)
@@ -339,7 +366,7 @@ def test_a_mixture_is_scored_exported_and_used_as_one_classifier(run, rule, sett
         row["file"] for row in rows
     }
     assert all(row["passed"] for row in rows)
-    assert manifest["embed_dim"] == 16 * facts["models"]
+    assert manifest["embed_dim"] == 16 * facts["mixture"]["models"]
     folder = run.exported(facts["weights_hash"])
     loaded, _ = merging.read_merged(run)
     dataset = run.recipe().data.open()
@@ -364,8 +391,20 @@ def test_a_mixture_is_scored_exported_and_used_as_one_classifier(run, rule, sett
         np.testing.assert_allclose([s for _, s in one], [s for _, s in two], atol=1e-4)
     card = (folder / "README.md").read_text()
     assert f"| Merging rule | {label} |" in card
+    assert (
+        f"| Models | {facts['mixture']['models']}, mixed per picture as fitted on 13 held-out"
+        in card
+    )
     with pytest.raises(UsageError, match="has no checkpoint of one"):
         export.plan(run, export.Wanted(checkpoints=["open_clip"]))
+
+
+def test_a_classifier_that_no_onnx_file_holds_is_refused_with_its_size(run, monkeypatch):
+    merge_by_gate(run, merging.open_trained(run), "dawin")
+    monkeypatch.setattr(bundling, "ONE_FILE", 1000)
+    with pytest.raises(UsageError, match=r"would take 0\.0 GB, and ONNX's end at 2 GB"):
+        export.plan(run, export.Wanted(precisions=["fp32"]))
+    export.plan(run, export.Wanted(precisions=["fp16"]))
 
 
 def test_what_makes_no_sense_is_refused(tiny_folder, shapes, tmp_path):
