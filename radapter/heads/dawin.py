@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radapter.errors import UsageError
 from radapter.heads.gate import Answers, Gate, heads_of, mixed, temperature
 
 EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"clusters": 2})
@@ -147,7 +148,15 @@ def beta_mixture(weights: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     Expectation and maximisation, a and b by matching moments, as the authors' code does. It starts
     from clusters by k-means of three random starts; this one from those of equal numbers of sorted
     weights, so that it always gives the same.
+
+    Raises:
+        UsageError: there are fewer weights than clusters.
     """
+    if len(weights) < clusters:
+        raise UsageError(
+            f"{clusters} clusters cannot be fitted on {len(weights)} pictures: ask for fewer, or "
+            "give more pictures."
+        )
     x = weights.double().clamp(TINY, 1 - TINY)
     sorted_x = x.sort().values
     centres = torch.stack([part.mean() for part in sorted_x.tensor_split(clusters)])

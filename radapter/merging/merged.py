@@ -117,8 +117,9 @@ def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:
 
 def load_merged(folder: Path) -> LoadedModel:
     """A model folder with the head that lies in it, if one does; of a mixture all members."""
-    members = sorted((folder / MEMBERS).glob("*"), key=lambda path: int(path.name))
-    loaded = together([load(own) for own in members], str(folder)) if members else load(folder)
+    numbers = sorted(int(p.name) for p in (folder / MEMBERS).glob("*") if p.name.isdecimal())
+    members = [load(folder / MEMBERS / str(number)) for number in numbers]
+    loaded = together(members, str(folder)) if len(members) > 1 else load(folder)
     return dataclasses.replace(loaded, head=heads.read(folder))
 
 
