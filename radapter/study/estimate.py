@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from radapter import training
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import held_out_suite
@@ -88,11 +90,13 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
     first = [job for job, parts in of_trials.items() if parts]
     keys = {job.key for job in first}
     more = [job for job, parts in of_last.items() if "held-out" in parts and job.key not in keys]
-    pace = _of_finished(plan, folder, trials + last) or _by_timing(plan, last)
+    pace = _of_finished(plan, folder, trials + last) or _by_timing(plan, last, jobs)
     seconds = sum(pace.training(job) + pace.scoring(plan, job, False) for job in first + more)
     scored = [job for job, parts in of_last.items() if parts]
     seconds += sum(START + pace.scoring(plan, job, True) for job in scored)
-    trained = [job for job in first + more if not job.zero_shot]
+    wanted = [job for job in first + more if not job.zero_shot]
+    members = {need.key for job in wanted if job.soup for need in job.needs[1:]}
+    trained = {job.key for job in wanted if not job.soup} | members
     return Estimate(
         len(trials), len(first), len(last), len(scored), len(trained), seconds / jobs, pace.by
     )
@@ -125,9 +129,11 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
     return Pace(means, sum(pictures) / len(pictures), count["held-out"], suites, by)
 
 
-def _by_timing(plan: Plan, jobs: list[Job]) -> Pace:
-    """From a few steps of the first method that is trained, and one look at held-out data."""
-    job = next((job for job in jobs if not job.zero_shot), jobs[0])
+def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
+    """From a few steps of the first method that is trained, and one look at held-out data, with the
+    cores that each of `jobs` processes has."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    job = next((job for job in last if not job.zero_shot), last[0])
     recipe = job.recipe
     epoch = 0.0 if job.zero_shot else _epoch_of(job)
     suite = held_out_suite(recipe)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from radapter import recipe as recipes
 from radapter.errors import UsageError
 from radapter.study import running, schema
+from radapter.study.estimate import estimate
 from radapter.study.planning import Plan, key_of
 from radapter.study.results import Folder
 from radapter.study.table import summarise
@@ -196,6 +197,9 @@ def test_a_soup_is_of_runs_that_no_other_soup_has(small):
     outline = small.folder.read_study()["methods"]
     assert outline["soup"]["trials"] == []
     plan.choose(small.folder)
+    # To train were two trials, a finalist more, and for each soup one more.
+    none = Folder(small.place / "none")
+    assert estimate(small.plan(methods=methods), none, 1).trainings_missing == 2 + 1 + 2
     for seed, job in zip((0, 1), plan.finalists("soup"), strict=True):
         assert [need.seed for need in job.needs] == [seed, 1000 + seed]
         made = [
