@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from radapter import distributed
+from radapter.data import pairs
 from radapter.errors import UsageError
 from radapter.models import encode_text, shorten
 from radapter.objectives.terms import Context
@@ -17,13 +17,13 @@ from radapter.objectives.terms import Context
 BATCH = 256
 
 
-def class_free(context: Context, templates: Sequence[str] | str) -> Tensor:
+def class_free(context: Context, templates: list[str] | str) -> Tensor:
     """The zero-shot model's unit features [templates, dim] of templates without the class."""
     texts = [" ".join(text.replace("{}", "").split()) for text in templates_of(context, templates)]
     return F.normalize(_encoded(context, texts), dim=-1)
 
 
-def class_means(context: Context, templates: Sequence[str] | str) -> Tensor:
+def class_means(context: Context, templates: list[str] | str) -> Tensor:
     """Unit-norm means over all classes, [templates, dim], of the zero-shot model's unit features.
 
     Raises:
@@ -40,20 +40,19 @@ def class_means(context: Context, templates: Sequence[str] | str) -> Tensor:
     return F.normalize(features.view(len(filled), len(names), -1).mean(dim=1), dim=-1)
 
 
-def templates_of(context: Context, templates: Sequence[str] | str) -> list[str]:
+def templates_of(context: Context, templates: list[str] | str) -> list[str]:
     """Prompts with `{}` for the class; `openai` are open_clip's 80.
 
     Raises:
         UsageError: fewer than two, or one without a single `{}`.
     """
-    if isinstance(templates, str):
-        return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-    if len(set(templates)) < 2 or any(text.count("{}") != 1 for text in templates):
+    given = pairs.templates_of(templates)
+    if len(set(given)) < 2 or any(text.count("{}") != 1 for text in given):
         raise UsageError(
             f"{context.place}.templates needs at least two different texts, each with one {{}} for "
             "the class name."
         )
-    return list(templates)
+    return given
 
 
 def divergence(now: Tensor, then: Tensor, *, mean: str = "pictures") -> Tensor:

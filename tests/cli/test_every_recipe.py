@@ -50,6 +50,7 @@ TREES = {
     "imagenet-vit-b-32": imagenet,
     "imagenet-vit-b-32-wise-ft": imagenet,
     "imagenet-vit-l-14-336": imagenet,
+    "last-blocks-icons": built_in,
     "linear-probe-icons": built_in,
     "lp-ft-icons": built_in,
     "own-data": own_data,
