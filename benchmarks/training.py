@@ -170,6 +170,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         optimizer=optimizer,
         pairs=None,  # type: ignore[arg-type]
         terms=[contrastive.term(None)],
+        head=None,
         device=torch.device(device),
         scaler=torch.amp.GradScaler(device) if recipe.precision == "fp16" else None,
         held_out=None,

@@ -269,7 +269,7 @@ def test_numbers_are_printed_where_the_disk_is_full(cli, merged, monkeypatch):
     assert "held-out-alpha-0.50.json: No space left on device" in outcome.err
     assert "class accuracy" in outcome.out
     assert not leftovers(merged.path)
-    assert not list(merged.evaluations.glob("*"))
+    assert not [path for path in merged.evaluations.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
