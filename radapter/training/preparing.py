@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +183,8 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     preprocess = base.config["preprocess_cfg"]
     changes = recipe.data.augmentation
     transform = base.preprocess if changes is None else training_transform(changes, preprocess)
-    mix = recipe.mix_captions
-    if mix and not (recipe.data.task == "classification" and all(dataset.captions or [[]])):
-        places = zip(recipe.places(), recipe.terms(), strict=True)
-        place = next(place for place, (_, given) in places if given.get("mix_captions"))
-        raise UsageError(
-            f"{place}.mix_captions puts captions among class prompts: it needs `task: "
-            "classification` and pictures that have captions."
-        )
-    pairs = Pairs(dataset, recipe.data, transform, recipe.seed, mix)
+    _check_mixing(recipe, dataset)
+    pairs = Pairs(dataset, recipe.data, transform, recipe.seed, recipe.mix_captions)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
     size = min(recipe.optimisation.batch_size, len(pairs))
@@ -209,12 +202,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         )
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
     ]
-    reads_texts = any(t.penalty or t.texts or (t.loss and t.reads_texts) for t in terms)
-    if "text" in attached.towers() and not reads_texts:
-        raise UsageError(
-            "The loss does not reach the text tower, as no term reads texts: "
-            "set method.towers=image"
-        )
+    _check_reach(attached, terms)
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers, rates = recipe.workers, recipe.optimisation
@@ -261,6 +249,29 @@ def _head(
     head = Training(recipe.head, names, base.config["model_cfg"]["embed_dim"])
     head.module.to(device)
     return head
+
+
+def _check_mixing(recipe: Recipe, dataset: Dataset) -> None:
+    """UsageError if captions are to be mixed among class prompts, and there are not both."""
+    classify = recipe.data.task == "classification"
+    if not recipe.mix_captions or (classify and all(dataset.captions or [[]])):
+        return
+    places = zip(recipe.places(), recipe.terms(), strict=True)
+    place = next(place for place, (_, given) in places if given.get("mix_captions"))
+    raise UsageError(
+        f"{place}.mix_captions puts captions among class prompts: it needs `task: "
+        "classification` and pictures that have captions."
+    )
+
+
+def _check_reach(attached: Attached, terms: Sequence[Term]) -> None:
+    """UsageError if the text tower is trained and no term reads texts."""
+    reads_texts = any(t.penalty or t.texts or (t.loss and t.reads_texts) for t in terms)
+    if "text" in attached.towers() and not reads_texts:
+        raise UsageError(
+            "The loss does not reach the text tower, as no term reads texts: `method.towers` has "
+            "to be image."
+        )
 
 
 def _check_text_length(wanted: int | None, base: LoadedModel) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import typing
 
 import pytest
 import tiny
@@ -140,9 +141,9 @@ def test_settings_that_may_change_are_settings():
     def keys(model, start=""):
         for name, field in model.model_fields.items():
             yield f"{start}{name}"
-            kind = field.annotation
-            if hasattr(kind, "model_fields"):
-                yield from keys(kind, f"{start}{name}.")
+            for kind in (field.annotation, *typing.get_args(field.annotation)):
+                if hasattr(kind, "model_fields"):
+                    yield from keys(kind, f"{start}{name}.")
 
     known = set(keys(Recipe))
     sources = DataSource.__origin__.__args__
