@@ -272,7 +272,7 @@ def test_lora_goes_on_from_its_factors(recipe, tmp_path):
         ([*FROZEN[:1], *CROSS_ENTROPY[:1]], "mpm-nce could have no effect"),
         (CROSS_ENTROPY[:1], "does not reach head.weight: no term reads it"),
         (["objective=[{name: cross-entropy}]"], "objective.0: cross-entropy trains a head"),
-        ([*CROSS_ENTROPY, "method={name: full}"], "does not reach the text tower.* method.towers"),
+        ([*CROSS_ENTROPY, "method={name: full}"], "does not reach the text tower.*method.towers"),
         (["method={name: full, last_blocks: 3}"], "last_blocks is 3, and the image tower has 2"),
     ],
 )
