@@ -33,6 +33,7 @@ def test_demo(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     files = sorted(path.name for path in (run / "eval").iterdir())
     assert files == [
+        "answers",
         "beside-the-study.png",
         "emoji-shifts-alpha-0.50.json",
         "emoji-shifts-alphas.json",
