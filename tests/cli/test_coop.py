@@ -110,7 +110,7 @@ def test_means_over_seeds_and_sets(cli, tiny_folder, coop, tmp_path):
         recipe = recipe.replace("\nseed: 1\n", "\nseed: 2\n")
         (copy / "recipe.yaml").write_text(recipe.replace("shots_seed: 1\n", "shots_seed: 2\n"))
         for number, folder in enumerate((run, copy)):
-            (path,) = (folder / "eval").iterdir()
+            (path,) = (folder / "eval").glob("*.json")
             result = json.loads(path.read_text())
             roles = result["models"]["alpha 0.50"]["roles"]
             for i, role in enumerate(("in-distribution", "zero-shot")):
