@@ -106,6 +106,8 @@ class Data(Section):
     # What code asks of every source. One with another answer gives it in its own class.
     if TYPE_CHECKING:
         source: str = ""
+    named_by: ClassVar[tuple[str, ...]] = ()
+    """The settings that say which set of pictures it is; others say what is drawn of it, and how"""
     convention: ClassVar[Reading] = USUAL
     """How its pictures are read where a recipe does not say it"""
     own_splits: ClassVar[bool] = False
@@ -192,6 +194,17 @@ class Data(Section):
     def is_set_of(self, trained: Data) -> bool:
         """Whether it is of the set that was trained on, whatever a suite says of its role."""
         return False
+
+    def overlaps(self, other: Data) -> bool:
+        """Whether it names the same set of pictures, or one that has a part in common with it,
+        however many are drawn of either, in whatever way and split."""
+        if self.source != other.source:
+            return False
+        pairs = [(getattr(self, key), getattr(other, key)) for key in self.named_by]
+        return all(
+            not set(a).isdisjoint(b) if isinstance(a, list) and isinstance(b, list) else a == b
+            for a, b in pairs
+        )
 
     def has_counts_of(self, other: Data) -> bool:
         """Whether it has as many pictures and classes as the same set by another protocol."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from radapter import recipe as recipes
-from radapter.data.settings import Data
 from radapter.errors import UsageError, nearest
 from radapter.evaluation.alphas import ALPHAS
 from radapter.evaluation.suite import Suite, load_suite, trained_metric
@@ -26,11 +25,6 @@ NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "wo
 SMOKE = ("optimisation.epochs=1", "optimisation.warmup_steps=0")
 OF_THE_BASE = ("model", "data", "validation")
 """Keys that say what the zero-shot model is, and what it is held out of"""
-
-
-NAMES_OF_SETS = ("root", "path", "shards", "dataset_split", "config", "dataset", "variant",
-                 "styles", "kinds", "classes")  # fmt: skip
-"""Keys of data sections that say which set of pictures it is; the others say what is drawn of it"""
 
 
 @dataclass(frozen=True)
@@ -241,7 +235,7 @@ class Plan:
             )
         for suite in self.suites.values():
             for dataset in suite.for_recipe(recipe).datasets:
-                if not same_pictures(dataset.data, held_out):
+                if not dataset.data.overlaps(held_out):
                     continue
                 if dataset.role != "in-distribution":
                     raise UsageError(
@@ -256,18 +250,6 @@ class Plan:
                         f"{suite.name}, the test data. Settings are chosen on other pictures: "
                         "correct `validation`."
                     )
-
-
-def same_pictures(one: Data, other: Data) -> bool:
-    """Whether two sections name the same set of pictures, or sets that have a part in common,
-    however many are drawn of it, in whatever way and split."""
-    if one.source != other.source:
-        return False
-    pairs = [(getattr(one, key, None), getattr(other, key, None)) for key in NAMES_OF_SETS]
-    return all(
-        not set(a).isdisjoint(b) if isinstance(a, list) and isinstance(b, list) else a == b
-        for a, b in pairs
-    )
 
 
 def suite_of(name: str, smoke: bool) -> Suite:

@@ -12,7 +12,7 @@ from radapter import recipe as recipes
 from radapter.data import Dataset, open_data
 from radapter.data.opening import DataSource
 from radapter.errors import UsageError
-from radapter.registry import SOURCES
+from radapter.registry import SOURCES, load
 
 
 def described(name, root):
@@ -61,6 +61,14 @@ def test_the_same_content_elsewhere_is_the_same_task(section, dataset, tmp_path)
     moved = open_data(described(section.source, tmp_path / "deeper"))
     assert moved.fingerprint() == dataset.fingerprint()
     assert moved.keys == dataset.keys
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_settings_name_the_set(name):
+    """A study refuses to choose on pictures of a shift: it asks the source which set they are."""
+    kind = load(SOURCES, name)
+    assert kind.named_by
+    assert set(kind.named_by) <= kind.model_fields.keys()
 
 
 def test_a_selection_is_of_the_same_pictures(dataset):
@@ -128,7 +136,7 @@ class ToyData(Data):
         )
 """
 USE = """
-from radapter.registry import SOURCES
+from radapter.registry import SOURCES, load
 
 SOURCES["toy"] = "toy:ToyData"
 from radapter import recipe

@@ -25,6 +25,7 @@ class CaptionFilesData(HeldOut):
     root, as img2dataset writes them. Every line is a caption."""
 
     source: Literal["caption-files"]
+    named_by = ("root",)
     root: Annotated[str, Field(examples=["my-pictures"])]
     """The folder of the pictures."""
     caption_ending: Literal[".txt", ".caption"] = ".txt"

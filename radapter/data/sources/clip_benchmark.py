@@ -19,6 +19,7 @@ class ClipBenchmarkData(InShards):
 
     convention = PUBLISHED
     source: Literal["clip-benchmark"]
+    named_by = ("root", "dataset_split")
     root: Annotated[str, Field(examples=["wds_cars"])]
     """The folder of the set."""
     dataset_split: str = "train"

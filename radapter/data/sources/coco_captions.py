@@ -18,6 +18,7 @@ class CocoCaptionsData(HeldOut):
 
     convention = PUBLISHED
     source: Literal["coco-captions"]
+    named_by = ("path", "root")
     path: Annotated[str, Field(examples=["coco/annotations/captions_train2014.json"])]
     """The file of captions."""
     root: str = ""

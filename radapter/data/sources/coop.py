@@ -120,6 +120,7 @@ class CoopData(Data):
 
     convention = PUBLISHED
     source: Literal["coop"]
+    named_by = ("dataset", "classes", "root")
     dataset: CoopSet
     """Which of the eleven sets."""
     split: Literal["train", "validation", "test"] = "train"

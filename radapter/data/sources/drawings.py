@@ -33,6 +33,7 @@ class DrawingsData(Data):
     In training, an epoch has every drawing once: one of its variants, with one of its texts."""
 
     source: Literal["drawings"]
+    named_by = ("path",)
     path: Annotated[str, Field(examples=["drawings"])]
     """The folder."""
     task: Literal["captions"] = "captions"

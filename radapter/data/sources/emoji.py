@@ -19,6 +19,7 @@ class EmojiData(Data):
     """The built-in set of emoji: each concept in eight styles. Splits are by concept."""
 
     source: Literal["emoji"]
+    named_by = ("styles",)
     styles: Annotated[list[str], Field(min_length=1)] = Field(default=["noto"])
     """The styles whose pictures are taken."""
     split: Literal["train", "validation", "test", "all"] = "train"

@@ -24,6 +24,7 @@ class FolderData(HeldOut):
     """One folder per class: ROOT/CLASS NAME/picture.jpg."""
 
     source: Literal["folder"]
+    named_by = ("root", "dataset_split")
     root: str
     """The folder of the class folders."""
     dataset_split: str | None = None

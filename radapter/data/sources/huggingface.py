@@ -27,6 +27,7 @@ class HuggingFaceData(HeldOut):
     """A set of Hugging Face `datasets`, from a folder or by its name on the hub (extra `hf`)."""
 
     source: Literal["huggingface"]
+    named_by = ("path", "config", "dataset_split")
     path: Annotated[str, Field(examples=["AI-Lab-Makerere/beans"])]
     """A folder that `save_to_disk` wrote, a folder of the set's data files, or a name on the
     hub."""

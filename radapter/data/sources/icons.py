@@ -24,6 +24,7 @@ class IconsData(Data):
     """The built-in set of icons: each class drawn by many designers. Splits are by designer."""
 
     source: Literal["icons"]
+    named_by = ("kinds", "classes")
     kinds: Annotated[list[Kind], Field(min_length=1)] = Field(default=["line"])
     """The ways of drawing whose pictures are taken."""
     split: Literal["train", "validation", "test"] = "train"

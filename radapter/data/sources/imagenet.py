@@ -123,6 +123,7 @@ class ImageNetData(HeldOut):
 
     convention = PUBLISHED
     source: Literal["imagenet"]
+    named_by = ("variant", "root")
     variant: Literal["train", "val", "v2", "r", "a", "sketch"] = "train"
     """Which set: ImageNet's own `train` or `val`, or its shifted version V2, -R, -A or -Sketch."""
     root: str | None = None

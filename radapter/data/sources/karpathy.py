@@ -28,6 +28,7 @@ class KarpathyData(Data):
 
     convention = PUBLISHED
     source: Literal["karpathy"]
+    named_by = ("path", "root")
     path: str
     """The split file."""
     root: str = ""

@@ -45,6 +45,7 @@ class ObjectNetData(Data):
 
     convention = PUBLISHED
     source: Literal["objectnet"]
+    named_by = ("root",)
     root: str | None = None
     """The folder with `images` and `mappings`. `null`: the one under the data root that has one of
     the usual names."""

@@ -72,6 +72,7 @@ class ShardsData(InShards):
     names has to hold that many samples, so that a download that was cut short is noticed."""
 
     source: Literal["shards"]
+    named_by = ("shards",)
     shards: Annotated[str, Field(examples=["data/train-{000..011}.tar"])]
     """A path, or a pattern with braces, such as `data/train-{000..011}.tar`."""
     samples: Annotated[int, Field(ge=1)] | None = None

@@ -35,6 +35,7 @@ class TableData(HeldOut):
     lines, a JSON list of records, or Parquet (extra `hf`)."""
 
     source: Literal["table"]
+    named_by = ("path", "root", "dataset_split")
     path: Annotated[str, Field(examples=["pictures.csv"])]
     """The table."""
     root: str = ""
