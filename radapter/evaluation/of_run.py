@@ -100,11 +100,7 @@ def evaluate_run(
             on_progress=functools.partial(on_progress, tuned),
         )  # fmt: skip
     recipe = run.recipe()
-    kinds = {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
-    models: dict[str, dict[str, Any]] = {}
-    for label, own in done.items():
-        kind, at = kinds.get(label, ("engine", alpha))
-        models[label] = {"kind": kind, "alpha": at} | own.result()
+    models = _described(done, tuned, alpha)
     models["zero-shot"] |= with_anchors(done["zero-shot"], recipe.model)
     result = result_of(
         suite,
@@ -120,6 +116,18 @@ def evaluate_run(
         with contextlib.suppress(OSError):  # the result is written next, and says so
             write_answers(path, answers)
     return write_result(path, result | {"schema_version": 2})
+
+
+def _described(
+    done: Mapping[str, Evaluation], tuned: str, alpha: float
+) -> dict[str, dict[str, Any]]:
+    """What was scored, by label: what it is, at which alpha, and its numbers."""
+    kinds = {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
+    found = {}
+    for label, own in done.items():
+        kind, at = kinds.get(label, ("engine", alpha))
+        found[label] = {"kind": kind, "alpha": at} | own.result()
+    return found
 
 
 def engines(

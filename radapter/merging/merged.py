@@ -13,7 +13,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, UsageError, command
 from radapter.files import new_folder, write_atomic
 from radapter.heads import head as heads
-from radapter.merging.trained import Trained, open_trained, with_adapters
+from radapter.merging.trained import Trained, open_trained
 from radapter.models import LoadedModel, load, save, together, weights_hash, with_head
 from radapter.models.ensemble import Ensemble
 from radapter.registry import folds
@@ -148,8 +148,7 @@ def tuned(run: Run, *, sets: bool = False) -> tuple[LoadedModel, dict[str, Any]]
             )
         return read_merged(run)
     trained, alpha = open_trained(run), run.recipe().alpha
-    loaded = with_adapters(trained.base, trained.facts["method"], trained.tensors, alpha)
-    loaded = dataclasses.replace(loaded, head=trained.head_at(alpha))
+    loaded = trained.attached(alpha)
     known = {key: trained.facts[key] for key in ("method", "base_model", "base_hash")}
     return loaded, {"alpha": alpha, **known, "weights_hash": loaded.weights_hash}
 

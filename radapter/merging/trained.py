@@ -58,6 +58,11 @@ class Trained:
         )
         return merged
 
+    def attached(self, alpha: float) -> LoadedModel:
+        """The base model with what was trained attached to it, scaled; with its head."""
+        loaded = with_adapters(self.base, self.facts["method"], self.tensors, alpha)
+        return dataclasses.replace(loaded, head=self.head_at(alpha))
+
     def head_at(self, alpha: float) -> heads.Head | None:
         """The head at a scale; None if none was trained."""
         return heads.mixed(self.facts["head"], self.head, alpha) if self.head else None

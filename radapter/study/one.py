@@ -8,7 +8,6 @@ finished one is used again, one that was interrupted goes on. The result is writ
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 import sys
@@ -230,15 +229,13 @@ def curve(
     if trained is None:
         yield 0.0, evaluate(suite, from_loaded(subject.base, device=device))
         return
-    method = trained.facts["method"]
-    if folds(method["name"]):
+    if folds(trained.facts["method"]["name"]):
         yield from alpha_curve(suite, trained, alphas, device=device)
         return
     opened = suite.open()
     for alpha in alphas:
-        model = merging.with_adapters(trained.base, method, trained.tensors, alpha)
-        model = dataclasses.replace(model, head=trained.head_at(alpha))
-        yield alpha, evaluate(suite, from_loaded(model, device=device), opened=opened)
+        model = from_loaded(trained.attached(alpha), device=device)
+        yield alpha, evaluate(suite, model, opened=opened)
 
 
 def held_out(order: Order, subject: Subject) -> dict[str, Any]:
