@@ -22,13 +22,13 @@ from radapter.reporting.comparison import (
     method_in_words,
     results_of,
 )
-from radapter.reporting.comparison_tables import described, footnotes, number_tables, size_text
+from radapter.reporting.comparison_tables import described, footnotes, number_tables
 from radapter.reporting.parity_tables import parity_tables
 from radapter.reporting.published_rows import published_tables
+from radapter.reporting.report.cost import COST, costs
 from radapter.reporting.report.figures import (
     Figure,
     Line,
-    bars,
     lines_over,
     reliability,
     thinned,
@@ -40,7 +40,6 @@ from radapter.reporting.report.page import Folded, Page, Section, Walls
 from radapter.reporting.runs import run_curves
 from radapter.reporting.suite_tables import notes
 from radapter.reporting.table import Column, Table
-from radapter.reporting.terminal import duration
 from radapter.run import Run
 
 
@@ -248,26 +247,13 @@ def _cost(groups: Sequence[Group], comparison: Comparison) -> Figure:
     rows = []
     for group in groups:
         own = [facts[run.name] for run in group.runs]
-
-        def mean(key: str, own: list[dict[str, Any]] = own) -> float | None:
-            values = [f[key] for f in own]
-            return None if None in values else float(np.mean(values))
-
-        cells: list[Any] = []
-        for key, text in (
-            ("trained_parameters", lambda v: f"{v:,.0f}"),
-            ("stored_bytes", size_text),
-            ("seconds", duration),
-            ("peak_memory_bytes", lambda v: f"{v / 1e9:.2f} GB"),
-        ):
-            value = mean(key)
-            cells.append(None if value is None else (value, text(value)))
-        rows.append((group.label, cells))
+        values = {key: [f[key] for f in own] for key in COST}
+        means = {k: None if None in of else float(np.mean(of)) for k, of in values.items()}
+        rows.append((group.label, means))
     kinds = {str(f["memory_of"]) for f in facts.values() if f["memory_of"]}
     note = "Time is that of training, on the machine that trained; memory is the peak."
     note += f" Memory is of: {', '.join(sorted(kinds))}." if kinds else ""
-    columns = ["trained parameters", "stored", "training time", "peak memory"]
-    return bars("Trained, stored, waited for", note, columns, rows)
+    return costs(rows, note)
 
 
 def _parity(runs: Sequence[Run], results: dict[str, list[dict[str, Any]]]) -> list[Table | str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from radapter.evaluation.scores import metric_of
 from radapter.reporting.comparison import Number
-from radapter.reporting.comparison_tables import size_text
-from radapter.reporting.report.figures import Figure, Line, Place, bars, trade_off
+from radapter.reporting.report.cost import COST, costs
+from radapter.reporting.report.figures import Figure, Line, Place, trade_off
 from radapter.reporting.report.page import Folded, Page, Section
 from radapter.reporting.study_tables import (
     column_groups,
@@ -17,15 +17,8 @@ from radapter.reporting.study_tables import (
     score_table,
 )
 from radapter.reporting.table import Column, Table
-from radapter.reporting.terminal import duration
 from radapter.study.results import Folder
 
-COST = {
-    "trained_parameters": ("trained parameters", lambda value: f"{value:,.0f}"),
-    "stored_bytes": ("stored", size_text),
-    "seconds": ("training time", duration),
-    "peak_memory_bytes": ("peak memory", lambda value: f"{value / 1e9:.2f} GB"),
-}
 OWN_ALPHA = "each run at its own alpha"
 RUNS = (
     "Curves of training, parity of engines and pictures whose answer changed are not among the "
@@ -129,14 +122,10 @@ def _calibration(folder: Folder, summary: dict[str, Any]) -> list[Table | str]:
 
 
 def _cost(summary: dict[str, Any]) -> Figure:
-    rows = []
-    for method in summary["methods"]:
-        values = [(method["cost"].get(key), text) for key, (_, text) in COST.items()]
-        cells = [None if value is None else (value, text(value)) for value, text in values]
-        if any(cells):
-            rows.append((method["label"], cells))
+    rows = [(method["label"], method["cost"]) for method in summary["methods"]]
+    known = [(label, cost) for label, cost in rows if any(cost.get(key) for key in COST)]
     note = "Means over the runs. Time is that of training, on the machine that trained."
-    return bars("Trained, stored, waited for", note, [name for name, _ in COST.values()], rows)
+    return costs(known, note)
 
 
 def _protocol(folder: Folder, summary: dict[str, Any]) -> list[Folded | str]:
