@@ -63,14 +63,16 @@ class Pace:
     def training(self, job: Job) -> float:
         if job.zero_shot:
             return START
-        if job.soup:  # the first run is a finalist of its method
+        if job.merge:  # its run is a finalist of its method
+            return START
+        if job.soup:  # so is the first run of its own
             return START + sum(self.training(need) for need in job.needs[1:])
         epochs = job.recipe.optimisation.epochs
         return START + epochs * self.epoch.get(job.label, self.epoch[""])
 
     def scoring(self, plan: Plan, job: Job, suites: bool) -> float:
-        alphas = [0.0] if job.zero_shot else plan.held_out_alphas()
-        at = [0.0] if job.zero_shot else plan.suite_alphas(0.55)  # auto may be one more
+        alphas = plan.held_out_alphas(job)
+        at = plan.suite_alphas(job, 0.55)  # auto may be one more
         pictures = self.suites * len(at) if suites else self.held_out * len(alphas)
         return self.picture * pictures
 
@@ -96,7 +98,7 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
     seconds += sum(START + pace.scoring(plan, job, True) for job in scored)
     wanted = [job for job in first + more if not job.zero_shot]
     members = {need.key for job in wanted if job.soup for need in job.needs[1:]}
-    trained = {job.key for job in wanted if not job.soup} | members
+    trained = {job.key for job in wanted if job.is_trained} | members
     return Estimate(
         len(trials), len(first), len(last), len(scored), len(trained), seconds / jobs, pace.by
     )

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from radapter.evaluation.alphas import (
 )
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.held_out import scorer
+from radapter.evaluation.mixing import merge_by_gate
 from radapter.evaluation.result import Evaluation, SetResult
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
@@ -45,6 +46,7 @@ from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
 from radapter.study.planning import agrees, suite_for, suite_of
 from radapter.study.results import Clusters, Folder, summed
+from radapter.training.projecting import merge_by_tpgm
 from radapter.versions import versions
 
 COST = ("trained_parameters", "stored_bytes", "steps", "seconds", "peak_memory_bytes", "memory_of",
@@ -62,9 +64,11 @@ class Training:
     recipe: str
     """As YAML"""
     needs: list[Training] = field(default_factory=list)
-    """The run that it starts from, or those that a soup is of"""
+    """The run that it starts from or that is merged, or those that a soup is of"""
     soup: str | None = None
     """The rule, of a soup"""
+    merge: dict[str, Any] | None = None
+    """As `schema.Merge`, of a run that is merged by a rule"""
 
     @classmethod
     def read(cls, tree: Mapping[str, Any]) -> Training:
@@ -125,6 +129,8 @@ class Subject:
     recipe: Recipe
     base: LoadedModel
     trained: Trained | None
+    merged: LoadedModel | None = None
+    """By a rule that learns on held-out data, in the place of alpha 1"""
 
 
 def carry_out(order: Order, stop: Stop) -> None:
@@ -140,6 +146,9 @@ def carry_out(order: Order, stop: Stop) -> None:
     trained = merging.open_trained(made[-1]) if made else None
     base = trained.base if trained else load(recipe.model, seed=recipe.seed)
     subject = Subject(recipe, base, trained)
+    if trained and order.training.merge:
+        merged = merged_by(made[-1], trained, **order.training.merge)
+        subject = replace(subject, merged=merged)
     kept = folder.read_run(order.name)
     started = time.monotonic()
     if kept is None or "held-out" in order.parts:
@@ -160,6 +169,8 @@ def obtained(wanted: Training, root: Path, base: str, stop: Stop) -> list[Run]:
     """The finished run, and before it those that it needs; each is made if it is not there."""
     chains = [obtained(need, root, base, stop) for need in wanted.needs]
     needs, last = [run for chain in chains for run in chain], [chain[-1] for chain in chains]
+    if wanted.merge:
+        return needs
     recipe = recipes.parse(wanted.recipe, wanted.key)
     place = root / f"{wanted.key[:16]}-{base}"
     place.mkdir(parents=True, exist_ok=True)
@@ -180,6 +191,20 @@ def soup_in(place: Path, rule: str, of: Sequence[Run]) -> Run:
         recipe = of[0].recipe()
         more["scorer"] = lambda trained, alpha: scorer(recipe, trained, alpha, device=recipe.device)
     return soup(of, rule, root=place, **more)
+
+
+def merged_by(
+    run: Run, trained: Trained, rule: str, settings: Mapping[str, Any], **of: str
+) -> LoadedModel:
+    """The run as a rule merges it that learns on held-out data."""
+    device = run.recipe().device
+    with FileLock(run.path.parent / ".lock"), run.lock():  # another rule may want it
+        folder, _ = (
+            merge_by_tpgm(run, trained, device=device, **settings)
+            if rule == "tpgm"
+            else merge_by_gate(run, trained, rule, device=device, **settings)
+        )
+    return merging.load_merged(folder)
 
 
 def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
@@ -224,10 +249,12 @@ def described(order: Order, recipe: Recipe, made: Sequence[Run]) -> dict[str, An
 def curve(
     suite: Suite, subject: Subject, alphas: Sequence[float]
 ) -> Iterator[tuple[float, Evaluation]]:
-    """A suite at each alpha; the zero-shot model at 0 alone."""
+    """A suite at each alpha; the zero-shot model at 0 alone, what a rule has merged at 1."""
     trained, device = subject.trained, subject.recipe.device
-    if trained is None:
-        yield 0.0, evaluate(suite, from_loaded(subject.base, device=device))
+    if trained is None or subject.merged is not None:
+        for alpha, loaded in ((0.0, subject.base), (1.0, subject.merged)):
+            if alpha in alphas and loaded is not None:
+                yield alpha, evaluate(suite, from_loaded(loaded, device=device))
         return
     if folds(trained.facts["method"]["name"]):
         yield from alpha_curve(suite, trained, alphas, device=device)
@@ -254,7 +281,7 @@ def held_out(order: Order, subject: Subject) -> dict[str, Any]:
     steps = behind_the_best({alpha: own for alpha, own in of_main.items() if alpha in ALPHAS})
     return {
         "items": len(of_main[0.0].scores),
-        "auto": smallest_within_one_error(steps),
+        "auto": 1.0 if subject.merged else smallest_within_one_error(steps),
         "points": [
             {
                 "alpha": alpha,

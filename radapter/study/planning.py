@@ -17,7 +17,7 @@ from radapter.evaluation.suite import Suite, load_suite, trained_metric
 from radapter.recipe import Recipe
 from radapter.registry import folds
 from radapter.study.results import Folder
-from radapter.study.schema import Study
+from radapter.study.schema import Merge, Study
 
 NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "workers",
                "checkpoints", "alpha")  # fmt: skip
@@ -44,6 +44,13 @@ class Job:
     """Runs that it starts from, or that a soup is of"""
     soup: str | None = None
     """The rule, of a soup"""
+    merge: Merge | None = field(default=None, compare=False)
+    """The rule, of a run that is merged by one"""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its own recipe is trained."""
+        return not (self.zero_shot or self.soup or self.merge)
 
     @property
     def seed(self) -> int:
@@ -53,6 +60,7 @@ class Job:
     def name(self) -> str:
         """Of its result."""
         method = f"{self.soup}-soup" if self.soup else self.recipe.method.name
+        method = self.merge.rule if self.merge else method
         method = "zero-shot" if self.zero_shot else method
         return f"{method}-seed{self.seed}-{self.key[:12]}"
 
@@ -137,6 +145,11 @@ class Plan:
             members = tuple(self.job(of, self.choice(of), s, fold) for s in method.soup.seeds(seed))
             key = _joined(rule, *(member.key for member in members))
             return Job(label, fold, (), members[0].recipe, False, key, members, rule)
+        if method.merge is not None:
+            of = method.merge.of
+            made_of = self.job(of, self.choice(of), seed, fold)
+            key = _joined(method.merge.model_dump_json(exclude={"of"}), made_of.key)
+            return Job(label, fold, (), made_of.recipe, False, key, (made_of,), merge=method.merge)
         path = recipes.locate(method.recipe or self.study.recipe or "")
         try:
             overrides = self.study.overrides(label, own, seed, fold)
@@ -185,8 +198,11 @@ class Plan:
         on = self.study.methods[label].rests_on
         return on is None or self.is_settled(on)
 
-    def held_out_alphas(self) -> list[float]:
-        """Where held-out data is scored: the steps of `auto`, and every alpha that is stated."""
+    def held_out_alphas(self, job: Job) -> list[float]:
+        """Where held-out data is scored: the steps of `auto`, and every alpha that is stated. What
+        is merged by a rule is one model, beside the zero-shot one."""
+        if job.zero_shot or job.merge:
+            return [0.0] if job.zero_shot else [0.0, 1.0]
         stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
         return sorted({*(ALPHAS[::5] if self.smoke else ALPHAS), *map(float, stated)})
 
@@ -196,8 +212,10 @@ class Plan:
             dict.fromkeys([self.trained_metric, *self.study.choose.metrics(self.trained_metric)])
         )
 
-    def suite_alphas(self, auto: float) -> list[float]:
+    def suite_alphas(self, job: Job, auto: float) -> list[float]:
         """Where a finalist is scored whose `auto` this is."""
+        if job.zero_shot or job.merge:
+            return [0.0] if job.zero_shot else [1.0]
         stated = [own.alpha for own in self.study.methods.values() if own.alpha not in ("auto", 0)]
         return sorted({*self.study.alphas, *map(float, stated), auto})
 
@@ -223,7 +241,7 @@ class Plan:
                 "it: set data.hold_out (such as 0.1) or `validation`."
             )
         method = self.study.methods[label]
-        if recipe.start is not None and method.start is None and method.soup is None:
+        if recipe.start is not None and method.start is None and method.rests_on is None:
             raise UsageError(
                 f"{where}: the recipe starts from the run {recipe.start}, of which the study knows "
                 "nothing: name the method of the study that it is of, in `start`."
@@ -286,7 +304,7 @@ def missing(plan: Plan, job: Job, result: Mapping[str, Any] | None, final: bool)
     if result is None or not is_of(result, job):
         return ["held-out", *(plan.suites if final else ())]
     points = {point["alpha"]: point for point in result["held_out"]["points"]}
-    wanted = [0.0] if job.zero_shot else plan.held_out_alphas()
+    wanted = plan.held_out_alphas(job)
     lacking = [
         "held-out"
         for alpha in wanted
@@ -295,7 +313,7 @@ def missing(plan: Plan, job: Job, result: Mapping[str, Any] | None, final: bool)
     for name, suite in plan.suites.items() if final else ():
         own = result["suites"].get(name)
         _, definition = suite_for(suite, job.recipe)
-        at = [0.0] if job.zero_shot else plan.suite_alphas(result["held_out"]["auto"])
+        at = plan.suite_alphas(job, result["held_out"]["auto"])
         if own is None or own["definition"] != definition or not set(at) <= set(own["alphas"]):
             lacking.append(name)
     return lacking

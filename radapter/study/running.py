@@ -213,8 +213,8 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         parts=missing(plan, job, result, final),
         suites=plan.study.suites,
         smoke=plan.smoke,
-        held_out_alphas=plan.held_out_alphas(),
-        suite_alphas=plan.suite_alphas(0.0),
+        held_out_alphas=plan.held_out_alphas(job),
+        suite_alphas=plan.suite_alphas(job, 0.0),
         metrics=plan.metrics(),
         results=str(folder.path.absolute()),
         runs=str(runs.absolute()),
@@ -224,7 +224,8 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
 def training_of(job: Job) -> Training:
     """How the run comes about."""
     needs = [training_of(need) for need in job.needs]
-    return Training(job.key, recipes.dump(job.recipe), needs, job.soup)
+    merge = job.merge.model_dump(mode="json") if job.merge else None
+    return Training(job.key, recipes.dump(job.recipe), needs, job.soup, merge)
 
 
 def hash_of(model: str, seed: int) -> str:

@@ -29,6 +29,7 @@ Alpha = Annotated[float, Field(ge=0.0, le=1.0)]
 APART = 1000
 """Between the seeds of a soup's runs"""
 STAGES = ("trials", "finalists")
+MERGE_SETTINGS = {"tpgm": ("norm", "steps"), "dawin": ("clusters",), "vrf": ("distance",)}
 HELD_OUT = (
     "settings are chosen on held-out data of the training distribution alone. A method that was "
     "chosen on a shift is no longer tested by it. Write `on: held-out`, and name shifts in `suites`"
@@ -97,6 +98,28 @@ class Soup(Section):
         return [seed + APART * number for number in range(self.members)]
 
 
+class Merge(Section):
+    """A run of another method, merged by a rule that learns on held-out data, as by
+    `radapter merge --rule`."""
+
+    of: str
+    """The method. Its runs are merged; nothing more is trained."""
+    rule: Literal["tpgm", "dawin", "vrf"]
+    """`tpgm`: how far each tensor goes. `dawin`, `vrf`: the zero-shot and the tuned model together,
+    mixed per picture, which costs both of them at inference."""
+    settings: dict[str, Any] = Field(default={})
+    """Of the rule, such as `{norm: l2}` of tpgm, `{clusters: 3}` of dawin, `{distance: euclidean}`
+    of vrf."""
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_rule(self) -> Merge:
+        for key in self.settings:
+            if key not in MERGE_SETTINGS[self.rule]:
+                own = ", ".join(MERGE_SETTINGS[self.rule])
+                raise ValueError(f"{self.rule} has no setting '{key}': it has {own}")
+        return self
+
+
 class StudyMethod(Section):
     """One row of the table: a recipe with changes, the settings that are tried, and alpha."""
 
@@ -114,6 +137,9 @@ class StudyMethod(Section):
     soup: Soup | None = None
     """Nothing is trained but the runs of another method, which are averaged. `null`: a method that
     is trained."""
+    merge: Merge | None = None
+    """Nothing is trained: each run of another method is merged by a rule of its own. `null`: by
+    alpha."""
     alpha: Literal["auto"] | Alpha = "auto"
     """How much of the training is kept. `auto`: as `merge --alpha auto` takes it in each run, on
     held-out data. A number is the same for all runs. 0 is the zero-shot model: nothing is
@@ -125,12 +151,13 @@ class StudyMethod(Section):
 
     @property
     def has_trials(self) -> bool:
-        return not self.zero_shot and self.soup is None
+        return not self.zero_shot and self.soup is None and self.merge is None
 
     @property
     def rests_on(self) -> str | None:
         """The method whose runs this one needs."""
-        return self.soup.of if self.soup else self.start
+        made_of = self.soup or self.merge
+        return made_of.of if made_of else self.start
 
     def settings(self) -> list[list[str]]:
         """The changes of each trial."""
@@ -153,6 +180,14 @@ class StudyMethod(Section):
         own = self.recipe or self.set or self.grid or self.trials is not None or self.start
         if self.soup is not None and own:
             raise ValueError(f"a soup is what {self.soup.of} is: it takes `soup` and `alpha` alone")
+        if self.merge is not None and (own or self.soup is not None):
+            raise ValueError(
+                f"what is merged is what {self.merge.of} is: it takes `merge` and `alpha` alone"
+            )
+        if self.merge is not None and self.alpha != 1:
+            raise ValueError(
+                f"{self.merge.rule} decides itself how much of the training is kept: write alpha: 1"
+            )
         return self
 
 
@@ -212,7 +247,7 @@ class Study(Section):
             known = nearest(self.baseline, list(self.methods))
             raise ValueError(f"baseline '{self.baseline}' is not one of the methods.{known}")
         for label, own in self.methods.items():
-            if not (own.recipe or self.recipe or own.soup):
+            if not (own.recipe or self.recipe or own.soup or own.merge):
                 raise ValueError(f"method '{label}' has no recipe: name one there or in `recipe`")
         return self
 

@@ -14,10 +14,13 @@ from safetensors.torch import load_file
 
 from radapter import recipe as recipes
 from radapter.errors import UsageError
+from radapter.evaluation.evaluate import evaluate
+from radapter.merging import load_merged
+from radapter.runtimes.opened import from_loaded
 from radapter.study import running, schema
 from radapter.study.estimate import estimate
 from radapter.study.planning import Plan, key_of
-from radapter.study.results import Folder
+from radapter.study.results import Folder, share_of
 from radapter.study.table import summarise
 
 
@@ -217,6 +220,35 @@ def test_a_soup_is_of_runs_that_no_other_soup_has(small):
     assert small.done == []
 
 
+def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
+    def by(rule, **settings):
+        return {"merge": {"of": "full", "rule": rule, "settings": settings}, "alpha": 1}
+
+    rules = {"TPGM": by("tpgm", steps=3), "l2": by("tpgm", norm="l2", steps=3), "VRF": by("vrf")}
+    methods = {"zero-shot": {"alpha": 0}, **rules, "full": FULL}
+    assert small.run(methods=methods) == []
+    plan = small.plan()
+    plan.choose(small.folder)
+    # Two trials and a finalist more were trained, and nothing for the rules.
+    none = Folder(small.place / "none")
+    assert estimate(small.plan(), none, 1).trainings_missing == 2 + 1
+    for label, folder in (("TPGM", "tpgm"), ("l2", "tpgm-l2"), ("VRF", "vrf")):
+        for job, full in zip(plan.finalists(label), plan.finalists("full"), strict=True):
+            assert job.needs == (full,)
+            (of,) = small.place.glob(f"runs/{full.key[:16]}-*/*/merged/{folder}")
+            suite = plan.suites["shapes-shift"]
+            scored = evaluate(suite, from_loaded(load_merged(of)))
+            own = small.folder.read_run(job.name)["suites"]["shapes-shift"]
+            assert own["alphas"] == [1]
+            for name, found in scored.sets.items():
+                right = own["datasets"][name]["metrics"]["accuracy"]
+                assert share_of(right, 0) == pytest.approx(found.metrics["accuracy"].scores.mean())
+    assert {m["label"] for m in summarise(small.folder)["methods"]} == methods.keys()
+    small.done.clear()
+    assert small.run() == []
+    assert small.done == []
+
+
 def test_a_method_starts_from_the_chosen_run_of_another(small):
     head = {"head": {"name": "linear"}, "objective": [{"name": "cross-entropy"}]}
     rates = {"optimisation.lr": [1e-4, 1e-2]}
@@ -249,6 +281,12 @@ def test_a_method_starts_from_the_chosen_run_of_another(small):
         ({"soup": {"of": "zero-shot"}}, "'zero-shot', which has no trials of its own"),
         ({"soup": {"of": "full"}, "set": ["seed=1"]}, "it takes `soup` and `alpha` alone"),
         ({"start": "other"}, "rests on 'other', which has no trials of its own"),
+        ({"merge": {"of": "full", "rule": "vrf"}}, "decides itself .* write alpha: 1"),
+        ({"merge": {"of": "full", "rule": "vrf"}, "start": "full"}, "`merge` and `alpha` alone"),
+        (
+            {"merge": {"of": "full", "rule": "vrf", "settings": {"norm": "l2"}}, "alpha": 1},
+            "vrf has no setting 'norm': it has distance",
+        ),
     ],
 )
 def test_what_a_method_cannot_rest_on_is_refused(small, method, message):
