@@ -117,7 +117,9 @@ def retention(
     return total / 2
 
 
-def cross_entropy(logits: Tensor, classes: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits: Tensor, classes: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """Mean over pictures of -sum_c q_c log softmax(logits)_c, q_c = (1 - smoothing) [c is right] +
     smoothing / classes (Szegedy et al. 2016, section 7; WiSE-FT's released code). In fp32.
 
@@ -125,8 +127,12 @@ def cross_entropy(logits: Tensor, classes: Tensor, *, smoothing: float = 0.0) ->
         logits: [pictures, classes].
         classes: the right one of each picture, [pictures].
         smoothing: probability mass spread evenly over all classes, the right one too.
+        weights: how much each picture counts, [pictures], 1 in the mean; None: all alike.
     """
-    return F.cross_entropy(logits.float(), classes, label_smoothing=smoothing)
+    if weights is None:
+        return F.cross_entropy(logits.float(), classes, label_smoothing=smoothing)
+    each = F.cross_entropy(logits.float(), classes, label_smoothing=smoothing, reduction="none")
+    return (weights * each).mean()
 
 
 def _similarity(image_features: Tensor, text_features: Tensor) -> Tensor:

@@ -76,8 +76,12 @@ RULES = {
 
 HEADS = {
     "linear": "radapter.heads.linear",
+    "clip-adapter": "radapter.heads.clip_adapter",
+    "tip-adapter": "radapter.heads.tip_adapter",
+    "tip-adapter-f": "radapter.heads.tip_adapter_f",
+    "xmadapter": "radapter.heads.xmadapter",
 }
-"""Trained heads: `head`, and `of`"""
+"""Trained heads: `head`, `of`, `at_zero`, and `search` where something is searched"""
 
 GATES = {
     "dawin": "radapter.heads.dawin",
@@ -117,6 +121,7 @@ class Call(Section):
 Towers = Literal["both", "image", "text"]
 Count = Annotated[int, Field(ge=1)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

@@ -167,6 +167,11 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
             f"`{HEAD_FILE}` is the classifier that was trained with the model, {_head(facts)}: its "
             "weights, with the names of its classes in the metadata.\n\n"
         )
+        if examples := facts["head"].get("examples"):
+            text += (
+                f"It keeps the features of {examples:,} training pictures, and grows with them, as "
+                f"`{bundle.CLASSIFIER}` does.\n\n"
+            )
     if "fp16" in facts["precisions"]:
         text += (
             'Open files in fp16 on a CPU with `disabled_optimizers=["NchwcTransformer"]`: without, '

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from radapter.files import facts_metadata, radapter_facts, write_atomic
 from radapter.registry import GATES, HEADS, load
 
 State = Mapping[str, Tensor]
+Examples = tuple[Tensor, Tensor]
+"""Unit-norm features of pictures [n, dim], and the place of each one's class in the head [n]; -1:
+the picture could not be read"""
 FILE = "head.safetensors"
 TUNED, ZERO_SHOT = "head.", "head_at_zero."
 """How names of a head's tensors begin in what a run stores: as they are trained, and at alpha 0"""
@@ -28,12 +31,14 @@ TUNED, ZERO_SHOT = "head.", "head_at_zero."
 
 @dataclass(frozen=True)
 class Start:
-    """What a head is made from: the zero-shot classifier."""
+    """What a head is made from: the zero-shot classifier, and the pictures of training."""
 
     weights: Tensor
     """[classes, dim], unit norm"""
     logit_scale: float
     """What cosines are multiplied by to become logits"""
+    examples: Callable[[], Examples] = lambda: (torch.zeros(0, 1), torch.zeros(0).long())
+    """Encodes the pictures of training, for a head that keeps them"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Head:
     """Of the classes"""
     module: nn.Module
     facts: Mapping[str, Any] | None = None
-    """Of a trained one: `name` and settings, as a recipe has them, and `classes`"""
+    """Of a trained one: `name` and settings, as a recipe has them, and `classes`; `examples`, how
+    many pictures' features it keeps, if it does; `found`, what `search` chose, if it did"""
 
     def logits(self, features: Tensor) -> Tensor:
         """Of features [n, dim] on the CPU."""
@@ -92,19 +98,33 @@ class Training:
         section: of a recipe, `name` and settings.
         names: of the classes.
         dim: width of the features.
+        examples: blank ones, as many as there are pictures.
     """
 
-    def __init__(self, section: Any, names: Sequence[str], dim: int) -> None:
+    def __init__(
+        self,
+        section: Any,
+        names: Sequence[str],
+        dim: int,
+        examples: Callable[[], Examples] = lambda: (torch.zeros(0, 1), torch.zeros(0).long()),
+    ) -> None:
         self.facts = {**section.model_dump(mode="json"), "classes": list(names)}
+        """See `Head.facts`"""
         self._section = section
         self.zero_shot: dict[str, Tensor] = {}
-        """Its tensors at alpha 0, by name, once it has begun"""
-        self.module = self._made(Start(torch.zeros(len(names), dim), 1.0))
+        """Those of its tensors that alpha mixes, at alpha 0, by name, once it has begun"""
+
+        def counted() -> Examples:
+            self.facts["examples"] = len(examples()[1])
+            return examples()
+
+        self.module = self._made(Start(torch.zeros(len(names), dim), 1.0, counted))
 
     def begin(self, start: Start) -> dict[str, Tensor]:
         """What it is to be trained from, by name; the caller gives it to the module."""
-        self.zero_shot = _state(self._made(start))
-        return {f"{TUNED}{name}": value for name, value in self.zero_shot.items()}
+        state = _state(self._made(start))
+        self.zero_shot = load(HEADS, self._section.name).at_zero(state)
+        return {f"{TUNED}{name}": value for name, value in state.items()}
 
     def stored(self) -> dict[str, Tensor]:
         """What a run stores of it beside the trained tensors."""
@@ -121,17 +141,17 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 def mixed(facts: Mapping[str, Any], stored: State, alpha: float) -> Head:
     """(1 - alpha) times the zero-shot head plus alpha times the trained one, tensor by tensor, as
-    WiSE-FT has it; exactly the one at 0 and the other at 1.
+    WiSE-FT has it; exactly the one at 0 and the other at 1. Tensors that are not stored at alpha 0
+    are the trained ones at every alpha.
 
     Args:
         facts: see `Head.facts`.
         stored: its tensors in what a run stores.
     """
     start = {n.removeprefix(ZERO_SHOT): t for n, t in stored.items() if n.startswith(ZERO_SHOT)}
-    state = {
-        name: torch.lerp(value, stored[f"{TUNED}{name}"].to(value), alpha) if alpha else value
-        for name, value in start.items()
-    }
+    state = {n.removeprefix(TUNED): t for n, t in stored.items() if n.startswith(TUNED)}
+    for name, value in start.items():
+        state[name] = torch.lerp(value, state[name].to(value), alpha) if alpha else value
     return _of(facts, state)
 
 
@@ -139,6 +159,12 @@ def split(stored: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What a run stores of the towers, and what it stores of the head, by name."""
     own = {name: t for name, t in stored.items() if name.startswith((TUNED, ZERO_SHOT))}
     return {name: tensor for name, tensor in stored.items() if name not in own}, own
+
+
+def mixed_whole(stored: State) -> bool:
+    """Whether alpha mixes every tensor of a head, as of one that starts at the zero-shot head."""
+    tuned = [name.removeprefix(TUNED) for name in stored if name.startswith(TUNED)]
+    return all(f"{ZERO_SHOT}{name}" in stored for name in tuned)
 
 
 def _of(facts: Mapping[str, Any], state: State) -> Head:

@@ -55,3 +55,8 @@ def head(start: Start, *, bias: bool = False, scale_in_weight: bool = False) -> 
 def of(state: Mapping[str, Tensor]) -> Linear:
     """The head with these tensors."""
     return Linear(state["weight"], state["scale"], state.get("bias"))
+
+
+def at_zero(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What alpha mixes of it, at alpha 0: all, as it starts."""
+    return dict(state)

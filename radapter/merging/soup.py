@@ -118,6 +118,11 @@ def _open(ingredients: Sequence[Run], which: Which) -> tuple[Trained, list[State
     tuned: list[State] = []
     for run in ingredients:
         trained = open_trained(run, which)
+        if not heads.mixed_whole(trained.head):
+            raise UsageError(
+                f"The head of {run.name}, {trained.facts['head']['name']}, cannot be averaged: a "
+                "soup is of runs without a head, or with `head: {name: linear}`."
+            )
         if first is None:
             first = trained
         elif trained.base.weights_hash != first.base.weights_hash:

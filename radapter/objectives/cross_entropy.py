@@ -18,7 +18,8 @@ EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"smoothing": 0.1})
 
 
 def term(context: Context, *, smoothing: Unit = 0.0) -> Term:
-    """See `radapter.losses.cross_entropy`. It trains the recipe's `head`, and of the image tower
+    """See `radapter.losses.cross_entropy`, with the weights of pictures that a head may have
+    (`sample_weights`). It trains the recipe's `head`, and of the image tower
     what the method trains; texts are not encoded for it.
 
     Args:
@@ -49,9 +50,16 @@ def of_head(head: nn.Module, names: Sequence[str], *, smoothing: float = 0.0) ->
     row = {number: place for place, number in enumerate(dict.fromkeys(first))}
     rows = torch.tensor([row[number] for number in first])  # class -> its place in the head
 
+    weigh = getattr(head, "sample_weights", None)
+
     def loss(features: Features, teacher: Features | None, batch: Batch) -> Tensor:
         groups = batch["groups"]
         logits = head(features.images)
-        return cross_entropy(logits, rows.to(groups.device)[groups], smoothing=smoothing)
+        return cross_entropy(
+            logits,
+            rows.to(groups.device)[groups],
+            smoothing=smoothing,
+            weights=weigh(features.images) if weigh else None,
+        )
 
     return Term(loss, reads_texts=False)

@@ -16,7 +16,7 @@ from radapter.errors import BrokenInput
 from radapter.models import weights_hash
 from radapter.precision import exact_fp32
 from radapter.recipe import Recipe, rooted
-from radapter.training import checkpoints, failures, resuming, starting
+from radapter.training import checkpoints, failures, resuming, searching, starting
 from radapter.training.feeding import ahead
 from radapter.training.files import write_adapter, write_best, write_environment
 from radapter.training.preparing import Parts, device_of, prepare
@@ -148,9 +148,10 @@ def _train(
             if session.step < order.steps:
                 session.interrupt_if_asked()
                 session.save_if_due()
+        if main and validation is not None:
+            write_best(run, parts, validation)  # again, if the disk was full when it was found
+        searching.search(run, parts)
         if main:
-            if validation is not None:
-                write_best(run, parts, validation)  # again, if the disk was full when it was found
             write_adapter(run, parts, session.step)
     if main:
         runs.remove_folder(run.checkpoints)

@@ -42,7 +42,7 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
     parts = prepare(starting.found(recipe), processes if processes > 1 else None)
     found, problem = None, None
     try:
-        found = fit(parts, processes)
+        found = fit(parts, processes) if parts.trained else None
     except RuntimeError as error:  # a model asks for the content of tensors; fake ones have none
         problem = next(iter(str(error).splitlines()), "") or type(error).__name__
     needed = recipe.validation is not None

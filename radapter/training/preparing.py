@@ -18,7 +18,7 @@ from radapter.data import Dataset, open_data
 from radapter.data.pairs import BatchOrder, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
-from radapter.heads.head import Training
+from radapter.heads.head import Examples, Training
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, check_name, load, takes_short_texts
 from radapter.objectives.terms import Context, Term
@@ -95,7 +95,8 @@ class Parts:
         o = self.recipe.optimisation
         size = min(o.batch_size, len(self.pairs))
         shuffle = self.recipe.data.shuffle(self.pairs.shards, size)
-        return BatchOrder(len(self.pairs), size, o.epochs, self.recipe.seed, start_step, shuffle)
+        epochs = o.epochs if self.trained else 0  # a head may be made and not trained
+        return BatchOrder(len(self.pairs), size, epochs, self.recipe.seed, start_step, shuffle)
 
     def validation(self) -> Validation | None:
         if self.held_out is None:
@@ -175,9 +176,9 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         torch.manual_seed(recipe.seed)
         method = registered(METHODS, recipe.method.name)
         attached = method.attach(base.model, **recipe.method.arguments())
-    head = _head(recipe, dataset, base, device)
+    head = _head(recipe, dataset, base, attached)
     if head is not None:
-        attached.add("head", head.module)
+        attached.add("head", head.module.to(device))
     execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
@@ -190,7 +191,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     size = min(recipe.optimisation.batch_size, len(pairs))
     recipe.data.check_batch(size)
     trained = list(attached.parameters())
-    if not trained:
+    if not trained and head is None:
         raise UsageError(
             f"Nothing would be trained: method {recipe.method.name} leaves the towers as they are, "
             "and the recipe has no head. Add head={name: linear}"
@@ -201,6 +202,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
             Context(tokenize, dataset, attached, place, head.module if head else None), **given
         )
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
+        if trained
     ]
     _check_reach(attached, terms)
     if any(term.teacher for term in terms):
@@ -231,12 +233,13 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
 
 
 def _head(
-    recipe: Recipe, dataset: Dataset, base: LoadedModel, device: torch.device
+    recipe: Recipe, dataset: Dataset, base: LoadedModel, attached: Attached
 ) -> Training | None:
     """The head that the recipe trains, blank.
 
     Raises:
-        UsageError: the data has no classes, or neither a head nor a tower is trained.
+        UsageError: the data has no classes; or the head keeps features of the pictures, and these
+            do not stay the same.
     """
     if recipe.head is None:
         return None
@@ -246,9 +249,20 @@ def _head(
             "Leave `head` out, or take data of `task: classification`."
         )
     names = distinct({"names": dataset.class_names})["names"]
-    head = Training(recipe.head, names, base.config["model_cfg"]["embed_dim"])
-    head.module.to(device)
-    return head
+    dim, count = base.config["model_cfg"]["embed_dim"], len(dataset)
+    name = recipe.head.name
+
+    def blank() -> Examples:
+        kept = f"head: {name} keeps features of the training pictures, and"
+        if attached.trains_model:
+            raise UsageError(
+                f"{kept} method {recipe.method.name} changes them. Give method={{name: frozen}}"
+            )
+        if dataset.varies or dataset.draw is not None:
+            raise UsageError(f"{kept} the data draws its pictures anew. Give data.drawing=fixed")
+        return torch.zeros(count, dim), torch.zeros(count, dtype=torch.int64)
+
+    return Training(recipe.head, names, dim, blank)
 
 
 def _check_mixing(recipe: Recipe, dataset: Dataset) -> None:

@@ -3,10 +3,11 @@ features of pictures, these."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ def begin(parts: Parts) -> None:
     if parts.head is not None:
         classes = zero_shot.prompts_of(parts.head.facts["classes"], parts.pairs.templates)
         weights = zero_shot.weights(_open(parts), classes)
-        parts.attached.start_at(parts.head.begin(heads.Start(weights, parts.base.logit_scale)))
+        start = heads.Start(weights, parts.base.logit_scale, functools.partial(_examples, parts))
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(parts.recipe.seed)
+            parts.attached.start_at(parts.head.begin(start))
     if not stored:
         return
     try:
@@ -140,10 +144,38 @@ def _head_of_run(
 
 def encode_once(parts: Parts) -> None:
     """Let pairs give features in place of pictures, where each step would compute the same."""
-    if parts.encodes_once:
+    if parts.encodes_once and parts.pairs.transform is not torch.as_tensor:
         parts.pairs.dataset = encoded(parts.pairs.dataset, _open(parts))
         parts.pairs.transform = torch.as_tensor
         parts.workers = 0  # there is nothing to read
+
+
+def _examples(parts: Parts) -> heads.Examples:
+    """The training pictures as evaluation prepares them."""
+    encode_once(parts)
+    dataset = parts.pairs.dataset
+    if parts.pairs.transform is not torch.as_tensor:  # they are augmented in the steps
+        dataset = encoded(dataset, _open(parts))
+    assert parts.head is not None
+    return examples(dataset, parts.head.facts["classes"], parts.base.config)
+
+
+def examples(dataset: Dataset, names: Sequence[str], config: Mapping[str, Any]) -> heads.Examples:
+    """Features of all pictures, and the places of their classes among the names; -1 of a picture
+    that cannot be read or is of another class.
+
+    Args:
+        dataset: what `encoded` gives.
+        config: of the model.
+    """
+    place = {key_of(name): number for number, name in enumerate(names)}
+    features = torch.zeros(len(dataset), config["model_cfg"]["embed_dim"])
+    labels = torch.full((len(dataset),), -1)
+    for number, label in enumerate(dataset.labels):
+        with contextlib.suppress(BrokenInput):
+            features[number] = torch.as_tensor(dataset.read(number))
+            labels[number] = place.get(key_of(dataset.class_names[label]), -1)
+    return features, labels
 
 
 def encoded(dataset: Dataset, model: OpenModel) -> Dataset:

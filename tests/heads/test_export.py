@@ -122,7 +122,9 @@ def test_every_head_is_exported(name, tmp_path):
         precision="fp32", context_length=77, opset=20,
     )  # fmt: skip
     for settings in registry.load(registry.HEADS, name).EXAMPLES:
-        start = heads.Start(torch.nn.functional.normalize(torch.randn(6, 16), dim=1), 14.0)
+        weights, kept = torch.nn.functional.normalize(torch.randn(2, 6, 16), dim=-1)
+        labels = torch.tensor([3, 0, 1, -1, 5, 5])
+        start = heads.Start(weights, 14.0, lambda kept=kept, own=labels: (kept, own))
         module = registry.load(registry.HEADS, name).head(start, **settings)
         own = heads.Head(list("abcdef"), module.eval().requires_grad_(False), {"name": name})
         for head in (own, own.among(["f", "b"])):
