@@ -115,8 +115,9 @@ class Training:
         """Those of its tensors that alpha mixes, at alpha 0, by name, once it has begun"""
 
         def counted() -> Examples:
-            self.facts["examples"] = len(examples()[1])
-            return examples()
+            blank = examples()
+            self.facts["examples"] = len(blank[1])
+            return blank
 
         self.module = self._made(Start(torch.zeros(len(names), dim), 1.0, counted))
 

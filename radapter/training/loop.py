@@ -126,6 +126,7 @@ def _train(
         closing(failures.batches(read)) as batches,
         tracked(parts.trackers if main else [], run, recipe, session.step) as session.track,
     ):
+        session.note_broken(starting.unreadable(parts))
         session.validate()
         waited = Waited(batches)
         for batch in ahead(map(distributed.exchange, waited), parts.device):

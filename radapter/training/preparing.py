@@ -109,7 +109,8 @@ class Parts:
         """Whether features of the pictures are the same in all epochs: see `starting.encoded`."""
         dataset = self.pairs.dataset
         drawn = dataset.varies or dataset.draw is not None
-        return not (drawn or self.recipe.data.augmentation or self.attached.trains_model)
+        augmented = bool(self.recipe.data.augmentation and self.trained)
+        return not (drawn or augmented or self.attached.trains_model)
 
     def plan(self) -> Plan:
         order = self.order()

@@ -160,6 +160,17 @@ def _examples(parts: Parts) -> heads.Examples:
     return examples(dataset, parts.head.facts["classes"], parts.base.config)
 
 
+def unreadable(parts: Parts) -> list[str]:
+    """Messages about the training pictures that cannot be read, where no step reads them."""
+    messages = []
+    for number in range(0 if parts.trained else len(parts.pairs.dataset)):
+        try:
+            parts.pairs.dataset.read(number)
+        except BrokenInput as error:
+            messages.append(str(error))
+    return messages
+
+
 def examples(dataset: Dataset, names: Sequence[str], config: Mapping[str, Any]) -> heads.Examples:
     """Features of all pictures, and the places of their classes among the names; -1 of a picture
     that cannot be read or is of another class.

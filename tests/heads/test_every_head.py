@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from radapter import bundle, export, merging, registry
 from radapter.data import open_data
-from radapter.errors import UsageError
+from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import held_out_suite
 from radapter.heads import head as heads
@@ -119,9 +119,14 @@ def test_a_picture_that_cannot_be_read_is_no_example(tiny_folder, tmp_path):
     (root / "red_square" / "03.png").write_bytes(b"nothing")
     wanted = tiny.recipe(
         tiny_folder, root, "method={name: frozen}", "head={name: tip-adapter}",
-        "data.augmentation=null", "data.broken_images=1",
+        "data.broken_images=1",
     )  # fmt: skip
+    with pytest.raises(BrokenInput, match="data.broken_images allows 0"):
+        train(wanted.model_copy(update={"data": wanted.data.model_copy(
+            update={"broken_images": 0})}), tmp_path / "runs")  # fmt: skip
     run = train(wanted, tmp_path / "runs")
+    (message,) = json.loads((run.path / "data.json").read_text())["broken"]
+    assert "03.png" in message
     stored = load_file(run.adapter)
     (place,) = np.flatnonzero(stored["head.labels"].numpy() == -1)
     assert run.recipe().data.open().keys[place].endswith("03.png")
