@@ -72,7 +72,8 @@ def test_alpha_mixes_a_head_with_the_zero_shot_answers_and_it_comes_back_from_it
     state = training.begin(heads.Start(weights, loaded.logit_scale, lambda: (kept, labels)))
     features = torch.nn.functional.normalize(torch.randn(5, 16), dim=1)
     plain = zero_shot.head(from_loaded(loaded), classes).logits(features)
-    moved = {n: t + 0.1 if t.dim() and t.is_floating_point() else t for n, t in state.items()}
+    trained = {f"head.{name}" for name, p in training.module.named_parameters() if p.dim()}
+    moved = {name: t + 0.1 if name in trained else t for name, t in state.items()}
     at_zero = heads.mixed(training.facts, {**moved, **training.stored()}, 0.0)
     torch.testing.assert_close(at_zero.logits(features), plain)
     for alpha in (0.0, 0.4, 1.0):
