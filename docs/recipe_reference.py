@@ -11,7 +11,7 @@ from radapter import recipe
 from radapter.data.settings import Data, HeldOut
 from radapter.evaluation.suite import Suite
 from radapter.recipe_schema import json_schema
-from radapter.registry import METHODS, OPTIMIZERS, SOURCES, TERMS, load
+from radapter.registry import HEADS, METHODS, OPTIMIZERS, SOURCES, TERMS, load
 from radapter.study.schema import Study
 
 Schema = dict[str, Any]
@@ -29,17 +29,19 @@ SHARED = {
 }
 GROUPS = {
     "a method": METHODS,
+    "a head": HEADS,
     "a term": TERMS,
     "an optimizer": OPTIMIZERS,
     "a source": SOURCES,
 }
 LINKS = {
     "a method": "methods",
+    "a head": "heads",
     "a term": "objective",
     "an optimizer": "optimisation",
     "a source": "sources-of-data",
 }
-PLACES = ("method", "data", "validation", "objective", "optimisation")
+PLACES = ("method", "head", "data", "validation", "objective", "optimisation")
 """Keys whose sections have headings of their own"""
 OPTIMISATION = """\
 ```yaml
@@ -68,6 +70,8 @@ def recipe_keys() -> str:
     for name in METHODS:
         parts += [_section(name), _example("method", name)]
     parts += _below(METHODS)
+    parts += ["## Heads", "`head` is one of these, by its `name`."]
+    parts += [_section(name) for name in HEADS]
     parts += ["## Objective", OBJECTIVE, _text("Objective"), _table("Objective", but=["mpm-nce"])]
     parts += [_section(name) for name in TERMS]
     parts += ["## Optimisation", OPTIMISATION, _section("Optimisation", but=[])]
@@ -124,7 +128,7 @@ def _text(name: str) -> str:
 def _heading(name: str) -> str:
     """What users know a section by: its name, or the key whose value it is."""
     title = SECTIONS[name]["title"]
-    if name in SHARED or title in {*METHODS, *TERMS, *OPTIMIZERS, *SOURCES}:
+    if name in SHARED or title in {*METHODS, *HEADS, *TERMS, *OPTIMIZERS, *SOURCES}:
         return SHARED.get(name, f"`{title}`")
     places = [
         (key, inside["title"], inner)

@@ -67,7 +67,8 @@ def merge_by_gate(
         The folder, and whether it was written (False: it was there already, whole).
 
     Raises:
-        UsageError: the method does not fold, there are no classes, or no held-out data.
+        UsageError: the method does not fold, there are no classes, no held-out data, or the head
+            is not linear.
     """
     module = load(GATES, rule)
     answering = Pair(run, trained, alpha, device)
@@ -109,7 +110,7 @@ class Pair:
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
-        UsageError: the method does not fold, or there are no classes.
+        UsageError: the method does not fold, there are no classes, or the head is not linear.
     """
 
     def __init__(self, run: Run, trained: Trained, alpha: float, device: str) -> None:
@@ -118,6 +119,12 @@ class Pair:
             raise UsageError(
                 f"A mixture weighs answers among classes, and {run.name} has none in its training "
                 "or held-out data: merge it by alpha."
+            )
+        head = trained.facts.get("head")
+        if head is not None and head["name"] != "linear":
+            raise UsageError(
+                f"A mixture weighs linear classifiers or texts, and {run.name} has the head "
+                f"{head['name']}: merge it by alpha."
             )
         self.recipe, self.trained, self.alpha, self.device = run.recipe(), trained, alpha, device
         self.classes = distinct(classes)

@@ -260,7 +260,9 @@ def _head(
                 f"{kept} method {recipe.method.name} changes them. Give method={{name: frozen}}"
             )
         if dataset.varies or dataset.draw is not None:
-            raise UsageError(f"{kept} the data draws its pictures anew. Give data.drawing=fixed")
+            raise UsageError(
+                f"{kept} each epoch draws pictures of its own. Give `data.drawing: fixed`."
+            )
         return torch.zeros(count, dim), torch.zeros(count, dtype=torch.int64)
 
     return Training(recipe.head, names, dim, blank)

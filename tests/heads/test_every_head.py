@@ -13,6 +13,7 @@ from radapter import bundle, export, merging, registry
 from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.evaluate import evaluate
+from radapter.evaluation.mixing import merge_by_gate
 from radapter.evaluation.suite import held_out_suite
 from radapter.heads import head as heads
 from radapter.merging import write_merged
@@ -140,3 +141,5 @@ def test_what_a_cache_cannot_do_is_said(recipe, name, tmp_path):
     runs = [train(recipe(name, {}, f"seed={seed}"), tmp_path) for seed in (1, 2)]
     with pytest.raises(UsageError, match="cannot be averaged"):
         soup(runs, "uniform", root=tmp_path)
+    with pytest.raises(UsageError, match=f"has the head {name}: merge it by alpha"):
+        merge_by_gate(runs[0], merging.open_trained(runs[0]), "dawin")
