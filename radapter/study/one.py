@@ -29,6 +29,7 @@ from radapter.evaluation.alphas import (
     behind_the_best,
     smallest_within_one_error,
 )
+from radapter.evaluation.cache import user_cache
 from radapter.evaluation.evaluate import evaluate, protocol
 from radapter.evaluation.held_out import scorer
 from radapter.evaluation.mixing import merge_by_gate
@@ -91,6 +92,8 @@ class Order:
     """All of the study, as it names them"""
     smoke: bool
     """Only try that all works"""
+    precision: str
+    """Of scores"""
     held_out_alphas: list[float]
     suite_alphas: list[float]
     """Beside the one that `auto` takes"""
@@ -247,22 +250,29 @@ def described(order: Order, recipe: Recipe, made: Sequence[Run]) -> dict[str, An
 
 
 def curve(
-    suite: Suite, subject: Subject, alphas: Sequence[float]
+    suite: Suite, subject: Subject, alphas: Sequence[float], precision: str
 ) -> Iterator[tuple[float, Evaluation]]:
-    """A suite at each alpha; the zero-shot model at 0 alone, what a rule has merged at 1."""
-    trained, device = subject.trained, subject.recipe.device
-    if trained is None or subject.merged is not None:
-        for alpha, loaded in ((0.0, subject.base), (1.0, subject.merged)):
-            if alpha in alphas and loaded is not None:
-                yield alpha, evaluate(suite, from_loaded(loaded, device=device))
+    """A suite at each alpha: the zero-shot model at 0, whose features are kept for all runs; of
+    what a rule has merged, it at 1."""
+    trained, opened = subject.trained, suite.open()
+    where: dict[str, Any] = {"device": subject.recipe.device, "precision": precision}
+
+    def scored(loaded: LoadedModel, **how: Any) -> Evaluation:
+        return evaluate(suite, from_loaded(loaded, **where), opened=opened, **how)
+
+    if 0.0 in alphas:
+        head = trained.head_at(0.0) if trained and not subject.merged else None
+        yield 0.0, scored(replace(subject.base, head=head), cache=user_cache())
+    rest = [alpha for alpha in alphas if alpha != 0.0]
+    if not rest or trained is None:
         return
-    if folds(trained.facts["method"]["name"]):
-        yield from alpha_curve(suite, trained, alphas, device=device)
-        return
-    opened = suite.open()
-    for alpha in alphas:
-        model = from_loaded(trained.attached(alpha), device=device)
-        yield alpha, evaluate(suite, model, opened=opened)
+    if subject.merged is not None:
+        yield 1.0, scored(subject.merged)
+    elif folds(trained.facts["method"]["name"]):
+        yield from alpha_curve(suite, trained, rest, opened=opened, **where)
+    else:
+        for alpha in rest:
+            yield alpha, scored(trained.attached(alpha))
 
 
 def held_out(order: Order, subject: Subject) -> dict[str, Any]:
@@ -274,13 +284,14 @@ def held_out(order: Order, subject: Subject) -> dict[str, Any]:
     suite = suite.model_copy(update={"tasks": tasks})
     found = {
         alpha: evaluated.sets["held-out"].metrics
-        for alpha, evaluated in curve(suite, subject, order.held_out_alphas)
+        for alpha, evaluated in curve(suite, subject, order.held_out_alphas, order.precision)
     }
     of_main = {alpha: scored[main] for alpha, scored in found.items()}
     behind = behind_the_best(of_main)
     steps = behind_the_best({alpha: own for alpha, own in of_main.items() if alpha in ALPHAS})
     return {
         "items": len(of_main[0.0].scores),
+        "precision": order.precision,
         "auto": 1.0 if subject.merged else smallest_within_one_error(steps),
         "points": [
             {
@@ -296,11 +307,11 @@ def held_out(order: Order, subject: Subject) -> dict[str, Any]:
 
 def of_suite(order: Order, subject: Subject, suite: Suite, auto: float) -> dict[str, Any]:
     """A suite's part of the result."""
-    suite, definition = suite_for(suite, subject.recipe)
+    suite, definition = suite_for(suite, subject.recipe, order.precision)
     alphas = sorted({*order.suite_alphas, auto}) if subject.trained else [0.0]
     clusters = Clusters()
     datasets: dict[str, Any] = {}
-    for _, evaluated in curve(suite, subject, alphas):
+    for _, evaluated in curve(suite, subject, alphas, order.precision):
         for own in suite.datasets:
             entry = datasets.setdefault(own.name, {"role": own.role})
             add_scores(entry, evaluated.sets[own.name], clusters)

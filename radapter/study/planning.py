@@ -278,10 +278,11 @@ def suite_of(name: str, smoke: bool) -> Suite:
     return suite.without(more) if smoke else suite
 
 
-def suite_for(suite: Suite, recipe: Recipe) -> tuple[Suite, str]:
+def suite_for(suite: Suite, recipe: Recipe, precision: str = "fp32") -> tuple[Suite, str]:
     """The suite as a recipe's model is scored on it, and a hash of what it says."""
     fitted = suite.for_recipe(recipe)
-    text = json.dumps(fitted.model_dump(mode="json"), sort_keys=True)
+    half = {} if precision == "fp32" else {"precision": precision}
+    text = json.dumps(fitted.model_dump(mode="json") | half, sort_keys=True)
     return fitted, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -303,16 +304,17 @@ def missing(plan: Plan, job: Job, result: Mapping[str, Any] | None, final: bool)
     """What a run still has to do: `held-out`, and the names of suites."""
     if result is None or not is_of(result, job):
         return ["held-out", *(plan.suites if final else ())]
+    same = result["held_out"].get("precision", "fp32") == plan.study.precision
     points = {point["alpha"]: point for point in result["held_out"]["points"]}
     wanted = plan.held_out_alphas(job)
     lacking = [
         "held-out"
         for alpha in wanted
-        if alpha not in points or not set(plan.metrics()) <= points[alpha].keys()
+        if not (same and alpha in points and set(plan.metrics()) <= points[alpha].keys())
     ][:1]
     for name, suite in plan.suites.items() if final else ():
         own = result["suites"].get(name)
-        _, definition = suite_for(suite, job.recipe)
+        _, definition = suite_for(suite, job.recipe, plan.study.precision)
         at = plan.suite_alphas(job, result["held_out"]["auto"])
         if own is None or own["definition"] != definition or not set(at) <= set(own["alphas"]):
             lacking.append(name)

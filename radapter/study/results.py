@@ -37,6 +37,7 @@ The file of a run:
                     it is not known, and of the zero-shot model
     held_out        scores on held-out data of the training distribution, which choices look at
         items       how many there are, of the trained metric
+        precision   what they were computed in, as the study says; fp32 where it is absent
         auto        the alpha that `radapter merge --alpha auto` takes
         points      a list of {alpha, METRIC: share, ..., behind, standard_error}: the last two are
                     of the trained metric, see `evaluation.alphas`

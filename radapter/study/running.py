@@ -213,6 +213,7 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         parts=missing(plan, job, result, final),
         suites=plan.study.suites,
         smoke=plan.smoke,
+        precision=plan.study.precision,
         held_out_alphas=plan.held_out_alphas(job),
         suite_alphas=plan.suite_alphas(job, 0.0),
         metrics=plan.metrics(),

@@ -229,6 +229,9 @@ class Study(Section):
     name them before looking."""
     alphas: list[Alpha] = Field(default=[0.0, 0.25, 0.5, 0.75, 1.0])
     """Where finalists are scored for their curves, beside their own alpha."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """What scores are computed in. `bf16` takes half of the time where the processor has it; a
+    picture in some hundreds then gets another answer, of every method alike."""
     unequal_trials: str | None = None
     """Why some methods have more trials than others. It stands below the table. `null`: all have
     the same number."""

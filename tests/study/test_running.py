@@ -220,6 +220,23 @@ def test_a_soup_is_of_runs_that_no_other_soup_has(small):
     assert small.done == []
 
 
+def test_scores_may_be_computed_in_half_precision(small):
+    methods = {"zero-shot": {"alpha": 0}, "full": FULL | {"grid": {}}}
+    small.run(methods=methods, finalists={"seeds": [0]})
+    before = small.folder.read_run(small.plan().finalists("full")[0].name)
+    small.done.clear()
+    small.run(precision="bf16")
+    assert len(small.done) == 2  # scored again, and not trained again
+    after = small.folder.read_run(small.plan().finalists("full")[0].name)
+    assert after["cost"]["seconds"] == before["cost"]["seconds"]
+    assert (before["held_out"]["precision"], after["held_out"]["precision"]) == ("fp32", "bf16")
+    of = [own["suites"]["shapes-shift"]["definition"] for own in (before, after)]
+    assert of[0] != of[1]
+    small.done.clear()
+    small.run()
+    assert small.done == []
+
+
 def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
     def by(rule, **settings):
         return {"merge": {"of": "full", "rule": rule, "settings": settings}, "alpha": 1}
