@@ -92,6 +92,7 @@ GATES = {
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
+    "picture-retrieval": "radapter.evaluation.tasks.picture_retrieval",
 }
 """What suites score: METRICS, DATA, `needs`, `asks`, `protocol` and `score`"""
 

@@ -21,6 +21,8 @@ from radapter.names import to_bytes
 T = TypeVar("T")
 EACH = {"each": True}
 """Marks a field with one entry a picture"""
+QUERY, GALLERY = 1, 2
+"""What a picture is in picture retrieval; 3 is both"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ class Dataset:
     """Pictures with one number show the same thing: they are positives of each other's texts"""
     group_names: list[str] = field(default_factory=list, metadata=EACH)
     """What those things are called; empty if each picture is a thing of its own"""
+    makers: list[str] = field(default_factory=list, metadata=EACH)
+    """Who drew or took each; empty if that is not known"""
+    searched: list[int] = field(default_factory=list, metadata=EACH)
+    """In picture retrieval: QUERY, GALLERY or both of it; empty if no pictures are looked for"""
+    alike: list[int] = field(default_factory=list, metadata=EACH)
+    """In picture retrieval: pictures with one number are no answers to each other"""
     answers: list[list[int]] = field(default_factory=list)
     """What a classifier may answer: groups of classes, each scored by the best of its classes. A
     class in no group is never answered. Empty: every class, those of one name being one answer"""
@@ -113,6 +121,8 @@ class Dataset:
             digest.update(to_bytes(repr(part)))
         if self.answers:
             digest.update(repr(self.answers).encode())
+        if self.searched:
+            digest.update(repr([self.searched, self.alike]).encode())
         if self.stamp:
             digest.update(repr([self.stamp(i)[0] for i in range(len(self))]).encode())
         return digest.hexdigest()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 Reason = Literal[
     "ending", "hidden", "missing", "broken", "broken row", "without picture", "without caption",
-    "in no class", "duplicate",
+    "in no class", "duplicate", "without answer",
 ]  # fmt: skip
 LeftOut = dict[Reason, list[str]]
 IN_WORDS: dict[Reason, str] = {
@@ -26,6 +26,7 @@ IN_WORDS: dict[Reason, str] = {
     "without caption": "without a caption",
     "in no class": "in no class",
     "duplicate": "exact copies",
+    "without answer": "without a right picture in the gallery",
 }
 FIRST = 3
 """How many names are said"""

@@ -11,7 +11,8 @@ from radapter.data.copies import find_copies
 from radapter.data.left_out import some, summary_of
 from radapter.data.settings import MissingData
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.suite import Suite
+from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.registry import TASKS, load
 
 SAMPLE = 100
@@ -72,6 +73,8 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
     kind = load(TASKS, suite.tasks[0]).DATA
     try:
         dataset = open_data(described.data.model_copy(update={"task": kind}))
+        if described.gallery is not None:
+            dataset = described.gallery.searched(dataset)
     except RadapterError as error:  # of one set; the others are looked at
         status = "missing" if isinstance(error, MissingData) else "broken"
         status = "unknown" if isinstance(error, MissingDependency) else status

@@ -21,7 +21,8 @@ from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.published import EQUAL_CLASSES
 from radapter.evaluation.result import Evaluation, SetResult
 from radapter.evaluation.scores import Scores, Task
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.suite import Suite
+from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.evaluation.texts import Texts
 from radapter.names import to_bytes
 from radapter.registry import TASKS, load

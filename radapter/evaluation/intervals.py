@@ -69,8 +69,9 @@ def _resampled(scores: Sequence[np.ndarray], clusters: Sequence[np.ndarray]) -> 
     for key in dict.fromkeys(keys):
         places = [i for i, own in enumerate(keys) if own == key]
         score, names = scores[places[0]], sets[places[0]][0]
-        if LARGE < len(names) == len(score) and len(places) == 1:
-            values, counts = np.unique(score.astype(float), return_counts=True)
+        alone = LARGE < len(names) == len(score) and len(places) == 1
+        values, counts = np.unique(score.astype(float) if alone else [], return_counts=True)
+        if alone and len(values) <= LARGE:
             draws = generator.multinomial(len(score), counts / len(score), size=RESAMPLES)
             means[places[0]] = draws @ values / len(score)
             continue

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from radapter.evaluation import trivial
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.intervals import SEED
@@ -47,8 +48,12 @@ def evaluate_model(
     check_writable(path)
     evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
     own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}
-    of = {"model": name, "weights_hash": weights}
-    result = result_of(suite, model.preprocessing, SEED, of, models={label: own}, parity=[])
+    models = {label: own}
+    for other in trivial.beside(suite, model):
+        known = evaluate(suite, other, opened=opened, cache=cache, on_progress=on_progress)
+        models[other.name] = {"kind": "trivial", "alpha": None, **known.result()}
+    of = {"model": name, "weights_hash": weights, **suite.seen_by(name)}
+    result = result_of(suite, model.preprocessing, SEED, of, models=models, parity=[])
     return write_result(path, result)
 
 

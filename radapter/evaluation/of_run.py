@@ -10,7 +10,7 @@ from typing import Any
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
-from radapter.evaluation import transductive
+from radapter.evaluation import transductive, trivial
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.answers import changed_answers, write_answers
 from radapter.evaluation.cache import Cache
@@ -78,6 +78,7 @@ def evaluate_run(
     rule = {"rule": facts["rule"]} if "rule" in facts else {}
     tuned = rule.get("rule", f"alpha {alpha:.2f}")
     candidates = [from_loaded(base, "zero-shot", device, precision)]
+    candidates += trivial.beside(suite, candidates[0])
     whole_sets = "transductive" in facts
     if wanted in (None, "torch", "all") and not whole_sets:
         candidates.append(from_loaded(merged, tuned, device, precision))
@@ -100,13 +101,14 @@ def evaluate_run(
             on_progress=functools.partial(on_progress, tuned),
         )  # fmt: skip
     recipe = run.recipe()
+    seen = suite.seen_by(recipe.model)
     models = _described(done, tuned, alpha)
     models["zero-shot"] |= with_anchors(done["zero-shot"], recipe.model)
     result = result_of(
         suite,
         merged.config["preprocess_cfg"],
         recipe.seed,
-        {"alpha": alpha, **rule, "weights_hash": facts["weights_hash"]},
+        {"alpha": alpha, **rule, "weights_hash": facts["weights_hash"], **seen},
         models=models,
         left_out=left_out,
         parity=verdicts(done, tuned, tolerances) if tuned in done else [],
@@ -122,7 +124,8 @@ def _described(
     done: Mapping[str, Evaluation], tuned: str, alpha: float
 ) -> dict[str, dict[str, Any]]:
     """What was scored, by label: what it is, at which alpha, and its numbers."""
-    kinds = {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
+    kinds: dict[str, tuple[str, float | None]] = dict.fromkeys(trivial.KINDS, ("trivial", None))
+    kinds |= {"zero-shot": ("zero-shot", 0.0), tuned: ("tuned", alpha)}
     found = {}
     for label, own in done.items():
         kind, at = kinds.get(label, ("engine", alpha))
@@ -215,6 +218,7 @@ def evaluate_alphas(
         "trained_metric": trained_metric(recipe),
         "chosen": run.merged_facts()["alpha"] if merged else None,
         **({"adapter": "best"} if trained.which == "best" else {}),
+        **suite.seen_by(recipe.model),
     }
     preprocessing = trained.base.config["preprocess_cfg"]
     return write_result(path, result_of(suite, preprocessing, recipe.seed, of, points=points))

@@ -13,7 +13,8 @@ from radapter.data.opening import DataSource
 from radapter.data.settings import HeldOut, Templates
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
-from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.evaluation.suite import Suite
+from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.init import look
 from radapter.init.splits import Chosen, Doubt, check_unmixed, split_of_name
 from radapter.names import slug

@@ -10,65 +10,18 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from radapter.data import Dataset, open_data
-from radapter.data.opening import DataSource
 from radapter.data.settings import Data, MissingData, Templates
 from radapter.errors import BrokenInput, MissingDependency, RadapterError, UsageError, nearest
-from radapter.evaluation.published import Anchors, Published, PublishedRows
+from radapter.evaluation.published import Anchors, PublishedRows
 from radapter.evaluation.scores import Task, main_metrics, task_for
+from radapter.evaluation.suite_dataset import Role, SuiteDataset
 from radapter.recipe import Name, Recipe, validate
 from radapter.recipe_yaml import read_file
 from radapter.registry import TASKS, Section, load
 
-Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
 FOLDER = Path(__file__).parent / "suites"
 LONGEST = 120
 """Characters of a suite's name and changes in the name of a file"""
-
-
-class SuiteDataset(Section):
-    """A data set of a suite."""
-
-    name: Name
-    """What results call it."""
-    role: Role
-    """What it is to a model that was trained: `in-distribution`, `shifted` from that, `unseen` or
-    `seen` in pre-training, or another set, scored by `zero-shot` transfer."""
-    data: DataSource
-    """Its pictures and texts."""
-    templates: Templates | None = None
-    """Prompts for class names, in which `{}` stands for the name. `null`: those of the source, if
-    it has any (`coop`, `clip-benchmark`), else the suite's."""
-    published: Published | None = None
-    """What is published of it. `null`: nothing, it is data of one's own."""
-    classes: Annotated[list[str], Field(min_length=1)] | None = None
-    """The classes to choose among; pictures of other classes are left out. `null`: its own."""
-
-    @property
-    def protocol(self) -> str | None:
-        """The name of the protocol, of data sets that have several."""
-        return getattr(self.data, "protocol", None)
-
-    def captions(self) -> int | None:
-        """How many captions are published, by its protocol."""
-        published = self.published.captions if self.published else None
-        return published.get(self.protocol or "") if isinstance(published, dict) else published
-
-    def own_prompts(self) -> Templates | None:
-        """Templates that are not the suite's."""
-        return self.templates if self.templates is not None else self.data.own_prompts()
-
-    def shortfall(self, dataset: Dataset) -> str | None:
-        """How the counts differ from the published ones; None if they do not."""
-        if self.published is None:
-            return None
-        counts = [(len(dataset), self.published.pictures, "pictures")]
-        if self.published.classes and dataset.labels:
-            counts.append((len(set(dataset.labels)), self.published.classes, "classes"))
-        captions = self.captions()
-        if captions and dataset.captions:
-            counts.append((sum(map(len, dataset.captions)), captions, "captions"))
-        wrong = [f"{n:,} of {wanted:,} {what}" for n, wanted, what in counts if n != wanted]
-        return ", ".join(wrong) or None
 
 
 class Instead(Section):
@@ -91,7 +44,7 @@ class Suite(Section):
     """Prompts for class names, in which `{}` stands for the name; `openai` is open_clip's list of
     80. The classifier is the mean of the normalized features of all of them, normalized again."""
     tasks: Annotated[list[Task], Field(min_length=1)]
-    """What is scored on each data set: `classification`, `retrieval` or both."""
+    """What is scored on each data set, such as `classification`, `retrieval` or both."""
     datasets: Annotated[list[SuiteDataset], Field(min_length=1)]
     """The data sets, in the order of tables."""
     instead: Instead | None = None
@@ -108,6 +61,9 @@ class Suite(Section):
     """Published zero-shot scores, which results are compared with."""
     published_rows: list[PublishedRows] = Field(default=[])
     """Published scores of tuned models, which `compare` and `report` show beside one's own."""
+    seen: dict[str, str] = Field(default={})
+    """What models have seen in pre-training of these data sets, by model. It stands under every
+    table; of other models it says there that this is not known."""
     changes: list[str] = Field(default=[])
     """What options of `radapter eval` changed: `DATASET-PROTOCOL`, `without-DATASET`. It is not
     for writing by hand."""
@@ -172,18 +128,18 @@ class Suite(Section):
         if self.instead and trained.source in {d.data.source for d in self.instead.datasets}:
             alone = {"instead": None, "averages": {}, **dict(self.instead)}
             return self.model_copy(update=alone).for_recipe(recipe)
-        fitted = {d.name: d.data.for_model_trained_on(trained) for d in self.datasets}
-        unfit = [name for name, data in fitted.items() if data is None]
+        fitted = {d.name: _fitted(d, trained) for d in self.datasets}
+        unfit = [name for name, found in fitted.items() if found is None]
         alike = [d.name for d in self.datasets if d.data.source == trained.source]
         suite = self.without(unfit) if unfit and unfit != alike else self
         datasets = []
-        for dataset in suite.datasets:
-            data, role = fitted[dataset.name] or dataset.data, dataset.role
-            if data.is_set_of(trained):
-                role = "in-distribution"
-            if data.data_root is None:
-                data = data.model_copy(update={"data_root": trained.data_root})
-            datasets.append(_with_data(dataset.model_copy(update={"role": role}), data))
+        for given in suite.datasets:
+            dataset = fitted[given.name] or given
+            if dataset.data.is_set_of(trained):
+                dataset = dataset.model_copy(update={"role": "in-distribution"})
+            if not dataset.data.has_counts_of(given.data):
+                dataset = dataset.model_copy(update={"published": None})
+            datasets.append(_rooted(dataset, trained.data_root))
         # What the recipe leaves is no change of the user's.
         return suite.model_copy(update={"datasets": datasets, "changes": self.changes})
 
@@ -208,7 +164,8 @@ class Suite(Section):
         """The suite with another number of pictures of each data set that may be unreadable."""
         update = {"broken_images": broken_images}
         datasets = [
-            d.model_copy(update={"data": d.data.model_copy(update=update)}) for d in self.datasets
+            d.with_data([own.model_copy(update=update) for own in d.all_data()])
+            for d in self.datasets
         ]
         return self.model_copy(update={"datasets": datasets})
 
@@ -238,6 +195,14 @@ class Suite(Section):
         changes = self.changes + [f"without-{name}" for name in names]
         update = {"datasets": datasets, "averages": averages, "harmonic_means": harmonic}
         return self.model_copy(update=update | {"changes": changes})
+
+    def seen_by(self, model: str) -> dict[str, str]:
+        """`seen`: what a model has seen of it in pre-training, in a sentence without its full stop;
+        nothing for a suite that does not ask."""
+        if not self.seen:
+            return {}
+        said = self.seen.get(model, "what it saw of these data sets is not known")
+        return {"seen": f"Pre-training of {model}: {said}"}
 
     def anchors_for(self, model: str) -> list[tuple[str, str, float, Anchors]]:
         """(data set, metric, its value in %, where that is from) published for a model."""
@@ -280,7 +245,7 @@ class Suite(Section):
                 module = load(TASKS, task)
                 settings = dataset.data.model_copy(update={"task": module.DATA})
                 try:
-                    found = module.needs(open_data(settings), dataset.classes)
+                    found = module.needs(open_data(settings), dataset)
                     opened.setdefault(dataset.name, {})[task] = found
                 except RadapterError as error:
                     errors.append(error)
@@ -313,6 +278,23 @@ def _by_protocol(dataset: SuiteDataset, protocol: str) -> SuiteDataset:
             f"{dataset.name} has no protocol '{protocol}': {error.errors()[0]['msg']}."
         ) from None
     return _with_data(dataset, data)
+
+
+def _fitted(dataset: SuiteDataset, trained: Data) -> SuiteDataset | None:
+    """A data set for a model that was trained on that, None if a part of it does not fit."""
+    data = [own.for_model_trained_on(trained) for own in dataset.all_data()]
+    found = [own for own in data if own is not None]
+    return dataset.with_data(found) if len(found) == len(data) else None
+
+
+def _rooted(dataset: SuiteDataset, root: str | None) -> SuiteDataset:
+    """With a data root where the data set has none."""
+    return dataset.with_data(
+        [
+            own.model_copy(update={"data_root": root}) if own.data_root is None else own
+            for own in dataset.all_data()
+        ]
+    )
 
 
 def _with_data(dataset: SuiteDataset, data: Data) -> SuiteDataset:

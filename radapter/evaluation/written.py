@@ -32,7 +32,8 @@ def check_writable(path: Path) -> None:
 def read_result(path: Path) -> dict[str, Any]:
     """A result whose models say what they are, whatever version wrote it.
 
-    Each of `models` has `kind`, which is zero-shot, tuned, engine or (of no run) model, and
+    Each of `models` has `kind`, which is zero-shot, tuned, engine, (of no run) model, or
+    trivial: one that has learned nothing, and
     `alpha`, None where there is none. Earlier versions said it in labels: "alpha 0.50".
 
     Raises:

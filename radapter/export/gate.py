@@ -19,7 +19,8 @@ from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.of_run import engines, verdicts
 from radapter.evaluation.result import TextKey
 from radapter.evaluation.scores import Task, task_for
-from radapter.evaluation.suite import Suite, SuiteDataset, held_out_suite, load_suite
+from radapter.evaluation.suite import Suite, held_out_suite, load_suite
+from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.export.further_files import compare_files, scored_pictures
 from radapter.heads.head import Head
 from radapter.models import LoadedModel, shorten

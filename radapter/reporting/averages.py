@@ -73,7 +73,8 @@ def _key(row: ComparedModel, over_sets: bool = False) -> str:
     tree = but_seed(row.recipe, over_sets)
     if row.is_zero_shot:
         # One row for all runs from this model, so that only the set and the rules tell them apart.
-        tree = {"dataset": None if over_sets else _dataset(row), "settings": _rules(row)}
+        own = {"method": row.facts["method"], "settings": _rules(row)}
+        tree = {"dataset": None if over_sets else _dataset(row), **own}
     facts = {"base": row.facts["base_hash"], "alpha": row.facts["alpha"]}
     return json.dumps({**tree, **facts}, sort_keys=True)
 

@@ -72,7 +72,8 @@ class ComparedModel:
 
     @property
     def is_zero_shot(self) -> bool:
-        return self.facts["method"] == "zero-shot"
+        """Or another model that no run has trained, such as raw pixels."""
+        return self.facts["run"] is None
 
 
 @dataclass
@@ -158,7 +159,7 @@ def _rows(run: Run) -> list[ComparedModel]:
     by_alpha: dict[tuple[float | None, str], ComparedModel] = {}
     recipe = run.recipe()
     base = {"base_model": facts["base_model"], "base_hash": facts["base_hash"]}
-    zero = ComparedModel(dict.fromkeys(facts) | base | {"method": "zero-shot"}, recipe=recipe)
+    untrained: dict[str, ComparedModel] = {}
     for result in results_of(run):
         suite, alpha = result["suite"], result["alpha"]
         rule = result.get("rule", "")
@@ -169,11 +170,15 @@ def _rows(run: Run) -> list[ComparedModel]:
         models = result["models"]
         label = [*of_kind(result, "tuned"), *of_kind(result, "engine")][0]
         _take(row, result, models[label], facts["base_hash"])
-        for label in of_kind(result, "zero-shot") if suite not in zero.settings else ():
-            _take(zero, result, models[label], facts["base_hash"])
+        for label in [*of_kind(result, "zero-shot"), *of_kind(result, "trivial")]:
+            blank = dict.fromkeys(facts) | base | {"method": label}
+            other = untrained.setdefault(label, ComparedModel(blank, recipe=recipe))
+            if suite not in other.settings:
+                _take(other, result, models[label], facts["base_hash"])
     ordered = sorted(by_alpha, key=lambda key: (key[0] is not None, key[0] or 0, key[1]))
     rows = [by_alpha[key] for key in ordered]
-    return [*([zero] if zero.numbers else []), *(rows or [ComparedModel(facts, recipe=recipe)])]
+    known = [row for row in untrained.values() if row.numbers]
+    return [*known, *(rows or [ComparedModel(facts, recipe=recipe)])]
 
 
 def _add_if_same(known: ComparedModel, row: ComparedModel) -> bool:

@@ -116,9 +116,9 @@ def _plain(row: ComparedModel) -> list[dict[str, Any]]:
 
 
 def _names(comparison: Comparison, row: ComparedModel) -> list[str]:
-    """Of an average, the runs that it is of; the zero-shot model is `zero-shot`."""
-    places = row.of if isinstance(row, Average) else []
-    return [comparison.rows[place].facts["run"] or "zero-shot" for place in places]
+    """Of an average, the runs that it is of; a model of no run is its method, such as zero-shot."""
+    rows = [comparison.rows[place].facts for place in (row.of if isinstance(row, Average) else [])]
+    return [facts["run"] or facts["method"] for facts in rows]
 
 
 def to_csv(comparison: Comparison) -> str:

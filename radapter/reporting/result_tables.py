@@ -67,7 +67,8 @@ def alpha_table(result: dict[str, Any]) -> Table:
         "Shifted data is for looking at: `radapter merge --alpha auto` chooses without it.\n"
         f"{first['device']}, {first['precision']}; the file has the hash of each alpha's weights."
     )
-    table.note("\n".join(protocol_notes(first, result["protocol"])))
+    said = [f"{result['seen']}."] if "seen" in result else []
+    table.note("\n".join([*said, *protocol_notes(first, result["protocol"])]))
     return table
 
 

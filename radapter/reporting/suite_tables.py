@@ -147,6 +147,7 @@ def notes(result: dict[str, Any]) -> Styled:
         used = ", ".join([model["runtime"], model["device"], model["precision"], weights])
         lines.append(f"{label}: {used}.")
     first = next(iter(result["models"].values()))
+    lines += [f"{result['seen']}."] if "seen" in result else []
     lines += protocol_notes(first, result["protocol"])
     tuned, _ = tuned_and_engine(result["models"])
     if tuned:
@@ -179,6 +180,10 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         yield f"Retrieval: {protocol['retrieval']}."
         if protocol["retrieval"].startswith("texts of the same tokens are one"):
             yield "Published recalls count them apart: `identical_captions: apart`."
+    if "picture-retrieval" in tasks:
+        yield f"Pictures by pictures: {protocol['picture retrieval']}."
+        counts = [f"{n} {f['queries']:,} in {f['gallery']:,}" for n, f in datasets.items()]
+        yield f"Queries in a gallery: {', '.join(counts)}."
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"

@@ -30,7 +30,7 @@ METRICS = {"first_above": Metric("first number above 0", headline=True),
            "spread": Metric("spread of features", better="smaller", share=False, headline=True)}
 DATA = "classification"
 
-def needs(dataset, classes):
+def needs(dataset, described):
     return dataset
 
 def asks(dataset, templates):
@@ -103,10 +103,13 @@ def test_no_two_tasks_have_a_metric_of_one_name():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_refuses_data_without_what_it_needs_in_one_sentence(task):
+def test_a_task_refuses_data_without_what_it_needs_in_one_sentence(task, data):
+    described = SuiteDataset(
+        name="set", role="in-distribution", data=data["classification"], classes=["a cat"]
+    )
     bare = Dataset("bare", ["a"], read=None, groups=[0], captions=[[]])
     with pytest.raises(RadapterError, match=r"^bare has no [^\n]*\.$"):
-        load(TASKS, task).needs(bare, ["a cat"])
+        load(TASKS, task).needs(bare, described)
 
 
 def test_an_unknown_task_or_metric_is_refused(data):

@@ -71,6 +71,11 @@ def pictures() -> list[Icon]:
     ]
 
 
+def designer(icon: Icon) -> str:
+    """Whose it is: sets by one author, or derived from one another, are of one designer."""
+    return table()["sets"][icon.name.split(":")[0]]["family"]
+
+
 def file_name(number: int) -> str:
     """What a picture is called in the archive."""
     return f"{number:05}.webp"

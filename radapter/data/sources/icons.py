@@ -102,6 +102,7 @@ class IconsData(Data):
             class_names=[icons.classes()[label]["name"] for label in labels],
             captions=[self._texts(icon) for icon in chosen],
             groups=[FIRST_GROUP + icon.label for icon in chosen],
+            makers=[icons.designer(icon) for icon in chosen],
             protocol={"drawing": f"{drawn.how}, seed {self.drawing_seed}"},
             stamp=drawn.stamp,
             varies=drawn.how == "anew",

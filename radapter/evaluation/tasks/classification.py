@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from radapter.data import Dataset
-    from radapter.evaluation.suite import Suite, SuiteDataset
+    from radapter.evaluation.suite import Suite
+    from radapter.evaluation.suite_dataset import SuiteDataset
     from radapter.evaluation.texts import Texts
     from radapter.heads.head import Head
 
@@ -23,17 +24,17 @@ DATA = "classification"
 BINS = 15  # of the calibration error, as most papers have it
 
 
-def needs(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
+def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
     """What of a data set can be scored.
 
     Args:
         dataset: opened as DATA.
-        classes: to choose from; None: its own.
+        described: the data set as its suite has it: its `classes` are those to choose from.
 
     Raises:
         RadapterError: it lacks what the task needs, in one sentence.
     """
-    return dataset if classes is None else among(dataset, classes)
+    return dataset if described.classes is None else among(dataset, described.classes)
 
 
 def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from radapter.data import Dataset
-    from radapter.evaluation.suite import Suite, SuiteDataset
+    from radapter.evaluation.suite import Suite
+    from radapter.evaluation.suite_dataset import SuiteDataset
     from radapter.evaluation.texts import Texts
 
 WAYS = {"text_to_image": "caption to picture", "image_to_text": "picture to caption"}
@@ -32,7 +33,7 @@ EQUAL_CAPTIONS = {
 }
 
 
-def needs(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
+def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
     """The pictures with a caption."""
     return captioned(dataset)
 

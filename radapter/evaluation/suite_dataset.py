@@ -1,0 +1,101 @@
+"""A data set of a suite: its pictures, its role, its prompts, its gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from radapter.data import Dataset, open_data
+from radapter.data.opening import DataSource
+from radapter.data.searched import LeftOutOf, of_classes, searchable
+from radapter.data.settings import Data, Templates
+from radapter.evaluation.published import Published
+from radapter.recipe import Name
+from radapter.registry import Section
+
+Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
+
+
+class Gallery(Section):
+    """The pictures that are looked for, for the task `picture-retrieval`."""
+
+    data: Annotated[list[DataSource], Field(min_length=1)]
+    """The data sets that make it together, such as unseen classes and seen ones."""
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
+    """The classes whose pictures are in it. `null`: all."""
+    leave_out: LeftOutOf = "picture"
+    """What is no answer to a query, right or wrong. `picture`: itself. `group`: all pictures of the
+    same thing, such as a concept in another style. `maker`: all pictures by who drew it, as one
+    hand's drawings of a class are near copies."""
+
+    def searched(self, queries: Dataset) -> Dataset:
+        """Queries and gallery as one data set, see `data.searched`."""
+        parts = [
+            open_data(section.model_copy(update={"task": "classification"}))
+            for section in self.data
+        ]
+        if self.classes is not None:
+            parts = [of_classes(part, self.classes) for part in parts]
+        return searchable(queries, parts, self.leave_out)
+
+
+class SuiteDataset(Section):
+    """A data set of a suite."""
+
+    name: Name
+    """What results call it."""
+    role: Role
+    """What it is to a model that was trained: `in-distribution`, `shifted` from that, `unseen` or
+    `seen` in pre-training, or another set, scored by `zero-shot` transfer."""
+    data: DataSource
+    """Its pictures and texts."""
+    templates: Templates | None = None
+    """Prompts for class names, in which `{}` stands for the name. `null`: those of the source, if
+    it has any (`coop`, `clip-benchmark`), else the suite's."""
+    published: Published | None = None
+    """What is published of it. `null`: nothing, it is data of one's own."""
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
+    """The classes to choose among; pictures of other classes are left out. `null`: its own."""
+    gallery: Gallery | None = None
+    """Among what its pictures look for others, for the task `picture-retrieval`. `null`: among
+    themselves, each without itself."""
+
+    @property
+    def protocol(self) -> str | None:
+        """The name of the protocol, of data sets that have several."""
+        return getattr(self.data, "protocol", None)
+
+    def captions(self) -> int | None:
+        """How many captions are published, by its protocol."""
+        published = self.published.captions if self.published else None
+        return published.get(self.protocol or "") if isinstance(published, dict) else published
+
+    def own_prompts(self) -> Templates | None:
+        """Templates that are not the suite's."""
+        return self.templates if self.templates is not None else self.data.own_prompts()
+
+    def shortfall(self, dataset: Dataset) -> str | None:
+        """How the counts differ from the published ones; None if they do not."""
+        if self.published is None:
+            return None
+        counts = [(len(dataset), self.published.pictures, "pictures")]
+        if self.published.classes and dataset.labels:
+            counts.append((len(set(dataset.labels)), self.published.classes, "classes"))
+        captions = self.captions()
+        if captions and dataset.captions:
+            counts.append((sum(map(len, dataset.captions)), captions, "captions"))
+        wrong = [f"{n:,} of {wanted:,} {what}" for n, wanted, what in counts if n != wanted]
+        return ", ".join(wrong) or None
+
+    def all_data(self) -> list[Data]:
+        """Its own section and those of its gallery."""
+        return [self.data, *(self.gallery.data if self.gallery else ())]
+
+    def with_data(self, data: Sequence[Data]) -> SuiteDataset:
+        """With other sections in the place of those that `all_data` gives."""
+        update: dict[str, Any] = {"data": data[0]}
+        if self.gallery:
+            update["gallery"] = self.gallery.model_copy(update={"data": list(data[1:])})
+        return self.model_copy(update=update)
