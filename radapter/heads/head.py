@@ -37,8 +37,9 @@ class Start:
     """[classes, dim], unit norm"""
     logit_scale: float
     """What cosines are multiplied by to become logits"""
-    examples: Callable[[], Examples] = lambda: (torch.zeros(0, 1), torch.zeros(0).long())
-    """Encodes the pictures of training, for a head that keeps them"""
+    examples: Callable[[int], Examples] = lambda passes: (torch.zeros(0, 1), torch.zeros(0).long())
+    """Encodes the pictures of training, for a head that keeps them: 0: as evaluation prepares them;
+    else the mean of so many augmentations of each"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class Training:
         section: Any,
         names: Sequence[str],
         dim: int,
-        examples: Callable[[], Examples] = lambda: (torch.zeros(0, 1), torch.zeros(0).long()),
+        examples: Callable[[int], Examples] = lambda passes: (
+            torch.zeros(0, 1),
+            torch.zeros(0).long(),
+        ),
     ) -> None:
         self.facts = {**section.model_dump(mode="json"), "classes": list(names)}
         """See `Head.facts`"""
@@ -114,8 +118,8 @@ class Training:
         self.zero_shot: dict[str, Tensor] = {}
         """Those of its tensors that alpha mixes, at alpha 0, by name, once it has begun"""
 
-        def counted() -> Examples:
-            blank = examples()
+        def counted(passes: int) -> Examples:
+            blank = examples(passes)
             self.facts["examples"] = len(blank[1])
             return blank
 

@@ -10,19 +10,22 @@ one-hot [examples, classes], and κ f W^T the zero-shot logits. Nothing is train
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from radapter.heads.head import Start
 from radapter.registry import Positive
 
-EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"strength": 2.0, "sharpness": 5.5, "search": False})
-SHARPNESSES = [0.1 + i * (7 - 0.1) / 200 for i in range(200)]
-STRENGTHS = [0.1 + i * (3 - 0.1) / 20 for i in range(20)]
-"""What is searched, as in the released code for ImageNet"""
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"sharpness_to": 12.0, "strength_to": 5.0},
+    {"strength": 2.0, "sharpness": 5.5, "search": False},
+)
+SHARPNESSES, STRENGTHS = 200, 20
+"""How many values are searched, as in the released code"""
 
 
 class Cache(nn.Module):
@@ -75,9 +78,9 @@ def affinities(cosines: Tensor, sharpness: Tensor | float) -> Tensor:
     return torch.exp(-sharpness * (1 - cosines))
 
 
-def first_state(start: Start, strength: float, sharpness: float) -> dict[str, Tensor]:
-    """The tensors of a cache of the training pictures."""
-    keys, labels = start.examples()
+def first_state(start: Start, strength: float, sharpness: float, passes: int) -> dict[str, Tensor]:
+    """The tensors of a cache of the training pictures; see `head`."""
+    keys, labels = start.examples(passes)
     return {
         "weight": start.weights,
         "scale": torch.tensor(float(start.logit_scale)),
@@ -89,17 +92,29 @@ def first_state(start: Start, strength: float, sharpness: float) -> dict[str, Te
 
 
 def head(
-    start: Start, *, strength: Positive = 1.17, sharpness: Positive = 1.0, search: bool = True
+    start: Start,
+    *,
+    strength: Positive = 1.17,
+    sharpness: Positive = 1.0,
+    passes: Annotated[int, Field(ge=0)] = 0,
+    search: bool = True,
+    strength_to: Positive = 3.0,
+    sharpness_to: Positive = 7.0,
 ) -> Cache:
-    """The cache of the training pictures. The defaults are the released code's for ImageNet.
+    """The cache of the training pictures. The defaults are the released code's for ImageNet; only
+    `passes` is 10 there.
 
     Args:
         start: the zero-shot classifier and the training pictures.
         strength: the weight of the cache's logits beside the zero-shot ones, the paper's α.
         sharpness: how fast the affinity falls with the distance, the paper's β.
+        passes: how many times each picture is changed as `data.augmentation` says; its key is the
+            mean of the features. 0: it is encoded once, as evaluation prepares it.
         search: choose both on held-out data, if the recipe has it; those given are used without.
+        strength_to: the largest strength that is searched.
+        sharpness_to: the largest sharpness that is searched.
     """
-    return Cache(first_state(start, strength, sharpness))
+    return Cache(first_state(start, strength, sharpness, passes))
 
 
 def of(state: Mapping[str, Tensor]) -> Cache:
@@ -113,7 +128,7 @@ def at_zero(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def search(
-    module: Cache, features: Tensor, labels: Tensor
+    module: Cache, features: Tensor, labels: Tensor, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The strength and the sharpness that tell most held-out pictures apart.
 
@@ -121,13 +136,21 @@ def search(
         module: a head with one cache.
         features: of held-out pictures, [n, dim], unit norm.
         labels: the places of their classes, [n].
+        settings: of the recipe's `head`.
 
     Returns:
         Both as tensors, and the same as numbers with their `accuracy`.
     """
-    found = best(module, features, labels, SHARPNESSES, STRENGTHS, [1.0])
+    sharpnesses = grid(settings["sharpness_to"], SHARPNESSES)
+    strengths = grid(settings["strength_to"], STRENGTHS)
+    found = best(module, features, labels, sharpnesses, strengths, [1.0])
     del found["image_share"]
     return {name: torch.tensor(found[name]) for name in ("strength", "sharpness")}, found
+
+
+def grid(end: float, steps: int) -> list[float]:
+    """Values from 0.1 on, the end left out, as in the released code."""
+    return [0.1 + i * (end - 0.1) / steps for i in range(steps)]
 
 
 @torch.no_grad()
@@ -148,13 +171,18 @@ def best(
     Returns:
         `strength`, `sharpness`, `image_share` and `accuracy`, 0 to 1.
     """
-    plain, cosines = module.zero_shot(features), module.similarities(features)
+    plain, known = module.zero_shot(features), module.labels >= 0
+    rows = module.labels[known]
+    cosines = [of[:, known].T.contiguous() for of in module.similarities(features)]
     found = {"accuracy": -1.0}
     for sharpness in sharpnesses:
-        caches = [module.of_classes(of, sharpness) for of in cosines]
+        # What `of_classes` gives, without its products with 0; examples come first for speed.
+        zeros = plain.new_zeros(len(module.weight), len(features))
+        sums = [zeros.index_add(0, rows, affinities(of, sharpness)).T for of in cosines]
         for share in shares:
-            weights = [share, 1 - share][: len(caches)]
-            cache = torch.stack([w * c for w, c in zip(weights, caches, strict=True)]).sum(dim=0)
+            weights = [share, 1 - share][: len(sums)]
+            own = torch.stack([w * s for w, s in zip(weights, sums, strict=True)])
+            cache = own.sum(dim=0).contiguous()
             for strength in strengths:
                 answers = (plain + strength * cache).argmax(dim=1)
                 accuracy = float((answers == labels).double().mean())

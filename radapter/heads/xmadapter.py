@@ -34,7 +34,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"fusion": "fixed", "image_share": 1.0, "disagreement": 0.0},
 )
 NETS = ("query_down", "query_up", "text_down", "text_up")
-SHARPNESSES = tip_adapter.SHARPNESSES[::5]
+SHARPNESSES = 40
 SHARES = [i / 10 for i in range(11)]
 
 
@@ -42,8 +42,7 @@ class TwoCaches(Cache):
     """See above.
 
     Args:
-        state: of a `Cache`, with the four matrices of NETS, `image_share` γ, `disagreement` and
-            `share_searched`, 1 if `search` chooses γ.
+        state: of a `Cache`, with the four matrices of NETS, `image_share` γ and `disagreement`.
         learned: whether γ is a parameter.
     """
 
@@ -53,7 +52,6 @@ class TwoCaches(Cache):
     text_up: Tensor
     image_share: Tensor
     disagreement: Tensor
-    share_searched: Tensor
 
     def __init__(self, state: Mapping[str, Tensor], *, learned: bool) -> None:
         super().__init__(state, ["keys", *NETS, *(["image_share"] if learned else [])])
@@ -94,7 +92,10 @@ def head(
     fusion: Literal["searched", "learned", "fixed"] = "searched",
     disagreement: Annotated[float, Field(ge=0.0)] = 1.0,
     reduction: Count = 16,
+    passes: Annotated[int, Field(ge=0)] = 0,
     search: bool = True,
+    strength_to: Positive = 3.0,
+    sharpness_to: Positive = 7.0,
 ) -> TwoCaches:
     """Both caches of the training pictures.
 
@@ -108,19 +109,22 @@ def head(
         disagreement: how much more pictures count in the loss on which the caches disagree. 0: all
             count alike.
         reduction: how many times narrower the nets' bottleneck is than the features.
+        passes: how many times each picture is changed as `data.augmentation` says; its key starts
+            at the mean of the features. 0: it is encoded once, as evaluation prepares it.
         search: choose `strength` and `sharpness` after training on held-out data, and γ if it is
             searched, if the recipe has such data. Training uses those given.
+        strength_to: the largest strength that is searched.
+        sharpness_to: the largest sharpness that is searched.
     """
     dim = start.weights.shape[1]
     width = max(1, dim // reduction)
-    state = tip_adapter.first_state(start, strength, sharpness)
+    state = tip_adapter.first_state(start, strength, sharpness, passes)
     for name in NETS:
         if name.endswith("down"):
             state[name] = nn.init.kaiming_uniform_(torch.empty(width, dim), a=math.sqrt(5))
         else:
             state[name] = torch.zeros(dim, width)
     state["image_share"] = torch.tensor(float(image_share))
-    state["share_searched"] = torch.tensor(float(fusion == "searched"))
     state["disagreement"] = torch.tensor(float(disagreement))
     return TwoCaches(state, learned=fusion == "learned")
 
@@ -136,11 +140,14 @@ def at_zero(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def search(
-    module: TwoCaches, features: Tensor, labels: Tensor
+    module: TwoCaches, features: Tensor, labels: Tensor, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The strength, the sharpness and, if it is searched, γ that tell most held-out pictures apart;
     see `tip_adapter.search`."""
-    shares = SHARES if module.share_searched else [float(module.image_share.clamp(0, 1))]
-    found = tip_adapter.best(module, features, labels, SHARPNESSES, tip_adapter.STRENGTHS, shares)
-    names = ["strength", "sharpness", *(["image_share"] if module.share_searched else [])]
+    searched = settings["fusion"] == "searched"
+    shares = SHARES if searched else [float(module.image_share.clamp(0, 1))]
+    sharpnesses = tip_adapter.grid(settings["sharpness_to"], SHARPNESSES)
+    strengths = tip_adapter.grid(settings["strength_to"], tip_adapter.STRENGTHS)
+    found = tip_adapter.best(module, features, labels, sharpnesses, strengths, shares)
+    names = ["strength", "sharpness", *(["image_share"] if searched else [])]
     return {name: torch.tensor(found[name]) for name in names}, found

@@ -13,11 +13,14 @@ from radapter.reporting.table import GROUP, Column, Table
 
 
 def published_of(comparison: Comparison) -> Iterator[tuple[Suite, PublishedRows]]:
-    """What is published of the suites of a comparison, of those that come with radapter."""
+    """What is published of the suites of a comparison, of those that come with radapter, where a
+    model was scored on one of the suite's own data sets (and not on those `instead`)."""
+    scored = {key[:2] for _, row in comparison.models() for key in row.by_set}
     for name in comparison.suites():
         if name in shipped_suites():
             suite = load_suite(name)
-            yield from ((suite, rows) for rows in suite.published_rows)
+            if any((name, dataset.name) in scored for dataset in suite.datasets):
+                yield from ((suite, rows) for rows in suite.published_rows)
 
 
 def published_tables(comparison: Comparison) -> Iterator[Table]:

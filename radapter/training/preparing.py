@@ -253,7 +253,7 @@ def _head(
     dim, count = base.config["model_cfg"]["embed_dim"], len(dataset)
     name = recipe.head.name
 
-    def blank() -> Examples:
+    def blank(passes: int) -> Examples:
         kept = f"head: {name} keeps features of the training pictures, and"
         if attached.trains_model:
             raise UsageError(
@@ -262,6 +262,11 @@ def _head(
         if dataset.varies or dataset.draw is not None:
             raise UsageError(
                 f"{kept} each epoch draws pictures of its own. Give `data.drawing: fixed`."
+            )
+        if passes and recipe.data.augmentation is None:
+            raise UsageError(
+                f"head.passes is {passes}, and `data.augmentation: null` changes no picture. Give "
+                "head.passes=0, or an augmentation."
             )
         return torch.zeros(count, dim), torch.zeros(count, dtype=torch.int64)
 

@@ -39,7 +39,9 @@ def search(run: Run, parts: Parts) -> None:
         raise BrokenInput(f"{dataset.source} has no picture of the classes of the head.")
     stored = {**parts.attached.stored(), **head.stored()}
     module = heads.mixed(head.facts, stored, 1.0).module  # with the average of what was trained
-    found, facts = load(HEADS, head.facts["name"]).search(module, features[known], labels[known])
+    found, facts = load(HEADS, head.facts["name"]).search(
+        module, features[known], labels[known], head.facts
+    )
     for name, value in found.items():
         head.module.get_buffer(name).copy_(value)
     head.facts["found"] = facts

@@ -18,6 +18,7 @@ from radapter import distributed, merging
 from radapter import run as runs
 from radapter.classes import key_of
 from radapter.data import Dataset, same_pictures
+from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.evaluation.encoding import encode_set
 from radapter.heads import head as heads
@@ -150,14 +151,33 @@ def encode_once(parts: Parts) -> None:
         parts.workers = 0  # there is nothing to read
 
 
-def _examples(parts: Parts) -> heads.Examples:
-    """The training pictures as evaluation prepares them."""
+def _examples(parts: Parts, passes: int) -> heads.Examples:
+    """The training pictures: see `Start.examples`."""
+    augmented = _augmented(parts, passes) if passes else None
     encode_once(parts)
     dataset = parts.pairs.dataset
     if parts.pairs.transform is not torch.as_tensor:  # they are augmented in the steps
         dataset = encoded(dataset, _open(parts))
     assert parts.head is not None
-    return examples(dataset, parts.head.facts["classes"], parts.base.config)
+    features, labels = examples(dataset, parts.head.facts["classes"], parts.base.config)
+    return (features if augmented is None else augmented), labels
+
+
+def _augmented(parts: Parts, passes: int) -> Tensor:
+    """The mean of each picture's features when it is changed at random so many times, unit norm,
+    [n, dim]; 0 of one that cannot be read. No epoch of training has the same changes."""
+    pairs, model = parts.pairs, _open(parts)
+    total = torch.zeros(len(pairs), parts.base.config["model_cfg"]["embed_dim"])
+    items = torch.arange(len(pairs)).split(BATCH)
+    order: Any = [
+        [(-number, int(i)) for i in own] for number in range(1, passes + 1) for own in items
+    ]
+    read = loader(pairs, order, parts.base.tokenizer, parts.workers)
+    for own, batch in zip(items * passes, read, strict=True):
+        if len(batch["images"]):
+            pixels = parts.pixels(batch["images"].to(parts.device))
+            total[own[batch["places"]]] += model.runtime.encode_image(pixels).cpu()
+    return torch.nn.functional.normalize(total, dim=-1)
 
 
 def unreadable(parts: Parts) -> list[str]:

@@ -32,7 +32,7 @@ def built_in(root, shapes):
 
 PENALTIES = ("l2-sp", "car-ft", "lipsum-ft", "fd-align", "carot")
 HEADS = ("clip-adapter", "tip-adapter", "tip-adapter-f", "xmadapter")
-NOTHING_TRAINED = ("tip-adapter-icons",)
+NOTHING_TRAINED = ("tip-adapter", "tip-adapter-icons")
 TREES = {
     "base-to-novel": coop,
     "coco": lambda root, shapes: trees.coco(root / "coco"),
@@ -46,6 +46,7 @@ TREES = {
     "flyp-icons": built_in,
     "flickr30k": lambda root, shapes: trees.flickr30k(root / "flickr30k"),
     "imagenet-16shot": imagenet,
+    "imagenet-16shot-tip-adapter-f": imagenet,
     "imagenet-vit-b-16": imagenet,
     "imagenet-vit-b-16-release": imagenet,
     "imagenet-vit-b-16-flyp": imagenet,
@@ -63,6 +64,7 @@ TREES = {
     "wise-ft-icons": built_in,
     **dict.fromkeys([f"{term}-icons" for term in PENALTIES], built_in),
     **dict.fromkeys([f"{head}-icons" for head in HEADS], built_in),
+    **dict.fromkeys(HEADS, coop),
 }
 """The miniature of each recipe's data under its data root. A new recipe gets a line here."""
 

@@ -20,6 +20,7 @@ from radapter.merging import write_merged
 from radapter.merging.soup import soup
 from radapter.runtimes.opened import from_loaded
 from radapter.training import Interrupted, plan, resume, train
+from radapter.training.preparing import prepare
 
 EVERY = [
     pytest.param(name, settings, id=f"{name}-{number}")
@@ -113,6 +114,24 @@ def test_a_cache_holds_the_features_of_the_training_pictures(recipe, name, tmp_p
     expected = model.runtime.encode_image(pixels)
     torch.testing.assert_close(stored["head.keys"], expected, atol=1e-5, rtol=0)
     assert stored["head.labels"].tolist() == dataset.labels
+
+
+def test_a_key_is_the_mean_of_augmented_pictures(recipe, tmp_path):
+    settings = {"passes": 3, "search": False}
+    augmented = "data.augmentation={crop: [0.5, 1.0], flip: 0.5}"
+    run = train(recipe("tip-adapter", settings, augmented), tmp_path / "runs")
+    parts = prepare(run.recipe())
+    encode = from_loaded(parts.base).runtime.encode_image
+    drawn = [
+        torch.stack([parts.pairs[-number, i]["image"] for i in range(len(parts.pairs))])
+        for number in (1, 2, 3)
+    ]
+    assert not torch.equal(drawn[0], drawn[1])
+    total = sum(encode(parts.pixels(pixels)).double() for pixels in drawn)
+    expected = (total / total.norm(dim=1, keepdim=True)).float()
+    torch.testing.assert_close(load_file(run.adapter)["head.keys"], expected, atol=1e-5, rtol=0)
+    with pytest.raises(UsageError, match=r"head\.passes is 3, and `data.augmentation: null`"):
+        train(recipe("tip-adapter", settings), tmp_path / "runs")
 
 
 def test_a_picture_that_cannot_be_read_is_no_example(tiny_folder, tmp_path):

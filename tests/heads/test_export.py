@@ -124,7 +124,7 @@ def test_every_head_is_exported(name, tmp_path):
     for settings in registry.load(registry.HEADS, name).EXAMPLES:
         weights, kept = torch.nn.functional.normalize(torch.randn(2, 6, 16), dim=-1)
         labels = torch.tensor([3, 0, 1, -1, 5, 5])
-        start = heads.Start(weights, 14.0, lambda kept=kept, own=labels: (kept, own))
+        start = heads.Start(weights, 14.0, lambda passes, kept=kept, own=labels: (kept, own))
         module = registry.load(registry.HEADS, name).head(start, **settings)
         own = heads.Head(list("abcdef"), module.eval().requires_grad_(False), {"name": name})
         for head in (own, own.among(["f", "b"])):

@@ -19,7 +19,7 @@ def unit(*shape):
 def start():
     torch.manual_seed(0)
     keys, labels = unit(EXAMPLES, DIM), torch.tensor([0, 1, 2, 3, 0, 1, 2, 2, -1])
-    return Start(unit(CLASSES, DIM), SCALE, lambda: (keys, labels))
+    return Start(unit(CLASSES, DIM), SCALE, lambda passes: (keys, labels))
 
 
 def one_hot(labels):
@@ -32,7 +32,7 @@ def normalised(x):
 
 @pytest.mark.parametrize("module", [tip_adapter, tip_adapter_f])
 def test_tip_adapter(start, module):
-    f, (keys, labels) = unit(5, DIM), start.examples()
+    f, (keys, labels) = unit(5, DIM), start.examples(0)
     head = module.head(start, strength=1.7, sharpness=3.1)
     affinity = np.exp(-3.1 * (1 - f.double().numpy() @ keys.double().numpy().T))
     expected = SCALE * f.double().numpy() @ start.weights.double().numpy().T
@@ -55,7 +55,7 @@ def test_clip_adapter(start):
 
 
 def test_xmadapter(start):
-    f, (keys, labels) = unit(5, DIM), start.examples()
+    f, (keys, labels) = unit(5, DIM), start.examples(0)
     settings = {"strength": 1.7, "sharpness": 3.1, "image_share": 0.7, "disagreement": 2.0}
     head = xmadapter.head(start, **settings, reduction=2)
     with torch.no_grad():
@@ -97,9 +97,10 @@ def test_at_image_share_one_and_without_weights_xmadapter_is_tip_adapter(start):
 
 @pytest.mark.parametrize("module", [tip_adapter, xmadapter])
 def test_the_search_finds_the_best_point_of_its_grid(start, module, monkeypatch):
-    grid = {"SHARPNESSES": [0.5, 2.0, 6.0], "STRENGTHS": [0.5, 4.0, 20.0]}
-    monkeypatch.setattr(tip_adapter, "STRENGTHS", grid["STRENGTHS"])
-    monkeypatch.setattr(module, "SHARPNESSES", grid["SHARPNESSES"])
+    monkeypatch.setattr(tip_adapter, "STRENGTHS", 3)
+    monkeypatch.setattr(module, "SHARPNESSES", 3)
+    settings = {"strength_to": 30.1, "sharpness_to": 6.1, "fusion": "searched"}
+    grid = {"SHARPNESSES": [0.1, 2.1, 4.1], "STRENGTHS": [0.1, 10.1, 20.1]}
     f, labels = unit(40, DIM), torch.arange(40) % CLASSES
     head = module.head(start)
     shares = xmadapter.SHARES if module is xmadapter else [1.0]
@@ -116,7 +117,7 @@ def test_the_search_finds_the_best_point_of_its_grid(start, module, monkeypatch)
                 )  # fmt: skip
                 right = (other(f).argmax(dim=1) == labels).double().mean()
                 scores[(strength, sharpness, share)] = float(right)
-    tensors, facts = module.search(head, f, labels)
+    tensors, facts = module.search(head, f, labels, settings)
     assert facts["accuracy"] == max(scores.values())
     assert max(scores.values()) > min(scores.values())
     point = facts["strength"], facts["sharpness"], facts.get("image_share", 1.0)
@@ -126,7 +127,9 @@ def test_the_search_finds_the_best_point_of_its_grid(start, module, monkeypatch)
 
 def test_the_search_leaves_a_fixed_image_share(start):
     head = xmadapter.head(start, fusion="fixed", image_share=0.25)
-    tensors, facts = xmadapter.search(head, unit(8, DIM), torch.arange(8) % CLASSES)
+    settings = {"strength_to": 3.0, "sharpness_to": 7.0, "fusion": "fixed"}
+    labels = torch.arange(8) % CLASSES
+    tensors, facts = xmadapter.search(head, unit(8, DIM), labels, settings)
     assert facts["image_share"] == 0.25
     assert set(tensors) == {"strength", "sharpness"}
 

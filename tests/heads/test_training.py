@@ -69,7 +69,7 @@ def test_alpha_mixes_a_head_with_the_zero_shot_answers_and_it_comes_back_from_it
     training = heads.Training(section, classes["names"], 16)
     kept = torch.nn.functional.normalize(torch.randn(6, 16), dim=1)
     labels = torch.tensor([0, 1, 2, 2, 0, -1])
-    state = training.begin(heads.Start(weights, loaded.logit_scale, lambda: (kept, labels)))
+    state = training.begin(heads.Start(weights, loaded.logit_scale, lambda passes: (kept, labels)))
     features = torch.nn.functional.normalize(torch.randn(5, 16), dim=1)
     plain = zero_shot.head(from_loaded(loaded), classes).logits(features)
     trained = {f"head.{name}" for name, p in training.module.named_parameters() if p.dim()}

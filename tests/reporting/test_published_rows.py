@@ -91,9 +91,11 @@ def test_partial_sets_stand_apart_too():
     assert "this comparison's, scored in another way: not comparable" in rows_under(table)
 
 
-def test_suites_without_published_rows_have_no_table():
+@pytest.mark.parametrize("suite", ["mine", "few-shot"])
+def test_suites_without_published_rows_of_what_was_scored_have_no_table(suite):
     row = model()
-    row.numbers = {("mine", "shifted", "accuracy"): Number(0.1, None)}
+    row.numbers = {(suite, "in-distribution", "accuracy"): Number(0.1, None)}
+    row.by_set = {(suite, "icons", "accuracy"): Number(0.1, None)}
     assert list(published_tables(Comparison([row]))) == []
     assert to_json(Comparison([row]))["published"] == []
     published = to_json(Comparison([model()]))["published"]
