@@ -25,6 +25,7 @@ METHODS = {
     "full": "radapter.methods.full",
     "lora": "radapter.methods.lora",
     "uniadapter": "radapter.methods.uniadapter",
+    "multiway": "radapter.methods.multiway",
     "frozen": "radapter.methods.frozen",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""

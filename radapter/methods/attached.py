@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Attached:
         average: mean <- m * mean + (1 - m) * value; with a momentum of 0 there is none.
         values: what is averaged, by name; None: what is trained.
         kept: from the averaged values to those that are stored; None: as they are.
+        towers: those of "image" and "text" that parts are in whose names do not say it.
         change: the squared Frobenius norm of the change that the present values make to the model's
             weights, a scalar with gradients; None: their squared distance from `start`.
     """
@@ -42,10 +43,11 @@ class Attached:
         *,
         values: Callable[[], Values] | None = None,
         kept: Callable[[Values], Values] = lambda values: values,
+        towers: Collection[str] = (),
         change: Callable[[], Tensor] | None = None,
     ):
         self.model, self.hold, self.settings, self._kept = model, hold, average, kept
-        self.change = change
+        self.change, self._towers = change, towers
         self.modules = {n: part for n, part in parts.items() if isinstance(part, nn.Module)}
         self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
         for name, module in self.modules.items():
@@ -99,7 +101,7 @@ class Attached:
         """Those of "image" and "text" that something trained is in."""
         # Parts that towers share have names of their own.
         inside = [name for name in self.trained if hasattr(self.model, name.partition(".")[0])]
-        return {tower for name in inside if (tower := tower_of(self.model, name))}
+        return {t for name in inside if (t := tower_of(self.model, name))} | {*self._towers}
 
     def keep_start(self, *, adapters: bool = False) -> None:
         """Keep a copy of the model's own weights that are trained, if any are: `at` needs it, since

@@ -26,9 +26,13 @@ def rows(first: int, total: int) -> Iterator[None]:
         _present = before
 
 
-def bernoulli_of_rows(z: Tensor, probability: float) -> Tensor:
-    """A draw for each row of z [rows, ...]: 0 or 1, [rows, 1, ...], in z's type and place."""
+def bernoulli_of_rows(z: Tensor, probability: float, *, elements: bool = False) -> Tensor:
+    """A draw for each row of z [rows, ...]: 0 or 1, [rows, 1, ...], in z's type and place.
+
+    Args:
+        elements: a draw for each element of z, in its shape.
+    """
     first, total = _present or (0, z.shape[0])
-    shape = [total, *[1] * (z.dim() - 1)]
+    shape = [total, *(z.shape[1:] if elements else [1] * (z.dim() - 1))]
     draws = torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(probability)
     return draws[first : first + z.shape[0]]

@@ -1,50 +1,49 @@
 """UniAdapter (Lu et al., ICLR 2024): nonlinear adapters beside the MLP of every block, the down
 projection of a layer being one for both towers.
 
-    x + MLP(h) + s * (U relu(D h + b) + c),    h = LN x,  U [width, r] and c zero at first
+    x + MLP(LN x) + s * (U relu(D h + b) + c),    U [width, r] and c zero at first
 
 D [r, width] is the same matrix in the image and in the text tower. Where these have other widths, a
-matrix E [r, width] of its own tower stands before D [r, r]. The paper gives the adapter a LayerNorm
-of its own; here it has the block's, which is frozen. Its branches of cross-modal layers, which CLIP
-has none of, are left out. A ReLU folds into no weight: there is no `merge`, and the model is used
-with its adapters.
+matrix E [r, width] of its own tower stands before D [r, r]: that form is ours. h is a LayerNorm of
+the adapter's own of x, shared like D, as published; or the block's LN x, which is frozen. Its
+branches of cross-modal layers, which CLIP has none of, are left out. A ReLU folds into no weight:
+there is no `merge`, and the model is used with its adapters.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from radapter.errors import UsageError
-from radapter.methods.attached import Attached, Values
-from radapter.methods.blocks import Block, residual_blocks
+from radapter.methods.attached import Attached
+from radapter.methods.blocks import residual_blocks, tower_of
+from radapter.methods.branches import Branch, beside_mlp, holding, like, linear
 from radapter.registry import Average, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {"rank": 4, "scale": 1.0},
     {"rank": 2, "scale": 2.0, "average": Average(momentum=0.9)},
     {"towers": "image", "scale": 1.0},
+    {"rank": 4, "scale": 1.0, "norm": "own"},
+    {"rank": 4, "scale": 1.0, "norm": "own", "init": "upstream"},
 )
+ELSEWHERE: tuple[dict[str, Any], ...] = ({"init": "upstream"},)
+"""Settings with which training does not start at the zero-shot model"""
 
 
-class Adapter(nn.Module):
+class Adapter(Branch):
     """h [..., width] -> what is added to the MLP's output, [..., width]."""
 
-    def __init__(self, enter: nn.Module, down: nn.Module, up: nn.Linear, scale: float):
-        super().__init__()
-        self.enter, self.down, self.up = enter, down, up
-        self.own = scale
-        """s as it is trained with"""
-        # A buffer, so that the hash of the weights tells one scale from another.
-        self.register_buffer("scale", torch.full_like(up.bias.detach(), scale)[:1])
+    def __init__(
+        self, norm: nn.Module, enter: nn.Module, down: nn.Module, up: nn.Linear, scale: float
+    ) -> None:
+        super().__init__(scale, up.weight.detach())
+        self.norm, self.enter, self.down, self.up = norm, enter, down, up
 
-    scale: Tensor
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.scale * self.up(torch.relu(self.down(self.enter(h))))
+    def change(self, x: Tensor) -> Tensor:
+        return self.up(torch.relu(self.down(self.enter(self.norm(x)))))  # type: ignore[no-any-return]
 
 
 def attach(
@@ -53,6 +52,8 @@ def attach(
     rank: Count = 128,
     towers: Towers = "both",
     scale: float = 0.1,
+    norm: Literal["block", "own"] = "block",
+    init: Literal["zero", "upstream"] = "zero",
     average: Average = Average(momentum=0.0),
 ) -> Attached:
     """Freeze an open_clip model and add adapters to its blocks.
@@ -62,6 +63,12 @@ def attach(
         rank: the width r of every adapter.
         towers: which towers are trained: "both", "image" or "text".
         scale: the factor s of what an adapter adds; it is not trained.
+        norm: what an adapter reads. `own`: the residual stream through a trained LayerNorm, which
+            both towers share where their widths agree, as published. `block`: what the MLP reads,
+            behind the block's frozen norm.
+        init: `zero`: training starts at the zero-shot model. `upstream`: as in the released code,
+            up projections of the image tower start at random, trunc-normal of 0.02, and those of
+            the text tower at zero.
         average: moving average of the adapters' weights, what is kept after training; off by
             default.
 
@@ -70,67 +77,37 @@ def attach(
     """
     model.requires_grad_(False)
     chosen = residual_blocks(model, towers, "uniadapter")
-    image = [block for block in chosen if block.name.startswith("visual.")]
-    text = [block for block in chosen if not block.name.startswith("visual.")]
+    image = [block for block in chosen if tower_of(model, block.name) == "image"]
+    text = [block for block in chosen if tower_of(model, block.name) == "text"]
     parts: dict[str, nn.Module] = {}
-    adapters: list[Adapter] = []
+    adapters: list[Branch] = []
     for number in range(max(len(image), len(text))):
         layer = [blocks[number] for blocks in (image, text) if number < len(blocks)]
-        weights = [block.module.get_parameter(block.mlp[0][0]) for block in layer]
-        widths = [weight.shape[1] for weight in weights]
-        alike, like = len(set(widths)) == 1, weights[0]
-        down = parts[f"down.{number}"] = _linear(widths[0] if alike else rank, rank, like)
-        for block, width in zip(layer, widths, strict=True):
-            enter = nn.Identity() if alike else _linear(width, rank, like, bias=False)
-            up = parts[f"{block.name}.up"] = _linear(rank, width, like)
+        weights = [like(block) for block in layer]
+        widths = {weight.shape[1] for weight in weights}
+        alike, first = len(widths) == 1, weights[0]
+        parts[f"down.{number}"] = linear(first.shape[1] if alike else rank, rank, first)
+        if alike and norm == "own":
+            parts[f"norm.{number}"] = _layer_norm(first)
+        for block, weight in zip(layer, weights, strict=True):
+            up = parts[f"{block.name}.up"] = linear(rank, weight.shape[1], weight)
             nn.init.zeros_(up.weight)
+            if init == "upstream" and block in image:
+                up.weight.data.copy_(nn.init.trunc_normal_(torch.empty(up.weight.shape), std=0.02))
             if not alike:
-                parts[f"{block.name}.enter"] = enter
-            adapters.append(_place(block, Adapter(enter, down, up, scale)))
-    trained = {n: p for name, part in parts.items() for n, p in part.named_parameters(name)}
-    own: dict[str, Tensor] = {}
+                parts[f"{block.name}.enter"] = linear(weight.shape[1], rank, weight, bias=False)
+                if norm == "own":
+                    parts[f"{block.name}.norm"] = _layer_norm(weight)
 
-    def hold(kept: Values | None, alpha: float) -> None:
-        if kept and not own:
-            own.update({name: parameter.detach().clone() for name, parameter in trained.items()})
-        with torch.no_grad():
-            for name, value in (own if kept is None else kept).items():
-                trained[name].copy_(value)
-            for adapter in adapters:
-                factor = 1.0 if kept is None else alpha if kept else 0.0
-                # A new tensor: a backward pass to come may hold the present one.
-                adapter.scale = torch.full_like(adapter.scale, factor * adapter.own)
-        if kept is None:
-            own.clear()
+            def part(kind: str, own: str = block.name, shared: int = number) -> nn.Module:
+                found = parts.get(f"{own}.{kind}", parts.get(f"{kind}.{shared}"))
+                return nn.Identity() if found is None else found
 
-    return Attached(model, parts, hold, average)
+            adapter = Adapter(part("norm"), part("enter"), part("down"), up, scale)
+            beside_mlp(block, adapter, "uniadapter", reads="stream" if norm == "own" else "input")
+            adapters.append(adapter)
+    return Attached(model, parts, holding(parts, adapters), average)
 
 
-def _place(block: Block, adapter: Adapter) -> Adapter:
-    """Put an adapter beside a block's MLP: as a part of its last layer, since a sequence would run
-    what is put into itself."""
-    (first, *_), last = block.mlp
-    mlp, _, layer = last.rpartition(".")
-    if not mlp or not first.startswith(f"{mlp}."):
-        raise UsageError(
-            f"uniadapter needs an MLP that is one module, which {block.name} does not "
-            "have: use method.name=lora or method.name=full."
-        )
-    block.module.get_submodule(last).adapter = adapter
-    block.module.get_submodule(mlp).register_forward_hook(functools.partial(_add, layer))
-    return adapter
-
-
-def _add(layer: str, mlp: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """A hook on an MLP. It takes the adapter from the module that it is given, so that a copy of
-    the model runs its own."""
-    added: Tensor = mlp.get_submodule(layer).adapter(inputs[0])  # type: ignore[operator]
-    return output + added
-
-
-def _linear(width: int, out: int, like: Tensor, bias: bool = True) -> nn.Linear:
-    """A layer drawn on the CPU, so that the start is the same on any device; no bias at first."""
-    layer = nn.Linear(width, out, bias=bias, device="cpu")
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer.to(like.device, like.dtype)
+def _layer_norm(weight: Tensor) -> nn.LayerNorm:
+    return nn.LayerNorm(weight.shape[1], device=weight.device, dtype=weight.dtype)

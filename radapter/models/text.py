@@ -8,6 +8,8 @@ import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
+from radapter.models.joint import behind
+
 
 def text_tower(model: nn.Module) -> Any:
     """The module that holds the text tower: `CLIP` itself, or `CustomTextCLIP.text`; of an ensemble
@@ -61,6 +63,7 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     pool, end_token = _pooling(tower)
     x = text_global_pool(x, tokens, pool, eos_token_id=end_token)
     projection = tower.text_projection
-    if projection is None:
-        return x
-    return projection(x) if isinstance(projection, nn.Linear) else torch.matmul(x, projection)
+    if projection is not None:
+        linear = isinstance(projection, nn.Linear)
+        x = projection(x) if linear else torch.matmul(x, projection)
+    return behind(model, "text", x)
