@@ -7,4 +7,6 @@ A method is a module with
     merge(base, stored, alpha) -> state dict   a plain model from base weights and stored tensors;
                                                left out where what is trained does not fold
     EXAMPLES                                   settings that the tests of every method go through
+    ELSEWHERE                                  settings with which training does not start at the
+                                               zero-shot model; left out where there are none
 """

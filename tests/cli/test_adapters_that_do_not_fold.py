@@ -1,4 +1,4 @@
-"""A method that folds into no weights: merge refuses, everything else works as for the others."""
+"""Methods that fold into no weights: merge refuses, everything else works as for the others."""
 
 import json
 
@@ -12,12 +12,16 @@ from radapter.evaluation.cache import texts_key
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 
-SETTINGS = ("method={name: uniadapter, rank: 4, scale: 1.0}", "alpha=0.8", "data.hold_out=0.3")
+METHODS = {
+    "uniadapter": "method={name: uniadapter, rank: 4, scale: 1.0}",
+    "multiway": "method={name: multiway, rank: 4, scale: 1.0}",
+}
 
 
-@pytest.fixture
-def run(tiny_folder, shapes, tmp_path):
-    recipe = tiny.recipe(tiny_folder, shapes, *SETTINGS, "monitor={every_epochs: 1}")
+@pytest.fixture(params=METHODS)
+def run(request, tiny_folder, shapes, tmp_path):
+    settings = (METHODS[request.param], "alpha=0.8", "data.hold_out=0.3")
+    recipe = tiny.recipe(tiny_folder, shapes, *settings, "monitor={every_epochs: 1}")
     return train(recipe, tmp_path / "runs")
 
 
@@ -30,12 +34,15 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert merged.code == 2
     assert "does not fold into plain weights" in merged.err
     assert not list(run.path.glob("merged/alpha*"))
-    assert cli("export", "--checkpoint", "open_clip").code == 2
+    refused = cli("export", "--checkpoint", "open_clip")
+    assert refused.code == 2
+    method = run.recipe().method.name
+    assert f"What {method} trains does not merge: leave out --checkpoint." in refused.err
 
     exported = cli("export", "--json", "--precision", "fp32", "--precision", "fp16")
     assert exported.code == 0, exported.err
     manifest = json.loads(exported.out)["manifest"]
-    assert (manifest["method"], manifest["alpha"]) == ("uniadapter", 0.8)
+    assert (manifest["method"], manifest["alpha"]) == (method, 0.8)
     assert manifest["verified"]
     assert cli("export").out.startswith("Up to date")
 
@@ -83,7 +90,8 @@ def test_features_of_one_scale_are_never_those_of_another(run, tiny_folder):
     assert other.abs().max() > 1e-5
 
 
-def test_the_projection_of_both_towers_is_stored_once_and_learns_from_both(run):
+@pytest.mark.parametrize("run", ["uniadapter"], indirect=True)
+def test_the_projection_of_both_towers_is_stored_once(run):
     stored = load_file(run.adapter)
     downs = [name for name in stored if name.startswith("down.") and name.endswith("weight")]
     layers = sum(name.endswith(".up.weight") for name in stored) // 2
