@@ -85,7 +85,7 @@ def beside_mlp(block: Block, branch: Branch, method: str, *, reads: str) -> None
     norm = next((inside[name] for name in NORMS if name in inside), None)
     # In timm's blocks that say so the norm stands behind the MLP, which reads the stream itself.
     if reads == "stream" and norm is not None and "Post" not in type(block.module).__name__:
-        norm.stream = branch.stream = Stream()  # type: ignore[assignment]
+        norm.stream = branch.stream = Stream()
         norm.register_forward_hook(_keep)
 
 

@@ -52,7 +52,7 @@ class Bottleneck(Branch):
         if self.training and self.drop:
             kept = 1.0 - self.drop
             h = h * bernoulli_of_rows(h, kept, elements=True) / kept
-        return self.up(h)  # type: ignore[no-any-return]
+        return self.up(h)
 
 
 class WholeMLP(Branch):
@@ -63,7 +63,7 @@ class WholeMLP(Branch):
         self.first, self.norm, self.last = first, norm, last
 
     def change(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(F.gelu(self.first(x))))  # type: ignore[no-any-return]
+        return self.last(self.norm(F.gelu(self.first(x))))
 
 
 def attach(

@@ -43,7 +43,7 @@ class Adapter(Branch):
         self.norm, self.enter, self.down, self.up = norm, enter, down, up
 
     def change(self, x: Tensor) -> Tensor:
-        return self.up(torch.relu(self.down(self.enter(self.norm(x)))))  # type: ignore[no-any-return]
+        return self.up(torch.relu(self.down(self.enter(self.norm(x)))))
 
 
 def attach(
