@@ -55,6 +55,7 @@ TERMS = {
     "lipsum-ft": "radapter.objectives.lipsum",
     "fd-align": "radapter.objectives.fd_align",
     "self-distillation": "radapter.objectives.self_distillation",
+    "momentum-queue": "radapter.objectives.momentum_queue",
     "orthogonality": "radapter.objectives.orthogonality",
     "cross-entropy": "radapter.objectives.cross_entropy",
 }
@@ -144,7 +145,7 @@ class Average(Section):
     """The m that the rise begins with."""
     keep: Literal["average", "last"] = "average"
     """What a run keeps. `average`: the average. `last`: the last values, beside which the average
-    is only the teacher of the term `self-distillation`."""
+    is only the teacher of terms such as `self-distillation` and `momentum-queue`."""
 
 
 class AdapterAverage(Average):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from radapter.data import Dataset
@@ -55,6 +56,31 @@ class Features:
     """Exponentiated"""
 
 
+@dataclass
+class Queue:
+    """Rows of the last batches that a term's loss reads. They are the same in all processes, and
+    checkpoints have them."""
+
+    size: int
+    """Rows that are kept, at most: the last ones"""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """[rows, ...] each, of batches whose step was taken"""
+    next: dict[str, Tensor] = field(default_factory=dict)
+    """What is kept once the present step has been taken"""
+
+    def with_kept(self, rows: Mapping[str, Tensor], name: str) -> Tensor:
+        """The rows of a batch, and those that are kept under them."""
+        return torch.cat([rows[name], self.kept[name]]) if name in self.kept else rows[name]
+
+    def append(self, rows: Mapping[str, Tensor]) -> None:
+        """Keep these rows, too, the newest first, if the present step is taken."""
+        self.next = {name: self.with_kept(rows, name)[: self.size].detach() for name in rows}
+
+    def advance(self) -> None:
+        """The step was taken."""
+        self.kept, self.next = self.next or self.kept, {}
+
+
 @dataclass(frozen=True)
 class Term:
     """An addend of the loss."""
@@ -70,6 +96,8 @@ class Term:
     """What they are drawn from"""
     reads_texts: bool = True
     """Whether `loss` reads features of the batch's texts; if no term does, they are not encoded"""
+    queue: Queue | None = None
+    """What `loss` reads of steps before"""
     penalty: Callable[[], Tensor] | None = None
     """Of parameters alone, a scalar"""
     weight: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from radapter.errors import BrokenInput
 from radapter.files import file_hash, new_folder, remove_folder, write_atomic
+from radapter.objectives.terms import Term
 
 OLDER = ("adapter.", "factors.")
 """What `trained.` was called in the state of R-Adapter and LoRA"""
@@ -33,6 +35,8 @@ class Checkpoint:
     """Of the gradients, in fp16"""
     session: dict[str, Any] = field(default_factory=dict)
     """What the loop itself remembers, for JSON: see `training.loop`"""
+    queue: dict[str, Tensor] = field(default_factory=dict)
+    """Of the terms of the loss: `<term number>/<name>`"""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The adapter with the best validation so far"""
     of: dict[str, Any] = field(default_factory=dict)
@@ -49,6 +53,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         tensors = {f"method/{key}": value for key, value in checkpoint.method.items()}
         tensors |= {f"optimizer/{key}": value for key, value in checkpoint.optimizer.items()}
         tensors |= {f"scaler/{key}": value for key, value in checkpoint.scaler.items()}
+        tensors |= {f"queue/{key}": value for key, value in checkpoint.queue.items()}
         tensors |= {f"best/{key}": value for key, value in checkpoint.best.items()}
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         save_file(contiguous, path / "state.safetensors")
@@ -92,7 +97,7 @@ def load(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"Checkpoint {path.name} is damaged ({error}): left aside.", stacklevel=2)
             continue
-        names = ("method", "optimizer", "scaler", "best")
+        names = ("method", "optimizer", "scaler", "queue", "best")
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
@@ -127,3 +132,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         number, name = key.split("/")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def queue_tensors(terms: Sequence[Term]) -> dict[str, Tensor]:
+    """What the terms of the loss keep of the steps before: `<term number>/<name>`."""
+    return {
+        f"{number}/{name}": rows
+        for number, term in enumerate(terms)
+        if term.queue
+        for name, rows in term.queue.kept.items()
+    }
+
+
+def load_queue(terms: Sequence[Term], tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Put back what `queue_tensors` gave."""
+    for key, rows in tensors.items():
+        number, name = key.split("/")
+        if queue := terms[int(number)].queue:
+            queue.kept[name] = rows.to(device)

@@ -70,10 +70,14 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         micro_batch=recipe.optimisation.micro_batch,
     )
     copies = parts.held_out_models()
+    # Beside its rows, each pair's similarities to them in both directions, four times over.
+    rows = sum(term.queue.size for term in parts.terms if term.queue)
+    of_queues = 4 * (parts.queued() + 8 * batch * rows)
 
     def needs(micro_batch: int | None) -> Memory:
         changed = dataclasses.replace(sizes, micro_batch=micro_batch)
-        return step_memory(parts.base.model, parts.attached, recipe, changed, copies)
+        found = step_memory(parts.base.model, parts.attached, recipe, changed, copies)
+        return dataclasses.replace(found, average=found.average + of_queues)
 
     memory = needs(sizes.micro_batch)
     device, has = _device(parts)

@@ -143,6 +143,11 @@ class Parts:
             return 0
         return 2 if folds(self.recipe.method.name) else 3
 
+    def queued(self) -> int:
+        """Numbers that the queues of terms come to hold: two features a row."""
+        dim = self.base.config["model_cfg"]["embed_dim"]
+        return sum(2 * dim * term.queue.size for term in self.terms if term.queue)
+
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
         weights = {id(p): p.numel() for p in (*self.base.model.parameters(), *self.trained)}
@@ -152,6 +157,7 @@ class Parts:
             sum(weights.values())
             + (1 + moments) * sum(p.numel() for p in self.trained)  # gradients too
             + sum(t.numel() for t in copies)
+            + self.queued()
             + self.held_out_models() * self.parameters
         )
 

@@ -69,6 +69,7 @@ class Session:
             parts.attached.load_state(checkpoint.method)
             checkpoints.load_optimizer(parts.optimizer, checkpoint.optimizer)
             load_scaler(parts.scaler, checkpoint.scaler)
+            checkpoints.load_queue(parts.terms, checkpoint.queue, parts.device)
             self.step, self.seconds_before = checkpoint.step, checkpoint.seconds
             known = checkpoint.session
             if self.validation is not None and known.get("validation"):
@@ -109,6 +110,7 @@ class Session:
             method=parts.attached.state(),
             optimizer=checkpoints.optimizer_tensors(parts.optimizer),
             scaler=scaler_tensors(parts.scaler),
+            queue=checkpoints.queue_tensors(parts.terms),
             session={
                 "recent_losses": self.recent,
                 "bad_steps": self.bad,

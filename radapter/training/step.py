@@ -89,6 +89,9 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
         with torch.no_grad():
             logit_scale.clamp_(0.0, LARGEST_LOGIT_SCALE)
     parts.attached.update_average()
+    for term in parts.terms:
+        if term.queue:
+            term.queue.advance()
     return value
 
 

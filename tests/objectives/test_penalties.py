@@ -248,6 +248,10 @@ def test_l2_sp(name, settings):
             "the model itself: set method.average.momentum",
         ),
         (
+            ["objective=[{name: momentum-queue}]", "method={name: uniadapter}"],
+            'model itself: set "method.average={momentum: 0.995, keep: last}".',
+        ),
+        (
             ["objective=[{name: orthogonality, both: 0}]", "method={name: full, towers: text}"],
             "objective.0.image could have no effect, as the projection of the image tower is not",
         ),
