@@ -82,9 +82,8 @@ def memory_of(model, method, batch, micro_batch, text_length, precision):
     chosen = registry.load(METHODS, recipe.method.name)
     attached = chosen.attach(built, **recipe.method.arguments())
     execution.set_up(built, recipe)
-    return step_memory(
-        built, attached, recipe, Sizes(batch, batch, batch, text_length, micro_batch)
-    )
+    length = min(text_length or 77, built.context_length)
+    return step_memory(built, attached, recipe, Sizes(batch, batch, batch, length, micro_batch))
 
 
 def memory(recipe, micro_batch="recipe"):
@@ -94,7 +93,7 @@ def memory(recipe, micro_batch="recipe"):
         recipe.method.model_dump_json(),
         o.batch_size,
         o.micro_batch if micro_batch == "recipe" else micro_batch,
-        recipe.data.text_length or 77,
+        recipe.data.text_length,
         recipe.precision,
     )
 
