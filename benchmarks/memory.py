@@ -28,6 +28,8 @@ CASES: dict[str, list[str]] = {
     "R-Adapter, rank 64": ["method.rank=64"],
     "R-Adapter as released": ["method.drop_unit=position", "method.learn_scale=true"],
     "LoRA, rank 8": ["method={name: lora}"],
+    "UniAdapter, rank 128": ["method={name: uniadapter, norm: own}"],
+    "Multiway-Adapter, rank 64": ["method={name: multiway}"],
     "full fine-tuning, bf16": ["method={name: full}", "precision=bf16"],
     "R-Adapter, bf16": ["precision=bf16"],
     "R-Adapter, micro batches of 8": ["optimisation.micro_batch=8"],

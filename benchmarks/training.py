@@ -1,5 +1,5 @@
 """What a training step costs: ratios of time and peak memory, method against method and lever by
-lever.
+lever, and what is stored of it, as a share of the model's parameters.
 
     python benchmarks/training.py methods [--model ViT-B-32:random] [--batch 96]
     python benchmarks/training.py levers [--model ViT-B-32:random] [--batch 32]
@@ -35,6 +35,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "R-Adapter, rank 64": {"settings": {"rank": 64}},
     "R-Adapter as its authors run it": {"off": ["short texts", "folding", "copy-free attention"]},
     "LoRA, rank 8": {"method": "lora"},
+    "UniAdapter, rank 128": {"method": "uniadapter", "settings": {"norm": "own"}},
+    "Multiway-Adapter, rank 64": {"method": "multiway", "settings": {"scale": 0.6}},
+    "Multiway-Adapter as released": {"method": "multiway", "settings": {"enhancer": "mlp"}},
     "open_clip's training loop": {"method": "open_clip"},
 }
 LEVERS: dict[str, dict[str, Any]] = {
@@ -63,13 +66,15 @@ Models = Annotated[list[str] | None, typer.Option(help="May be given several tim
 def one(
     case: str, model: str, batch: int, steps: int, device: str = "cpu", precision: str = "fp32"
 ) -> None:
-    """Seconds of the shortest step and peak memory of one case, as JSON."""
+    """Seconds of the shortest step, peak memory and the share of the model's parameters that is
+    stored, of one case, as JSON."""
     from radapter import models
     from radapter.errors import MissingDependency, ran_out_of_memory
     from radapter.training import memory
 
     settings = {"device": device, "precision": precision, **json.loads(case)}
     loaded = models.load(model)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     content = content_of(loaded, batch, settings.get("pairs_of_a_text", 1))
     if device == "cpu":
         torch.set_num_threads(1)
@@ -83,7 +88,8 @@ def one(
             raise SystemExit(MissingDependency.exit_code) from error
         raise
     peak = memory.peak(torch.device(device))["peak_memory_bytes"]
-    print(json.dumps({"seconds": min(seconds[1:]), "peak": peak}))
+    stored = settings.get("stored", parameters) / parameters
+    print(json.dumps({"seconds": min(seconds[1:]), "peak": peak, "stored": stored}))
 
 
 def _now(device: str) -> float:
@@ -187,6 +193,7 @@ def _ours(
     from radapter.training.step import optimizer_step
 
     parts, device, off = prepared(loaded, content, case), case["device"], case.get("off", [])
+    case["stored"] = sum(tensor.numel() for tensor in parts.attached.stored().values())
     plain = [torch.nn.attention.SDPBackend.MATH]
     attention = torch.nn.attention.sdpa_kernel(plain) if "sdpa" in off else contextlib.nullcontext()
     with attention, exact_fp32():  # as training is
@@ -280,16 +287,18 @@ def measure(
         print(f"{precision}, one thread, load {min(loads):.1f} to {max(loads):.1f}\n")
     else:
         print(f"{precision}, {torch.cuda.get_device_name(device)}, torch {torch.__version__}\n")
-    print("| | step | ratio | times as fast | peak memory | ratio |\n|---|---|---|---|---|---|")
+    print("| | step | ratio | times as fast | peak memory | ratio | stored of the model |")
+    print("|---|---|---|---|---|---|---|")
     for name, result in found.items():
         time_ratio, peak_ratio = (result[key] / found[first][key] for key in ("seconds", "peak"))
         print(
             f"| {name} | {1000 * result['seconds']:.0f} ms | {time_ratio:.2f} | "
-            f"{1 / time_ratio:.2f} | {result['peak'] / 1e6:.0f} MB | {peak_ratio:.2f} |",
+            f"{1 / time_ratio:.2f} | {result['peak'] / 1e6:.0f} MB | {peak_ratio:.2f} | "
+            f"{100 * result['stored']:.1f} % |",
             flush=True,
         )
     for name, why in failed.items():
-        print(f"| {name} | {why} | | | | |", flush=True)
+        print(f"| {name} | {why} | | | | | |", flush=True)
     if set(failed.values()) - {NO_ROOM}:
         raise SystemExit(1)
 

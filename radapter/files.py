@@ -16,6 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from radapter.errors import BrokenInput
 
+SCHEMA_VERSION = 1
+"""Of the metadata that radapter writes into safetensors files; those of a higher one are refused"""
+
 
 def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Write a file whole or not at all: temporary name, sync, rename."""
@@ -145,12 +148,18 @@ def radapter_facts(path: Path) -> dict[str, Any]:
     """What radapter wrote into the metadata of its own safetensors file (`facts_metadata`).
 
     Raises:
-        BrokenInput: as `safetensors_metadata`.
+        BrokenInput: as `safetensors_metadata`; or a newer radapter wrote it.
         ValueError: it is whole, and not one of radapter's.
     """
     facts = json.loads(safetensors_metadata(path).get("radapter", "null"))
     if not isinstance(facts, dict):
         raise ValueError(f"{path} has no facts of radapter's")
+    version = facts.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BrokenInput(
+            f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "
+            "Upgrade radapter."
+        )
     return facts
 
 

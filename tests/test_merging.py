@@ -146,6 +146,25 @@ def adapter_facts(run):
     return radapter_facts(run.adapter)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "has schema version 2; this radapter reads up to 1. Upgrade"),
+        ({"method": {"name": "newest"}}, "has the method newest, which this radapter does not"),
+        (
+            {"method": {"name": "uniadapter", "shape": "round"}},
+            "was trained with uniadapter's setting shape, which this radapter does not know",
+        ),
+    ],
+)
+def test_an_adapter_of_a_newer_radapter_is_refused(own_run, change, message):
+    facts = adapter_facts(own_run) | change
+    save_file(load_file(own_run.adapter), own_run.adapter, metadata={"radapter": json.dumps(facts)})
+    with pytest.raises(BrokenInput) as caught:
+        merging.open_trained(own_run)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "no metadata"])
 def test_a_damaged_adapter_is_refused(own_run, damage):
     whole = own_run.adapter.read_bytes()

@@ -19,9 +19,10 @@ from radapter.evaluation.result import Evaluation
 from radapter.evaluation.scores import Scored, Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.files import write_atomic
-from radapter.merging import Trained, load_base
+from radapter.merging import Trained, load_base, with_adapters
 from radapter.models import LoadedModel, weights_hash, with_head
 from radapter.recipe import Recipe
+from radapter.registry import folds
 from radapter.run import Run
 from radapter.runtimes.opened import with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -105,7 +106,12 @@ def _as_many_as_fit(
 
 
 def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel, int]:
-    """The plain model at a scale, where the base is, and how many bytes it has of its own."""
+    """The model at a scale, where the base is, and how many bytes it has of its own."""
+    head = trained.head_at(alpha)
+    if not folds(trained.facts["method"]["name"]):
+        loaded = with_adapters(base, trained.facts["method"], trained.tensors, alpha)
+        whole = sum(parameter.nbytes for parameter in loaded.model.parameters())
+        return dataclasses.replace(loaded, head=head), whole
     there = base.model.state_dict()
     merged = trained.at(alpha)
     start = trained.base.model.state_dict()
@@ -114,7 +120,6 @@ def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel,
     module = copy.deepcopy(base.model, shared)
     state = {name: own[name].to(t.device) if name in own else t for name, t in there.items()}
     module.load_state_dict(state, assign=True)
-    head = trained.head_at(alpha)
     model = dataclasses.replace(base, model=module.eval().requires_grad_(False), head=head)
     # Of what stands on the CPU.
     model.__dict__["weights_hash"] = weights_hash(with_head(merged, head))

@@ -21,6 +21,7 @@ from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite, trained_metric
 from radapter.evaluation.written import check_writable, write_result
 from radapter.models import LoadedModel
+from radapter.registry import folds
 from radapter.run import Run
 from radapter.runtimes import Runtime
 from radapter.runtimes.engines import open_engine, precisions_of, runnable
@@ -195,7 +196,7 @@ def evaluate_alphas(
 
     Returns:
         What was written, with `file`: a point for each alpha, and `chosen`, that of the present
-        merged model, if there is one; the adapter is the one that it was made of.
+        model, if there is one; the adapter is the one that it was made of.
 
     Raises:
         BrokenInput: data or the adapter is missing or damaged.
@@ -206,7 +207,6 @@ def evaluate_alphas(
     check_writable(path)
     opened = suite.open()  # data first: it is wrong more often than a model
     trained = merging.open_trained(run)
-    merged = (run.path / "merged" / "current").is_file()
     points: list[dict[str, Any]] = []
     for alpha, evaluated in alpha_curve(
         suite, trained, alphas, device=device, precision=precision, opened=opened, cache=cache,
@@ -214,9 +214,13 @@ def evaluate_alphas(
     ):  # fmt: skip
         points.append({"alpha": alpha} | evaluated.result())
     recipe = run.recipe()
+    chosen: float | None = recipe.alpha
+    if folds(recipe.method.name):
+        merged = (run.path / "merged" / "current").is_file()
+        chosen = run.merged_facts()["alpha"] if merged else None
     of = {
         "trained_metric": trained_metric(recipe),
-        "chosen": run.merged_facts()["alpha"] if merged else None,
+        "chosen": chosen,
         **({"adapter": "best"} if trained.which == "best" else {}),
         **suite.seen_by(recipe.model),
     }

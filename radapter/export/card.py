@@ -105,6 +105,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Base model": named("base_model", "base_hash"),
         "Recipe": named("recipe", "recipe_hash"),
         "Method": facts.get("method"),
+        "Adapters": _adapters(facts.get("adapters")),
         "Merging rule": facts.get("rule"),
         "Models": _mixture(facts.get("mixture")),
         "Averaged runs": _soup(facts.get("soup")),
@@ -119,6 +120,16 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Logit scale": f"{facts['logit_scale']:.4g}",
     }
     return [(name, value) for name, value in rows.items() if value is not None]
+
+
+def _adapters(method: Mapping[str, Any] | None) -> str | None:
+    """Those that fold into no weight, with their settings."""
+    if method is None:
+        return None
+    return (
+        f"{_settings(method)}. They are layers of the ONNX files and fold into no weight: this is "
+        "no plain CLIP model, and open_clip's and transformers' classes cannot hold it"
+    )
 
 
 def _soup(soup: Mapping[str, Any] | None) -> str | None:
@@ -199,9 +210,14 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
 
 def _head(facts: Mapping[str, Any]) -> str:
     """The trained head and its settings, such as `linear (bias true)`."""
-    settings = {key: value for key, value in facts["head"].items() if key != "name"}
+    return _settings(facts["head"])
+
+
+def _settings(call: Mapping[str, Any]) -> str:
+    """What a recipe calls by its name, with the settings."""
+    settings = {key: value for key, value in call.items() if key != "name"}
     said = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
-    return f"{facts['head']['name']} ({said})" if said else str(facts["head"]["name"])
+    return f"{call['name']} ({said})" if said else str(call["name"])
 
 
 def _by(facts: Mapping[str, Any]) -> str:

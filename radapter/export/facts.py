@@ -20,6 +20,7 @@ from radapter.export.sample import training_sample
 from radapter.files import file_hash
 from radapter.inference.prediction import read_class_names
 from radapter.recipe import Recipe
+from radapter.registry import folds
 from radapter.run import Run
 
 OWN_DATA = "that of your data"
@@ -47,6 +48,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
         "recipe_hash": file_hash(run.path / "recipe.yaml"),
         "method": merged["method"]["name"],
         "alpha": merged["alpha"],
+        **({} if folds(merged["method"]["name"]) else {"adapters": merged["method"]}),
         **({"rule": merged["rule"]} if "rule" in merged else {}),
         **({"mixture": merged["mixture"]} if "mixture" in merged else {}),
         **({"soup": soup} if (soup := run.soup()) else {}),
@@ -77,7 +79,9 @@ def refresh(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     manifest = bundle.read_manifest(folder)
     portable = json.loads(json.dumps(card.portable(facts)))  # as it comes back from the file
-    optional = ("alpha_curves", "results", "data", "templates", "base_model_hub", "license")
+    optional = [
+        "alpha_curves", "results", "data", "templates", "base_model_hub", "license", "adapters",
+    ]  # fmt: skip
     if all(manifest.get(key) == portable.get(key) for key in optional):
         return None
     kept = {k: v for k, v in manifest.items() if k not in ("schema_version", "files", *optional)}

@@ -32,7 +32,11 @@ def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
         raise UsageError(f"Unknown checkpoint '{unknown[0]}'.{nearest(unknown[0], list(FORMS))}")
     if forms and "attached" in loaded.config:
         method = loaded.config["attached"]["name"]
-        raise UsageError(f"What {method} trains does not merge: leave out --checkpoint.")
+        raise UsageError(
+            f"What {method} trains folds into no weight of an open_clip or transformers model, so "
+            "there is no checkpoint of it; the bundle's ONNX files have the adapters inside: leave "
+            "out --checkpoint."
+        )
     if forms and "members" in loaded.config["model_cfg"]:
         raise UsageError("A mixture of models has no checkpoint of one: leave out --checkpoint.")
     if TRANSFORMERS in forms:

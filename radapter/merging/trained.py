@@ -121,7 +121,18 @@ def read_stored(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
         facts["base_model"], facts["base_hash"]
         for kind, table in (("method", METHODS), ("head", HEADS)):
             if (kind == "method" or kind in facts) and facts[kind]["name"] not in table:
-                raise BrokenInput(f"{path} was made by an unknown {kind}: {facts[kind]['name']}.")
+                raise BrokenInput(
+                    f"{path} has the {kind} {facts[kind]['name']}, which this radapter does not "
+                    "know. Upgrade radapter."
+                )
+        name = facts["method"]["name"]
+        known = schema(name, METHODS[name], "attach").model_fields
+        # Of what folds the tensors say all; the others are attached with these settings.
+        if not folds(name) and (unknown := sorted(facts["method"].keys() - known)):
+            raise BrokenInput(
+                f"{path} was trained with {name}'s setting {unknown[0]}, which this radapter does "
+                "not know. Upgrade radapter."
+            )
     except (KeyError, TypeError, ValueError):
         raise BrokenInput(f"{path} is not an adapter of radapter: it has no metadata.") from None
     return facts, *heads.split(load_file(path))

@@ -12,6 +12,7 @@ from radapter.evaluation.cache import texts_key
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 
+PRECISIONS = "fp32", "fp16", "int8"
 METHODS = {
     "uniadapter": "method={name: uniadapter, rank: 4, scale: 1.0}",
     "multiway": "method={name: multiway, rank: 4, scale: 1.0}",
@@ -26,6 +27,10 @@ def run(request, tiny_folder, shapes, tmp_path):
     return train(recipe, tmp_path / "runs")
 
 
+def accuracies(of):
+    return {name: scores["accuracy"]["value"] for name, scores in of["datasets"].items()}
+
+
 def test_from_training_to_prediction(run, cli, shapes):
     validated = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     scores = [line["validation"]["accuracy"] for line in validated if "validation" in line]
@@ -38,13 +43,17 @@ def test_from_training_to_prediction(run, cli, shapes):
     refused = cli("export", "--checkpoint", "open_clip")
     assert refused.code == 2
     method = run.recipe().method.name
-    assert f"What {method} trains does not merge: leave out --checkpoint." in refused.err
+    assert f"What {method} trains folds into no weight of an open_clip or" in refused.err
 
-    exported = cli("export", "--json", "--precision", "fp32", "--precision", "fp16")
-    assert exported.code == 0, exported.err
+    precisions = [word for name in PRECISIONS for word in ("--precision", name)]
+    exported = cli("export", "--json", *precisions)
+    assert exported.code == 0, exported.out
     manifest = json.loads(exported.out)["manifest"]
     assert (manifest["method"], manifest["alpha"]) == (method, 0.8)
+    assert manifest["adapters"] == run.recipe().method.model_dump(mode="json")
     assert manifest["verified"]
+    (card,) = run.path.glob("bundles/*/README.md")
+    assert "fold into no weight: this is no plain CLIP model" in card.read_text()
     assert cli("export").out.startswith("Up to date")
 
     assert "Next:" not in cli("runs", "show").err
@@ -55,10 +64,9 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert scored.code == 0, scored.err
     (result,) = json.loads(scored.out)["results"]
     kinds = {label: model["kind"] for label, model in result["models"].items()}
-    assert kinds == {
-        "zero-shot": "zero-shot", "alpha 0.80": "tuned", "onnx": "engine", "onnx fp16": "engine"
-    }  # fmt: skip
-    assert [found["passed"] for found in result["parity"]] == [True, True]
+    engines = dict.fromkeys(["onnx", "onnx fp16", "onnx int8"], "engine")
+    assert kinds == {"zero-shot": "zero-shot", "alpha 0.80": "tuned", **engines}
+    assert [found["passed"] for found in result["parity"]] == [True, True, True]
 
     picture = next(shapes.rglob("*.png"))
     shares = []
@@ -68,6 +76,24 @@ def test_from_training_to_prediction(run, cli, shapes):
         labels = json.loads(predicted.out)["pictures"][0]["labels"]
         shares.append({label["label"]: label["probability"] for label in labels})
     assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+
+    over = cli("eval", "--data", shapes, "--alphas", "0:1:0.4", "--json")
+    assert over.code == 0, over.err
+    (curve,) = json.loads(over.out)["results"]
+    zero, _, deployed = (accuracies(point) for point in curve["points"])
+    assert zero == accuracies(result["models"]["zero-shot"])
+    assert deployed == accuracies(result["models"]["alpha 0.80"])
+    assert curve["chosen"] == 0.8
+
+    for words in (
+        ("embed", shapes, "--out", "f.safetensors"),
+        ("search", "a red square", "--in", "f.safetensors"),
+        ("bench", "--rounds", "1", "--seconds", "0", "--batch", "1"),
+        ("compare", run.name),
+        ("report", "--out", "r.html"),
+    ):
+        outcome = cli(*words)
+        assert outcome.code == 0, outcome.err
 
 
 def test_features_of_one_scale_are_never_those_of_another(run, tiny_folder):

@@ -13,7 +13,8 @@ import tiny
 from radapter.run import Run
 
 OLDER = Path(__file__).parents[1] / "older"
-NAMES = sorted(path.name for path in OLDER.iterdir())
+UNFOLDED = "uniadapter"
+NAMES = sorted(path.name for path in OLDER.iterdir() if path.name != UNFOLDED)
 SUITE = """\
 name: mine
 tasks: [classification]
@@ -55,6 +56,17 @@ def test_a_run_made_before_is_merged(cli, older, name):
     facts = read(run.merged() / "merged.json")
     assert facts["alpha"] == 0.5
     assert facts["weights_hash"] != facts["base_hash"]
+
+
+def test_adapters_made_before_that_do_not_fold_give_the_same_answers(cli, older):
+    older(UNFOLDED)
+    outcome = cli("predict", "shapes/red_square/00.png", "--json", "--runtime", "torch")
+    assert outcome.code == 0, outcome.err
+    (picture,) = json.loads(outcome.out)["pictures"]
+    shares = {label["label"]: label["probability"] for label in picture["labels"]}
+    assert shares == pytest.approx(
+        {"red square": 0.48688, "blue circle": 0.41499, "green cross": 0.09812}, abs=1e-4
+    )
 
 
 def test_results_made_before_are_compared(cli, older):

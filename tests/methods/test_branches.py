@@ -94,22 +94,43 @@ def test_uniadapter_starts_as_published():
     assert not any(torch.count_nonzero(p) for p in (image.bias, text.bias, text.weight))
 
 
+def two_towers(width, layers):
+    return open_clip.CLIP(
+        512,
+        {"image_size": 32, "layers": layers, "width": width, "patch_size": 16},
+        {"context_length": 8, "vocab_size": 9, "width": width, "heads": 8, "layers": layers},
+    )
+
+
 @pytest.mark.parametrize(("rank", "published"), [(128, 4.8e6), (512, 19e6)])
 def test_parameters_of_uniadapter_at_the_published_widths(rank, published):
     """The published count has a third up projection and a second norm a layer: the cross-modal
     branch, which two towers have not."""
     width, layers = 768, 12
     with torch.device("meta"):
-        model = open_clip.CLIP(
-            512,
-            {"image_size": 32, "layers": layers, "width": width, "patch_size": 16},
-            {"context_length": 8, "vocab_size": 9, "width": width, "heads": 12, "layers": layers},
-        )
+        model = two_towers(width, layers)
     attached = uniadapter.attach(model, rank=rank, norm="own")
     ours = sum(parameter.numel() for parameter in attached.parameters())
     assert ours == layers * (3 * rank * width + rank + 2 * width + 2 * width)
     cross_modal = layers * (rank * width + width + 2 * width)
     assert ours + cross_modal == pytest.approx(published, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "extractors"),
+    [(768, 12, 2.38e6), (1024, 24, 6.34e6)],
+    ids=["base", "large"],
+)
+def test_parameters_of_multiway_at_the_published_widths(width, layers, extractors):
+    """Those of BEiT-3, and an enhancer of an extractor's size in every layer."""
+    with torch.device("meta"):
+        model = two_towers(width, layers)
+    attached = multiway.attach(model, rank=64)
+    shared = {n: p.numel() for n, p in attached.trained.items() if n.startswith("enhancer.")}
+    total = sum(parameter.numel() for parameter in attached.parameters())
+    one = 2 * 64 * width + 64 + width
+    assert total - sum(shared.values()) == 2 * layers * one == pytest.approx(extractors, rel=0.005)
+    assert sum(shared.values()) == layers * one
 
 
 @pytest.mark.parametrize("method", [uniadapter, multiway])
