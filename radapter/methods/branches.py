@@ -15,8 +15,8 @@ from radapter.errors import UsageError
 from radapter.methods.attached import Hold, Values
 from radapter.methods.blocks import Block
 
-NORMS = ("ln_2", "norm2", "final_layer_norm", "layer.1.layer_norm")
-"""The norm before the MLP in blocks that have one: open_clip, timm, transformers' NLLB and mT5"""
+NORMS = ("ln_2", "norm2", "layer.1.layer_norm")
+"""The norm before the MLP in blocks that have one: open_clip, timm, transformers' mT5"""
 
 
 class Branch(nn.Module):

@@ -148,6 +148,39 @@ def test_a_step_and_a_merge(small, name, method):
             assert (theirs - before).abs().max() > 1e-3, tower
 
 
+SPLIT = ("CoCa with RoBERTa", "RoBERTa, XLM-RoBERTa", "NLLB-CLIP")
+"""Families with text towers whose MLPs are several modules of a block"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if not registry.folds(name)])
+@pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
+def test_what_does_not_fold_is_attached_and_learns(small, name, method):
+    loaded, towers = small.load(name), towers_of(name)[0]
+    attach = registry.load(METHODS, method).attach
+    if row_of(name)["family"] in SPLIT:
+        with pytest.raises(UsageError, match="needs an MLP that is one module"):
+            attach(small.load(name).model, towers=towers)
+        towers = "image"
+    batch = inputs(loaded)
+    with torch.no_grad():
+        before = features(loaded.model.eval(), *batch)
+    settings = {"norm": "own"} if method == "uniadapter" else {}
+    attached = attach(loaded.model, towers=towers, **settings)
+    training_mode(loaded.model)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    gradients(loaded.model, attached, *batch)
+    for alpha in (0.0, 1.0):
+        with torch.no_grad(), attached.at(alpha) as model:
+            found = features(model, *batch)
+        for tower, ours, theirs in zip(("image", "text"), found, before, strict=True):
+            change = (ours - theirs).abs().max()
+            moves = alpha > 0 and towers in ("both", tower)
+            assert change > 1e-3 if moves else change < 1e-5, tower
+
+
 @pytest.mark.parametrize("method", tiny.TRAINED)
 def test_the_decoder_of_coca_is_in_no_tower(small, method):
     attached = registry.load(METHODS, method).attach(small.load("coca_ViT-B-32").model)
