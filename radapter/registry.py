@@ -44,6 +44,7 @@ SOURCES = {
     "objectnet": "radapter.data.sources.objectnet:ObjectNetData",
     "coop": "radapter.data.sources.coop:CoopData",
     "drawings": "radapter.data.sources.drawings:DrawingsData",
+    "domains": "radapter.data.sources.domains:DomainsData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 

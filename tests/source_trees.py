@@ -94,3 +94,8 @@ def coop(root: Path) -> dict[str, Any]:
 def drawings(root: Path) -> dict[str, Any]:
     trees.drawings(root / "set")
     return {"path": "set", "held_out_families": ["ink"], "split": "all", "task": "captions"}
+
+
+def domains(root: Path) -> dict[str, Any]:
+    trees.domains(root)
+    return {"dataset": "domainnet", "domains": ["sketch", "real"], "classes": "unseen"}

@@ -193,3 +193,19 @@ def drawings(root: Path) -> Path:
     ]
     (root / "drawings.json").write_text(json.dumps(entries))
     return root
+
+
+def domains(root: Path) -> None:
+    """DomainNet, Sketchy as it comes, TU-Berlin as it comes: three pictures a class and domain."""
+    of = {
+        "DomainNet": (("sketch", "real"), ("ant", "airplane", "bread", "cookie", "zebra")),
+        "Sketchy/sketch": (("tx_000000000000",), ("hot-air_balloon", "bat", "cow", "ape", "swan")),
+        "Sketchy": (("extended_photo",), ("hot-air_balloon", "bat", "cow", "ape", "swan")),
+        "TUBerlin/": (("png",), ("flying bird", "t-shirt", "pipe (for smoking)", "cat", "brain")),
+        "TUBerlin": (("ImageResized",), ("flyingbird", "tshirt", "pipe", "cat", "brain")),
+    }
+    for place, (names, classes) in of.items():
+        for domain in names:
+            for number, own in enumerate(classes):
+                for i in range(3):
+                    jpeg(root / place / domain / own / f"{i}.jpg", 8 * i + number)
