@@ -32,6 +32,10 @@ CASES = {
         "method.drop=0.4", "optimisation.micro_batch=2", "method.drop_unit=sample",
         "activation_checkpointing=true",
     ],
+    "a draw an element": [
+        "method={name: multiway, rank: 4, drop: 0.4}", "optimisation.micro_batch=2",
+        "activation_checkpointing=true",
+    ],
     "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
     "lora, retention": [
         "method={name: lora, rank: 2}", f"objective.retain={{captions: {__file__}}}",
