@@ -1,6 +1,7 @@
 """Methods that fold into no weights: merge refuses, everything else works as for the others."""
 
 import json
+import sys
 
 import pytest
 import tiny
@@ -64,8 +65,8 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert scored.code == 0, scored.err
     (result,) = json.loads(scored.out)["results"]
     kinds = {label: model["kind"] for label, model in result["models"].items()}
-    engines = dict.fromkeys(["onnx", "onnx fp16", "onnx int8"], "engine")
-    assert kinds == {"zero-shot": "zero-shot", "alpha 0.80": "tuned", **engines}
+    deployed = dict.fromkeys(["onnx", "onnx fp16", "onnx int8"], "engine")
+    assert kinds == {"zero-shot": "zero-shot", "alpha 0.80": "tuned", **deployed}
     assert [found["passed"] for found in result["parity"]] == [True, True, True]
 
     picture = next(shapes.rglob("*.png"))
@@ -84,6 +85,12 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert zero == accuracies(result["models"]["zero-shot"])
     assert deployed == accuracies(result["models"]["alpha 0.80"])
     assert curve["chosen"] == 0.8
+
+    if sys.platform == "linux":  # TensorRT-RTX: tested there
+        built = cli("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "8.6", "--json")
+        assert built.code == 0, built.out
+        engines = {"tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"}
+        assert engines <= {*json.loads(built.out)["built"]}
 
     for words in (
         ("embed", shapes, "--out", "f.safetensors"),
