@@ -32,6 +32,7 @@ def accuracies(of):
     return {name: scores["accuracy"]["value"] for name, scores in of["datasets"].items()}
 
 
+@pytest.mark.slow
 def test_from_training_to_prediction(run, cli, shapes):
     validated = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     scores = [line["validation"]["accuracy"] for line in validated if "validation" in line]
