@@ -45,6 +45,10 @@ SOURCES = {
     "coop": "radapter.data.sources.coop:CoopData",
     "drawings": "radapter.data.sources.drawings:DrawingsData",
     "domains": "radapter.data.sources.domains:DomainsData",
+    "videos": "radapter.data.sources.videos:VideosData",
+    "video-sets": "radapter.data.sources.video_sets:VideoSetsData",
+    "emoji-video": "radapter.data.sources.emoji_video:EmojiVideoData",
+    "moving-emoji": "radapter.data.sources.moving_emoji:MovingEmojiData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 
@@ -96,6 +100,8 @@ TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
     "picture-retrieval": "radapter.evaluation.tasks.picture_retrieval",
+    "top-5": "radapter.evaluation.tasks.top_five",
+    "motion": "radapter.evaluation.tasks.motion",
 }
 """What suites score: METRICS, DATA, `needs`, `asks`, `protocol` and `score`"""
 

@@ -1,30 +1,55 @@
-"""radapter data: what the suites need, whether it is there, whether it is right."""
+"""radapter data: what the suites need, whether it is there, whether it is right; key frames."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from radapter.errors import BrokenInput, UsageError, nearest
-from radapter_cli import console
+from radapter_cli import console, data_frames
 from radapter_cli.eval import complete_suite
+
+ACTIONS = ["list", "check", "frames"]
+
+
+class ByChoice(enum.StrEnum):
+    uniform = "uniform"
+    change = "change"
 
 
 def data(
-    action: Annotated[str, typer.Argument(help="list or check")] = "list",
+    action: Annotated[str, typer.Argument(help="list, check or frames")] = "list",
     suite: Annotated[
         str | None,
         typer.Argument(
-            help="A suite's name or file; or a recipe's, to check what it trains on.",
+            help="A suite's name or file; or a recipe's, to check what it trains on. With "
+            "frames: a folder of videos.",
             autocompletion=complete_suite,
         ),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With frames: where they go.")
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With frames: how many of each video.")
+    ] = 12,
+    by: Annotated[
+        ByChoice,
+        typer.Option(
+            help="With frames: of segments of equal length, or in which the picture changes "
+            "equally much."
+        ),
+    ] = ByChoice.uniform,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Show which data sets are there, or check those of a suite; exit 4 if something is wrong.
+
+    [bold]frames[/] writes a few pictures of each video into a folder under the video's name, which
+    is read many times faster than the video. Typed again, it goes on, and does what has changed.
 
     [bold]Examples[/]
 
@@ -32,9 +57,14 @@ def data(
         radapter data check emoji-shifts
         radapter data check retrieval --data-root /data
         radapter data check my-recipe.yaml
+        radapter data frames videos/ --out frames/ --by change
     """
-    if action not in ("list", "check"):
-        raise UsageError(f"Unknown action '{action}'.{nearest(action, ['list', 'check'])}")
+    if action not in ACTIONS:
+        raise UsageError(f"Unknown action '{action}'.{nearest(action, ACTIONS)}")
+    if action == "frames":
+        return data_frames.frames(suite, out, frames, by.value, as_json)
+    if out is not None:
+        raise UsageError("--out goes with frames: radapter data frames VIDEOS --out FOLDER")
     if action == "check" and suite is None:
         raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
     with console.status("loading"):

@@ -3,6 +3,7 @@ a folder and returns the settings of the data section; paths in them start from 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import coop_tree
 import imagenet_tree
 import pytest
 import trees
+import video_trees
 
 
 def emoji(root: Path) -> dict[str, Any]:
@@ -99,3 +101,34 @@ def drawings(root: Path) -> dict[str, Any]:
 def domains(root: Path) -> dict[str, Any]:
     trees.domains(root)
     return {"dataset": "domainnet", "domains": ["sketch", "real"], "classes": "unseen"}
+
+
+def emoji_video(root: Path) -> dict[str, Any]:
+    return {"split": "test", "frames": 4, "task": "captions"}
+
+
+def moving_emoji(root: Path) -> dict[str, Any]:
+    return {"split": "test", "frames": 4, "concepts": 2, "start": "random", "task": "captions"}
+
+
+def videos(root: Path) -> dict[str, Any]:
+    """A folder of frames, an animated GIF and a still picture; of videos see tests/data/."""
+    rows = []
+    for i in range(4):
+        if i < 2:
+            for k in range(5):
+                trees.jpeg(root / "clips" / f"c{i}" / f"{7 + k}.jpg", 5 * i + k)
+        else:
+            frames = [trees.draw(5 * i + k) for k in range(5 if i == 2 else 1)]
+            (root / "clips").mkdir(exist_ok=True)
+            frames[0].save(
+                root / "clips" / f"c{i}.gif", save_all=True, append_images=frames[1:], duration=40
+            )
+        rows += [{"video": f"c{i}", "caption": f"clip {i}, {n}"} for n in range(2)]
+    (root / "list.json").write_text(json.dumps(rows))
+    return {"root": "clips", "path": "list.json", "frames": 3, "split": "all", "task": "captions"}
+
+
+def video_sets(root: Path) -> dict[str, Any]:
+    video_trees.ucf101(root / "ucf101")
+    return {"dataset": "ucf101", "split": "train", "frames": 2}

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from PIL import Image
-
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.pixels import without_prefix
 from radapter.data.stores import Stamp
@@ -29,8 +27,8 @@ QUERY, GALLERY = 1, 2
 class Example:
     """What one epoch takes of a picture that is made anew in each."""
 
-    read: Callable[[], Image.Image]
-    """The picture, RGB; several ranks do not all want it"""
+    read: Callable[[], Any]
+    """The picture, RGB, or the frames of a clip; several ranks do not all want it"""
     text: str
     own: bool
     """Whether the text is right for this picture alone, not for others of its group"""
@@ -43,9 +41,9 @@ class Dataset:
     source: str
     keys: list[str] = field(metadata=EACH)
     """Names of the pictures, for messages and results; each is one picture's alone"""
-    read: Callable[[int], Image.Image] = field(metadata=EACH)
-    """The RGB picture at an index; BrokenInput names it if it cannot be read. It goes to
-    worker processes, so it is a partial function and no lambda."""
+    read: Callable[[int], Any] = field(metadata=EACH)
+    """The RGB picture at an index, or the frames of a clip in a list; BrokenInput names it if it
+    cannot be read. It goes to worker processes, so it is a partial function and no lambda."""
     labels: list[int] = field(default_factory=list, metadata=EACH)
     """Class numbers; empty if there are no classes"""
     class_names: list[str] = field(default_factory=list)
@@ -61,6 +59,9 @@ class Dataset:
     """In picture retrieval: QUERY, GALLERY or both of it; empty if no pictures are looked for"""
     alike: list[int] = field(default_factory=list, metadata=EACH)
     """In picture retrieval: pictures with one number are no answers to each other"""
+    choices: list[list[str]] = field(default_factory=list, metadata=EACH)
+    """Texts to choose from for each item: the right one, then its opposite in time, then others;
+    empty if there are none"""
     answers: list[list[int]] = field(default_factory=list)
     """What a classifier may answer: groups of classes, each scored by the best of its classes. A
     class in no group is never answered. Empty: every class, those of one name being one answer"""
@@ -73,6 +74,11 @@ class Dataset:
     digest: Callable[[int], str | None] | None = field(default=None, metadata=EACH)
     """sha256 of the bytes that the picture at an index is read from, None if they are not there;
     as a whole None if pictures are no files of their own"""
+    frames: int | None = None
+    """How many frames an item has at most; None: items are pictures"""
+    read_anew: Callable[[int], Any] | None = field(default=None, metadata=EACH)
+    """What training reads in the place of `read`: other frames of the clip each time, by torch's
+    generator; None: the same"""
     varies: bool = False
     """Whether `read` gives another picture each time, by torch's generator"""
     draw: Callable[[int, int, int], Example] | None = field(default=None, metadata=EACH)

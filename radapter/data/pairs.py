@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
+from radapter.data.clips import stacked
 from radapter.data.dataset import Dataset
 from radapter.data.settings import Augmentation, Data
 from radapter.errors import BrokenInput
@@ -28,7 +28,8 @@ WHITE = 255
 
 
 def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any]) -> v2.Transform:
-    """PIL picture -> uint8 tensor [3, height, width], at random.
+    """PIL picture -> uint8 tensor [3, height, width], at random; the frames of a clip -> a list of
+    such tensors, all changed alike.
 
     Bytes, a quarter of the floats: `training.feeding.Pixels` makes these on the device.
     """
@@ -100,7 +101,9 @@ class Pairs(TorchDataset[dict[str, Any]]):
         epoch, item, wanted = place if len(place) == 3 else (*place, True)
         index, text = self.items[item]
         own, seed = False, _mix(self.seed, epoch, item)
-        read: Callable[[], Image.Image] = functools.partial(self.dataset.read, index)
+        read: Callable[[], Any] = functools.partial(
+            self.dataset.read_anew or self.dataset.read, index
+        )
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed CUDA, too, and note where from: 0.1 ms a picture.
             torch.default_generator.manual_seed(seed)
@@ -126,7 +129,8 @@ class Pairs(TorchDataset[dict[str, Any]]):
 def collate(
     items: list[dict[str, Any]], tokenizer: Any, text_length: int | None = None
 ) -> dict[str, Any]:
-    """Items to tensors: `images` [batch, 3, h, w] in bytes, `tokens` [texts, length] of the
+    """Items to tensors: `images` [batch, 3, h, w] in bytes, clips [batch, frames, 3, h, w] (see
+    `clips.stacked`), `tokens` [texts, length] of the
     distinct texts, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
     captions that are right for their own picture alone, and messages about broken pictures.
 
@@ -140,8 +144,7 @@ def collate(
     images = [item["image"] for item in items if "image" in item]
     read = [place for place, item in enumerate(items) if "image" in item]
     return {
-        # torch's own stacks in shared memory, where a worker does it: a copy less.
-        "images": default_collate(images) if images else torch.empty(0, dtype=torch.uint8),
+        "images": stacked(images) if images else torch.empty(0, dtype=torch.uint8),
         "tokens": tokenizer(list(number), context_length=text_length),
         "text_of": torch.tensor(text_of),
         "groups": torch.tensor([item["group"] for item in items]),

@@ -24,6 +24,7 @@ NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 """Of what Pillow knows: forms that need another program, hold data, or of which it reads the size
 alone."""
 UNREADABLE = "Picture cannot be read: "
+NO_VIDEO = "Video cannot be read: "
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 """Tags of TIFF, and a value of the second"""
 LONGEST = 200
@@ -76,8 +77,8 @@ def is_picture(name: str) -> bool:
 
 
 def without_prefix(messages: Iterable[str]) -> list[str]:
-    """The name and the reason alone, of messages that a picture cannot be read."""
-    return [message.removeprefix(UNREADABLE) for message in messages]
+    """The name and the reason alone, of messages that a picture or video cannot be read."""
+    return [message.removeprefix(UNREADABLE).removeprefix(NO_VIDEO) for message in messages]
 
 
 def read_picture(

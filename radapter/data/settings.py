@@ -170,6 +170,10 @@ class Data(Section):
         """Sizes by which a published set is told from others: of its `splits`, of its `mapping`."""
         return {}
 
+    def unlike_published(self, dataset: Dataset) -> list[str]:
+        """How what was opened differs from what is published, beside its counts."""
+        return []
+
     def in_words(self) -> str:
         """A few words for a column of a table."""
         return self.source

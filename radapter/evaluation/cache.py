@@ -39,6 +39,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from radapter.data import Dataset
+from radapter.data.clips import frames_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.files import facts_metadata, write_atomic
 from radapter.models import canonical_preprocessing
@@ -248,9 +249,9 @@ def _content(pictures: Sequence[tuple[str, Dataset, int]]) -> str | None:
         digest.update(to_bytes(f"{name}\0{size}\0{changed}\0"))
     for name, dataset, index in pictures[:: max(1, len(pictures) // SAMPLE)]:
         try:
-            picture = dataset.read(index)
-            digest.update(to_bytes(f"{name}\0{picture.size}\0"))
-            digest.update(picture.tobytes())
+            for picture in frames_of(dataset.read(index)):
+                digest.update(to_bytes(f"{name}\0{picture.size}\0"))
+                digest.update(picture.tobytes())
         except BrokenInput:
             digest.update(b"broken\0")
     return digest.hexdigest()

@@ -51,7 +51,7 @@ def check(
                 facts, "splits", "the split file is not the published one, in pictures"
             )
             findings += _size_problems(facts, "mapping", "the mapping is not the published one")
-            findings += _mapping_problems(dataset)
+            findings += _mapping_problems(dataset) + described.data.unlike_published(dataset)
             facts |= {"left_out": summary_of(dataset.left_out), "copies": find_copies(dataset)}
             for i in samples[name]:
                 try:

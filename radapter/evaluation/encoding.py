@@ -15,8 +15,10 @@ from torch import Tensor
 
 from radapter import distributed, processors
 from radapter.data import Dataset
+from radapter.data.clips import Item, prepared, stacked
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
+from radapter.models.frames import mean_of_frames
 from radapter.runtimes import Runtime
 from radapter.runtimes.pytorch import PyTorchRuntime, moved
 
@@ -35,7 +37,7 @@ class Encoded:
 def encode_batches(
     runtime: Runtime | Together,
     preprocess: Callable[[Image.Image], Tensor],
-    read: Callable[[int], Image.Image],
+    read: Callable[[int], Item],
     indices: Sequence[int],
     *,
     batch_size: int,
@@ -48,16 +50,17 @@ def encode_batches(
     ranks take batches by turns, and each is given those of all.
 
     Args:
-        read: index -> picture; called from several threads.
+        read: index -> picture or clip; called from several threads.
         workers: threads that decode and resize; None: as many as `processors.decoders` says.
     """
 
     def prepare(index: int) -> Tensor | str:
         try:
-            return preprocess(read(index))
+            return prepared(preprocess, read(index))
         except BrokenInput as error:
             return str(error)
 
+    together = runtime if isinstance(runtime, Together) else Together([runtime])
     places = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
     own = places[distributed.rank() :: distributed.world_size()]
     with ThreadPoolExecutor(workers or processors.decoders()) as pool:
@@ -73,7 +76,7 @@ def encode_batches(
             good = [i for i, item in zip(batch, found, strict=True) if not isinstance(item, str)]
             pixels = [item for item in found if not isinstance(item, str)]
             failed = {i: e for i, e in zip(batch, found, strict=True) if isinstance(e, str)}
-            features = runtime.encode_image(torch.stack(pixels)) if pixels else None
+            features = together.encode_image(stacked(pixels)) if pixels else None
             encoded = Encoded(good, torch.empty(0, 0) if features is None else features, failed)
             yield from [encoded] if distributed.world_size() == 1 else _of_all_ranks(encoded)
 
@@ -98,11 +101,18 @@ class Together:
     runtimes: Sequence[Runtime]
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """Pictures [n, 3, height, width], float -> features [n, models * dim]."""
+        """Pictures [n, 3, height, width], float -> features [n, models * dim]; of clips
+        [n, frames, 3, height, width] the means of their frames."""
         first = self.runtimes[0]
         if isinstance(first, PyTorchRuntime):  # to the device once, not once for each model
             pixel_values = moved(pixel_values, first.place)
-        return torch.cat([runtime.encode_image(pixel_values) for runtime in self.runtimes], dim=1)
+        return torch.cat([_encoded(runtime, pixel_values) for runtime in self.runtimes], dim=1)
+
+
+def _encoded(runtime: Runtime, pixels: Tensor) -> Tensor:
+    if pixels.dim() == 5:
+        return mean_of_frames(runtime.encode_image, pixels)
+    return runtime.encode_image(pixels)
 
 
 def encode_set(
@@ -122,15 +132,17 @@ def encode_set(
         runtimes: models of one form: they take the same pixels and give features of one width.
         preprocess_cfg: what `preprocess` does, as open_clip names it.
         pictures: name, data set and place in it.
+        batch_size: pictures encoded together; frames, where they are clips.
         cache: None: neither read nor written.
         on_batch: called with how many could be read of some more pictures, and by name what could
             not; all of them at once if they are in the cache.
     """
+    batch_size = max(1, batch_size // max((d.frames or 1 for _, d, _ in pictures), default=1))
     keys: Sequence[caching.Key | None] = [None] * len(runtimes)
     if cache is not None:
         keys = caching.pictures_keys(runtimes, preprocess_cfg, pictures, batch_size)
 
-    def read(place: int) -> Image.Image:
+    def read(place: int) -> Item:
         _, dataset, index = pictures[place]
         return dataset.read(index)
 

@@ -97,7 +97,8 @@ class Suite(Section):
         return self
 
     def roles(self) -> list[str]:
-        return list(dict.fromkeys(dataset.role for dataset in self.datasets))
+        """Those that means are taken over."""
+        return list(dict.fromkeys(d.role for d in self.datasets if d.role != "control"))
 
     def members(self, name: str) -> list[str]:
         """The data sets of an average; of a data set itself."""
@@ -111,11 +112,12 @@ class Suite(Section):
         return dataset.own_prompts() or self.templates
 
     def names_of(self, name: str) -> list[str]:
-        """The data sets that a name means: one, or `dtd-base` and `dtd-novel` by `dtd`, or all by
-        the suite's own name."""
+        """The data sets that a name means: one with its controls, called NAME-...; or by `dtd`
+        `dtd-base` and `dtd-novel`; or all by the suite's own name."""
         names = [dataset.name for dataset in self.datasets]
         if name in names:
-            return [name]
+            controls = [d.name for d in self.datasets if d.role == "control"]
+            return [name, *(n for n in controls if n.startswith(f"{name}-"))]
         return names if name == self.name else [n for n in names if n.startswith(f"{name}-")]
 
     def for_recipe(self, recipe: Recipe) -> Suite:
@@ -248,13 +250,16 @@ class Suite(Section):
                     found = module.needs(open_data(settings), dataset)
                     opened.setdefault(dataset.name, {})[task] = found
                 except RadapterError as error:
+                    main = [d for d in missing if dataset.name in self.names_of(d)]
+                    if main and dataset.role == "control":
+                        continue  # said already of the set that it is a control of
                     errors.append(error)
                     problems.append(f"{dataset.name}: {error}{where_published(dataset)}")
                     missing[dataset.name] = None
         if problems:
             if any(isinstance(error, MissingData) for error in errors):
                 problems.append("Put it there, or name the folder above it: --data-root FOLDER")
-            if len(missing) < len(self.datasets):
+            if len({n for m in missing for n in self.names_of(m)}) < len(self.datasets):
                 options = " ".join(f"--without {name}" for name in missing)
                 problems.append(f"To score the rest of the suite, add {options}")
             kinds = (MissingDependency, UsageError)

@@ -15,7 +15,7 @@ from radapter.evaluation.published import Published
 from radapter.recipe import Name
 from radapter.registry import Section
 
-Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot"]
+Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot", "control"]
 
 
 class Gallery(Section):
@@ -48,7 +48,8 @@ class SuiteDataset(Section):
     """What results call it."""
     role: Role
     """What it is to a model that was trained: `in-distribution`, `shifted` from that, `unseen` or
-    `seen` in pre-training, or another set, scored by `zero-shot` transfer."""
+    `seen` in pre-training, or another set, scored by `zero-shot` transfer. A `control` shows what
+    the score of another data set is due to; it is in no mean over roles."""
     data: DataSource
     """Its pictures and texts."""
     templates: Templates | None = None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.data import Dataset
+from radapter.data.clips import frames_of
 from radapter.evaluation.parity import tolerance_of
 from radapter.evaluation.result import SetResult
 from radapter.heads.head import Head
@@ -106,11 +107,12 @@ def _agreement(wanted: Tensor, got: Tensor) -> float:
 
 
 def _batches(pictures: Sequence[tuple[str, Dataset]]) -> Iterator[list[tuple[str, Image]]]:
-    """Pictures with their names, as files hold them, in RGB."""
+    """Pictures with their names, as files hold them, in RGB; of clips the first frames."""
     for name, dataset in pictures:
         for start in range(0, len(dataset), BATCH):
             places = range(start, min(start + BATCH, len(dataset)))
-            yield [(f"{name} {dataset.keys[i]}", dataset.read(i).convert("RGB")) for i in places]
+            first = ((dataset.keys[i], frames_of(dataset.read(i))[0]) for i in places)
+            yield [(f"{name} {key}", picture.convert("RGB")) for key, picture in first]
 
 
 def _outputs(

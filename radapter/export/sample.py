@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from radapter.data import open_data
+from radapter.data.clips import frames_of
 from radapter.data.pairs import Pairs
 from radapter.recipe import Recipe
 
@@ -18,7 +19,7 @@ SIZE = 128
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures, each with a text as in training."""
+    """Pictures, each with a text as in training; of a clip, its middle frame."""
 
     pictures: Sequence[Image.Image]
     texts: Sequence[str]
@@ -45,7 +46,8 @@ def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
         pair = pairs[0, item]
         if "broken" in pair:
             continue
-        pictures.append(pair["image"])
+        frames = frames_of(pair["image"])
+        pictures.append(frames[len(frames) // 2])
         texts.append(pair["text"])
         keys.append(pairs.dataset.keys[pairs.items[item][0]])
         if len(pictures) == size:

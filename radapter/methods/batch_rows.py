@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _present: tuple[int, int] | None = None
+_frames = 1
 
 
 @contextmanager
@@ -26,13 +27,28 @@ def rows(first: int, total: int) -> Iterator[None]:
         _present = before
 
 
+@contextmanager
+def of_frames(number: int) -> Iterator[None]:
+    """Each row of the batch is a clip, and the forward passes inside hold so many frames of it, one
+    under the other."""
+    global _frames
+    before, _frames = _frames, number
+    try:
+        yield
+    finally:
+        _frames = before
+
+
 def bernoulli_of_rows(z: Tensor, probability: float, *, elements: bool = False) -> Tensor:
-    """A draw for each row of z [rows, ...]: 0 or 1, [rows, 1, ...], in z's type and place.
+    """A draw for each row of z [rows, ...]: 0 or 1, [rows, 1, ...], in z's type and place. The
+    frames of a clip have the same one.
 
     Args:
         elements: a draw for each element of z, in its shape.
     """
-    first, total = _present or (0, z.shape[0])
+    number = z.shape[0] // _frames
+    first, total = _present or (0, number)
     shape = [total, *(z.shape[1:] if elements else [1] * (z.dim() - 1))]
     draws = torch.empty(shape, device=z.device, dtype=z.dtype).bernoulli_(probability)
-    return draws[first : first + z.shape[0]]
+    own = draws[first : first + number]
+    return own if _frames == 1 else own.repeat_interleave(_frames, dim=0)

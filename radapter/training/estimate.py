@@ -64,6 +64,11 @@ class Sizes:
     texts: int
     text_length: int
     micro_batch: int | None = None
+    frames: int | None = None
+    """Of a clip; None: pictures"""
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.pictures,) if self.frames is None else (self.pictures, self.frames)
 
 
 def step_memory(
@@ -116,7 +121,7 @@ def _step(
     precision = PRECISIONS[recipe.precision]
     device = next(model.parameters()).device
     images, following = (
-        torch.empty(sizes.pictures, 3, *image_size(model), dtype=torch.uint8, device=device)
+        torch.empty(*sizes.shape(), 3, *image_size(model), dtype=torch.uint8, device=device)
         for _ in range(2)
     )
     tokens = torch.zeros(sizes.texts, sizes.text_length, dtype=torch.int64, device=device)

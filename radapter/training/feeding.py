@@ -6,6 +6,7 @@ On a CPU nothing of this happens: batches pass as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import nan
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ ON_DEVICE = ("images", "text_of", "groups", "own")
 
 class Pixels:
     """uint8 pictures [batch, 3, height, width] -> what a tower takes, in fp32 on their device: bit
-    for bit torchvision's `ToDtype(torch.float32, scale=True)` and `Normalize(mean, std)`. Pictures
-    in floats are prepared already, and features [batch, dim] too."""
+    for bit torchvision's `ToDtype(torch.float32, scale=True)` and `Normalize(mean, std)`. So too
+    clips [batch, frames, 3, height, width]; what one lacks, -1 in 16-bit integers, becomes NaN.
+    Pictures in floats are prepared already, and features [batch, dim] too."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device):
         self.mean, self.std = (
@@ -29,7 +31,8 @@ class Pixels:
     def __call__(self, pictures: Tensor) -> Tensor:
         if pictures.is_floating_point():
             return pictures
-        return pictures.to(torch.float32).mul_(1.0 / 255).sub_(self.mean).div_(self.std)
+        pixels = pictures.to(torch.float32).mul_(1.0 / 255).sub_(self.mean).div_(self.std)
+        return pixels if pictures.dtype == torch.uint8 else pixels.masked_fill_(pictures < 0, nan)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

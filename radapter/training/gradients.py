@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radapter import distributed
-from radapter.methods.batch_rows import rows
+from radapter.methods.batch_rows import of_frames, rows
 from radapter.models import encode_text, image_size, shorten
+from radapter.models.frames import mean_of_frames
 from radapter.objectives.terms import Batch, Features, Term
 from radapter.training.feeding import ON_DEVICE, moved
 
@@ -170,7 +171,8 @@ def gradients(
 
 
 def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
-    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width].
+    """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width], or of clips
+    [batch, frames, 3, height, width].
 
     The towers compute in `precision`, if there is one; the normalisation does not. What are
     features already stays as it is.
@@ -178,6 +180,9 @@ def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype |
     if pictures.dim() == 2:
         return pictures
     with _autocast(pictures.device, precision):
+        if pictures.dim() == 5:
+            with of_frames(pictures.shape[1]):
+                return mean_of_frames(model.encode_image, pictures)  # type: ignore[arg-type]
         features = model.encode_image(pictures)  # type: ignore[operator]
     return F.normalize(features.float(), dim=-1)
 

@@ -68,6 +68,7 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         texts=math.ceil(distinct / processes),
         text_length=_text_length(parts),
         micro_batch=recipe.optimisation.micro_batch,
+        frames=parts.pairs.dataset.frames,
     )
     copies = parts.held_out_models()
     # Beside its rows, each pair's similarities to them in both directions, four times over.

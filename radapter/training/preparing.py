@@ -15,6 +15,7 @@ from torch import Tensor
 from radapter import distributed
 from radapter.classes import distinct
 from radapter.data import Dataset, open_data
+from radapter.data.clips import prepared
 from radapter.data.pairs import BatchOrder, Pairs, training_transform
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
@@ -190,7 +191,9 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
     changes = recipe.data.augmentation
-    transform = base.preprocess if changes is None else training_transform(changes, preprocess)
+    transform: Callable[[Any], Any] = functools.partial(prepared, base.preprocess)
+    if changes is not None:
+        transform = training_transform(changes, preprocess)
     _check_mixing(recipe, dataset)
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed, recipe.mix_captions)
     if len(pairs) < 2:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 from radapter.data import open_data
+from radapter.data.clips import prepared
 from radapter.data.dataset import check_broken
 from radapter.data.pairs import BatchOrder, Pairs, loader
 from radapter.data.scored import among
@@ -117,7 +120,8 @@ def held_out_gradient(
     dataset = open_data(settings)
     if head is not None:
         dataset = among(dataset, head.names)
-    pairs = Pairs(dataset, settings, base.preprocess, recipe.seed)
+    transform = functools.partial(prepared, base.preprocess)
+    pairs = Pairs(dataclasses.replace(dataset, read_anew=None), settings, transform, recipe.seed)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: two are needed at least.")
     if device == "auto":

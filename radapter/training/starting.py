@@ -20,7 +20,7 @@ from radapter.classes import key_of
 from radapter.data import Dataset, same_pictures
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput, RadapterError, UsageError
-from radapter.evaluation.encoding import encode_set
+from radapter.evaluation.encoding import Together, encode_set
 from radapter.heads import head as heads
 from radapter.heads import zero_shot
 from radapter.recipe import Recipe
@@ -176,7 +176,7 @@ def _augmented(parts: Parts, passes: int) -> Tensor:
     for own, batch in zip(items * passes, read, strict=True):
         if len(batch["images"]):
             pixels = parts.pixels(batch["images"].to(parts.device))
-            total[own[batch["places"]]] += model.runtime.encode_image(pixels).cpu()
+            total[own[batch["places"]]] += Together([model.runtime]).encode_image(pixels).cpu()
     return torch.nn.functional.normalize(total, dim=-1)
 
 

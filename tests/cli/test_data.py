@@ -8,6 +8,7 @@ import imagenet_tree as tree
 import pytest
 import tiny
 import tiny_bundle
+import trees
 from tiny_bundle import exported  # noqa: F401 (a fixture)
 
 from radapter import models
@@ -153,7 +154,7 @@ def test_check_of_what_is_right(cli, root, suite_file):
 
 
 def test_wrong_usage(cli):
-    assert "Known: check, list" in cli("data", "show").err
+    assert "Known: check, frames, list" in cli("data", "show").err
     outcome = cli("data", "check")
     assert (outcome.code, "Name a suite" in outcome.err) == (2, True)
     outcome = cli("data", "check", "imagenet-shift")
@@ -404,3 +405,23 @@ def test_no_prompt_is_cut(tiny_folder):
         settings = recipe.load(recipe.shipped()[name]).data
         assert settings.text_length >= needed
         assert settings.templates == "openai"
+
+
+def test_key_frames(cli, tmp_path):
+    pictures = [trees.draw(k) for k in range(4)]
+    (tmp_path / "v").mkdir()
+    pictures[0].save(tmp_path / "v" / "a.gif", save_all=True, append_images=pictures[1:])
+    outcome = cli("data", "frames", tmp_path / "v", "--out", tmp_path / "f", "--frames", "2")
+    assert outcome.code == 0, outcome.err
+    assert "1 videos, listed in frames.json" in outcome.out
+    assert sorted(p.name for p in (tmp_path / "f" / "a").glob("*.jpg")) == ["000.jpg", "001.jpg"]
+    (tmp_path / "v" / "b.gif").write_bytes(b"nothing")
+    outcome = cli(
+        "data", "frames", tmp_path / "v", "--out", tmp_path / "f", "--frames", "2", "--json"
+    )
+    assert outcome.code == 4
+    facts = json.loads(outcome.out)
+    assert (facts["videos"], facts["made"], len(facts["broken"])) == ({"a.gif": 2}, 0, 1)
+    assert "b.gif" in outcome.err
+    assert cli("data", "frames", tmp_path / "v").code == 2
+    assert "--out goes with frames" in cli("data", "check", "retrieval", "--out", "x").err

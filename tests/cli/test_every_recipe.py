@@ -7,6 +7,7 @@ import coop_tree
 import imagenet_tree
 import pytest
 import trees
+import video_trees
 
 from radapter import recipe as recipes
 from radapter.run import Run
@@ -38,6 +39,8 @@ TREES = {
     "coco": lambda root, shapes: trees.coco(root / "coco"),
     "emoji": built_in,
     "emoji-retrieval": built_in,
+    "emoji-video": built_in,
+    "msr-vtt": lambda root, shapes: video_trees.msr_vtt(root / "msr-vtt"),
     "few-shot": coop,
     "icons": built_in,
     "icons-16shot": built_in,
@@ -81,6 +84,7 @@ def test_every_recipe_has_a_miniature():
 FEWER = {
     "pretrain/emoji-clip": ["data.styles=[twemoji]", "data.split=test"],
     "lp-ft-icons": ["start=null"],
+    "emoji-video": ["data.split=test"],
 }
 """Not all of the built-in set, for time; and nothing that has to be trained first"""
 

@@ -208,6 +208,8 @@ def _check_recipes(action: str, name: str | None, **_: Any) -> None:
 
 def _check_data(action: str, suite: str | None, **_: Any) -> None:
     _check_action("data", action)
+    if action == "frames":
+        return  # of a folder of videos
     if suite not in (None, "SUITE") and not str(suite).endswith(".yaml"):
         _suite(str(suite))
 

@@ -66,7 +66,7 @@ def skeleton(name):
 
 
 @functools.cache
-def memory_of(model, method, batch, micro_batch, text_length, precision):
+def memory_of(model, method, batch, micro_batch, text_length, precision, frames):
     recipe = recipes.parse(
         json.dumps(
             {
@@ -83,7 +83,8 @@ def memory_of(model, method, batch, micro_batch, text_length, precision):
     attached = chosen.attach(built, **recipe.method.arguments())
     execution.set_up(built, recipe)
     length = min(text_length or 77, built.context_length)
-    return step_memory(built, attached, recipe, Sizes(batch, batch, batch, length, micro_batch))
+    sizes = Sizes(batch, batch, batch, length, micro_batch, frames)
+    return step_memory(built, attached, recipe, sizes)
 
 
 def memory(recipe, micro_batch="recipe"):
@@ -95,6 +96,7 @@ def memory(recipe, micro_batch="recipe"):
         o.micro_batch if micro_batch == "recipe" else micro_batch,
         recipe.data.text_length,
         recipe.precision,
+        getattr(recipe.data, "frames", None),
     )
 
 

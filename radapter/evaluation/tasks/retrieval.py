@@ -58,8 +58,8 @@ def score(
     described: SuiteDataset,
     clusters: np.ndarray,
 ) -> Scores:
-    """Recalls both ways, and what papers report beside them: their sum, in %, and median ranks,
-    from 1, a half rounded down, as VSE++ has it."""
+    """Recalls both ways, and what papers report beside them: their sum, in %, and median and mean
+    ranks, from 1, a half of the median rounded down, as VSE++ has it."""
     import numpy as np
     import torch
 
@@ -75,10 +75,11 @@ def score(
                           clusters[[right[0] for right in task.pictures_of]]),
         "image_to_text": (features, None, captions, task.copies, task.captions_of, clusters),
     }  # fmt: skip
-    scored, medians = {}, {}
+    scored, medians, means = {}, {}, {}
     for way, (queries, which, targets, copies, right, own) in ways.items():
         ranks = retrieval.best_ranks(queries, targets, right, copies=copies, which=which)
         medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
+        means[f"{way}_mean_rank"] = 1 + float(ranks.double().mean())
         chance = retrieval.chance(right, int(copies.sum()))
         for k in RECALLS:
             scored[f"{way}_r{k}"] = Scored((ranks < k).numpy(), own, min(1.0, chance * k))
@@ -89,5 +90,5 @@ def score(
             "captions": sum(map(len, dataset.captions)),
             "shared_captions": retrieval.shared_captions(alike),
         },
-        further={"retrieval": {"recall_sum": 100 * float(sum(recalls))} | medians},
+        further={"retrieval": {"recall_sum": 100 * float(sum(recalls))} | medians | means},
     )

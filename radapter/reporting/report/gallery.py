@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from radapter.data import Dataset, credits, open_data
+from radapter.data.clips import frames_of
 from radapter.data.opening import DataSource
 from radapter.data.settings import Data
 from radapter.errors import RadapterError
@@ -110,9 +111,10 @@ def _opened(section: dict[str, Any]) -> tuple[Data | None, Dataset | None, str]:
 
 
 def embedded(dataset: Dataset, place: int) -> str | None:
-    """A small copy of a picture as a data address; None if it cannot be read."""
+    """A small copy of a picture, of a clip its first frame, as a data address; None if it cannot be
+    read."""
     try:
-        picture = dataset.read(place)
+        picture = frames_of(dataset.read(place))[0]
     except RadapterError:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

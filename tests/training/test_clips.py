@@ -1,0 +1,81 @@
+"""A run on clips, from its recipe to scores, with a model of pictures."""
+
+import pytest
+import torch
+
+from radapter import merging, models
+from radapter import recipe as recipes
+from radapter.evaluation import of_run
+from radapter.evaluation.suite import Suite, SuiteDataset
+from radapter.merging import read_stored
+from radapter.training import train
+from radapter.training.planning import plan
+
+DATA = "{source: moving-emoji, task: captions, concepts: 2, frames: 3, start: random}"
+
+
+def recipe(model, *overrides):
+    text = f"""\
+name: clips
+model: {model}
+method: {{name: r-adapter, drop: 0.3}}
+data: {DATA}
+optimisation: {{lr: 1e-2, batch_size: 8, epochs: 1}}
+device: cpu
+workers: 0
+"""
+    return recipes.parse(text, "clips.yaml", overrides)
+
+
+def test_from_recipe_to_scores(tiny_folder, tmp_path):
+    run = train(recipe(tiny_folder), tmp_path)
+    merging.write_merged(run, 1.0)
+    data = run.recipe().data.model_copy(update={"split": "test"})
+    datasets = [
+        SuiteDataset(
+            name=view,
+            role="zero-shot" if view == "clip" else "control",
+            data=data.model_copy(update={"view": view}),
+        )
+        for view in ("clip", "shuffled")
+    ]
+    suite = Suite(name="mine", tasks=["retrieval", "motion"], datasets=datasets)
+    result = of_run.evaluate_run(run, suite.for_recipe(run.recipe()), "torch")
+    for model in result["models"].values():
+        clip, shuffled = (model["datasets"][name] for name in ("clip", "shuffled"))
+        assert clip["direction_accuracy"]["value"] == 0.5
+        assert clip["text_to_image_r1"]["items"] == 20
+        assert clip["retrieval"]["text_to_image_mean_rank"] >= 1
+        assert clip["protocol"]["start"] == "random"
+        assert (clip["role"], shuffled["role"]) == ("in-distribution", "control")
+        assert list(model["roles"]) == ["in-distribution"]
+
+
+@pytest.mark.parametrize("changes", [["optimisation.micro_batch=3"], ["workers=1"]])
+def test_clips_in_chunks_or_from_workers_train_alike(changes, tiny_folder, tmp_path):
+    """What is dropped is drawn for a clip, not for its frames, so chunks do not change it."""
+    _, whole, _ = read_stored(train(recipe(tiny_folder), tmp_path / "a").trained())
+    _, other, _ = read_stored(train(recipe(tiny_folder, *changes), tmp_path / "b").trained())
+    assert whole.keys() == other.keys()
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, other[name], atol=1e-5), name
+
+
+def test_features_of_clips_are_computed_once_where_nothing_changes_them(tiny_folder, tmp_path):
+    frozen = ["method={name: frozen}", "head={name: linear}", "data.task=classification"]
+    frozen += ["objective=[{name: cross-entropy}]", "data.augmentation=null"]
+    run = train(recipe(tiny_folder, *frozen), tmp_path)
+    _, _, head = read_stored(run.trained())
+    assert head["head.weight"].shape == (10, 16)
+
+
+def test_an_estimate_counts_every_frame(tiny_folder):
+    few, more = (plan(recipe(tiny_folder, f"data.frames={n}")).fit.memory for n in (2, 6))
+    assert more.pictures == 3 * few.pictures == 2 * 8 * 6 * 3 * 32 * 32
+    assert more.kept > 2 * few.kept
+
+
+def test_prepared_as_in_evaluation_frames_are_floats(tiny_folder, tmp_path):
+    run = train(recipe(tiny_folder, "data.augmentation=null", "data.view=shuffled"), tmp_path)
+    assert run.trained()
+    assert models.load(tiny_folder).weights_hash
