@@ -147,6 +147,22 @@ def test_real_videos_in_the_published_layout(tmp_path):
     assert [number_of(picture, 6) for picture in dataset.read(0)] == [0, 2, 3, 5]
 
 
+def test_a_share_is_held_out_where_the_set_has_no_split_for_it(filled, tmp_path):
+    filled("ucf101")
+    own = settings(tmp_path, "ucf101", "train", hold_out=0.4)
+    train, held = open_data(own), open_data(own.held_out())
+    assert sorted(train.keys + held.keys) == sorted(
+        open_data(settings(tmp_path, "ucf101", "train")).keys
+    )
+    assert 0 < len(held) < len(train)
+    assert (
+        open_data(settings(tmp_path, "ucf101", hold_out=0.4)).keys
+        == open_data(settings(tmp_path, "ucf101")).keys
+    )
+    assert settings(tmp_path, "ucf101", "train").held_out() is None
+    assert settings(tmp_path, "msvd", "train").held_out().split == "validation"
+
+
 def test_a_wrong_line_is_named(filled, tmp_path):
     filled("lsmdc")
     path = tmp_path / "lsmdc" / "LSMDC16_challenge_1000_publictect.csv"

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from radapter.data import holding_out
 from radapter.data.captions import read_json
 from radapter.data.clip_files import find_clips
 from radapter.data.clips import ClipData
@@ -55,6 +56,10 @@ class VideoSetsData(ClipData):
     """Of MSR-VTT, which list is trained on: `9k` is all but 1k-A, `7k` the published training and
     validation parts without it."""
 
+    hold_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Of a set without a split for it, the share of the training videos that is held out for
+    validation, by a hash of their names."""
+
     def in_words(self) -> str:
         return f"{self.dataset} {self.split}"
 
@@ -62,7 +67,11 @@ class VideoSetsData(ClipData):
         return self.dataset
 
     def held_out(self) -> Data | None:
-        return super().held_out() if "validation" in LAYOUTS[self.dataset].splits else None
+        return super().held_out() if "validation" in self._splits() else None
+
+    def _splits(self) -> tuple[str, ...]:
+        own = LAYOUTS[self.dataset].splits
+        return (*own, "validation") if self.hold_out and "validation" not in own else own
 
     def is_set_of(self, trained: Data) -> bool:
         same = isinstance(trained, VideoSetsData) and trained.dataset == self.dataset
@@ -71,12 +80,12 @@ class VideoSetsData(ClipData):
     def open(self) -> Dataset:
         """The videos that a list names, in its order."""
         layout = LAYOUTS[self.dataset]
-        if self.split not in layout.splits:
+        if self.split not in self._splits():
             raise UsageError(
                 f"{self.dataset} has no split '{self.split}': {', '.join(layout.splits)}."
             )
         root = first_folder(self, self.root, (self.dataset,), self.dataset)
-        texts = layout.read(root, self)
+        texts, named = self._read(root)
         if layout.task != self.task:
             what = "classes" if layout.task == "classification" else "captions"
             raise UsageError(f"{self.dataset} has {what} alone: set data.task: {layout.task}.")
@@ -99,10 +108,22 @@ class VideoSetsData(ClipData):
             class_names=names,
             captions=[] if names else list(texts.values()),
             groups=list(range(len(keys))),
-            protocol=self.clip_facts() | {"list": self._list(keys)},
+            protocol=self.clip_facts() | {"list": named},
             stamp=clips.stamp,
             digest=clips.digest,
         )
+
+    def _read(self, root: Path) -> tuple[Texts, str]:
+        """The texts of the split, and what is known of the list that names its videos."""
+        own = LAYOUTS[self.dataset]
+        if self.split == "test" or "validation" in own.splits or not self.hold_out:
+            texts = own.read(root, self)
+            return texts, self._list(list(texts))
+        train = self.model_copy(update={"split": "train"})
+        texts = own.read(root, train)
+        held = holding_out.by_hash(list(texts), self.hold_out)
+        wanted = self.split == "validation"
+        return {k: t for k, t in texts.items() if (k in held) == wanted}, train._list(list(texts))
 
     def _list(self, keys: list[str]) -> str:
         """Whether it is the published list, by what it names."""
