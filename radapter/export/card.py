@@ -175,13 +175,16 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         )
     elif "head" in facts:
         text += (
-            f"`{HEAD_FILE}` is the classifier that was trained with the model, {_head(facts)}: its "
-            "weights, with the names of its classes in the metadata.\n\n"
+            f"`{HEAD_FILE}` is the classifier that was trained with the model, "
+            f"{facts['head']['name']}: its weights, with the names of its classes in the "
+            "metadata.\n\n"
         )
         if examples := facts["head"].get("examples"):
+            size = 4 * facts["embed_dim"]
             text += (
-                f"It keeps the features of {examples:,} training pictures, and grows with them, as "
-                f"`{bundle.CLASSIFIER}` does.\n\n"
+                f"It keeps the features of {examples:,} training pictures, {size:,} bytes each in "
+                f"fp32, {examples * size / 1e6:.1f} MB in all: with twice the shots twice as much, "
+                f"here and in `{bundle.CLASSIFIER}`.\n\n"
             )
     if "fp16" in facts["precisions"]:
         text += (
@@ -209,8 +212,12 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _head(facts: Mapping[str, Any]) -> str:
-    """The trained head and its settings, such as `linear (bias true)`."""
-    return _settings(facts["head"])
+    """The trained head and its settings, such as `linear (bias true)`, and what was chosen."""
+    head = {key: value for key, value in facts["head"].items() if key not in ("examples", "found")}
+    if not (found := facts["head"].get("found")):
+        return _settings(head)
+    chosen = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+    return f"{_settings(head)}; on held-out data were chosen {chosen}"
 
 
 def _settings(call: Mapping[str, Any]) -> str:
