@@ -7,7 +7,8 @@ block, one for each tower, and an alignment enhancer that both towers share.
 The enhancer G is a bottleneck like the extractor, with s = 1: the size that the paper claims. In
 the released code it is a whole MLP, large and not zero at the start: `enhancer: mlp`. Where the
 towers have other widths, as those of CLIP, no module of a block fits both: there is one enhancer
-in the joint space: that place is ours. Nothing of it folds into a weight: there is no `merge`.
+in the joint space: that place is ours. Blocks that only one tower has are without. Nothing of it
+folds into a weight: there is no `merge`.
 """
 
 from __future__ import annotations
@@ -90,9 +91,10 @@ def attach(
         enhancer: `bottleneck`: two linear layers with ReLU between, of `rank`. `mlp`: as in the
             released code an MLP of four times the width; training does not start at the zero-shot
             model. `none`: there is none.
-        place: where enhancers are. `layers`: behind every block; a layer of both towers shares one,
-            so both need as many blocks of the same width. `joint`: one behind both towers, on their
-            features. `auto`: `layers` where that fits.
+        place: where enhancers are. `layers`: behind every block; the first blocks of both towers
+            share one, the second ones too, and so on, as far as both have any: their widths have to
+            agree. `joint`: one behind both towers, on their features. `auto`: `layers` where that
+            fits.
         average: moving average of the adapters' weights, what is kept after training; off by
             default.
 
@@ -108,16 +110,16 @@ def attach(
     trained = ("image", "text") if towers == "both" else (towers,)
     blocks = residual_blocks(model, towers, "multiway")
     of_tower = [[b for b in blocks if tower_of(model, b.name) == tower] for tower in trained]
-    sizes = [[like(block).shape[1] for block in of] for of in of_tower]
-    fits = sizes[0] == sizes[-1]
+    layers = list(zip(*of_tower, strict=False))  # those that both have
+    widths = [[like(block).shape[1] for block in layer] for layer in layers]
+    fits = all(len(set(layer)) == 1 for layer in widths)
     if place == "layers" and not fits:
-        image, text = (f"{len(of)} of width {max(of)}" for of in sizes)
+        image, text = widths[0]
         raise UsageError(
-            "multiway shares an enhancer in every layer only if both towers have as many blocks of "
-            f"the same width, and here the image tower has {image}, the text tower {text}: use "
-            "method.place=joint."
+            "multiway shares an enhancer in every layer only if the blocks of both towers have the "
+            f"same width, and here it is {image} in the image tower and {text} in the text tower: "
+            "use method.place=joint."
         )
-    layers = list(zip(*of_tower, strict=True)) if fits else []
     parts: dict[str, nn.Module] = {}
     branches: list[Branch] = []
 

@@ -191,6 +191,21 @@ def enhanced(y, stored, enhancer, name):
     return affine(np.maximum(affine(y, stored, f"{name}.down"), 0), stored, f"{name}.up")
 
 
+def test_blocks_that_one_tower_has_alone_have_no_enhancer():
+    sizes = {"vision": EQUAL["vision"], "text": {"width": 32, "layers": 1}}
+    plain, model, _, stored = shaken(multiway, sizes, rank=4, extractor=False)
+    assert {key.split(".")[1] for key in stored} == {"0"}
+    x = tokens_of(block_of(plain, "image"))
+    for number, (own, before) in enumerate(
+        zip(model.visual.transformer.resblocks, plain.visual.transformer.resblocks, strict=True)
+    ):
+        y = stream_of(before, x)[2]
+        if number == 0:
+            y = y + enhanced(y, stored, "bottleneck", "enhancer.0")
+        with torch.no_grad():
+            np.testing.assert_allclose(own(x), y, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("enhancer", ["bottleneck", "mlp"])
 def test_multiway_in_the_joint_space(enhancer, custom):
@@ -214,7 +229,7 @@ def test_multiway_in_the_joint_space(enhancer, custom):
 
 def test_towers_of_other_widths_share_no_layer():
     with pytest.raises(
-        UsageError, match="image tower has 2 of width 32, the text tower 2 of width 16"
+        UsageError, match="here it is 32 in the image tower and 16 in the text tower"
     ):
         multiway.attach(tiny.build(**UNEQUAL).model, place="layers")
 
