@@ -61,16 +61,15 @@ class Cache(nn.Module):
         """Cosines [n, examples] with the keys of each cache."""
         return [F.linear(features, self.keys)]
 
-    def of_classes(self, cosines: Tensor, sharpness: Tensor | float) -> Tensor:
-        """The sum of affinities with the examples of each class, [n, classes]."""
+    def of_classes(self, affinities: Tensor) -> Tensor:
+        """From affinities with examples [n, examples] to their sums by class, [n, classes]."""
         classes = torch.arange(len(self.weight), device=self.labels.device)
-        values = (self.labels[:, None] == classes).to(cosines)
-        return affinities(cosines, sharpness) @ values
+        return affinities @ (self.labels[:, None] == classes).to(affinities)
 
     def forward(self, features: Tensor) -> Tensor:
         (cosines,) = self.similarities(features)
-        of_examples = self.of_classes(cosines, self.sharpness)
-        return self.zero_shot(features) + self.strength * of_examples
+        sums = self.of_classes(affinities(cosines, self.sharpness))
+        return self.zero_shot(features) + self.strength * sums
 
 
 def affinities(cosines: Tensor, sharpness: Tensor | float) -> Tensor:

@@ -62,11 +62,10 @@ class TwoCaches(Cache):
         return [F.linear(features, self.keys), F.linear(queries, texts)]
 
     def forward(self, features: Tensor) -> Tensor:
-        images, texts = (
-            self.of_classes(cosines, self.sharpness) for cosines in self.similarities(features)
-        )
+        images, texts = (affinities(c, self.sharpness) for c in self.similarities(features))
         share = self.image_share.clamp(0, 1)
-        return self.zero_shot(features) + self.strength * (share * images + (1 - share) * texts)
+        sums = self.of_classes(share * images + (1 - share) * texts)
+        return self.zero_shot(features) + self.strength * sums
 
     @torch.no_grad()
     def sample_weights(self, features: Tensor) -> Tensor:

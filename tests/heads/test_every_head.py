@@ -85,6 +85,18 @@ def test_a_head_is_trained_resumed_searched_and_merged(recipe, name, settings, t
     assert heads.read(folder).names == loaded.head.names
 
 
+@pytest.mark.parametrize("name", registry.HEADS)
+def test_micro_batches_change_nothing(recipe, name, tmp_path):
+    changes = ["data.augmentation={crop: [0.5, 1.0]}", "optimisation.eps=1e-3"]
+    settings = {"search": False} if name in SEARCHED else {}
+    stored = [
+        load_file(train(recipe(name, settings, *changes, *micro), tmp_path).adapter)
+        for micro in ([], ["optimisation.micro_batch=3"])
+    ]
+    for key, value in stored[0].items():
+        torch.testing.assert_close(stored[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in registry.HEADS if n not in ELSEWHERE])
 def test_a_bundle_answers_as_its_head(recipe, name, tmp_path):

@@ -370,3 +370,21 @@ def test_two_ranks_train_what_one_does(recipe, change, tmp_path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_caches_that_one_does(recipe, tmp_path):
+    """Weights of pictures are of the whole batch; each rank searches on all that is held out."""
+    settings = recipe(
+        "method={name: frozen}", "head={name: xmadapter, passes: 2}",
+        "objective=[{name: cross-entropy}]", "data.hold_out=0.3", "workers=0",
+        "optimisation.eps=1e-3",
+    )  # fmt: skip
+    one = load_file(train(settings, tmp_path / "one").adapter)
+    first, _ = ranks.in_ranks(2, trained_by, settings, tmp_path / "two")
+    two = load_file(f"{first}/adapter.safetensors")
+    found = json.loads((tmp_path / "two" / first / "head-search.json").read_text())
+    assert two["head.strength"] == pytest.approx(found["strength"])
+    searched = {f"head.{name}" for name in ("strength", "sharpness", "image_share")}
+    for name in one.keys() - searched:  # a picture more or less is another point
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
