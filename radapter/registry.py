@@ -44,6 +44,7 @@ SOURCES = {
     "objectnet": "radapter.data.sources.objectnet:ObjectNetData",
     "coop": "radapter.data.sources.coop:CoopData",
     "drawings": "radapter.data.sources.drawings:DrawingsData",
+    "scenes": "radapter.data.sources.scenes:ScenesData",
     "domains": "radapter.data.sources.domains:DomainsData",
     "videos": "radapter.data.sources.videos:VideosData",
     "video-sets": "radapter.data.sources.video_sets:VideoSetsData",
@@ -99,6 +100,7 @@ GATES = {
 TASKS = {
     "classification": "radapter.evaluation.tasks.classification",
     "retrieval": "radapter.evaluation.tasks.retrieval",
+    "segmentation": "radapter.evaluation.tasks.segmentation",
     "picture-retrieval": "radapter.evaluation.tasks.picture_retrieval",
     "top-5": "radapter.evaluation.tasks.top_five",
     "motion": "radapter.evaluation.tasks.motion",

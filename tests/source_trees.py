@@ -132,3 +132,7 @@ def videos(root: Path) -> dict[str, Any]:
 def video_sets(root: Path) -> dict[str, Any]:
     video_trees.ucf101(root / "ucf101")
     return {"dataset": "ucf101", "split": "train", "frames": 2}
+
+
+def scenes(root: Path) -> dict[str, Any]:
+    return {"pictures": 5, "ground": "clouded"}

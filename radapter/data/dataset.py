@@ -21,6 +21,8 @@ EACH = {"each": True}
 """Marks a field with one entry a picture"""
 QUERY, GALLERY = 1, 2
 """What a picture is in picture retrieval; 3 is both"""
+IGNORED, BACKGROUND = -1, 0
+"""In masks"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Dataset:
     choices: list[list[str]] = field(default_factory=list, metadata=EACH)
     """Texts to choose from for each item: the right one, then its opposite in time, then others;
     empty if there are none"""
+    mask: Callable[[int], Any] | None = field(default=None, metadata=EACH)
+    """The class of each pixel of the picture at an index, int [height, width]: -1 counts nowhere,
+    BACKGROUND is no class, and class n is n + 1"""
+    regions: Callable[[int], list[Any]] | None = field(default=None, metadata=EACH)
+    """Regions of the picture at an index that are to be named, bool [height, width] each"""
     answers: list[list[int]] = field(default_factory=list)
     """What a classifier may answer: groups of classes, each scored by the best of its classes. A
     class in no group is never answered. Empty: every class, those of one name being one answer"""

@@ -44,6 +44,8 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
     if settings.task == "captions" and dataset.keys and not dataset.captions:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
+    if settings.task == "segmentation" and dataset.keys and not dataset.mask:
+        raise UsageError(f"{dataset.source} has no masks: use `task: classification`.")
     facts = settings.reading_facts()
     dataset = dataclasses.replace(dataset, protocol=dataset.protocol | facts)
     if isinstance(settings, HeldOut):

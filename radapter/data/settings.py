@@ -61,8 +61,9 @@ class Data(Section):
     """The folder that relative paths start from. `null`: the working folder. The option
     `--data-root` and the environment variable RADAPTER_DATA are taken instead, where they are
     given."""
-    task: Literal["classification", "captions"] = "classification"
-    """What a picture is paired with: a prompt of its class, or each of its captions."""
+    task: Literal["classification", "captions", "segmentation"] = "classification"
+    """What a picture is paired with: a prompt of its class, or each of its captions. With
+    `segmentation` its pixels have classes; that is for suites, not for training."""
     templates: Templates = USUAL_TEMPLATES
     """Prompts for class names, in which `{}` stands for the name. `openai`: open_clip's list of
     80."""

@@ -41,6 +41,18 @@ class Gallery(Section):
         return searchable(queries, parts, self.leave_out)
 
 
+class Dense(Section):
+    """How pixels get a class, for the task `segmentation`."""
+
+    by: Literal["values", "windows", "regions"] = "windows"
+    """`values`: features of patches, the values of the last block (MaskCLIP), in windows of the
+    model's size. `windows`: the feature of each window as a whole. `regions`: the feature of each
+    given region, of which the rest is painted over."""
+    short_side: Annotated[int, Field(ge=1)] | None = None
+    """Pictures are resized so that their shorter side has so many pixels. `null`: they stay as they
+    are, if the shorter side is not below the model's."""
+
+
 class SuiteDataset(Section):
     """A data set of a suite."""
 
@@ -62,6 +74,8 @@ class SuiteDataset(Section):
     gallery: Gallery | None = None
     """Among what its pictures look for others, for the task `picture-retrieval`. `null`: among
     themselves, each without itself."""
+    dense: Dense = Dense()
+    """How pixels get a class, for the task `segmentation`."""
 
     @property
     def protocol(self) -> str | None:

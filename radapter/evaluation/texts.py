@@ -49,6 +49,11 @@ class Texts:
         classes = {"names": dataset.class_names, "features": self.heads[key]}
         return zero_shot.head(self.model, classes)
 
+    def features(self, dataset: Dataset, prompts: Templates) -> Tensor:
+        """Of the classes of a data set, unit norm [classes, dim]; no trained head."""
+        self._zero_shot(dataset, prompts)
+        return self.heads[(*templates_of(prompts), "", *dataset.class_names)]
+
     def captions(self, texts: list[str]) -> Tensor:
         """Features of texts as they are, [texts, dim]."""
         known = self.evaluation.text_features

@@ -180,6 +180,8 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         yield f"Retrieval: {protocol['retrieval']}."
         if protocol["retrieval"].startswith("texts of the same tokens are one"):
             yield "Published recalls count them apart: `identical_captions: apart`."
+    if "segmentation" in tasks:
+        yield f"Segmentation: {protocol['segmentation']}."
     if "picture-retrieval" in tasks:
         yield f"Pictures by pictures: {protocol['picture retrieval']}."
         counts = [f"{n} {f['queries']:,} in {f['gallery']:,}" for n, f in datasets.items()]

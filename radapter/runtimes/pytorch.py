@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
-from radapter.models import half
+from radapter.models import half, patches
 from radapter.precision import exact_fp32
 from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
 
@@ -113,6 +113,17 @@ class PyTorchRuntime:
         with evaluation_mode(self._model):
             pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
             features = self._model.encode_image(pixels)  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    def encode_patches(self, pixel_values: Tensor) -> Tensor:
+        """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.
+
+        Raises:
+            UsageError: the image tower has none that are known.
+        """
+        with evaluation_mode(self._model):
+            pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
+            features = patches.patch_features(self._model, pixels)
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import source_trees
 from pydantic import TypeAdapter
@@ -39,6 +40,10 @@ def test_every_picture_has_a_name_and_what_the_task_needs(section, dataset):
     if section.task == "classification":
         assert len(dataset.labels) == len(dataset)
         assert set(dataset.labels) <= set(range(len(dataset.class_names)))
+    elif section.task == "segmentation":
+        mask = dataset.mask(0)
+        assert mask.shape == dataset.read(0).size[::-1]
+        assert set(np.unique(mask)) <= set(range(-1, len(dataset.class_names) + 1))
     else:
         assert len(dataset.captions) == len(dataset)
         assert all(dataset.captions)

@@ -11,6 +11,7 @@ from radapter.data import Dataset
 from radapter.data.settings import Data
 from radapter.data.sources.folder import FolderData
 from radapter.data.sources.moving_emoji import MovingEmojiData
+from radapter.data.sources.scenes import ScenesData
 from radapter.data.sources.table import TableData
 from radapter.errors import RadapterError
 from radapter.evaluation import of_run
@@ -61,7 +62,8 @@ def data(shapes, tmp_path_factory):
     table.write_text("\n".join(["filepath,title", *rows]))
     captions = TableData(source="table", path=str(table), split="all", task="captions")
     folder = FolderData(source="folder", root=str(shapes), split="all")
-    return {"classification": folder, "captions": captions}
+    scenes = ScenesData(source="scenes", pictures=3)
+    return {"classification": folder, "captions": captions, "segmentation": scenes}
 
 
 def suite_of(data, *tasks):

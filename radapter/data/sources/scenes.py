@@ -1,0 +1,141 @@
+"""Scenes of built-in icons with exact masks, made from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from radapter.data import icons
+from radapter.data.dataset import BACKGROUND, Dataset
+from radapter.data.drawing import Scene, Style, scene
+from radapter.data.settings import Data
+from radapter.data.sources.icons import Kind
+from radapter.data.stores import Stamp
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OPAQUE = 128
+"""Of 255: from here on a pixel is the drawing's, below the ground's"""
+OBJECTS = 4
+"""Drawings in a scene, at most; each has a quarter of the picture"""
+
+
+class ScenesData(Data):
+    """Scenes of two to four built-in icons, with the class of every pixel; made from a seed."""
+
+    source: Literal["scenes"]
+    named_by = ("kinds", "classes", "ground")
+    kinds: Annotated[list[Kind], Field(min_length=1)] = Field(default=["solid", "colour"])
+    """The ways of drawing whose icons are taken. Lines are thin: few pixels are theirs."""
+    classes: Literal["all", "base", "novel", "unseen"] = "base"
+    """The classes of icons that are taken."""
+    words: Annotated[int, Field(ge=2)] | None = 40
+    """So many of these classes, drawn by a hash of their names. `null`: all."""
+    ground: Literal["white", "plain", "clouded"] = "plain"
+    """What the icons stand on: `white`, with black ink; a `plain` colour; or a `clouded` one. On
+    the last two icons of one colour have a colour by chance too."""
+    pictures: Annotated[int, Field(ge=1)] = 100
+    """How many scenes."""
+    size: Annotated[int, Field(ge=32)] = 128
+    """Side of a scene in pixels; an icon has at most half of it."""
+    scenes_seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed gives other scenes."""
+    task: Literal["segmentation"] = "segmentation"
+
+    licence = {  # noqa: RUF012
+        "name": "radapter's built-in icons",
+        "licence": "MIT, Apache-2.0, BSD-3-Clause and the Unlicense, by part: see "
+        "radapter/data/icons/NOTICE.md in radapter",
+    }
+    no_training = "Scenes are for scoring: train on `source: icons`"
+
+    @classmethod
+    def built_in(cls) -> str:
+        return "scenes of built-in icons with exact masks, made from a seed"
+
+    def in_words(self) -> str:
+        return f"scenes, {self.ground} ground, {'+'.join(self.kinds)}"
+
+    def held_out(self) -> None:
+        """None: scenes are not trained on."""
+
+    def open(self) -> Dataset:
+        """Icons are those of test designers; class names are those of the drawn classes."""
+        halves = ("base", "novel") if self.classes == "all" else (self.classes,)
+        by_class: dict[int, list[int]] = defaultdict(list)
+        for icon in icons.pictures():
+            fits = icons.classes()[icon.label]["half"] in halves
+            if fits and icon.split == "test" and icon.kind in self.kinds:
+                by_class[icon.label].append(icon.number)
+        order = sorted(by_class, key=lambda label: _hash(icons.classes()[label]["name"]))
+        labels = sorted(order[: self.words])
+        drawn = Scenes([by_class[label] for label in labels], self)
+        style = f"{self.ground} ground, {self.size} pixels, seed {self.scenes_seed}"
+        return Dataset(
+            source=self.in_words(),
+            keys=[f"{self.ground}/{self.scenes_seed}/{i:04}" for i in range(self.pictures)],
+            read=drawn.read,
+            class_names=[icons.classes()[label]["name"] for label in labels],
+            groups=list(range(self.pictures)),
+            protocol={"scenes": style},
+            stamp=drawn.stamp,
+            mask=drawn.mask,
+            regions=drawn.regions,
+        )
+
+    def reading_facts(self) -> dict[str, str]:
+        """None: its pictures have no orientation, and are not transparent."""
+        return {}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(f"radapter-scenes-1/{text}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes by number, each made when it is asked for."""
+
+    of_class: list[list[int]]
+    """The icons of each class, by number"""
+    settings: ScenesData
+
+    def made(self, index: int) -> tuple[Scene, list[int]]:
+        """A scene with its masks, and the class of each of its drawings."""
+        of = self.settings
+        chance = random.Random(f"{of.scenes_seed}/{of.ground}/{index}")
+        number = 2 + int((OBJECTS - 1) * chance.random())
+        labels = [int(len(self.of_class) * chance.random()) for _ in range(number)]
+        chosen = [self.of_class[n][int(len(self.of_class[n]) * chance.random())] for n in labels]
+        coloured = float(of.ground != "white")
+        style = Style(of.size, coloured, float(of.ground == "clouded"), smallest=0.4)
+        drawings = [icons.drawing(n) for n in chosen]
+        return scene(drawings, chance, style, masks=True), labels
+
+    def read(self, index: int) -> Image.Image:
+        return self.made(index)[0].picture
+
+    def mask(self, index: int) -> np.ndarray:
+        """The class of each pixel, see `Dataset.mask`."""
+        import numpy as np  # here, as recipes are checked without it
+
+        found, labels = self.made(index)
+        mask = np.full(found.coverages[0].shape, BACKGROUND)
+        for coverage, label in zip(found.coverages, labels, strict=True):
+            mask[coverage >= OPAQUE] = label + 1
+        return mask
+
+    def regions(self, index: int) -> list[np.ndarray]:
+        """The exact mask of each drawing."""
+        return [coverage >= OPAQUE for coverage in self.made(index)[0].coverages]
+
+    def stamp(self, index: int) -> Stamp:
+        """Of a scene nothing but its seed and number can change, and they are in its name."""
+        return len(self.of_class), sum(map(len, self.of_class)), self.settings.size
