@@ -50,6 +50,10 @@ SOURCES = {
     "video-sets": "radapter.data.sources.video_sets:VideoSetsData",
     "emoji-video": "radapter.data.sources.emoji_video:EmojiVideoData",
     "moving-emoji": "radapter.data.sources.moving_emoji:MovingEmojiData",
+    "cirr": "radapter.data.sources.cirr:CirrData",
+    "circo": "radapter.data.sources.circo:CircoData",
+    "fashioniq": "radapter.data.sources.fashioniq:FashionIQData",
+    "genecis": "radapter.data.sources.genecis:GenecisData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 
@@ -104,6 +108,7 @@ TASKS = {
     "picture-retrieval": "radapter.evaluation.tasks.picture_retrieval",
     "top-5": "radapter.evaluation.tasks.top_five",
     "motion": "radapter.evaluation.tasks.motion",
+    "composed": "radapter.evaluation.tasks.composed",
 }
 """What suites score: METRICS, DATA, `needs`, `asks`, `protocol` and `score`"""
 

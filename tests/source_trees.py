@@ -136,3 +136,23 @@ def video_sets(root: Path) -> dict[str, Any]:
 
 def scenes(root: Path) -> dict[str, Any]:
     return {"pictures": 5, "ground": "clouded"}
+
+
+def cirr(root: Path) -> dict[str, Any]:
+    trees.cirr(root)
+    return {}
+
+
+def circo(root: Path) -> dict[str, Any]:
+    trees.circo(root)
+    return {}
+
+
+def fashioniq(root: Path) -> dict[str, Any]:
+    trees.fashioniq(root)
+    return {"category": "dress"}
+
+
+def genecis(root: Path) -> dict[str, Any]:
+    trees.genecis(root)
+    return {"condition": "change_attribute"}

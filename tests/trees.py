@@ -209,3 +209,83 @@ def domains(root: Path) -> None:
             for number, own in enumerate(classes):
                 for i in range(3):
                     jpeg(root / place / domain / own / f"{i}.jpg", 8 * i + number)
+
+
+def cirr(root: Path) -> Path:
+    """ROOT/CIRR with ROOT/CIRR/cirr's two files a split; eight pictures and four edits each."""
+    for own, folder in (("val", "dev"), ("test1", "test1"), ("train", "train/34")):
+        names = [f"{Path(folder).parts[0]}-{i}-0-img{i % 2}" for i in range(8)]
+        paths = {name: f"./{folder}/{name}.png" for name in names}
+        for i, path in enumerate(paths.values()):
+            png = root / "CIRR" / path
+            png.parent.mkdir(parents=True, exist_ok=True)
+            png.write_bytes(encoded(i, "PNG"))
+        edits = []
+        for i in range(4):
+            members = names[i : i + 4]  # the reference is the second, the target the third of them
+            entry = {"pairid": 12060 + i, "reference": members[1], "caption": f"paint it {i}",
+                     "img_set": {"id": i, "members": members, "reference_rank": 1}}  # fmt: skip
+            edits.append(entry | ({} if own == "test1" else {"target_hard": members[2]}))
+        captions = root / "CIRR" / "cirr" / "captions" / f"cap.rc2.{own}.json"
+        splits = root / "CIRR" / "cirr" / "image_splits" / f"split.rc2.{own}.json"
+        write_json(captions, edits)
+        write_json(splits, paths)
+    return root
+
+
+def circo(root: Path) -> Path:
+    """ROOT/CIRCO as its repository and COCO have it: eight pictures, three edits a split."""
+    coco = root / "CIRCO" / "COCO2017_unlabeled"
+    ids = [243611 + 7919 * i for i in range(8)]
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 40, "width": 48} for n in ids]
+    for i, image in enumerate(images):
+        jpeg(coco / "unlabeled2017" / str(image["file_name"]), i)
+    write_json(coco / "annotations" / "image_info_unlabeled2017.json", {"images": images})
+    for own in ("val", "test"):
+        edits = []
+        for i in range(3):
+            entry = {"id": i, "reference_img_id": ids[i], "relative_caption": f"has {i} more",
+                     "shared_concept": "a shape"}  # fmt: skip
+            right = {"target_img_id": ids[i + 1], "gt_img_ids": ids[i + 1 : i + 3 + i]}
+            edits.append(entry | (right if own == "val" else {}))
+        write_json(root / "CIRCO" / "annotations" / f"{own}.json", edits)
+    return root
+
+
+def fashioniq(root: Path) -> Path:
+    """ROOT/FashionIQ with dresses: eight pictures in the split, six of them in its three edits."""
+    names = [f"B00{9 + i}PMCJLW" for i in range(8)]
+    for i, name in enumerate(names):
+        jpeg(root / "FashionIQ" / "images" / f"{name}.jpg", i)
+    edits = [
+        {"target": names[2 * i + 1], "candidate": names[2 * i],
+         "captions": [f"is more {COLOURS[i]}.", " has longer sleeves"]}
+        for i in range(3)
+    ]  # fmt: skip
+    for split in ("train", "val"):
+        write_json(root / "FashionIQ" / "captions" / f"cap.dress.{split}.json", edits)
+        write_json(root / "FashionIQ" / "image_splits" / f"split.dress.{split}.json", names)
+    return root
+
+
+def genecis(root: Path) -> Path:
+    """ROOT/GeneCIS with an object task and an attribute task: three edits among four each."""
+    tasks: dict[str, list[Any]] = {"focus_object": [], "change_attribute": []}
+    things = [{"image_id": 2414890 + i // 2, "instance_bbox": [10 * (i % 2), 5, 20, 10]}
+              for i in range(8)]  # fmt: skip
+    photos = [{"val_image_id": 189213 + i} for i in range(8)]
+    for i in range(8):
+        jpeg(root / "GeneCIS" / "val2017" / f"{189213 + i:012d}.jpg", i)
+        jpeg(root / "GeneCIS" / "VG_100K_all" / f"{2414890 + i // 2}.jpg", i // 2)
+    for own, entries in zip((photos, things), tasks.values(), strict=True):
+        for i in range(3):
+            entry = {"condition": COLOURS[i], "reference": own[i], "target": own[i + 1]}
+            entries.append(entry | {"gallery": own[i + 2 : i + 5]})
+    for name, entries in tasks.items():
+        write_json(root / "GeneCIS" / "genecis" / f"{name}.json", entries)
+    return root
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from radapter.data.edits import Edit, placed, stated
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.pixels import without_prefix
 from radapter.data.stores import Stamp
@@ -69,6 +70,10 @@ class Dataset:
     BACKGROUND is no class, and class n is n + 1"""
     regions: Callable[[int], list[Any]] | None = field(default=None, metadata=EACH)
     """Regions of the picture at an index that are to be named, bool [height, width] each"""
+    edits: list[Edit] = field(default_factory=list)
+    """In composed retrieval: what is to be changed of which picture, and the right pictures"""
+    measured: list[str] = field(default_factory=list)
+    """In composed retrieval: what is reported, by its names in `edits.MEASURES`"""
     answers: list[list[int]] = field(default_factory=list)
     """What a classifier may answer: groups of classes, each scored by the best of its classes. A
     class in no group is never answered. Empty: every class, those of one name being one answer"""
@@ -110,6 +115,8 @@ class Dataset:
                 chosen[column.name] = functools.partial(_read_chosen, value, list(indices))
             else:
                 chosen[column.name] = [value[i] for i in indices]
+        if self.edits:
+            chosen["edits"] = placed(self.edits, {old: new for new, old in enumerate(indices)})
         return dataclasses.replace(self, **chosen)
 
     def account(self, broken: Sequence[str] = ()) -> dict[str, Any]:
@@ -136,6 +143,8 @@ class Dataset:
             digest.update(repr(self.answers).encode())
         if self.searched:
             digest.update(repr([self.searched, self.alike]).encode())
+        for said in stated(self.edits):
+            digest.update(to_bytes(said))
         if self.stamp:
             digest.update(repr([self.stamp(i)[0] for i in range(len(self))]).encode())
         return digest.hexdigest()

@@ -46,6 +46,8 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no captions: use `task: classification`.")
     if settings.task == "segmentation" and dataset.keys and not dataset.mask:
         raise UsageError(f"{dataset.source} has no masks: use `task: classification`.")
+    if settings.task == "edits" and dataset.keys and not dataset.edits:
+        raise UsageError(f"{dataset.source} has no edits: it is no set of composed retrieval.")
     facts = settings.reading_facts()
     dataset = dataclasses.replace(dataset, protocol=dataset.protocol | facts)
     if isinstance(settings, HeldOut):

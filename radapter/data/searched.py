@@ -52,7 +52,7 @@ def searchable(
     for number, part in enumerate(parts):
         role = GALLERY if number else QUERY if gallery is not None else QUERY | GALLERY
         for i, key in enumerate(part.keys):
-            name = _name(parts, places, number, i, key)
+            name = name_in(parts, places, number, i, key)
             places.setdefault(name, (number, i))
             searched[name] = searched.get(name, 0) | role
     joined = _joined(parts, places, list(searched.values()), leave_out)
@@ -75,7 +75,7 @@ def of_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     return dataset.select([i for i, keep in enumerate(kept) if keep])
 
 
-def _name(
+def name_in(
     parts: Sequence[Dataset], places: dict[str, tuple[int, int]], number: int, i: int, key: str
 ) -> str:
     """What a picture is called: one that is in two parts has one name, another of that name
@@ -86,7 +86,7 @@ def _name(
     stamps = parts[number].stamp, parts[there].stamp
     if stamps[0] is not None and stamps[1] is not None and stamps[0](i) == stamps[1](j):
         return key
-    return _name(parts, places, number, i, f"gallery/{key}")
+    return name_in(parts, places, number, i, f"gallery/{key}")
 
 
 def _joined(
@@ -115,7 +115,7 @@ def _joined(
     return Dataset(
         source=parts[0].source,
         keys=list(places),
-        read=functools.partial(_of_part, [part.read for part in parts], where),
+        read=functools.partial(of_part, [part.read for part in parts], where),
         labels=[numbers[p][parts[p].labels[i]] for p, i in where],
         class_names=[names[n] for n in kept],
         groups=groups,
@@ -123,20 +123,22 @@ def _joined(
         alike=alike,
         protocol={k: v for part in reversed(parts) for k, v in part.protocol.items()}
         | {"gallery": said},
-        stamp=_all_or_none(stamps, parts, where),
-        digest=_all_or_none(digests, parts, where),
+        stamp=all_or_none(stamps, parts, where),
+        digest=all_or_none(digests, parts, where),
         left_out=merged(*(part.left_out for part in parts)),
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 
-def _all_or_none(
+def all_or_none(
     of: list[Callable[[int], T]], parts: Sequence[Dataset], where: list[tuple[int, int]]
 ) -> Callable[[int], T] | None:
-    return functools.partial(_of_part, of, where) if len(of) == len(parts) else None
+    """What reads from the part of each row, where every part has it; `where` is (part, place)."""
+    return functools.partial(of_part, of, where) if len(of) == len(parts) else None
 
 
-def _of_part(of: list[Callable[[int], T]], where: list[tuple[int, int]], index: int) -> T:
+def of_part(of: list[Callable[[int], T]], where: list[tuple[int, int]], index: int) -> T:
+    """What that part has at that place."""
     part, i = where[index]
     return of[part](i)
 

@@ -61,9 +61,10 @@ class Data(Section):
     """The folder that relative paths start from. `null`: the working folder. The option
     `--data-root` and the environment variable RADAPTER_DATA are taken instead, where they are
     given."""
-    task: Literal["classification", "captions", "segmentation"] = "classification"
+    task: Literal["classification", "captions", "segmentation", "edits"] = "classification"
     """What a picture is paired with: a prompt of its class, or each of its captions. With
-    `segmentation` its pixels have classes; that is for suites, not for training."""
+    `segmentation` its pixels have classes, and with `edits` it has a text that says what is to be
+    changed of it: those are for suites, not for training."""
     templates: Templates = USUAL_TEMPLATES
     """Prompts for class names, in which `{}` stands for the name. `openai`: open_clip's list of
     80."""
@@ -134,6 +135,17 @@ class Data(Section):
     def may_be_passed_on(self) -> bool:
         """Whether bundles may have pictures of it in them."""
         return self.notices is not None
+
+    def for_server(
+        self, first: Mapping[str, list[str]], of_subset: Mapping[str, list[str]]
+    ) -> dict[str, Any]:
+        """Files for the server that keeps the right pictures of its edits, JSON by file name.
+
+        Args:
+            first: by the name of an edit the keys of the first 50 pictures.
+            of_subset: and of the first 3 of its subset.
+        """
+        return {}
 
     @classmethod
     def built_in(cls) -> str | None:

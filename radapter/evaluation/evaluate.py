@@ -195,6 +195,7 @@ def _score(
         result.facts |= found.facts
         result.facts["remarks"] += found.remarks
         result.further |= found.further
+        result.files |= found.files
         if found.predictions is not None:
             result.predictions = found.predictions
 

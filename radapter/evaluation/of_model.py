@@ -12,7 +12,7 @@ from radapter.evaluation.evaluate import evaluate, result_of
 from radapter.evaluation.intervals import SEED
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite
-from radapter.evaluation.written import check_writable, write_result
+from radapter.evaluation.written import check_writable, write_for_servers, write_result
 from radapter.names import slug
 from radapter.runtimes.opened import OpenModel
 
@@ -48,6 +48,7 @@ def evaluate_model(
     check_writable(path)
     evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
     own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}
+    own |= write_for_servers(path, label, evaluated.files())
     models = {label: own}
     for other in trivial.beside(suite, model):
         known = evaluate(suite, other, opened=opened, cache=cache, on_progress=on_progress)

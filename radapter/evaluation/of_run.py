@@ -19,7 +19,7 @@ from radapter.evaluation.of_model import with_anchors
 from radapter.evaluation.parity import compare, tolerance_of
 from radapter.evaluation.result import Evaluation
 from radapter.evaluation.suite import Suite, trained_metric
-from radapter.evaluation.written import check_writable, write_result
+from radapter.evaluation.written import check_writable, write_for_servers, write_result
 from radapter.models import LoadedModel
 from radapter.registry import folds
 from radapter.run import Run
@@ -104,6 +104,8 @@ def evaluate_run(
     recipe = run.recipe()
     seen = suite.seen_by(recipe.model)
     models = _described(done, tuned, alpha)
+    for label, own in done.items():
+        models[label] |= write_for_servers(path, label, own.files())
     models["zero-shot"] |= with_anchors(done["zero-shot"], recipe.model)
     result = result_of(
         suite,

@@ -122,7 +122,7 @@ def expected(right: int, size: int) -> dict[str, float]:
     k = min(FIRST, size)
     values = {
         "map": _mean_precision(right, size),
-        f"map_{FIRST}": right / size * _summed(right, size, k) / max(1, min(FIRST, right)),
+        f"map_{FIRST}": right / size * summed(right, size, k) / max(1, min(FIRST, right)),
         f"map_{FIRST}_found": 0.0,
     }
     if right:
@@ -134,10 +134,10 @@ def expected(right: int, size: int) -> dict[str, float]:
 
 
 def _mean_precision(right: int, size: int) -> float:
-    return _summed(right, size, size) / size if right else 0.0
+    return summed(right, size, size) / size if right else 0.0
 
 
-def _summed(right: int, size: int, k: int) -> float:
+def summed(right: int, size: int, k: int) -> float:
     """The sum over the first k ranks of the precision expected there, if a right picture is."""
     harmonic = float((1 / np.arange(1, k + 1)).sum())
     return harmonic + (right - 1) / max(1, size - 1) * (k - harmonic)

@@ -27,6 +27,8 @@ class Published(Section):
     captions: Count | dict[str, Count] | None = None
     """How many captions these have; by protocol, if it changes their number. `null`: it has
     none."""
+    edits: Count | None = None
+    """How many edits it has. `null`: it is no set of composed retrieval."""
     splits: dict[str, Count] = Field(default={})
     """How many pictures each split has, by its name in the split file."""
     mapping: dict[str, Count] = Field(default={})

@@ -41,6 +41,8 @@ class SetResult:
     """Of a classification, classes with identical names counted as one, [pictures]"""
     further: dict[str, Any] = field(default_factory=dict)
     """What is reported beside the metrics: numbers without an interval"""
+    files: dict[str, Any] = field(default_factory=dict)
+    """What is written for the server of a benchmark, JSON by the name of the file"""
 
     def value(self, metric: str) -> float:
         return float(self.metrics[metric].scores.mean())
@@ -80,7 +82,7 @@ class Evaluation:
             if not means["datasets"] and len(names) > 1:
                 continue
             roles[role] = means if means["datasets"] else self._mean(names, partial=True)
-            for metric in self.sets[names[0]].metrics:
+            for metric in [name for name in self.sets[names[0]].metrics if name in roles[role]]:
                 values = {name: self.sets[name].value(metric) for name in roles[role]["datasets"]}
                 least_good = max if metric_of(metric).better == "smaller" else min
                 worst = least_good(values, key=lambda name: values[name])
@@ -100,6 +102,10 @@ class Evaluation:
             result["harmonic_means"] = {name: self._harmonic(*pair) for name, pair in pairs}
         return result
 
+    def files(self) -> dict[str, dict[str, Any]]:
+        """By data set what is written for its server, by the name of the file."""
+        return {name: own.files for name, own in self.sets.items()}
+
     def _harmonic(self, *of: str) -> dict[str, Any]:
         """The harmonic mean of the accuracies of two data sets or averages, if all is whole."""
         first, second = (self.suite.members(part) for part in of)
@@ -117,12 +123,14 @@ class Evaluation:
         return means
 
     def _mean(self, names: list[str], partial: bool = False) -> dict[str, Any]:
-        """Every metric's mean over the data sets that are whole; what they are, what is not."""
+        """The means over the data sets that are whole of metrics that all of these have; what they
+        are, what is not."""
         used = [name for name in names if partial or not self.sets[name].is_partial]
         left_out = [name for name in names if name not in used]
         means = {
             metric: _summary([self.sets[name].metrics[metric] for name in used])
             for metric in (self.sets[used[0]].metrics if used else ())
+            if all(metric in self.sets[name].metrics for name in used)
         }
         return {"datasets": used, **({"left_out": left_out} if left_out else {}), **means}
 

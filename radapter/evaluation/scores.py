@@ -64,6 +64,8 @@ class Scores:
     """Sentences without their full stop: what makes a number say less than it seems to"""
     further: dict[str, Any] = field(default_factory=dict)
     """What is reported beside the metrics: numbers without an interval"""
+    files: dict[str, Any] = field(default_factory=dict)
+    """What is written for the server of a benchmark, JSON by the name of the file"""
 
 
 # ---------------------------------------------------------------- over all tasks

@@ -77,6 +77,10 @@ class SuiteDataset(Section):
     dense: Dense = Dense()
     """How pixels get a class, for the task `segmentation`."""
 
+    weight_on: DataSource | None = None
+    """For the task `composed`: edits on which the weight of the text in the sum of picture and text
+    is chosen. `null`: none, and it is 0.5."""
+
     @property
     def protocol(self) -> str | None:
         """The name of the protocol, of data sets that have several."""
@@ -101,16 +105,22 @@ class SuiteDataset(Section):
         captions = self.captions()
         if captions and dataset.captions:
             counts.append((sum(map(len, dataset.captions)), captions, "captions"))
+        if self.published.edits and dataset.edits:
+            counts.append((len(dataset.edits), self.published.edits, "edits"))
         wrong = [f"{n:,} of {wanted:,} {what}" for n, wanted, what in counts if n != wanted]
         return ", ".join(wrong) or None
 
     def all_data(self) -> list[Data]:
-        """Its own section and those of its gallery."""
-        return [self.data, *(self.gallery.data if self.gallery else ())]
+        """Its own section, those of its gallery, and what a weight is chosen on."""
+        gallery = self.gallery.data if self.gallery else []
+        return [self.data, *gallery, *([self.weight_on] if self.weight_on else [])]
 
     def with_data(self, data: Sequence[Data]) -> SuiteDataset:
         """With other sections in the place of those that `all_data` gives."""
         update: dict[str, Any] = {"data": data[0]}
+        rest = list(data[1:])
+        if self.weight_on:
+            update["weight_on"] = rest.pop()
         if self.gallery:
-            update["gallery"] = self.gallery.model_copy(update={"data": list(data[1:])})
+            update["gallery"] = self.gallery.model_copy(update={"data": rest})
         return self.model_copy(update=update)

@@ -11,6 +11,7 @@ from typing import Any
 
 from radapter.errors import BrokenInput
 from radapter.files import write_atomic
+from radapter.names import slug
 
 
 def check_writable(path: Path) -> None:
@@ -53,6 +54,28 @@ def read_result(path: Path) -> dict[str, Any]:
 def of_kind(result: Mapping[str, Any], kind: str) -> list[str]:
     """The labels of a result's models of a kind, in their order."""
     return [label for label, model in result["models"].items() if model["kind"] == kind]
+
+
+def write_for_servers(
+    path: Path, label: str, of: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Write what benchmarks' servers take, to servers/RESULT/MODEL/DATASET/FILE beside the result.
+
+    Args:
+        path: of the result.
+        label: of the model in it.
+        of: by data set the content of each file by its name.
+
+    Returns:
+        `for_servers`, the paths; nothing if there is nothing to write.
+    """
+    written = []
+    for dataset, files in of.items():
+        for name, content in files.items():
+            place = path.parent / "servers" / path.stem / slug(label) / dataset / name
+            write_atomic(place, json.dumps(content) + "\n")
+            written.append(str(place))
+    return {"for_servers": written} if written else {}
 
 
 def write_result(path: Path, result: dict[str, Any]) -> dict[str, Any]:

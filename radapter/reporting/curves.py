@@ -23,6 +23,8 @@ def axes(result: dict[str, Any]) -> tuple[Axis, list[Axis]]:
     own = "in-distribution" if "in-distribution" in roles else next(iter(roles))
     others = [role for role in roles if role != own]
     metrics = [metric for metric in main_metrics().values() if metric in roles[own]]
+    if not metrics:
+        return ("", ""), []
     trained = result["trained_metric"] if result["trained_metric"] in metrics else metrics[0]
     return (own, trained), [(others[0], metric) for metric in metrics] if others else []
 

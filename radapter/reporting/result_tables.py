@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from radapter.evaluation.scores import headlines, tasks_of
+from radapter.reporting.composed_tables import composed_table
 from radapter.reporting.parity_tables import parity_tables
 from radapter.reporting.retrieval_tables import retrieval_table
 from radapter.reporting.suite_tables import (
@@ -38,8 +39,13 @@ def _shown(models: dict[str, Any]) -> dict[str, Any]:
 def _scores(result: dict[str, Any]) -> Table:
     first = next(iter(result["models"].values()))
     what = f"alpha {result['alpha']:.2f}" if "alpha" in result else result["model"]
-    alone = all(tasks_of(facts) == ["retrieval"] for facts in first["datasets"].values())
-    return (retrieval_table if alone else dataset_table)(result, f"{result['suite']}, {what}")
+    tasks = [tasks_of(facts) for facts in first["datasets"].values()]
+    table = dataset_table
+    if all(own == ["retrieval"] for own in tasks):
+        table = retrieval_table
+    elif all(own in (["composed"], []) for own in tasks):  # none where a server has the answers
+        table = composed_table
+    return table(result, f"{result['suite']}, {what}")
 
 
 def alpha_table(result: dict[str, Any]) -> Table:

@@ -71,13 +71,15 @@ def dataset_table(result: dict[str, Any], title: str) -> Table:
             add(label, metric, [m["datasets"][name][key] for m in models.values()], anchor)
             add_harmonic(key, name)
         for role, mean in means_of_roles(first).items():
+            if key not in mean:
+                continue
             items = [m["roles"][role][key] for m in models.values()]
             add(f"  {role}: mean of {counted(mean)}", metric, items, None)
         for name, mean in first.get("averages", {}).items():
             if key in mean:
                 items = [m["averages"][name][key] for m in models.values()]
                 add(f"  {name}", metric, items, None)
-            else:
+            elif "left_out" in mean:
                 table.add(f"  {name}: not all is whole", style="dim")
             add_harmonic(key, name)
     if any("calibration_error" in facts for facts in datasets.values()):
@@ -146,6 +148,7 @@ def notes(result: dict[str, Any]) -> Styled:
         weights = str(model["provenance"].get("weights_hash"))[:16]
         used = ", ".join([model["runtime"], model["device"], model["precision"], weights])
         lines.append(f"{label}: {used}.")
+        lines += [f"For the server, by {label}: {path}" for path in model.get("for_servers", ())]
     first = next(iter(result["models"].values()))
     lines += [f"{result['seen']}."] if "seen" in result else []
     lines += protocol_notes(first, result["protocol"])
@@ -186,6 +189,11 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         yield f"Pictures by pictures: {protocol['picture retrieval']}."
         counts = [f"{n} {f['queries']:,} in {f['gallery']:,}" for n, f in datasets.items()]
         yield f"Queries in a gallery: {', '.join(counts)}."
+    edits = {n: facts for n, facts in datasets.items() if "edits" in facts}
+    if edits:
+        yield f"Composed retrieval: {protocol['composed']}."
+        counts = [f"{n} {f['edits']:,} in {f['gallery']:,}" for n, f in edits.items()]
+        yield f"Edits in a gallery: {', '.join(counts)}."
     for name, facts in datasets.items():
         if facts.get("shared_captions"):
             shared = f"{facts['shared_captions']:,} of {facts['captions']:,}"

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from radapter import recipe as recipes
 from radapter.data import Dataset, open_data
 from radapter.data.clips import frames_of
+from radapter.data.edits import MEASURES
 from radapter.data.opening import DataSource
 from radapter.errors import UsageError
 from radapter.registry import SOURCES, load
@@ -44,9 +45,17 @@ def test_every_picture_has_a_name_and_what_the_task_needs(section, dataset):
         mask = dataset.mask(0)
         assert mask.shape == dataset.read(0).size[::-1]
         assert set(np.unique(mask)) <= set(range(-1, len(dataset.class_names) + 1))
-    else:
+    elif section.task == "captions":
         assert len(dataset.captions) == len(dataset)
         assert all(dataset.captions)
+    else:
+        rows = range(len(dataset))
+        for edit in dataset.edits:
+            assert edit.texts
+            assert {edit.reference, *edit.targets, *edit.subset, *edit.gallery} <= {*rows}
+            assert {*edit.targets} <= {*edit.gallery} - {edit.reference}
+            assert {*edit.subset} <= {*edit.gallery} - {edit.reference}
+        assert set(dataset.measured) <= MEASURES.keys()
 
 
 def pixels(item):
