@@ -47,7 +47,7 @@ def open_data(settings: Data) -> Dataset:
     if settings.task == "segmentation" and dataset.keys and not dataset.mask:
         raise UsageError(f"{dataset.source} has no masks: use `task: classification`.")
     if settings.task == "edits" and dataset.keys and not dataset.edits:
-        raise UsageError(f"{dataset.source} has no edits: it is no set of composed retrieval.")
+        raise UsageError(f"{dataset.source} has no edits: use another `task`.")
     facts = settings.reading_facts()
     dataset = dataclasses.replace(dataset, protocol=dataset.protocol | facts)
     if isinstance(settings, HeldOut):
