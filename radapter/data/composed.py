@@ -34,17 +34,19 @@ def with_choosing(scored: Dataset, choosing: Dataset) -> Dataset:
     where = list(places.values())
     edits = placed(choosing.edits, rows[1])
     captioned = all(part.captions for part in parts)
-    return dataclasses.replace(
-        scored,
+    return Dataset(
+        source=scored.source,
         keys=list(places),
         read=functools.partial(of_part, [part.read for part in parts], where),
         captions=[parts[p].captions[i] for p, i in where] if captioned else [],
         groups=[parts[p].groups[i] for p, i in where],
         edits=[*scored.edits, *(dataclasses.replace(edit, chooses=True) for edit in edits)],
+        measured=scored.measured,
         protocol=scored.protocol | {"weight of the text": f"chosen on {choosing.source}"},
         stamp=all_or_none([p.stamp for p in parts if p.stamp is not None], parts, where),
         digest=all_or_none([p.digest for p in parts if p.digest is not None], parts, where),
         left_out=merged(scored.left_out, choosing.left_out),
+        notes=[*scored.notes, *choosing.notes],
     )
 
 
