@@ -132,12 +132,13 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
 
 
 def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
-    """From a few steps of the first method that is trained, and one look at held-out data, with the
+    """From a few steps of the first method that takes any, and one look at held-out data, with the
     cores that each of `jobs` processes has."""
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    job = next((job for job in last if not job.zero_shot), last[0])
+    of_methods = {job.label: job for job in reversed(last) if not job.zero_shot}
+    timed = ((job, _epoch_of(job)) for job in reversed(of_methods.values()))
+    job, epoch = next(((job, epoch) for job, epoch in timed if epoch), (last[0], 0.0))
     recipe = job.recipe
-    epoch = 0.0 if job.zero_shot else _epoch_of(job)
     suite = held_out_suite(recipe)
     opened = suite.open()
     base = load(recipe.model, seed=recipe.seed)
@@ -151,7 +152,8 @@ def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
 
 
 def _epoch_of(job: Job) -> float:
-    """Seconds of an epoch, from a few steps in a folder that is removed."""
+    """Seconds of an epoch, from a few steps in a folder that is removed; 0 without any, of a head
+    that is not trained."""
     seen: list[tuple[int, int, float]] = []
 
     def enough() -> bool:
@@ -163,6 +165,8 @@ def _epoch_of(job: Job) -> float:
             job.recipe, Path(folder), should_stop=enough,
             on_step=lambda m: seen.append((m["step"], m["steps"], m["seconds"])),
         )  # fmt: skip
+    if not seen:
+        return 0.0
     (first, _, before), (step, steps, after) = seen[0], seen[-1]
     # The first step is slow; alone it is all there is.
     per_step = (after - before) / (step - first) if step > first else after / step

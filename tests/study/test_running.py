@@ -400,3 +400,25 @@ def test_smoke_of_the_study_that_ships(cli, tmp_path, record_property):
     assert [len(method["runs"]) for method in methods] == [1] * len(methods)
     assert list(tmp_path.iterdir()) == []  # nothing is kept
     assert seconds < 2 * 180  # other tests share the two cores that the limit is for
+
+
+def test_a_head_that_is_not_trained_is_a_method_like_others(small):
+    """And an estimate is of a method that takes steps."""
+    cache = {
+        "method": {"name": "frozen"},
+        "head": {"name": "tip-adapter"},
+        "objective": [{"name": "cross-entropy"}],
+        "data.augmentation": None,
+    }
+    methods = {
+        "zero-shot": {"alpha": 0},
+        "Tip-Adapter": {"set": cache, "alpha": 1},
+        "full": FULL | {"grid": {}},
+    }
+    found = estimate(small.plan(methods=methods), small.folder, 1)
+    assert (found.trainings_missing, found.by.partition(":")[0]) == (4, "a timing of full")
+    assert small.run(methods=methods) == []
+    for job in small.plan().finalists("Tip-Adapter"):
+        cost = small.folder.read_run(job.name)["cost"]
+        assert (cost["steps"], cost["seconds"]) == (0, None)
+    assert {m["label"] for m in summarise(small.folder)["methods"]} == methods.keys()
