@@ -29,6 +29,23 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The features file to write, a safetensors file.")],
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Instead, of the folder's videos, animated pictures and "
+            "folders of frames: a feature each, the mean of N frames. Default: 12 with --window.",
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="With videos: a feature for every piece of about so many seconds.",
+        ),
+    ] = None,
     image_column: Annotated[str, typer.Option(help="A table's column of paths.")] = "filepath",
     run: console.RunOption = None,
     model: ModelOption = None,
@@ -37,7 +54,7 @@ def embed(
     precision: PrecisionOption = FP32,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write unit-norm features of pictures, with their names.
+    """Write unit-norm features of pictures, or of videos (--frames, --window), with their names.
 
     A command that was stopped goes on when it is typed again. Typed again after pictures were added
     or changed, it encodes only those.
@@ -48,13 +65,19 @@ def embed(
 
         radapter embed photos/ --out photos.safetensors
         radapter embed table.csv --out table.safetensors
+        radapter embed videos/ --window 10 --out videos.safetensors
     """
     if out.is_dir():
         raise UsageError(f"--out takes a file to write, and {out} is a folder.")
+    from radapter.data.clip_pieces import FRAMES, Pieces, open_clips
     from radapter.data.left_out import lines_of_summary
-    from radapter.data.pictures import open_pictures
+    from radapter.data.pictures import Pictures, open_pictures
 
-    found = open_pictures(pictures, image_column)
+    found: Pictures | Pieces
+    if frames is None and window is None:
+        found = open_pictures(pictures, image_column)
+    else:
+        found = open_clips(pictures, frames or FRAMES, window)
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter import inference
 

@@ -1,4 +1,4 @@
-"""radapter search: the pictures of a features file that are nearest to a text or a picture."""
+"""radapter search: what of a features file is nearest to a text or a picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def search(
     device: DeviceOption = DeviceChoice.auto,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Find pictures by a text or a picture, with the model that their features were made with.
+    """Find pictures or videos by a text or a picture, with the model that their features were made
+    with. Of a piece of a video it says when it is.
 
     [bold]Examples[/]
 
@@ -47,7 +48,12 @@ def search(
     found = searching.search(file, query, top)
     if as_json:
         results = [
-            {"picture": name, "path": searching.picture_path(file, name), "cosine": cosine}
+            {
+                "picture": name,
+                "path": searching.picture_path(file, name),
+                "cosine": cosine,
+                **({"when": said} if (said := searching.when(name)) else {}),
+            }
             for name, cosine in found
         ]
         query_facts = {"text": text} if image is None else {"image": str(image)}
@@ -59,7 +65,8 @@ def search(
 
     table = Table([Column("cosine"), Column("picture", left=True, wrap="letters")])
     for name, cosine in found:
-        table.add(f"{cosine:.3f}", searching.picture_path(file, name))
+        where = [searching.picture_path(file, name), searching.when(name)]
+        table.add(f"{cosine:.3f}", ", ".join(filter(None, where)))
     console.out.print(table)
     for line in lines_of_summary(facts.get("left_out", {})):
         console.note(f"{file}: {line}")

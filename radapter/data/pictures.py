@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 
 from radapter.data.left_out import LeftOut, lines_of, merged
 from radapter.data.listing import list_pictures
-from radapter.data.pixels import IMAGE_EXTENSIONS, read_picture
+from radapter.data.pixels import IMAGE_EXTENSIONS, USUAL, read_picture
 from radapter.data.sources.table import TableData, picture_path
 from radapter.data.stores import file_stamp
 from radapter.data.table_rows import SEPARATED
@@ -32,6 +33,8 @@ class Pictures:
     """What was passed over, by reason: see `radapter.data.left_out`"""
     places: list[str] = field(default_factory=list)
     """Where each is below `root`, if that is not its key"""
+    frames: ClassVar[int] = 1
+    """Of a clip"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -50,11 +53,20 @@ class Pictures:
     def fingerprint(self) -> str:
         """sha256 over names, sizes in bytes and times of change: cheap enough for a million, and
         blind only to a picture that was replaced with its name, size and time kept."""
-        digest = hashlib.sha256()
-        for index, key in enumerate(self.keys):
-            size, changed = self.stamp(index)
-            digest.update(to_bytes(f"{key}\0{size}\0{changed}\0"))
-        return digest.hexdigest()
+        return fingerprint_of(self.keys, self.stamp)
+
+    def reading(self) -> dict[str, str]:
+        """How pictures are read, for what is made of them."""
+        return USUAL.facts()
+
+
+def fingerprint_of(keys: Sequence[str], stamp: Callable[[int], tuple[int, int]]) -> str:
+    """See `Pictures.fingerprint`."""
+    digest = hashlib.sha256()
+    for index, key in enumerate(keys):
+        size, changed = stamp(index)
+        digest.update(to_bytes(f"{key}\0{size}\0{changed}\0"))
+    return digest.hexdigest()
 
 
 def open_several(paths: Sequence[Path | str]) -> Pictures:

@@ -177,6 +177,16 @@ def all_pictures(path: Path) -> Iterator[tuple[float, Image.Image]]:
             yield (frame.time + half - start) / length, frame.to_image()
 
 
+def length_of(path: Path) -> float:
+    """Seconds of a video's pictures.
+
+    Raises:
+        BrokenInput: it cannot be read.
+    """
+    with _opened(path) as (_, _, length):
+        return length
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any, float]]:
     """A video, its stream of pictures, and how many seconds they last."""

@@ -1,4 +1,4 @@
-"""Features of many pictures in one safetensors file, made in parts so that it can be stopped.
+"""Features of many pictures or clips in one safetensors file, made in parts: it can be stopped.
 
     features     [n, dim], float32, unit norm
     names        uint8: the pictures' names, UTF-8, one after the other
@@ -32,9 +32,10 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from radapter.data.clip_pieces import Pieces
 from radapter.data.left_out import merged, summary_of
 from radapter.data.pictures import Pictures
-from radapter.data.pixels import USUAL, without_prefix
+from radapter.data.pixels import without_prefix
 from radapter.errors import BrokenInput
 from radapter.evaluation.encoding import encode_batches
 from radapter.files import clear_temporary, facts_metadata, radapter_facts, write_atomic
@@ -63,7 +64,7 @@ is the folder that names are relative to, as seen from the file's. Earlier files
 
 def embed(
     model: OpenModel,
-    pictures: Pictures,
+    pictures: Pictures | Pieces,
     out: Path | str,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -118,7 +119,11 @@ def embed(
             messages = []
             new = [j for j in place if j not in kept]
             for batch in encode_batches(
-                model.runtime, model.preprocess, pictures.read, new, batch_size=BATCH
+                model.runtime,
+                model.preprocess,
+                pictures.read,
+                new,
+                batch_size=max(1, BATCH // pictures.frames),
             ):
                 features |= dict(zip(batch.indices, batch.features, strict=True))
                 messages += list(batch.failed.values())
@@ -133,7 +138,7 @@ def embed(
     return facts | {"kept": len(kept)}, skipped
 
 
-def _facts(model: OpenModel, pictures: Pictures, folder: Path) -> dict[str, Any]:
+def _facts(model: OpenModel, pictures: Pictures | Pieces, folder: Path) -> dict[str, Any]:
     runtime = model.runtime
     try:
         root = os.path.relpath(pictures.root, folder)
@@ -144,7 +149,7 @@ def _facts(model: OpenModel, pictures: Pictures, folder: Path) -> dict[str, Any]
         "model": model.name,
         "weights_hash": model.weights_hash,
         "preprocessing": model.preprocessing,
-        "reading": USUAL.facts(),
+        "reading": pictures.reading(),
         "runtime": f"{runtime.name}, {runtime.device}, {runtime.precision}",
         "data": pictures.fingerprint(),
         "part": PART,
@@ -199,7 +204,7 @@ def _read_plan(parts: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return wanted | plan
 
 
-def _unchanged(path: Path, pictures: Pictures) -> dict[int, int]:
+def _unchanged(path: Path, pictures: Pictures | Pieces) -> dict[int, int]:
     """{picture: row in the file} of those that are there and did not change since."""
     with safe_open(path, framework="pt") as file:
         if "stamps" not in file.keys():  # noqa: SIM118
@@ -225,7 +230,7 @@ def _rows(path: Path, rows: dict[int, int]) -> dict[int, Tensor]:
         return {j: features[row : row + 1][0] for j, row in rows.items()}
 
 
-def _part(features: dict[int, Tensor], pictures: Pictures, messages: list[str]) -> bytes:
+def _part(features: dict[int, Tensor], pictures: Pictures | Pieces, messages: list[str]) -> bytes:
     order = sorted(features)
     names = [to_bytes(pictures.keys[j]) for j in order]
     ends = list(itertools.accumulate(map(len, names)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from radapter.data.clip_pieces import name_and_span
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
 from radapter.inference.features import chunks, names_of, read_facts
@@ -38,13 +39,22 @@ def search(
 
 
 def picture_path(file: Path | str, name: str) -> str:
-    """Where a picture of a features file is, as seen from the working folder; its name alone if it
-    is not there any more or the file does not say where its pictures lie."""
+    """Where a picture or clip of a features file is, as seen from the working folder; its name
+    alone if it is not there any more or the file does not say where its pictures lie."""
     root = read_facts(file).get("root")
+    name, _ = name_and_span(name)
     if root is None:
         return name
     path = Path(os.path.normpath(Path(file).parent / root / name))
     return str(path) if path.exists() else name
+
+
+def when(name: str) -> str:
+    """When in a video a piece of it is, such as " 1:05 to 1:15"; nothing of what is whole."""
+    _, span = name_and_span(name)
+    if span is None:
+        return ""
+    return " to ".join(f"{int(t) // 60}:{int(t) % 60:02d}" for t in span)
 
 
 def check_model(path: Path | str, model: OpenModel, *, pictures: bool) -> None:

@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import tiny
 import torch
+import trees
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -399,3 +400,22 @@ def test_a_query_picture_that_cannot_be_read(cli, merged, photos, tmp_path):
     outcome = cli("search", "--image", "query.jpg", "--in", "f.safetensors")
     assert outcome.code == 4
     assert "error: Picture cannot be read: query.jpg: " in outcome.err
+
+
+def test_features_of_videos(cli, tiny_folder, tmp_path):
+    for number, name in enumerate(("a.gif", "b.gif")):
+        frames = [trees.draw(9 * number + k) for k in range(5)]
+        (tmp_path / "v").mkdir(exist_ok=True)
+        frames[0].save(tmp_path / "v" / name, save_all=True, append_images=frames[1:])
+    (tmp_path / "v" / "d.gif").write_bytes(b"broken")
+    out = tmp_path / "f.safetensors"
+    command = ("embed", tmp_path / "v", "--frames", "4", "--out", out, "--model", tiny_folder)
+    outcome = cli(*command)
+    assert (outcome.code, "d.gif" in outcome.err) == (4, True)
+    (tmp_path / "v" / "d.gif").unlink()
+    assert cli(*command).code == 0
+    outcome = cli("search", "red", "--in", out, "--model", tiny_folder, "--json")
+    found = json.loads(outcome.out)["results"]
+    assert {result["picture"] for result in found} == {"a.gif", "b.gif"}
+    assert all(result["path"].endswith(f"v/{result['picture']}") for result in found)
+    assert not any("when" in result for result in found)

@@ -11,11 +11,18 @@ import numpy as np
 import onnx
 import open_clip
 import pytest
+import torch
+import trees
 from onnx import numpy_helper
 from PIL import Image
 from tiny_bundle import NAMES
+from video_files import video
 
 from radapter import bundle
+from radapter.data.pixels import USUAL
+from radapter.data.videos import animated, decoded, shares
+from radapter.models import encode_text
+from radapter.models.frames import mean_of_frames
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "classify.py"
 CHECK = EXAMPLE.with_name("check_bundle.py")
@@ -163,3 +170,24 @@ def _expected(features, rows, names):
 def _shares(output):
     rows = (line.split("%", 1) for line in output.splitlines())
     return {name.strip(): float(share) for share, name in rows}
+
+
+def test_it_searches_videos(run, exported, tiny, tmp_path):
+    """The cosines are those of the mean of frames in PyTorch."""
+    frames = {}
+    for name, count in (("a.gif", 5), ("b.webp", 20)):
+        shown = [trees.draw(7 * k + count) for k in range(count)]
+        shown[0].save(tmp_path / name, save_all=True, append_images=shown[1:], lossless=True)
+        frames[name] = animated(tmp_path / name, shares(12), USUAL)
+    video(tmp_path / "c.mp4", 30)
+    frames["c.mp4"] = decoded(tmp_path / "c.mp4", shares(12), USUAL)
+    done = run(EXAMPLE.with_name("search_videos.py"), exported, tmp_path, "a cat")
+    assert done.returncode == 0, done.stderr
+    said = {Path(line.split("  ")[1]).name: float(line.split()[0]) for line in
+            done.stdout.splitlines()}  # fmt: skip
+    text = encode_text(tiny.model, tiny.tokenizer(["a cat"]))[0]
+    for name, pictures in frames.items():
+        pixels = torch.stack([tiny.preprocess(picture) for picture in pictures])[None]
+        feature = mean_of_frames(tiny.model.encode_image, pixels)[0]
+        cosine = float(feature @ text / text.norm())
+        assert said[name] == pytest.approx(cosine, abs=2e-3), name

@@ -1,0 +1,89 @@
+"""Search a folder of videos with a bundle that `radapter export` wrote, without torch and radapter.
+
+Type:
+
+    pip install onnxruntime numpy Pillow tokenizers av     # av reads videos; GIF and WebP need none
+    python search_videos.py BUNDLE VIDEOS "a dog runs on a beach"
+
+A video is the mean of the unit-norm features of 12 frames, from the middles of as many segments of
+equal length. The file `classify.py` has to lie beside this one.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from classify import as_rgb, open_model, preprocess, text_features
+from PIL import Image
+
+ANIMATED = (".gif", ".webp", ".apng")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
+FRAMES = 12
+
+
+def shares() -> list[float]:
+    """Where frames lie, as shares of the video."""
+    return [(k + 0.5) / FRAMES for k in range(FRAMES)]
+
+
+def of_animation(path: Path) -> list[Image.Image]:
+    """The frames of an animated picture; all, if they are no more than 12."""
+    with Image.open(path) as picture:
+        number = getattr(picture, "n_frames", 1)
+        places = range(number) if number <= FRAMES else [int(s * number) for s in shares()]
+        found = []
+        for place in places:
+            picture.seek(place)
+            found.append(as_rgb(picture))
+        return found
+
+
+def of_video(path: Path) -> list[Image.Image]:
+    """The frames that are on screen at these times, each once."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        length = float(stream.duration * stream.time_base if stream.duration else 0)
+        length = length or container.duration / 1e6
+        start = float((stream.start_time or 0) * stream.time_base)
+        times = [start + share * length for share in shares()]
+        found, before = [], None
+        for frame in container.decode(stream):
+            shown = False
+            while times and before is not None and frame.time > times[0]:
+                times.pop(0)
+                shown = True
+            if shown:
+                found.append(before.to_image())
+            before = frame
+        return found + ([before.to_image()] if times and before is not None else [])
+
+
+def features(bundle: Path, frames: list[Image.Image]) -> np.ndarray:
+    """Frames -> the unit-norm feature of their clip, [dim]."""
+    config = json.loads((bundle / "preprocessor_config.json").read_text())
+    pixels = np.concatenate([preprocess(frame, config) for frame in frames])
+    mean = open_model(bundle, "vision_model").run(None, {"pixel_values": pixels})[0].sum(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def main(bundle: Path, videos: Path, text: str, top: int) -> None:
+    query = text_features(bundle, [text], "fp32")[0]
+    found = []
+    for path in sorted(videos.rglob("*")):
+        read = of_animation if path.suffix.lower() in ANIMATED else of_video
+        if path.suffix.lower() in (*ANIMATED, *VIDEOS):
+            found.append((float(features(bundle, read(path)) @ query), path))
+    for cosine, path in sorted(found, key=lambda pair: -pair[0])[:top]:
+        print(f"{cosine:.3f}  {path}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("text")
+    parser.add_argument("--top", type=int, default=10)
+    main(**vars(parser.parse_args()))
