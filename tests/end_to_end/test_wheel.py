@@ -21,9 +21,12 @@ def test_the_wheel_works_without_the_clone(tmp_path):
         sizes = {info.filename: info.compress_size for info in content.infolist()}
         content.extractall(tmp_path / "site")
     assert sizes["radapter/models/emoji_clip/open_clip_model.safetensors"] < 12e6
+    clips = sizes.pop("radapter/data/emoji_video/clips.tar")
+    assert clips < 5e6
     assert sum(size for name, size in sizes.items() if name.endswith(".tar")) < 10e6
     for name in ("NOTICE.md", "LICENSES.txt"):
         assert f"radapter/data/emoji/{name}" in sizes
+        assert f"radapter/data/emoji_video/{name}" in sizes
         assert f"radapter/data/icons/{name}" in sizes
     assert sizes["radapter/data/icons/pictures.zip"] < 10e6
     assert not [name for name in sizes if name.startswith(("tests", "runs"))]
