@@ -65,7 +65,7 @@ def embed(
 
         radapter embed photos/ --out photos.safetensors
         radapter embed table.csv --out table.safetensors
-        radapter embed videos/ --window 10 --out videos.safetensors
+        radapter embed videos/ --window 10 --out v.safetensors
     """
     if out.is_dir():
         raise UsageError(f"--out takes a file to write, and {out} is a folder.")

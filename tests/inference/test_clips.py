@@ -66,7 +66,7 @@ def test_pieces_of_a_long_video_say_when_they_are(model, tmp_path):
     found = open_clips(tmp_path / "v", frames=2, window=5.0)
     assert found.keys == [*(f"long.mp4#t={k},{k + 5}" for k in (0, 5, 10, 15)), "short.mp4"]
     numbers = [number_of(frame, 200) for frame in found.read(2)]
-    assert all(abs(n - wanted) <= 1 for n, wanted in zip(numbers, (112, 137), strict=True))
+    assert all(abs(n - wanted) <= 5 for n, wanted in zip(numbers, (112, 137), strict=True))
     facts, _ = embed(model, found, tmp_path / "f.safetensors")
     assert facts["count"] == 5
     assert read_facts(tmp_path / "f.safetensors")["reading"]["window"] == "5 s"
