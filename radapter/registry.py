@@ -44,6 +44,7 @@ SOURCES = {
     "objectnet": "radapter.data.sources.objectnet:ObjectNetData",
     "coop": "radapter.data.sources.coop:CoopData",
     "drawings": "radapter.data.sources.drawings:DrawingsData",
+    "masks": "radapter.data.sources.masks:MasksData",
     "scenes": "radapter.data.sources.scenes:ScenesData",
     "domains": "radapter.data.sources.domains:DomainsData",
     "videos": "radapter.data.sources.videos:VideosData",

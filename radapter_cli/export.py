@@ -107,6 +107,14 @@ def export(
             "let the classifier do so. For onnxruntime. Default: float.",
         ),
     ] = None,
+    patches: Annotated[
+        bool | None,
+        typer.Option(
+            "--patches/--no-patches",
+            help="Write a file that gives the features of a picture's patches, for segmentation; "
+            "in fp32 and fp16, for onnxruntime.",
+        ),
+    ] = None,
     checkpoint: Annotated[
         list[CheckpointChoice] | None,
         typer.Option(
@@ -189,6 +197,7 @@ def export(
         max_batch=max_batch,
         classifier=classifier,
         from_bytes=None if pictures is None else pictures is InputChoice.uint8,
+        patches=patches,
         checkpoints=[choice.value for choice in checkpoint or ()],
         tolerances=tolerance or [],
         verify=not no_verify,

@@ -156,3 +156,8 @@ def fashioniq(root: Path) -> dict[str, Any]:
 def genecis(root: Path) -> dict[str, Any]:
     trees.genecis(root)
     return {"condition": "change_attribute"}
+
+
+def masks(root: Path) -> dict[str, Any]:
+    trees.masks(root)
+    return {"dataset": "voc"}

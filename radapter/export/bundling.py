@@ -14,7 +14,7 @@ from PIL.Image import Image
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.export import card, golden, graphs, weights
+from radapter.export import card, golden, graphs, patches, weights
 from radapter.export.cases import Cases, Inputs, check_agreement, verify
 from radapter.export.classes import class_features, classes_hash, with_head
 from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
@@ -46,6 +46,8 @@ class Contents:
     """Classes, as `with_head` takes them, of which a file gives the probabilities"""
     from_bytes: bool = False
     """A file takes pictures as bytes, too; a classifier takes them then"""
+    patches: bool = False
+    """A file gives the features of patches, in fp32 and fp16"""
     checkpoints: Sequence[str] = ()
     """Of `open_clip` and `transformers`: the weights for these, too"""
     tolerances: Sequence[str] = ()
@@ -80,6 +82,8 @@ class Contents:
         if self.max_batch < 1:
             raise UsageError(f"The largest batch must be 1 or more, not {self.max_batch}.")
         weights.check_forms(self.checkpoints, loaded)
+        if self.patches:
+            patches.check(loaded)
 
 
 def export_bundle(
@@ -170,6 +174,8 @@ def _write_files(
     if head is not None or contents.from_bytes:
         taken = preprocess_cfg if contents.from_bytes else None
         written += _write_further(folder, written, inputs, head, taken)
+    if contents.patches:
+        written += patches.write(loaded, folder, inputs, [*contents.precisions], contents.opset)
     write_config(folder, loaded.config["model_cfg"], scale)
     write_preprocessor(folder, preprocess_cfg)
     write_tokenizer(
@@ -255,6 +261,7 @@ def plan(
             sizes[bundle.TEXT] += 3 * table
         classifies = contents.classifier is not None
         further = {bundle.FROM_BYTES: contents.from_bytes, bundle.CLASSIFIER: classifies}
+        further |= {bundle.PATCHES: contents.patches and width > 1}
         if precision != bundle.QDQ:
             sizes |= {name: sizes[bundle.VISION] for name, wanted in further.items() if wanted}
         files |= {bundle.in_precision(name, precision): size for name, size in sizes.items()}
@@ -381,5 +388,7 @@ def _cleaning(tokenizer: Any) -> str:
 
 def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:
     """What runs a file. TensorRT's Resize does not smooth, so pictures as bytes are not for it."""
+    if file == bundle.in_precision(bundle.PATCHES, precision):
+        return ["onnxruntime"]
     further = {bundle.in_precision(f, precision) for f in (bundle.FROM_BYTES, bundle.CLASSIFIER)}
     return ["onnxruntime"] if from_bytes and file in further else bundle.RUNTIMES[precision]

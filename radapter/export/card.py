@@ -162,6 +162,11 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         text += (
             f"`{bundle.FROM_BYTES}` takes {pictures}, and resizes, crops and normalizes itself.\n\n"
         )
+    if any("patch_model" in file for file in facts["models"]):
+        text += (
+            f"`{bundle.PATCHES}` takes `pixel_values` and gives `patch_embeds` [batch, rows, "
+            "columns, dim], unit norm, of the same space as texts.\n\n"
+        )
     if "classifier" in facts:
         text += (
             f"`{bundle.CLASSIFIER}` takes {pictures} and gives `probabilities` [batch, "

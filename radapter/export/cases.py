@@ -41,7 +41,7 @@ class Inputs:
         self.loaded = loaded
         self.batches = sorted({1, 2, ODD, max_batch})
         self.sample = sample
-        self._reference = PyTorchRuntime(loaded)
+        self.reference = PyTorchRuntime(loaded)
         self._n = max(self.batches)
 
     @functools.cached_property
@@ -59,9 +59,13 @@ class Inputs:
                 inputs["training"] = self.training(name, self._n)
         cases: dict[str, Cases] = {}
         for tower in bundle.TOWERS:
-            encode = getattr(self._reference, tower.encode)
+            encode = getattr(self.reference, tower.encode)
             cases[tower.name] = {key: (x, encode(x)) for key, x in made[tower.input].items()}
         return cases
+
+    def pixels(self) -> dict[str, Tensor]:
+        """What the image tower is run on, by name."""
+        return {name: x for name, (x, _) in self.cases["vision_model"].items()}
 
     @functools.cached_property
     def pictures(self) -> Cases:
@@ -85,7 +89,7 @@ class Inputs:
         for name, group in inputs.items():
             pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in group])
             prepared = torch.stack([self.loaded.preprocess(picture) for picture in group])
-            cases[name] = pixels, self._reference.encode_image(prepared)
+            cases[name] = pixels, self.reference.encode_image(prepared)
         return cases
 
     def training(self, name: str, count: int | None = None) -> Tensor:

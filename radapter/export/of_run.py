@@ -39,6 +39,7 @@ class Wanted:
     classifier: str | None = None
     """A suite, or a file with one name a line"""
     from_bytes: bool | None = None
+    patches: bool | None = None
     checkpoints: Sequence[str] = ()
     tolerances: Sequence[str] = ()
     verify: bool = True
@@ -130,12 +131,14 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     if classifier is None and loaded.head is not None:
         classifier = {"names": loaded.head.names}
     had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
+    had_patches = any("patch_model" in file for file in present.get("models", ()))
     contents = Contents(
         precisions=list(wanted.precisions) or present.get("precisions", ["fp32"]),
         opset=present.get("opset", 20) if wanted.opset is None else wanted.opset,
         max_batch=wanted.max_batch or present.get("max_batch", recipe.export.max_batch),
         classifier=classifier,
         from_bytes=had_bytes if wanted.from_bytes is None else wanted.from_bytes,
+        patches=had_patches if wanted.patches is None else wanted.patches,
         checkpoints=sorted(set(wanted.checkpoints)) or present.get("checkpoints", []),
         tolerances=list(wanted.tolerances),
         device=wanted.device,
@@ -158,7 +161,8 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     }
     changed = any(present.get(key) != value for key, value in asked.items())
     changed |= recipe.data.may_be_passed_on and golden.NOTICE not in present.get("files", {})
-    written = force or changed or contents.from_bytes != had_bytes
+    further = contents.from_bytes, contents.patches
+    written = force or changed or further != (had_bytes, had_patches)
     return Plan(
         run, recipe, loaded, merged, folder, wanted, contents, flavour, present, written
     )  # fmt: skip

@@ -4,7 +4,7 @@
 
 It imports neither radapter nor torch, so that what it proves holds where only onnxruntime is
 installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] and
-`<file>|<case>|output` [n, dim], features of unit norm or probabilities. On stdout: one JSON
+`<file>|<case>|output` [n, ..., dim], features of unit norm or probabilities. On stdout: one JSON
 object, for each file the worst cosine and the largest absolute difference over all its cases and
 batch sizes.
 """
@@ -86,6 +86,8 @@ def compare(
     (output,) = session.run(None, {session.get_inputs()[0].name: inputs})
     if output.shape != expected.shape:
         raise ValueError(f"{where}: output of shape {output.shape}, expected {expected.shape}")
+    # Features of patches are many of one picture, [n, rows, columns, dim].
+    output, expected = (x.reshape(-1, x.shape[-1]) for x in (output, expected))
     norms = np.linalg.norm(output.astype(np.float64), axis=1)
     probabilities = session.get_outputs()[0].name == "probabilities"
     ones = output.astype(np.float64).sum(axis=1) if probabilities else norms

@@ -59,6 +59,5 @@ def patch_features(model: nn.Module, pixels: Tensor) -> Tensor:
     )
     values = last.ls_1(attention.out_proj(values))
     values = values if first else values.transpose(0, 1)
-    features = tower.ln_post(values[:, 1:]) @ tower.proj
-    rows, columns = tower.grid_size
-    return features.reshape(len(features), rows, columns, features.shape[-1])
+    features: Tensor = tower.ln_post(values[:, 1:]) @ tower.proj
+    return features.unflatten(1, tower.grid_size)

@@ -131,6 +131,9 @@ class OnnxRuntime:
             )
         self._towers: dict[str, Any] = {}
         files = {t.name: bundle.in_precision(t.file, self.precision) for t in bundle.TOWERS}
+        patches = bundle.in_precision(bundle.PATCHES, self.precision)
+        if patches in manifest["files"] and provider != TENSORRT:
+            files["patch_model"] = patches
         for file in files.values():  # before any session: onnxruntime would open what they name
             bundle.external_data(folder, manifest, file)
         try:
@@ -168,6 +171,19 @@ class OnnxRuntime:
         if self._pads:
             tokens = F.pad(tokens, (0, self._context_length - tokens.shape[1]))
         return self._run(self._towers["text_model"], tokens)
+
+    def encode_patches(self, pixel_values: Tensor) -> Tensor:
+        """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.
+
+        Raises:
+            UsageError: the bundle has no file for it.
+        """
+        if "patch_model" not in self._towers:
+            raise UsageError(
+                f"The bundle has no patch model for {self.name} in {self.precision}: export it "
+                "with --patches, or leave data sets by patches out with --without."
+            )
+        return self._run(self._towers["patch_model"], pixel_values.detach().cpu().float())
 
     def _run(self, session: Any, values: Tensor) -> Tensor:
         """In parts where the provider was made for batches up to a size."""

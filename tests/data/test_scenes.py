@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radapter import recipe
-from radapter.data import open_data
+from radapter.data import icons, open_data
 from radapter.data.sources.scenes import ScenesData
 from radapter.errors import UsageError
 
@@ -40,7 +40,12 @@ def test_grounds_and_seeds_make_other_scenes_and_the_same_one_again():
 def test_words_are_a_part_of_the_classes_whatever_is_drawn_of_them():
     assert len(opened().class_names) == 40
     assert set(opened(words=10).class_names) < set(opened(words=20).class_names)
-    assert len(opened(words=None, classes="unseen", kinds=["line"]).class_names) == 42
+    drawn = {
+        icon.label for icon in icons.pictures() if (icon.kind, icon.split) == ("solid", "test")
+    }
+    unseen = {n for n, facts in enumerate(icons.classes()) if facts["half"] == "unseen"}
+    names = opened(words=None, classes="unseen", kinds=["solid"]).class_names
+    assert names == [icons.classes()[n]["name"] for n in sorted(drawn & unseen)]
 
 
 def test_scenes_are_not_trained_on():
