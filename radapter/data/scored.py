@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
 
 from radapter.classes import first_of_name, key_of
 from radapter.data.dataset import Dataset
@@ -46,6 +49,22 @@ def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
         protocol=dataset.protocol | {"classes": "; ".join(said)},
         left_out=merged(dataset.left_out, {"in no class": [dataset.keys[i] for i in outside]}),
     )
+
+
+def mask_of(dataset: Dataset, index: int, picture: Image.Image) -> Any:
+    """The mask of the picture at an index, which is that one, see `Dataset.mask`.
+
+    Raises:
+        BrokenInput: it cannot be read, or is of another size.
+    """
+    assert dataset.mask is not None
+    mask = dataset.mask(index)
+    if mask.shape != (picture.height, picture.width):
+        raise BrokenInput(
+            f"The mask of {dataset.keys[index]} has {mask.shape[1]} x {mask.shape[0]} pixels, and "
+            f"the picture {picture.width} x {picture.height}."
+        )
+    return mask
 
 
 def captioned(dataset: Dataset) -> Dataset:

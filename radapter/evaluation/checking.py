@@ -9,6 +9,7 @@ from typing import Any
 from radapter.data import Dataset, open_data
 from radapter.data.copies import find_copies
 from radapter.data.left_out import some, summary_of
+from radapter.data.scored import mask_of
 from radapter.data.settings import MissingData
 from radapter.errors import BrokenInput, MissingDependency, RadapterError
 from radapter.evaluation.suite import Suite
@@ -55,7 +56,9 @@ def check(
             facts |= {"left_out": summary_of(dataset.left_out), "copies": find_copies(dataset)}
             for i in samples[name]:
                 try:
-                    dataset.read(i)
+                    picture = dataset.read(i)
+                    if dataset.mask is not None:
+                        mask_of(dataset, i, picture)
                 except BrokenInput as error:
                     findings.append(str(error))
                 done += 1

@@ -46,6 +46,7 @@ TREES = {
     "icons-16shot": built_in,
     "icons-base-to-novel": built_in,
     "icons-retrieval": built_in,
+    "icons-ucdr": built_in,
     "flyp-icons": built_in,
     "flickr30k": lambda root, shapes: trees.flickr30k(root / "flickr30k"),
     "imagenet-16shot": imagenet,

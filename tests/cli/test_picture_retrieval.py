@@ -3,7 +3,10 @@
 import json
 
 import pytest
+import tiny
 import trees
+
+from radapter.training import train
 
 
 @pytest.fixture
@@ -68,3 +71,21 @@ def test_what_is_not_there_is_said(cli, suite_file, tiny_folder, tmp_path):
     outcome = cli("data", "check", suite_file, "--data-root", data)
     assert outcome.code == 4
     assert "No such folder" in outcome.out + outcome.err
+
+
+@pytest.mark.slow
+def test_a_recipe_that_names_the_suite_ends_in_a_verified_bundle(
+    cli, suite_file, tiny_folder, shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RADAPTER_DATA", str(tmp_path / "data"))
+    recipe = tiny.recipe(tiny_folder, shapes, f"suites=['{suite_file}']")
+    train(recipe, tmp_path / "runs")
+    for command in (["merge"], ["export"], ["eval"]):
+        outcome = cli(*command)
+        assert outcome.code == 0, outcome.err
+    (path,) = (tmp_path / "runs").glob("*/bundles/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["verified"]
+    (compared,) = manifest["parity"]
+    assert compared["suite"] == "mine"
+    assert {row["metric"] for row in compared["verdicts"][0]["metrics"]} >= {"map", "precision_10"}

@@ -10,6 +10,7 @@ from radapter.data import open_data
 from radapter.data.settings import MissingData
 from radapter.data.sources.masks import CONTEXT, VOC, MasksData
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.checking import check
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, load_suite
 from radapter.evaluation.suite_dataset import SuiteDataset
@@ -88,6 +89,7 @@ def test_wrong_masks_are_named(root, tiny_folder):
     Image.new("L", (40, 48)).save(folder / "2007_001.png")
     with pytest.raises(BrokenInput, match="mask of 2007_001 has 40 x 48 pixels, .* 48 x 40"):
         evaluate(suite, from_loaded(models.load(tiny_folder)))
+    assert "mask of 2007_001 has 40 x 48" in check(suite)["own"]["findings"][0]
     Image.new("L", (48, 40), 6).save(folder / "2007_001.png")
     with pytest.raises(BrokenInput, match="2007_001.png has the class number 6, .* 5 classes"):
         open_data(data).mask(1)

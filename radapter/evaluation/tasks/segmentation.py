@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from radapter.data.scored import mask_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.scores import Metric, Scored, Scores
 
@@ -108,13 +109,8 @@ def _counted(
 
     from radapter.evaluation import dense, segmentation
 
-    assert dataset.mask is not None
-    picture, mask = dataset.read(index), dataset.mask(index)
-    if mask.shape != (picture.height, picture.width):
-        raise BrokenInput(
-            f"The mask of {dataset.keys[index]} has {mask.shape[1]} x {mask.shape[0]} pixels, and "
-            f"the picture {picture.width} x {picture.height}."
-        )
+    picture = dataset.read(index)
+    mask = mask_of(dataset, index, picture)
     regions = dataset.regions(index) if dataset.regions is not None else None
     found = dense.similarities(texts.model, classes, picture, described.dense, regions)
     best, named = found.max(dim=0)
