@@ -10,6 +10,9 @@ from radapter import registry
 
 LONGEST_BODY = 80
 MOST_ARGUMENTS = 9
+ENTRIES = {"attach": registry.METHODS, "head": registry.HEADS, "term": registry.TERMS,
+           "optimizer": registry.OPTIMIZERS}  # fmt: skip
+CALLED_BY_RECIPES = {(file, name) for name, of in ENTRIES.items() for file in of.values()}
 
 
 def functions(paths):
@@ -45,7 +48,15 @@ def test_no_function_is_long(record_property):
 
 
 def test_no_function_of_the_library_takes_many_arguments(record_property):
-    most = sorted(((arguments(f), file, f.name) for file, f in functions(LIBRARY)), reverse=True)
+    # The keyword arguments of what is registered are keys of recipes; nobody passes them by hand.
+    most = sorted(
+        (
+            (arguments(f), file, f.name)
+            for file, f in functions(LIBRARY)
+            if (file.removesuffix(".py").replace("/", "."), f.name) not in CALLED_BY_RECIPES
+        ),
+        reverse=True,
+    )
     number, file, name = most[0]
     text = f"most arguments in the library: {number}, {name} in {file}; allowed {MOST_ARGUMENTS}"
     record_property("meter", text)

@@ -58,7 +58,7 @@ class DomainsData(Data):
 
     source: Literal["domains"]
     named_by = ("dataset", "root", "domains", "classes")
-    dataset: Published | None = None
+    dataset: Published | None = Field(default=None, examples=["sketchy"])
     """A published set, with its folders and its split of classes. `null`: a tree of your own."""
     root: str | None = None
     """The folder of the domains. `null`: the one of the set's usual name under the data root."""
