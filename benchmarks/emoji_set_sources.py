@@ -60,11 +60,15 @@ in black. Nothing else was altered.
 
 {pictures}
 
-## Words (`concepts.json`)
+`further.zip` has further pictures of noto, twemoji and the three fluent sets, from the same
+packages and made in the same way, by `benchmarks/emoji_edits.py`.
+
+## Words (`concepts.json`, `edits.json`)
 
 - npm package `emojibase-data` {emojibase}; licence: MIT; Copyright (c) 2017-2019 Miles Johnson,
   https://github.com/milesj/emojibase. Names, keywords, groups and subgroups were selected from it,
-  put in lower case, and the folds were added.
+  put in lower case, and the folds were added. What is to be changed of one concept to have another
+  (`edits.json`) was made from the names by rules.
 - The names, keywords and groups go back to the Unicode emoji data and CLDR; licence: Unicode-3.0;
   Copyright (c) 2004-2025 Unicode, Inc., https://www.unicode.org/license.txt
 """

@@ -55,6 +55,7 @@ SOURCES = {
     "circo": "radapter.data.sources.circo:CircoData",
     "fashioniq": "radapter.data.sources.fashioniq:FashionIQData",
     "genecis": "radapter.data.sources.genecis:GenecisData",
+    "emoji-edits": "radapter.data.sources.emoji_edits:EmojiEditsData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
 

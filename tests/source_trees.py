@@ -161,3 +161,7 @@ def genecis(root: Path) -> dict[str, Any]:
 def masks(root: Path) -> dict[str, Any]:
     trees.masks(root)
     return {"dataset": "voc"}
+
+
+def emoji_edits(root: Path) -> dict[str, Any]:
+    return {"styles": ["noto", "emojione"], "split": "test", "kinds": ["colour", "clock"]}
