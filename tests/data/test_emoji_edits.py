@@ -1,6 +1,7 @@
 """The built-in edits: made by the rules, in splits that share no concept, within a style."""
 
 import importlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_kinds_are_chosen_by_name():
         opened(kinds=["clocks"])
     with pytest.raises(UsageError, match="^Unknown emoji style 'notto'"):
         opened(styles=["notto"])
+
+
+def test_the_manual_has_the_counts():
+    manual = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    known = len(emoji.concepts())
+    for kind in table.kinds():
+        own = [row for row in table.rows() if row.kind == kind]
+        inside = sum(max(row.reference, row.target) < known for row in own)
+        assert re.search(rf"^\| {kind} \| .+ \| {len(own):,} \| {inside} \|$", manual, re.MULTILINE)
+    assert f"{len(table.concepts()):,} of noto, twemoji" in manual
+    assert [len(table.alike(s)) for s in ("fluent-emoji-high-contrast", "noto")] == [18, 3]
