@@ -16,6 +16,7 @@ from radapter.data.pixels import IMAGE_EXTENSIONS, USUAL, read_picture
 from radapter.data.sources.table import TableData, picture_path
 from radapter.data.stores import file_stamp
 from radapter.data.table_rows import SEPARATED
+from radapter.data.videos import is_video
 from radapter.errors import BrokenInput
 from radapter.names import to_bytes
 
@@ -108,9 +109,11 @@ def open_pictures(path: Path | str, image_column: str = COLUMN) -> Pictures:
         found = list_pictures(path)
         if not found.pictures:
             why = "".join(f" ({line})" for line in lines_of(found.left_out))
+            some = any(map(is_video, found.left_out.get("ending", ())))
+            videos = " Features of videos are written by radapter embed --frames 12" if some else ""
             raise BrokenInput(
                 f"No pictures in {path} or below it{why}. {len(IMAGE_EXTENSIONS)} endings are "
-                "read, such as .jpg, .png and .webp."
+                f"read, such as .jpg, .png and .webp.{videos}"
             )
         return Pictures(path, found.pictures, found.left_out)
     if not path.is_file():

@@ -6,10 +6,12 @@ import re
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from radapter.data.clip_files import list_clips
 from radapter.data.listing import class_folders, list_pictures
 from radapter.data.names_file import is_id
 from radapter.data.sources.caption_files import ENDINGS, caption_of
 from radapter.data.sources.folder import read_list
+from radapter.data.videos import is_video
 from radapter.errors import UsageError
 from radapter.init.class_words import names_file_for
 from radapter.init.found import Found, Spot, Wanted
@@ -69,6 +71,12 @@ def _some(names: list[str]) -> str:
 
 
 def _too_few(place: Path, classes: list[str]) -> str:
+    if not classes and any(map(is_video, list_clips(place))):
+        return (
+            f"{place} has videos, and `radapter init` writes recipes for pictures. Take "
+            "`radapter recipes copy emoji-video`, and write `source: videos` into it, its root and "
+            "its list: docs/video.md says how."
+        )
     if not classes:
         return f"{place} has no pictures in folders: {EXPECTED}"
     inner = place / classes[0]

@@ -85,3 +85,9 @@ def test_paths_in_a_table_as_other_programs_write_them(folder):
     found = open_pictures(folder / "t.csv")
     assert len(found) == 2
     assert [found.read(i).size for i in range(2)] == [(8, 8)] * 2
+
+
+def test_a_folder_of_videos_says_what_takes_them(tmp_path):
+    (tmp_path / "1.mp4").touch()
+    with pytest.raises(BrokenInput, match=r"written by radapter embed --frames 12$"):
+        open_pictures(tmp_path)
