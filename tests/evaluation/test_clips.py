@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import trees
 
 from radapter import models
 from radapter.data.sources.moving_emoji import MovingEmojiData
+from radapter.data.sources.videos import VideosData
+from radapter.errors import BrokenInput
 from radapter.evaluation.cache import Cache
 from radapter.evaluation.encoding import encode_set
 from radapter.evaluation.evaluate import evaluate
@@ -176,3 +179,26 @@ def test_top_five_counts_fewer_than_five_wrong_answers_above():
         assert result.metrics["top5_accuracy"].chance == pytest.approx(5 / 7)
     assert [first for first, _ in found] == [True] * 5 + [False] * 2
     assert not any(tied for _, tied in found)
+
+
+def test_broken_clips_are_counted_as_broken_pictures_are(loaded, tmp_path):
+    rows = ["video,caption"]
+    for number in range(4):
+        frames = [trees.draw(7 * number + k) for k in range(4)]
+        frames[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=frames[1:])
+        rows.append(f"{number},clip {number}")
+    (tmp_path / "1.gif").write_bytes(b"")
+    (tmp_path / "l.csv").write_text("\n".join(rows))
+    data = VideosData(
+        source="videos", root=str(tmp_path), path=str(tmp_path / "l.csv"), task="captions",
+        split="all", broken_images=1,
+    )  # fmt: skip
+    suite = Suite(
+        name="m", tasks=["retrieval"],
+        datasets=[SuiteDataset(name="mine", role="zero-shot", data=data)],
+    )  # fmt: skip
+    facts = evaluate(suite, from_loaded(loaded)).sets["mine"].facts
+    assert (facts["pictures"], facts["broken"]) == (3, 1)
+    assert facts["left_out"]["broken"]["first"] == ["1"]
+    with pytest.raises(BrokenInput, match=r"Video cannot be read: .*1\.gif"):
+        evaluate(suite.allowing(0), from_loaded(loaded))
