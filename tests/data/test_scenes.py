@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radapter import recipe
-from radapter.data import icons, open_data
+from radapter.data import emoji, icons, open_data
 from radapter.data.sources.scenes import ScenesData
 from radapter.errors import UsageError
 
@@ -52,3 +52,21 @@ def test_scenes_are_not_trained_on():
     text = "name: a\nmodel: m\nmethod: {name: full}\ndata: {source: scenes}\n"
     with pytest.raises(UsageError, match="train on `source: icons`"):
         recipe.parse(text)
+
+
+def test_emoji_have_masks_that_are_theirs():
+    """What is not of the mask is white but for the edge, and the mask is no full square."""
+    for style in emoji.styles():
+        for concept in emoji.concepts()[::151]:
+            grey = np.asarray(emoji.picture(style, concept["hexcode"]).convert("L"), int)
+            mask = emoji.mask(style, concept["hexcode"])
+            assert 20 < mask.sum() < mask.size
+            assert grey[~mask].mean() > 225
+            assert grey[mask].mean() < grey[~mask].mean()
+    dataset = opened(of="emoji", pictures=3, ground="clouded")
+    assert len(dataset.class_names) == 40
+    names = {c["name"] for c in emoji.concepts() if c["fold"] == 0}
+    assert set(dataset.class_names) < names
+    assert (np.sum(dataset.regions(2), axis=0) == (dataset.mask(2) > 0)).all()
+    with pytest.raises(UsageError, match="Unknown emoji style 'nota'. Did you mean 'noto'"):
+        opened(of="emoji", styles=["nota"])

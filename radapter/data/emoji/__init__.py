@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import lzma
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from radapter.data.tar_index import Member, index_shard
 
 HERE = Path(__file__).parent
 FOLDS = 5
+MASKS = "masks.xz"
+SIZE = 64
 SMALLEST_CLASS = 5
 
 
@@ -63,6 +66,25 @@ def captions(concept: dict[str, Any], kinds: list[str]) -> list[str]:
 def picture(style: str, hexcode: str) -> Image.Image:
     """Decoded once and kept: the whole set takes 100 MB."""
     return member(style, hexcode).picture()
+
+
+def mask(style: str, hexcode: str) -> Any:
+    """Which pixels of a picture are the emoji's, bool [64, 64]; the others are its white ground."""
+    number = styles().index(style) * len(concepts()) + _places()[hexcode]
+    return _masks()[number]
+
+
+@functools.cache
+def _places() -> dict[str, int]:
+    return {concept["hexcode"]: place for place, concept in enumerate(concepts())}
+
+
+@functools.cache
+def _masks() -> Any:
+    import numpy as np  # here, as recipes are checked without it
+
+    bits = np.frombuffer(lzma.decompress((HERE / MASKS).read_bytes()), np.uint8)
+    return np.unpackbits(bits).reshape(-1, SIZE, SIZE).astype(bool)
 
 
 def member(style: str, hexcode: str) -> Member:

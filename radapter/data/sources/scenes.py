@@ -1,4 +1,4 @@
-"""Scenes of built-in icons with exact masks, made from a seed."""
+"""Scenes of built-in icons or emoji with exact masks, made from a seed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from PIL import Image
 from pydantic import Field
 
-from radapter.data import icons
+from radapter.data import emoji, icons
 from radapter.data.dataset import BACKGROUND, Dataset
-from radapter.data.drawing import Scene, Style, scene
+from radapter.data.drawing import Drawing, Scene, Style, scene
 from radapter.data.settings import Data
 from radapter.data.sources.icons import Kind
 from radapter.data.stores import Stamp
+from radapter.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,17 +26,27 @@ OPAQUE = 128
 """Of 255: from here on a pixel is the drawing's, below the ground's"""
 OBJECTS = 4
 """Drawings in a scene, at most; each has a quarter of the picture"""
+NO_THINGS = ("symbols", "smileys & emotion", "people & body")
+"""Groups of emoji that are in no scene"""
+Drawn = int | tuple[str, str]
+"""An icon's number, or an emoji's style and hexcode"""
 
 
 class ScenesData(Data):
-    """Scenes of two to four built-in icons, with the class of every pixel; made from a seed."""
+    """Scenes of two to four built-in icons or emoji, with the class of every pixel; made from a
+    seed."""
 
     source: Literal["scenes"]
-    named_by = ("kinds", "classes", "ground")
+    named_by = ("of", "kinds", "styles", "classes", "ground")
+    of: Literal["icons", "emoji"] = "icons"
+    """What is in them: `icons` of the test designers, or `emoji` of the test concepts, those of
+    things, places, animals and food."""
+    styles: Annotated[list[str], Field(min_length=1)] = Field(default=["noto"])
+    """Of emoji: the styles that are taken."""
     kinds: Annotated[list[Kind], Field(min_length=1)] = Field(default=["solid", "colour"])
-    """The ways of drawing whose icons are taken. Lines are thin: few pixels are theirs."""
+    """Of icons: the ways of drawing that are taken. Lines are thin: few pixels are theirs."""
     classes: Literal["all", "base", "novel", "unseen"] = "base"
-    """The classes of icons that are taken."""
+    """Of icons: the classes that are taken."""
     words: Annotated[int, Field(ge=2)] | None = 40
     """So many of these classes, drawn by a hash of their names. `null`: all."""
     ground: Literal["white", "plain", "clouded"] = "plain"
@@ -50,39 +61,37 @@ class ScenesData(Data):
     task: Literal["segmentation"] = "segmentation"
 
     licence = {  # noqa: RUF012
-        "name": "radapter's built-in icons",
-        "licence": "MIT, Apache-2.0, BSD-3-Clause and the Unlicense, by part: see "
-        "radapter/data/icons/NOTICE.md in radapter",
+        "name": "radapter's built-in icons and emoji",
+        "licence": "by part: see radapter/data/icons/NOTICE.md and radapter/data/emoji/NOTICE.md "
+        "in radapter",
     }
-    no_training = "Scenes are for scoring: train on `source: icons`"
+    no_training = "Scenes are for scoring: train on `source: icons` or `source: emoji`"
 
     @classmethod
     def built_in(cls) -> str:
-        return "scenes of built-in icons with exact masks, made from a seed"
+        return "scenes of built-in icons or emoji with exact masks, made from a seed"
 
     def in_words(self) -> str:
-        return f"scenes, {self.ground} ground, {'+'.join(self.kinds)}"
+        what = self.kinds if self.of == "icons" else self.styles
+        return f"scenes of {self.of}, {self.ground} ground, {'+'.join(what)}"
 
     def held_out(self) -> None:
         """None: scenes are not trained on."""
 
     def open(self) -> Dataset:
-        """Icons are those of test designers; class names are those of the drawn classes."""
-        halves = ("base", "novel") if self.classes == "all" else (self.classes,)
-        by_class: dict[int, list[int]] = defaultdict(list)
-        for icon in icons.pictures():
-            fits = icons.classes()[icon.label]["half"] in halves
-            if fits and icon.split == "test" and icon.kind in self.kinds:
-                by_class[icon.label].append(icon.number)
-        order = sorted(by_class, key=lambda label: _hash(icons.classes()[label]["name"]))
-        labels = sorted(order[: self.words])
-        drawn = Scenes([by_class[label] for label in labels], self)
+        """Classes are numbered as in their own set, and called as there."""
+        found = self._icons() if self.of == "icons" else self._emoji()
+        chosen = set(sorted(found, key=_hash)[: self.words])
+        by_class = {name: drawings for name, drawings in found.items() if name in chosen}
+        drawn = Scenes(list(by_class.values()), self)
         style = f"{self.ground} ground, {self.size} pixels, seed {self.scenes_seed}"
         return Dataset(
             source=self.in_words(),
-            keys=[f"{self.ground}/{self.scenes_seed}/{i:04}" for i in range(self.pictures)],
+            keys=[
+                f"{self.of}/{self.ground}/{self.scenes_seed}/{i:04}" for i in range(self.pictures)
+            ],
             read=drawn.read,
-            class_names=[icons.classes()[label]["name"] for label in labels],
+            class_names=list(by_class),
             groups=list(range(self.pictures)),
             protocol={"scenes": style},
             stamp=drawn.stamp,
@@ -90,9 +99,39 @@ class ScenesData(Data):
             regions=drawn.regions,
         )
 
+    def _icons(self) -> dict[str, list[Drawn]]:
+        """The icons of each class, by its name."""
+        halves = ("base", "novel") if self.classes == "all" else (self.classes,)
+        by_class: dict[int, list[Drawn]] = defaultdict(list)
+        for icon in icons.pictures():
+            fits = icons.classes()[icon.label]["half"] in halves
+            if fits and icon.split == "test" and icon.kind in self.kinds:
+                by_class[icon.label].append(icon.number)
+        return {icons.classes()[label]["name"]: by_class[label] for label in sorted(by_class)}
+
+    def _emoji(self) -> dict[str, list[Drawn]]:
+        """The emoji of each test concept, by its name."""
+        for style in self.styles:
+            if style not in emoji.styles():
+                raise UsageError(f"Unknown emoji style '{style}'.{nearest(style, emoji.styles())}")
+        return {
+            concept["name"]: [(style, concept["hexcode"]) for style in self.styles]
+            for concept in emoji.concepts()
+            if emoji.in_split(concept, "test", 0) and concept["group"] not in NO_THINGS
+        }
+
     def reading_facts(self) -> dict[str, str]:
         """None: its pictures have no orientation, and are not transparent."""
         return {}
+
+
+def _drawing(of: Drawn) -> Drawing:
+    """An icon by its number, or an emoji by its style and hexcode."""
+    import numpy as np  # here, as recipes are checked without it
+
+    if isinstance(of, int):
+        return icons.drawing(of)
+    return Drawing(np.uint8(255) * emoji.mask(*of), np.asarray(emoji.picture(*of)))
 
 
 def _hash(text: str) -> str:
@@ -103,20 +142,20 @@ def _hash(text: str) -> str:
 class Scenes:
     """Scenes by number, each made when it is asked for."""
 
-    of_class: list[list[int]]
-    """The icons of each class, by number"""
+    of_class: list[list[Drawn]]
+    """The drawings of each class"""
     settings: ScenesData
 
     def made(self, index: int) -> tuple[Scene, list[int]]:
         """A scene with its masks, and the class of each of its drawings."""
         of = self.settings
-        chance = random.Random(f"{of.scenes_seed}/{of.ground}/{index}")
+        chance = random.Random(f"{of.scenes_seed}/{of.of}/{of.ground}/{index}")
         number = 2 + int((OBJECTS - 1) * chance.random())
         labels = [int(len(self.of_class) * chance.random()) for _ in range(number)]
         chosen = [self.of_class[n][int(len(self.of_class[n]) * chance.random())] for n in labels]
         coloured = float(of.ground != "white")
         style = Style(of.size, coloured, float(of.ground == "clouded"), smallest=0.4)
-        drawings = [icons.drawing(n) for n in chosen]
+        drawings = [_drawing(n) for n in chosen]
         return scene(drawings, chance, style, masks=True), labels
 
     def read(self, index: int) -> Image.Image:
