@@ -54,7 +54,7 @@ here endorses this project, and all of it comes without warranty.
 
 **Changes made:** from each set a part of the icons was taken; each was drawn on a white background,
 resized to {size} x {size} pixels and stored as WebP (quality {quality}). One-colour sets are drawn
-in black. Nothing else was altered.
+in black. `masks.xz` says which of their pixels are drawn. Nothing else was altered.
 
 ## Pictures
 
