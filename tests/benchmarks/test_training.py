@@ -28,7 +28,10 @@ def test_a_case_is_measured(case):
     found = json.loads(done.stdout)
     assert found["seconds"] > 0
     assert found["peak"] > 10**8
-    assert found["stored"] == 1 if case in WHOLE else 0 < found["stored"] < 0.5
+    if case in WHOLE:  # the temperature may stay as it is
+        assert found["stored"] == pytest.approx(1, abs=1e-3)
+    else:
+        assert 0 < found["stored"] < 0.5
 
 
 def test_a_case_without_room_is_named_and_no_failure(training, monkeypatch, capsys):
@@ -69,4 +72,4 @@ def test_a_case_that_fails_is_named_and_the_others_are_measured(training, capsys
         training.measure(cases, "emoji-clip", 2, 1, 1)
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert table[1].startswith("| ours | ")
-    assert table[2] == "| none | exit code 1 | | | | |"
+    assert table[2] == "| none | exit code 1 | | | | | |"
