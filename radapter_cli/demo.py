@@ -100,7 +100,8 @@ def study_table(curve: dict[str, Any]) -> Table:
     table.add_column("")
     for title, _, _ in columns:
         table.add_column(title, justify="right")
-    for metric in main_metrics().values():
+    scored = [metric for metric in main_metrics().values() if metric in own[0.0]["unseen"]]
+    for metric in scored:
         for role, words in ROLES.items():
             cells = [
                 ours[role][metric]["value"] if ours else theirs[metric][study.ROLES[role]]
