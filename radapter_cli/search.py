@@ -1,4 +1,4 @@
-"""radapter search: what of a features file is nearest to a text or a picture."""
+"""radapter search: what of a features file is nearest to a text, a picture, or both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,18 @@ from radapter_cli.model_options import (
 def search(
     file: Annotated[Path, typer.Option("--in", help="A features file that `embed` made.")],
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Or a picture to look for.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Or a picture; with a text, what is to be changed of that picture."),
+    ] = None,
+    text_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="What the text counts beside --image; the picture has the rest. Default: 0.5.",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     run: console.RunOption = None,
     model: ModelOption = None,
@@ -29,22 +40,26 @@ def search(
     device: DeviceOption = DeviceChoice.auto,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Find pictures or videos by a text or a picture, with the model that their features were made
-    with. Of a piece of a video it says when it is.
+    """Find pictures or videos by a text, a picture, or a picture and what is to be changed of it,
+    with the model that their features were made with. Of a piece of a video it says when it is.
 
     [bold]Examples[/]
 
         radapter search "a bicycle" --in photos.safetensors
         radapter search --image a.jpg --in photos.safetensors
+        radapter search --image a.jpg "the same in blue" --in photos.safetensors
     """
-    if (text is None) == (image is None):
-        raise UsageError("What to look for is either a text or --image: give one of them.")
+    if text is None and image is None:
+        raise UsageError("What to look for is a text, --image, or both: give one of them.")
+    if text_weight is not None and (text is None or image is None):
+        raise UsageError("--text-weight is for a text beside --image: give both, or leave it out.")
     with console.status("loading"):
         from radapter.inference import features, searching
     facts = features.read_facts(file)  # before the model: it is quick, and what is often wrong
     opened = open_chosen(run, model, runtime, device)
     searching.check_model(file, opened, pictures=image is not None)
-    query = searching.encode_query(opened, image if text is None else text)  # type: ignore[arg-type]
+    weight = searching.TEXT_WEIGHT if text_weight is None else text_weight
+    query = searching.query_of(opened, text, image, weight)
     found = searching.search(file, query, top)
     if as_json:
         results = [
@@ -56,7 +71,9 @@ def search(
             }
             for name, cosine in found
         ]
-        query_facts = {"text": text} if image is None else {"image": str(image)}
+        query_facts: dict[str, object] = {} if text is None else {"text": text}
+        query_facts |= {} if image is None else {"image": str(image)}
+        query_facts |= {"text_weight": weight} if len(query_facts) == 2 else {}
         content = {"features": str(file), "model": opened.name, "query": query_facts}
         content["left_out"] = facts.get("left_out", {})
         return console.print_json(content | {"results": results})

@@ -11,8 +11,12 @@ from torch import Tensor
 from radapter.data.clip_pieces import name_and_span
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
+from radapter.evaluation.composed import summed_query
 from radapter.inference.features import chunks, names_of, read_facts
 from radapter.runtimes.opened import OpenModel
+
+TEXT_WEIGHT = 0.5
+"""What a text counts beside a picture"""
 
 
 def search(
@@ -89,3 +93,22 @@ def encode_query(model: OpenModel, query: str | Path) -> Tensor:
         return model.runtime.encode_text(model.tokenizer([query]))[0]
     pixels = model.preprocess(Pictures(query.parent, [query.name]).read(0))
     return model.runtime.encode_image(pixels[None])[0]
+
+
+def query_of(
+    model: OpenModel, text: str | None, image: Path | None, weight: float = TEXT_WEIGHT
+) -> Tensor:
+    """The feature [dim], unit norm, of a text or a picture; of both, (1 - w) picture + w text,
+    normalised, which looks for that picture with what the text says changed.
+
+    Args:
+        weight: of the text beside a picture, from 0 to 1.
+
+    Raises:
+        BrokenInput: the picture cannot be read.
+        ValueError: there is neither.
+    """
+    found = [encode_query(model, part) for part in (image, text) if part is not None]
+    if not found:
+        raise ValueError("a query is a text, a picture, or both")
+    return found[0] if len(found) == 1 else summed_query(found[0], found[1], weight)

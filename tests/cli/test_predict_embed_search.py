@@ -380,9 +380,10 @@ def test_a_truncated_features_file(cli, merged, photos, tmp_path):
 
 
 def test_what_to_search_for(cli, photos, tmp_path):
-    message = "What to look for is either a text or --image: give one of them."
+    message = "What to look for is a text, --image, or both: give one of them."
     check(cli("search", "--in", "f.safetensors"), 2, message)
-    check(cli("search", "x", "--image", "y.jpg", "--in", "f.safetensors"), 2, message)
+    message = "--text-weight is for a text beside --image: give both, or leave it out."
+    check(cli("search", "x", "--text-weight", "0.3", "--in", "f.safetensors"), 2, message)
     check(
         cli("search", "x", "--in", "f.safetensors"),
         4,
@@ -392,6 +393,25 @@ def test_what_to_search_for(cli, photos, tmp_path):
         cli("embed", photos, "--out", "photos"), 2,
         "--out takes a file to write, and photos is a folder.",
     )  # fmt: skip
+
+
+def test_a_picture_and_what_is_to_be_changed_of_it(cli, merged, photos):
+    assert cli("embed", photos, "--out", "f.safetensors").code == 0
+    image = ("--image", f"{photos}/green_cross/03.png")
+
+    def cosines(*query):
+        outcome = cli("search", *query, "--in", "f.safetensors", "--top", "24", "--json")
+        assert outcome.code == 0, outcome.err
+        content = json.loads(outcome.out)
+        found = {r["picture"]: r["cosine"] for r in content["results"]}
+        return content["query"], torch.tensor([found[name] for name in sorted(found)])
+
+    facts, both = cosines("a red square", *image, "--text-weight", "0.3")
+    assert facts == {"text": "a red square", "image": image[1], "text_weight": 0.3}
+    # A sum of unit vectors, divided by one number: cosines are in the proportion of the sum's.
+    summed = 0.7 * cosines(*image)[1] + 0.3 * cosines("a red square")[1]
+    torch.testing.assert_close(both / both.norm(), summed / summed.norm(), atol=1e-5, rtol=0)
+    assert cosines("a red square", *image)[0]["text_weight"] == 0.5
 
 
 def test_a_query_picture_that_cannot_be_read(cli, merged, photos, tmp_path):

@@ -191,3 +191,22 @@ def test_it_searches_videos(run, exported, tiny, tmp_path):
         feature = mean_of_frames(tiny.model.encode_image, pixels)[0]
         cosine = float(feature @ text / text.norm())
         assert said[name] == pytest.approx(cosine, abs=2e-3), name
+
+
+def test_it_searches_for_a_picture_with_something_changed(run, exported, tiny, tmp_path):
+    """The cosines are those of the sum of both features in PyTorch."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        trees.draw(9 * i).save(tmp_path / "pictures" / f"{i}.png")
+    reference = tmp_path / "pictures" / "2.png"
+    script = EXAMPLE.with_name("search_composed.py")
+    done = run(script, exported, reference.parent, reference, "a cat", "--weight", "0.3")
+    assert done.returncode == 0, done.stderr
+    said = {Path(line.split("  ")[1]).name: float(line.split()[0]) for line in
+            done.stdout.splitlines()}  # fmt: skip
+    pixels = torch.stack([tiny.preprocess(trees.draw(9 * i)) for i in range(4)])
+    features = torch.nn.functional.normalize(tiny.model.encode_image(pixels), dim=-1)
+    text = encode_text(tiny.model, tiny.tokenizer(["a cat"]))[0]
+    query = 0.7 * features[2] + 0.3 * text / text.norm()
+    for i, cosine in enumerate((features @ query / query.norm()).tolist()):
+        assert said[f"{i}.png"] == pytest.approx(cosine, abs=2e-3)
