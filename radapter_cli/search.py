@@ -47,7 +47,7 @@ def search(
 
         radapter search "a bicycle" --in photos.safetensors
         radapter search --image a.jpg --in photos.safetensors
-        radapter search --image a.jpg "the same in blue" --in photos.safetensors
+        radapter search --image a.jpg "blue" --in f.safetensors
     """
     if text is None and image is None:
         raise UsageError("What to look for is a text, --image, or both: give one of them.")

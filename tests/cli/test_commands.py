@@ -487,7 +487,7 @@ def test_completion_knows_recipes():
     from radapter_cli.train import complete_recipe
 
     assert "emoji" in complete_recipe("em")
-    assert complete_suite("emoji") == ["emoji-shifts"]
+    assert complete_suite("emoji-sh") == ["emoji-shifts"]
 
 
 def test_merged_model_loads_in_open_clip(cli, merged):
