@@ -166,6 +166,8 @@ def print_suite(name: str, datasets: dict[str, dict[str, Any]]) -> None:
             each = list(facts["captions_a_picture"])
             span = f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}"
             counts += f", {facts['captions']:,} captions, {span} each"
+        if facts.get("edits"):
+            counts += f", {facts['edits']:,} edits"
         published = facts["published"]
         if published and facts["status"] != "present":
             counts += f" (published: {published['pictures']:,} in {published['folder']})"

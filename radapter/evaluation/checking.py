@@ -78,6 +78,8 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
         dataset = open_data(described.data.model_copy(update={"task": kind}))
         if described.gallery is not None:
             dataset = described.gallery.searched(dataset)
+        if described.weight_on is not None:
+            open_data(described.weight_on)
     except RadapterError as error:  # of one set; the others are looked at
         status = "missing" if isinstance(error, MissingData) else "broken"
         status = "unknown" if isinstance(error, MissingDependency) else status
@@ -91,6 +93,7 @@ def _look(suite: Suite, described: SuiteDataset) -> tuple[dict[str, Any], Datase
         "classes": len(set(dataset.labels)),
         "captions": sum(number * pictures for number, pictures in each.items()),
         "captions_a_picture": dict(sorted(each.items())),
+        **({"edits": len(dataset.edits)} if dataset.edits else {}),
         "protocol": dict(dataset.protocol),
         "problem": f"{shortfall}{_absent(dataset)}{_few_captions(dataset)}" if shortfall else None,
     }

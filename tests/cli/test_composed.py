@@ -91,6 +91,11 @@ def test_what_is_not_there_is_said(cli, suite_file, tmp_path):
     data = tmp_path / "data"
     outcome = cli("data", "check", suite_file, "--data-root", data)
     assert outcome.code == 0, outcome.out
+    assert "8 pictures, 4 edits" in outcome.out
+    (data / "CIRR" / "cirr" / "captions" / "cap.rc2.train.json").unlink()  # of `weight_on`
+    outcome = cli("data", "check", suite_file, "--data-root", data)
+    assert outcome.code == 4
+    assert "cap.rc2.train.json" in outcome.out + outcome.err
     (data / "CIRCO").rename(data / "elsewhere")
     outcome = cli("data", "check", suite_file, "--data-root", data)
     assert outcome.code == 4
