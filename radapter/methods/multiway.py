@@ -149,6 +149,8 @@ def attach(
             branches += added
             for block, branch in zip(layer, added, strict=True):
                 behind_block(block, branch)
+    for branch in branches:
+        branch.train(model.training)
     return Attached(model, parts, holding(parts, branches), average, towers=trained)
 
 
