@@ -36,7 +36,7 @@ def protocol(suite: Suite, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     templates = templates_of(suite.templates)
     own = {d.name: own for d in suite.datasets if (own := d.own_prompts()) is not None}
     counts = sorted({len(templates_of(suite.prompts(d))) for d in suite.datasets})
-    of_tasks = [load(TASKS, task).protocol(suite) for task in TASKS]
+    of_tasks = [load(TASKS, task).protocol(suite) for task in suite.tasks]
     units = {d.data.resampled_by for d in suite.datasets} - {"pictures"} or {"pictures"}
     return {
         "templates": suite.templates,

@@ -18,7 +18,7 @@ from typing import Any
 
 from radapter.errors import BrokenInput, command
 from radapter.evaluation.published import EQUAL_CLASSES
-from radapter.evaluation.scores import metrics
+from radapter.evaluation.scores import metrics, tasks_of
 from radapter.evaluation.written import of_kind, read_result
 from radapter.files import radapter_facts
 from radapter.recipe import Recipe
@@ -28,6 +28,8 @@ NO_PROTOCOL = ("device", "seed", "versions")
 """What a result may say of its protocol that changes no number by more than noise"""
 OF_THE_SETS = ("dataset_templates", "harmonic_means")
 """Keys of a protocol that name data sets, and so differ with them"""
+OF_TASKS = {"calibration": "classification", "retrieval": "retrieval"}
+"""Keys of a protocol that earlier versions wrote for every suite, and whose numbers they are of"""
 BEFORE = {"equal names": EQUAL_CLASSES["one"]}
 """What a data set's protocol was where an earlier version's result does not say it"""
 HARMONIC = "harmonic mean"
@@ -222,9 +224,12 @@ def _take(
     row: ComparedModel, result: dict[str, Any], model: dict[str, Any], base_hash: str
 ) -> None:
     suite = result["suite"]
+    scored = {task for facts in model["datasets"].values() for task in tasks_of(facts)}
+    of_others = [key for key, task in OF_TASKS.items() if task not in scored]
+    left_out = (*NO_PROTOCOL, *of_others)
     row.settings[suite] = {
         "base": base_hash,
-        "protocol": {k: v for k, v in result["protocol"].items() if k not in NO_PROTOCOL}
+        "protocol": {k: v for k, v in result["protocol"].items() if k not in left_out}
         | {"precision": model.get("precision", "fp32")},
         "data": {
             role: {name: model["datasets"][name]["fingerprint"] for name in facts["datasets"]}

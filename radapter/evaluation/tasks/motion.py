@@ -39,9 +39,7 @@ def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]
 
 
 def protocol(suite: Suite) -> dict[str, Any]:
-    """How a choice is made; nothing where none is, as in results of earlier versions."""
-    if "motion" not in suite.tasks:
-        return {}
+    """How a choice is made."""
     return {"motion": "the nearest of the captions of a thing; of k that tie, each counts 1 / k"}
 
 
