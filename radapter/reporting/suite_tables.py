@@ -183,8 +183,10 @@ def protocol_notes(first: dict[str, Any], protocol: dict[str, Any]) -> Iterator[
         yield f"Retrieval: {protocol['retrieval']}."
         if protocol["retrieval"].startswith("texts of the same tokens are one"):
             yield "Published recalls count them apart: `identical_captions: apart`."
-    if "segmentation" in tasks:
-        yield f"Segmentation: {protocol['segmentation']}."
+    for task in ("segmentation", "motion", "top-5"):
+        if task in tasks:
+            said = task.replace("-", " ")
+            yield f"{said.capitalize()}: {protocol[said]}."
     if "picture-retrieval" in tasks:
         yield f"Pictures by pictures: {protocol['picture retrieval']}."
         counts = [f"{n} {f['queries']:,} in {f['gallery']:,}" for n, f in datasets.items()]
