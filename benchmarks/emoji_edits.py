@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from emoji_edit_rules import edits, figure
-from emoji_set import SAME, fetch, load_concepts, match, read, render, svg
-from emoji_set_sources import EMOJIBASE, FLAT, STYLES
+from emoji_set import SAME, match, render, sources, svg
+from emoji_set_sources import FLAT, STYLES
 from PIL import Image
 
 from radapter.data import emoji
@@ -90,13 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cache = arguments.cache or Path(scratch)
         cache.mkdir(parents=True, exist_ok=True)
-        with fetch("emojibase-data", *EMOJIBASE, cache) as package:
-            concepts = load_concepts(package)
-        icons, chars = {}, {}
-        for style, pin in STYLES.items():
-            with fetch(f"@iconify-json/{style}", *pin, cache) as package:
-                icons[style] = read(package, "icons.json")
-                chars[style] = read(package, "chars.json")
+        concepts, icons, chars = sources(cache)
     matched = match(concepts, icons, chars)
     further = further_concepts(concepts, matched)
     every = [*emoji.concepts(), *further]

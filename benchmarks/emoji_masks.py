@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import resvg_py
-from emoji_set import SIZE, fetch, load_concepts, match, read, svg
-from emoji_set_sources import EMOJIBASE, STYLES
+from emoji_set import SIZE, match, sources, svg
 from PIL import Image
 
 from radapter.data import emoji
@@ -45,13 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cache", type=Path, required=True, help="folder for the npm tarballs")
     cache = parser.parse_args().cache
-    with fetch("emojibase-data", *EMOJIBASE, cache) as package:
-        concepts = load_concepts(package)
-    icons, chars = {}, {}
-    for style, pin in STYLES.items():
-        with fetch(f"@iconify-json/{style}", *pin, cache) as package:
-            icons[style] = read(package, "icons.json")
-            chars[style] = read(package, "chars.json")
+    concepts, icons, chars = sources(cache)
     matched = match(concepts, icons, chars)
     bits, worst = [], 0.0
     for style in emoji.styles():

@@ -252,6 +252,18 @@ def shard(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def sources(cache: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What the pinned packages hold: the concepts, and by style the icons and their code points."""
+    with fetch("emojibase-data", *EMOJIBASE, cache) as package:
+        concepts = load_concepts(package)
+    icons, chars = {}, {}
+    for style, pin in STYLES.items():
+        with fetch(f"@iconify-json/{style}", *pin, cache) as package:
+            icons[style] = read(package, "icons.json")
+            chars[style] = read(package, "chars.json")
+    return concepts, icons, chars
+
+
 def main() -> None:
     """Fetch, match, render, write; print counts and doubtful pictures to stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -261,13 +273,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cache = arguments.cache or Path(scratch)
         cache.mkdir(parents=True, exist_ok=True)
-        with fetch("emojibase-data", *EMOJIBASE, cache) as package:
-            concepts = load_concepts(package)
-        icons, chars = {}, {}
-        for style, pin in STYLES.items():
-            with fetch(f"@iconify-json/{style}", *pin, cache) as package:
-                icons[style] = read(package, "icons.json")
-                chars[style] = read(package, "chars.json")
+        concepts, icons, chars = sources(cache)
     matched = match(concepts, icons, chars)
     shared = set.intersection(*(set(found) for found in matched.values()))
     unknown = DROPPED.keys() - shared
