@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from radapter import recipe
-from radapter.data.settings import Data, HeldOut
+from radapter.data.settings import Data, HeldOut, Unlabelled
 from radapter.evaluation.suite import Suite
 from radapter.recipe_schema import json_schema
 from radapter.registry import HEADS, METHODS, OPTIMIZERS, SOURCES, TERMS, load
@@ -16,15 +16,22 @@ from radapter.study.schema import Study
 
 Schema = dict[str, Any]
 RECIPE, SUITE, STUDY = json_schema(recipe.Recipe), json_schema(Suite), json_schema(Study)
+SHARED_KEYS = (Data, HeldOut, Unlabelled, recipe.Optimisation)
 SECTIONS: dict[str, Schema] = {
     **{"Recipe": RECIPE, "Suite": SUITE, "Study": STUDY},
-    **{**RECIPE["$defs"], **SUITE["$defs"], **STUDY["$defs"]},
-    **{kind.__name__: json_schema(kind) for kind in (Data, HeldOut, recipe.Optimisation)},
+    **{
+        name: section
+        for schema in (RECIPE, SUITE, STUDY)
+        for name, section in schema["$defs"].items()
+        if not name.startswith("Unlabelled")  # a source, with the keys of `Unlabelled`
+    },
+    **{kind.__name__: json_schema(kind) for kind in SHARED_KEYS},
 }
 """Every section, by the name that it has in the schema"""
 SHARED = {
     "Data": "Keys of all sources",
     "HeldOut": "Keys of sources that hold out a share",
+    "Unlabelled": "Further keys of unlabelled",
     "Optimisation": "Keys of all optimizers",
 }
 GROUPS = {
@@ -41,7 +48,7 @@ LINKS = {
     "an optimizer": "optimisation",
     "a source": "sources-of-data",
 }
-PLACES = ("method", "head", "data", "validation", "objective", "optimisation")
+PLACES = ("method", "head", "data", "validation", "unlabelled", "objective", "optimisation")
 """Keys whose sections have headings of their own"""
 OPTIMISATION = """\
 ```yaml
@@ -58,6 +65,9 @@ objective:
 
 `objective` is a list of terms, whose weighted sum is the loss. There is a short form too:
 `objective: {margin: 0.05, retain: {weight: 0.5}}` is the same."""
+SOURCES_TEXT = """\
+`data`, `validation` and `unlabelled` are one of these, by their `source`; `unlabelled` has
+[two keys more](#further-keys-of-unlabelled)."""
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 TYPES = {"string": "text", "boolean": "`true` or `false`", "null": "`null`"}
 
@@ -76,8 +86,9 @@ def recipe_keys() -> str:
     parts += [_section(name) for name in TERMS]
     parts += ["## Optimisation", OPTIMISATION, _section("Optimisation", but=[])]
     parts += [_section(name, but=["Optimisation"]) for name in OPTIMIZERS]
-    parts += ["## Sources of data", "`data` and `validation` are one of these, by their `source`."]
-    parts += [_section("Data"), _section("HeldOut", but=["Data"]), *_below(["Data"])]
+    parts += ["## Sources of data", SOURCES_TEXT]
+    parts += [_section("Data"), _section("HeldOut", but=["Data"])]
+    parts += [_section("Unlabelled"), *_below(["Data"])]
     for name in SOURCES:
         source = load(SOURCES, name)
         shared = ["Data", "HeldOut"] if issubclass(source, HeldOut) else ["Data"]

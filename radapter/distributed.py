@@ -192,12 +192,21 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
     missing = add_up(missing)
     if not missing.any():
         return batch
-    broken = [message for messages in all_gather_object(batch["broken"]) for message in messages]
+    broken: dict[str, Any] = {
+        name: [message for messages in all_gather_object(batch[name]) for message in messages]
+        for name in ("broken", "unlabelled_broken")
+        if name in batch
+    }
     keep = missing[places] == 0
     if not keep.any():
-        return {"broken": broken, "groups": torch.empty(0)}
+        return {**broken, "groups": torch.empty(0)}
     number: dict[int, int] = {}
-    text_of = [number.setdefault(t, len(number)) for t in batch["text_of"][keep].tolist()]
+    text_of = [
+        number.setdefault(t, len(number)) if t >= 0 else t for t in batch["text_of"][keep].tolist()
+    ]
+    more = {}
+    if "labelled" in batch:
+        more = divided(text_of, int(keep[: batch["labelled"]].sum()))
     return {
         **batch,
         "tokens": batch["tokens"][list(number)],
@@ -205,5 +214,12 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
         "groups": batch["groups"][keep],
         "own": batch["own"][keep],
         "first": int(keep[: batch["first"]].sum()),
-        "broken": broken,
+        **broken,
+        **more,
     }
+
+
+def divided(text_of: list[int], labelled: int) -> dict[str, int]:
+    """What a batch says of its rows where only the first `labelled` ones are: how many these are,
+    and how many texts they have."""
+    return {"labelled": labelled, "labelled_texts": len(set(text_of[:labelled]))}

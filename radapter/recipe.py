@@ -23,7 +23,7 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 
-from radapter.data.opening import DataSource
+from radapter.data.opening import DataSource, UnlabelledSource
 from radapter.data.settings import BEFORE, Data
 from radapter.errors import UsageError
 from radapter.recipe_calls import Head, Method, Objective, Term
@@ -178,6 +178,9 @@ class Recipe(Section):
     """The pictures and texts to train on."""
     validation: DataSource | None = None
     """Held-out data of the training distribution. `null`: the held-out part of `data`."""
+    unlabelled: UnlabelledSource | None = None
+    """Pictures without labels that are mixed into each batch, for terms that are of such `rows`.
+    `null`: none."""
     objective: Annotated[
         Annotated[Objective, Tag("mpm-nce")]
         | Annotated[list[Term], Field(min_length=1), Tag("terms")],
@@ -226,19 +229,22 @@ class Recipe(Section):
     @classmethod
     def _data_follows_the_seed(cls, tree: Any) -> Any:
         """A source's draw has the recipe's seed where it says no other."""
-        if not isinstance(tree, dict):
+        seed = tree.get("seed") if isinstance(tree, dict) else None
+        if type(seed) is not int or seed < 0:
             return tree
-        data, seed = tree.get("data"), tree.get("seed")
-        if not isinstance(data, dict) or type(seed) is not int or seed < 0:
-            return tree
-        source = data.get("source")
-        setting = registered(SOURCES, source).seeded if source in list(SOURCES) else None
-        return tree if setting is None else {**tree, "data": {setting: seed, **data}}
+        for name in ("data", "unlabelled"):
+            data = tree.get(name)
+            source = data.get("source") if isinstance(data, dict) else None
+            setting = registered(SOURCES, source).seeded if source in list(SOURCES) else None
+            if setting is not None:
+                tree = {**tree, name: {setting: seed, **data}}
+        return tree
 
     @model_validator(mode="after")
     def _licence_allows_training(self) -> Recipe:
-        if self.data.no_training:
-            raise ValueError(self.data.no_training)
+        for data in (self.data, self.unlabelled):
+            if data is not None and data.no_training:
+                raise ValueError(data.no_training)
         return self
 
     @model_validator(mode="after")
@@ -248,6 +254,29 @@ class Recipe(Section):
                 "monitor needs held-out data: set data.hold_out (such as 0.1) or `validation`"
             )
         return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_mixed(self) -> Recipe:
+        if self.unlabelled is None:
+            return self
+        labelled, more = self.in_a_batch()
+        if labelled < 2 or more < 1:
+            raise ValueError(
+                f"unlabelled.share {self.unlabelled.share} of optimisation.batch_size "
+                f"{self.optimisation.batch_size} leaves {labelled} labelled and {more} unlabelled "
+                "pictures in a batch: it needs two and one at least"
+            )
+        if (self.unlabelled.augmentation is None) != (self.data.augmentation is None):
+            raise ValueError(
+                "data.augmentation and unlabelled.augmentation have to be null both, or neither"
+            )
+        return self
+
+    def in_a_batch(self) -> tuple[int, int]:
+        """How many labelled and how many unlabelled pictures a batch has, if there are as many."""
+        size = self.optimisation.batch_size
+        more = 0 if self.unlabelled is None else round(size * self.unlabelled.share)
+        return size - more, more
 
     def terms(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and arguments of each term of the objective."""
@@ -328,7 +357,7 @@ def as_trained(recipe: Recipe) -> Recipe:
 def rooted(recipe: Recipe) -> Recipe:
     """The recipe for a later process, without this one's data root and in any folder: see
     `Data.settled`."""
-    sections = {"data": recipe.data, "validation": recipe.validation}
+    sections = {n: getattr(recipe, n) for n in ("data", "validation", "unlabelled")}
     settled = {name: data.settled() for name, data in sections.items() if data is not None}
     return recipe.model_copy(update=settled)
 

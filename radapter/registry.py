@@ -69,6 +69,7 @@ TERMS = {
     "self-distillation": "radapter.objectives.self_distillation",
     "momentum-queue": "radapter.objectives.momentum_queue",
     "orthogonality": "radapter.objectives.orthogonality",
+    "in-batch-distillation": "radapter.objectives.in_batch_distillation",
     "cross-entropy": "radapter.objectives.cross_entropy",
 }
 """Addends of the loss: `term`"""
@@ -142,6 +143,8 @@ Count = Annotated[int, Field(ge=1)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+Rows = Literal["labelled", "unlabelled", "all"]
+"""Which pictures of a batch a term is of"""
 
 
 class Average(Section):

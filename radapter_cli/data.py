@@ -101,10 +101,16 @@ def check_recipe(name: str, as_json: bool) -> None:
     from radapter import recipe as recipes
     from radapter.data import open_data
     from radapter.data.accounts import SIDES, accounts_of, lines_of_accounts
+    from radapter.evaluation import seeing
 
     recipe = recipes.load(name)
     needed = recipe.validation is not None
-    accounts = accounts_of(open_data(recipe.data), recipe.validation_data(), needed=needed)
+    accounts = accounts_of(
+        open_data(recipe.data),
+        recipe.validation_data(),
+        needed=needed,
+        unlabelled=seeing.open_checked(recipe),
+    )
     if as_json:
         return console.print_json({"recipe": name, "data": accounts})
     for side in SIDES:

@@ -190,6 +190,9 @@ def describe(plan: Plan, recipe: Recipe) -> str:
         f"{plan.pairs:,} pairs of {plan.pictures:,} pictures, batches of {plan.batch_size}, "
         f"{plan.steps:,} steps on {processes}{plan.device}.",
     ]
+    if plan.unlabelled:
+        more = min(recipe.in_a_batch()[1], plan.unlabelled)
+        lines.append(f"{more:,} pictures of each batch are unlabelled, of {plan.unlabelled:,}.")
     if plan.cut_texts:
         lines.append(
             f"{plan.cut_texts:,} texts are longer than what is trained on: only their start is "

@@ -15,12 +15,19 @@ from radapter.data.settings import Data
 from radapter.errors import RadapterError
 
 FILE = "data.json"
-SIDES = ("train", "validation")
+SIDES = ("train", "validation", "unlabelled")
 
 
-def accounts_of(train: Dataset, validation: Data | None, *, needed: bool) -> dict[str, Any]:
-    """A `Dataset.account` of `train` and, if any is held out, of `validation`, and `copies`: see
-    `find_copies`.
+def accounts_of(
+    train: Dataset,
+    validation: Data | None,
+    *,
+    needed: bool,
+    unlabelled: Dataset | None = None,
+) -> dict[str, Any]:
+    """A `Dataset.account` of `train` and, if any is held out, of `validation`, of `unlabelled` if
+    there is some, and `copies`: see `find_copies`; `unlabelled_copies` are those held out that are
+    unlabelled pictures, too.
 
     Args:
         needed: whether the validation data has to be there: a share that is held out may be
@@ -36,8 +43,14 @@ def accounts_of(train: Dataset, validation: Data | None, *, needed: bool) -> dic
             raise
         held = None
     sides = {"train": train} if held is None else {"train": train, "validation": held}
+    if unlabelled is not None:
+        sides["unlabelled"] = unlabelled
     accounts = {name: side.account() for name, side in sides.items()}
-    return accounts | {"copies": find_copies(train, held)}
+    accounts["copies"] = find_copies(train, held)
+    if unlabelled is not None and held is not None:
+        found = find_copies(unlabelled, held)
+        accounts["unlabelled_copies"] = {n: of for n, of in found.items() if n != "train"}
+    return accounts
 
 
 def read_accounts(run: Path) -> dict[str, Any]:
@@ -59,4 +72,6 @@ def lines_of_accounts(accounts: dict[str, Any]) -> list[str]:
         # Both sides of one source have left out the same.
         new = [line for line in said if line not in lines]
         lines += new if name == "train" else [f"{name}: {line}" for line in new]
-    return lines + lines_of_copies(accounts.get("copies", {}))
+    lines += lines_of_copies(accounts.get("copies", {}))
+    copies = lines_of_copies(accounts.get("unlabelled_copies", {}))
+    return lines + [f"unlabelled: {line}" for line in copies]

@@ -102,7 +102,8 @@ def prepared(preprocess: Callable[[Image.Image], Tensor], item: Item) -> Tensor:
 
 
 def stacked(items: Sequence[Tensor | list[Tensor]]) -> Tensor:
-    """Pictures as [n, 3, height, width], clips as [n, frames, 3, height, width].
+    """Pictures as [n, 3, height, width], clips as [n, frames, 3, height, width]; among clips a
+    picture is a clip of one frame.
 
     The frames that the shorter clips lack stand last: NaN among floats; of bytes, which become
     16-bit integers then, -1.
@@ -111,6 +112,8 @@ def stacked(items: Sequence[Tensor | list[Tensor]]) -> Tensor:
     from torch.utils.data import default_collate
 
     tensors = [torch.stack(item) if isinstance(item, list) else item for item in items]
+    if any(tensor.dim() == 4 for tensor in tensors):
+        tensors = [tensor if tensor.dim() == 4 else tensor[None] for tensor in tensors]
     if tensors[0].dim() == 4 and len({len(clip) for clip in tensors}) > 1:
         most = max(map(len, tensors))
         blank: Any = torch.nan

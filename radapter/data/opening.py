@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from radapter.data import holding_out
 from radapter.data.dataset import Dataset
 from radapter.data.left_out import FIRST, listed
-from radapter.data.settings import Data, HeldOut
+from radapter.data.settings import Data, HeldOut, Unlabelled
 from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.registry import SOURCES, load
 
 if TYPE_CHECKING:
     DataSource: TypeAlias = Data
+    UnlabelledSource: TypeAlias = Any
 else:
     DataSource = Annotated[
         Union[tuple(load(SOURCES, name) for name in SOURCES)],  # noqa: UP007
         Field(discriminator="source"),
     ]
-"""The section of a registered source"""
+    UNLABELLED = {
+        f"Unlabelled{kind.__name__}": create_model(
+            f"Unlabelled{kind.__name__}",
+            __base__=(Unlabelled, kind),
+            __module__=__name__,
+            __doc__=kind.__doc__,
+        )
+        for kind in (load(SOURCES, name) for name in SOURCES)
+    }
+    globals().update(UNLABELLED)  # where pickle looks for them
+    UnlabelledSource = Annotated[
+        Union[tuple(UNLABELLED.values())],  # noqa: UP007
+        Field(discriminator="source"),
+    ]
+"""The section of a registered source; the second has the keys of `Unlabelled`, too"""
 
 
 def open_data(settings: Data) -> Dataset:
@@ -33,13 +48,7 @@ def open_data(settings: Data) -> Dataset:
         UsageError: the description does not fit the source, such as an unknown style.
         MissingDependency: the source needs a package that is not installed.
     """
-    dataset = settings.open()
-    twice = [key for key, number in Counter(dataset.keys).items() if number > 1]
-    if twice:
-        raise BrokenInput(
-            f"{dataset.source} has {len(twice)} names that several pictures share, such "
-            f"as {twice[0]}. Give every picture a name of its own."
-        )
+    dataset = _named_once(settings.open())
     if settings.task == "classification" and dataset.keys and not dataset.labels:
         raise UsageError(f"{dataset.source} has no classes: `task: captions` trains on its texts.")
     if settings.task == "captions" and dataset.keys and not dataset.captions:
@@ -48,6 +57,43 @@ def open_data(settings: Data) -> Dataset:
         raise UsageError(f"{dataset.source} has no masks: use `task: classification`.")
     if settings.task == "edits" and dataset.keys and not dataset.edits:
         raise UsageError(f"{dataset.source} has no edits: use another `task`.")
+    return _taken(dataset, settings)
+
+
+def open_unlabelled(settings: Any) -> Dataset:
+    """The pictures of a section `unlabelled`, and their captions if it asks for them; no classes.
+
+    Raises:
+        BrokenInput, MissingDependency: see `open_data`.
+        UsageError: captions are asked for, and there are none.
+    """
+    if settings.texts:
+        dataset = _named_once(settings.model_copy(update={"task": "captions"}).open())
+        if dataset.keys and not all(dataset.captions or [[]]):
+            raise UsageError(
+                f"unlabelled.texts asks for captions, and {dataset.source} has none for some "
+                "pictures or all. Set unlabelled.texts=false."
+            )
+    else:
+        dataset = _named_once(settings.open_pictures())
+    dataset = _taken(dataset, settings)
+    captions = dataset.captions if settings.texts else []
+    return dataclasses.replace(dataset, labels=[], class_names=[], answers=[], captions=captions)
+
+
+def _named_once(dataset: Dataset) -> Dataset:
+    """The data set, or BrokenInput if pictures share a name."""
+    twice = [key for key, number in Counter(dataset.keys).items() if number > 1]
+    if twice:
+        raise BrokenInput(
+            f"{dataset.source} has {len(twice)} names that several pictures share, such "
+            f"as {twice[0]}. Give every picture a name of its own."
+        )
+    return dataset
+
+
+def _taken(dataset: Dataset, settings: Data) -> Dataset:
+    """What a section takes of all the pictures that it describes."""
     facts = settings.reading_facts()
     dataset = dataclasses.replace(dataset, protocol=dataset.protocol | facts)
     if isinstance(settings, HeldOut):
@@ -78,7 +124,7 @@ def split_of(dataset: Dataset, settings: HeldOut) -> Dataset:
         return dataset
     units = dataset.group_names or dataset.keys
     notes = list(dataset.notes)
-    if settings.task == "classification" and settings.hold_out_by == "class":
+    if settings.task == "classification" and settings.hold_out_by == "class" and dataset.labels:
         held = holding_out.by_class(units, dataset.labels, settings.hold_out)
         small = [dataset.class_names[i] for i in holding_out.too_small(units, dataset.labels)]
         if small:

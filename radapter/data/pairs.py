@@ -22,9 +22,11 @@ from torchvision.transforms import v2
 from radapter.data.clips import stacked
 from radapter.data.dataset import Dataset
 from radapter.data.settings import Augmentation, Data
+from radapter.distributed import divided
 from radapter.errors import BrokenInput
 
 WHITE = 255
+NO_TEXT = -1
 
 
 def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any]) -> v2.Transform:
@@ -100,7 +102,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         """(epoch, item), and whether the picture is wanted beside its text and group."""
         epoch, item, wanted = place if len(place) == 3 else (*place, True)
         index, text = self.items[item]
-        own, seed = False, _mix(self.seed, epoch, item)
+        own, seed = False, item_seed(self.seed, epoch, item)
         read: Callable[[], Any] = functools.partial(
             self.dataset.read_anew or self.dataset.read, index
         )
@@ -134,25 +136,39 @@ def collate(
     distinct texts, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
     captions that are right for their own picture alone, and messages about broken pictures.
 
+    With unlabelled pictures, which stand last, there are `labelled`, how many pairs there are;
+    `labelled_texts`, how many of the texts are theirs, which are the first; and
+    `unlabelled_broken`. A picture without a text has -1 in `text_of`.
+
     Where other ranks read some of the pictures, `images` are the others, of the pairs from `first`
     on; `places` [batch] are the pairs' places among the `size` of the order."""
     places = [place for place, item in enumerate(items) if "broken" not in item]
-    broken = [item["broken"] for item in items if "broken" in item]
+    broken = [item for item in items if "broken" in item]
+    mixed = any("unlabelled" in item for item in items)
     size, items = len(items), [items[place] for place in places]
     number: dict[str, int] = {}
-    text_of = [number.setdefault(item["text"], len(number)) for item in items]
+    text_of = [
+        number.setdefault(item["text"], len(number)) if "text" in item else NO_TEXT
+        for item in items
+    ]
     images = [item["image"] for item in items if "image" in item]
     read = [place for place, item in enumerate(items) if "image" in item]
+    more: dict[str, Any] = {}
+    if mixed:
+        more = divided(text_of, sum("unlabelled" not in item for item in items)) | {
+            "unlabelled_broken": [item["broken"] for item in broken if "unlabelled" in item]
+        }
     return {
         "images": stacked(images) if images else torch.empty(0, dtype=torch.uint8),
         "tokens": tokenizer(list(number), context_length=text_length),
         "text_of": torch.tensor(text_of),
         "groups": torch.tensor([item["group"] for item in items]),
         "own": torch.tensor([item["own"] for item in items]),
-        "broken": broken,
+        "broken": [item["broken"] for item in broken if "unlabelled" not in item],
         "first": read[0] if read else 0,
         "places": torch.tensor(places, dtype=torch.int64),
         "size": size,
+        **more,
     }
 
 
@@ -184,14 +200,14 @@ class BatchOrder:
         for step in range(self.start, self.steps):
             epoch, place = divmod(step, self.steps_per_epoch)
             if permutation[0] != epoch:
-                generator = torch.Generator().manual_seed(_mix(self.seed, epoch, -1))
+                generator = torch.Generator().manual_seed(item_seed(self.seed, epoch, -1))
                 permutation = (epoch, self.shuffle(generator))
             chosen = permutation[1][place * self.batch_size : (place + 1) * self.batch_size]
             yield [(epoch, int(i)) for i in chosen]
 
 
 def loader(
-    pairs: Pairs,
+    pairs: Any,
     order: BatchOrder,
     tokenizer: Any,
     workers: int,
@@ -200,7 +216,8 @@ def loader(
     *,
     pinned: bool = False,
 ) -> DataLoader[Any]:
-    """Batches in `order`, to be gone through once, read by `workers` processes (0: in this one).
+    """Batches of pairs, or of pairs and unlabelled pictures (`mixed.Mixed`), in `order`, to be gone
+    through once, read by `workers` processes (0: in this one).
 
     With several `ranks` each reads its share of the pictures of every batch, and the texts of all.
     `pinned` puts them where a GPU can fetch them by itself.
@@ -231,7 +248,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _mix(seed: int, epoch: int, item: int) -> int:
+def item_seed(seed: int, epoch: int, item: int) -> int:
     """One 63-bit seed from three numbers; neighbouring ones give unrelated streams."""
     digest = hashlib.blake2b(f"{seed},{epoch},{item}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

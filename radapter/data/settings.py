@@ -105,6 +105,10 @@ class Data(Section):
         """
         raise NotImplementedError
 
+    def open_pictures(self) -> Dataset:
+        """The same without asking for labels or texts, for `unlabelled`."""
+        return self.open()
+
     # What code asks of every source. One with another answer gives it in its own class.
     if TYPE_CHECKING:
         source: str = ""
@@ -232,6 +236,17 @@ class Data(Section):
         if isinstance(self.templates, list) and any(t.count("{}") != 1 for t in self.templates):
             raise ValueError("every template needs exactly one {} for the class name")
         return self
+
+
+class Unlabelled(Section):
+    """What the section `unlabelled` has beside the keys of its source. Its pictures are labelled
+    for no term of the loss: classes, `task`, `templates` and `text_length` are not read."""
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """The share of each batch that is of these pictures; the rest is of `data`."""
+    texts: bool = False
+    """Whether a caption of each picture is in the batch, too, for a term that takes texts without
+    asking whose they are, such as `in-batch-distillation`."""
 
 
 def located(settings: Data, path: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from radapter import bundle, merging
 from radapter.errors import BrokenInput, UsageError, command
-from radapter.evaluation import transductive, trivial
+from radapter.evaluation import seeing, transductive, trivial
 from radapter.evaluation.alphas import ALPHAS, alpha_curve
 from radapter.evaluation.answers import changed_answers, write_answers
 from radapter.evaluation.cache import Cache
@@ -102,7 +102,7 @@ def evaluate_run(
             on_progress=functools.partial(on_progress, tuned),
         )  # fmt: skip
     recipe = run.recipe()
-    seen = suite.seen_by(recipe.model)
+    seen = seeing.said(suite, recipe)
     models = _described(done, tuned, alpha)
     for label, own in done.items():
         models[label] |= write_for_servers(path, label, own.files())
@@ -224,7 +224,7 @@ def evaluate_alphas(
         "trained_metric": trained_metric(recipe),
         "chosen": chosen,
         **({"adapter": "best"} if trained.which == "best" else {}),
-        **suite.seen_by(recipe.model),
+        **seeing.said(suite, recipe),
     }
     preprocessing = trained.base.config["preprocess_cfg"]
     return write_result(path, result_of(suite, preprocessing, recipe.seed, of, points=points))

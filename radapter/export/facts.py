@@ -13,6 +13,7 @@ from PIL.Image import Image
 from radapter import bundle
 from radapter.data import credits
 from radapter.data.pairs import templates_of
+from radapter.data.settings import Data
 from radapter.errors import UsageError
 from radapter.evaluation.suite import load_suite, shipped_suites
 from radapter.export import card, golden
@@ -37,7 +38,10 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
         merged: the facts of its merged model, from `merging.tuned`.
     """
     hub = hub_name(merged["base_model"])
-    built_in = merged["base_model"] == "emoji-clip" and recipe.data.may_be_passed_on
+    sections = [data for data in (recipe.data, recipe.unlabelled) if data is not None]
+    licences = [data_licence(data) for data in sections]
+    may_pass = all(data.may_be_passed_on for data in sections)
+    built_in = merged["base_model"] == "emoji-clip" and may_pass
     curves = alpha_curves(run)
     results = suite_results(run, merged["weights_hash"])
     return {
@@ -54,7 +58,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
         **({"soup": soup} if (soup := run.soup()) else {}),
         **({"alpha_curves": curves} if curves else {}),
         **({"results": results} if results else {}),
-        "data": [data_licence(recipe)],
+        "data": [of for n, of in enumerate(licences) if of not in licences[:n]],
         "templates": recipe.data.prompts(),
         **({"license": "apache-2.0"} if built_in else {}),
     }
@@ -194,13 +198,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 # ---------------------------------------------------------------- licences
 
 
-def data_licence(recipe: Recipe) -> dict[str, str]:
-    """The training data by name, with its licence as the suites that ship with radapter state it.
+def data_licence(data: Data) -> dict[str, str]:
+    """Training data by name, with its licence as the suites that ship with radapter state it.
 
     Returns:
         `name`, `licence` and, if it is published, `where`.
     """
-    data = recipe.data
     if data.licence:
         return dict(data.licence)
     name = data.published_as()

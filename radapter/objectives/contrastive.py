@@ -10,7 +10,7 @@ from torch import Tensor
 
 from radapter.losses import multi_positive
 from radapter.objectives.terms import Batch, Context, Features, Term
-from radapter.registry import Unit
+from radapter.registry import Positive, Unit
 
 EXAMPLES: tuple[dict[str, Any], ...] = ({"smoothing": 0.02}, {"positives": "pair", "margin": 0.0})
 
@@ -22,6 +22,7 @@ def term(
     smoothing: Unit = 0.0,
     margin: Annotated[float, Field(ge=0.0)] = 0.05,
     mix_captions: Unit = 0.0,
+    temperature: Positive | None = None,
 ) -> Term:
     """See `radapter.losses.mpm_nce`.
 
@@ -33,6 +34,8 @@ def term(
         margin: what is added to the cosine of every negative.
         mix_captions: share of class prompts that are replaced by a caption of the picture, 0 to 1;
             it is right only for this picture and for those with the same caption.
+        temperature: what cosines are divided by, such as 0.015. `null`: the model's own, trained or
+            not.
 
     Raises:
         UsageError: no tower is trained.
@@ -45,7 +48,7 @@ def term(
             features.images,
             features.texts[batch["text_of"]],
             positives_of(batch, positives),
-            logit_scale=features.logit_scale,
+            logit_scale=features.logit_scale if temperature is None else 1 / temperature,
             smoothing=smoothing,
             margin=margin,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from radapter.errors import UsageError, not_installed
 from radapter.objectives import contexts
 from radapter.objectives.terms import Batch, Context, Features, Term
-from radapter.registry import Count
+from radapter.registry import Count, Rows
 
 TEMPLATES = [f"a {kind} of a {{}}." for kind in ("photo", "sketch", "toy", "blurry photo", "sign")]
 EXAMPLES: tuple[dict[str, Any], ...] = (
@@ -28,6 +28,7 @@ def term(
     keep: Count | None = None,
     clusters: Count | None = None,
     mean: Literal["pictures", "elements"] = "pictures",
+    rows: Rows = "labelled",
 ) -> Term:
     """KL(softmax(k v0 P^T) || softmax(k v P^T)) of a picture's features v (Song et al., NeurIPS
     2023). A prototype is the mean over all classes of a template's unit features of the zero-shot
@@ -44,6 +45,7 @@ def term(
             code does. `null`: no clusters.
         mean: what the divergence is averaged over: `pictures`, or `elements`, pictures and
             prototypes, as the released code does.
+        rows: which pictures it is of; `unlabelled` and `all` need the section `unlabelled`.
 
     Raises:
         UsageError: fewer prototypes are left than the settings ask for, or fewer than two.
@@ -66,7 +68,9 @@ def term(
         scaled = teacher.logit_scale * fixed.T
         return contexts.divergence(features.images @ scaled, teacher.images @ scaled, mean=mean)
 
-    return Term(loss, teacher="zero-shot", reads_texts=False, weight=weight)
+    return Term(
+        loss, teacher="zero-shot", reads_texts=False, weight=weight, rows=context.rows(rows)
+    )
 
 
 def _without_outliers(prototypes: Tensor, keep: int, place: str) -> Tensor:

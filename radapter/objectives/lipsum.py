@@ -11,7 +11,7 @@ from torch import Tensor
 from radapter.errors import UsageError
 from radapter.models.text import text_tower
 from radapter.objectives.terms import Batch, Context, Features, Term
-from radapter.registry import Count
+from radapter.registry import Count, Rows
 
 EXAMPLES: tuple[dict[str, Any], ...] = ({"texts": 6, "length": 4},)
 
@@ -22,6 +22,7 @@ def term(
     weight: Annotated[float, Field(gt=0.0)] = 1.0,
     texts: Count = 80,
     length: Count = 8,
+    rows: Rows = "labelled",
 ) -> Term:
     """(l_m - l0_m)^2 / 2, mean over random texts m and the batch, of logits l = k v . t_m (Nam et
     al., ICLR 2024).
@@ -31,6 +32,7 @@ def term(
         weight: what the term is multiplied by in the loss.
         texts: how many texts a step compares the pictures with; they are drawn anew each time.
         length: random tokens in a text, beside those for its start and end.
+        rows: which pictures it is of; `unlabelled` and `all` need the section `unlabelled`.
 
     Raises:
         UsageError: texts have no room for so many tokens.
@@ -51,8 +53,9 @@ def term(
         return (now - then).square().mean() / 2
 
     return Term(
-        loss, teacher="zero-shot", texts=draw, drawn=texts, reads_texts=False, weight=weight
-    )
+        loss, teacher="zero-shot", texts=draw, drawn=texts, reads_texts=False, weight=weight,
+        rows=context.rows(rows),
+    )  # fmt: skip
 
 
 def _frame(context: Context, length: int) -> tuple[Tensor, Tensor]:

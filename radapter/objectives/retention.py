@@ -13,6 +13,7 @@ from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.losses import retention
 from radapter.objectives.terms import Batch, Context, Features, Term
+from radapter.registry import Rows
 
 EXAMPLES: tuple[dict[str, Any], ...] = ({"pool": 7, "weight": 3.0},)
 
@@ -23,6 +24,7 @@ def term(
     weight: Annotated[float, Field(gt=0.0)] = 1.0,
     captions: str | None = None,
     pool: Annotated[int, Field(ge=2)] = 128,
+    rows: Rows = "labelled",
 ) -> Term:
     """Kullback-Leibler divergence of their softmax, both directions: see `radapter.losses`.
 
@@ -32,6 +34,7 @@ def term(
         captions: a text file with a caption in each line; by default, the captions of the training
             data.
         pool: how many captions a step compares the pictures with; they are drawn anew each time.
+        rows: which pictures it is of; `unlabelled` and `all` need the section `unlabelled`.
     """
     context.needs_trained("retention", "image", "text")
     texts = captions_of(captions, context.dataset, context.place)
@@ -58,6 +61,7 @@ def term(
         pool=texts,
         reads_texts=False,
         weight=weight,
+        rows=context.rows(rows),
     )
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from radapter.data import Dataset
+from radapter.data.settings import Unlabelled
 from radapter.errors import UsageError
 from radapter.methods.attached import Attached
+from radapter.registry import Rows
 
 Batch = dict[str, Any]
 """See `radapter.data.pairs.collate`"""
@@ -26,6 +28,8 @@ class Context:
     attached: Attached
     place: str = "objective"
     """Where the term's settings are in the recipe, for messages: `objective.1`"""
+    unlabelled: Unlabelled | None = None
+    """What the recipe says of unlabelled pictures; None: there are none"""
     head: nn.Module | None = None
     """From unit-norm features of pictures to logits of the data's classes, those of one name being
     one; None: the recipe trains none"""
@@ -41,13 +45,26 @@ class Context:
                 f"leave it out, or choose a method or method.towers that trains it."
             )
 
+    def rows(self, rows: Rows) -> Rows:
+        """The same rows, for a `Term`.
+
+        Raises:
+            UsageError: they are unlabelled ones, and the recipe has none.
+        """
+        if rows != "labelled" and self.unlabelled is None:
+            raise UsageError(
+                f"{self.place}.rows is {rows}, and the recipe has no unlabelled pictures: add a "
+                f"section `unlabelled`, or set {self.place}.rows=labelled."
+            )
+        return rows
+
 
 @dataclass(frozen=True)
 class Features:
-    """Of one step and all processes: unit norm, fp32."""
+    """Of one step and all processes: unit norm, fp32. See `Term.rows`."""
 
     images: Tensor
-    """[batch, dim]"""
+    """[rows, dim]"""
     texts: Tensor
     """Of the batch's distinct texts, [texts, dim]"""
     extra: Tensor
@@ -101,3 +118,48 @@ class Term:
     penalty: Callable[[], Tensor] | None = None
     """Of parameters alone, a scalar"""
     weight: float = 1.0
+    rows: Rows = "labelled"
+    """Which pictures `loss` is of. `labelled`: the features and the batch that it is given are as
+    if there were no others. Else its `images` are of these rows (`rows_of`), and texts and batch
+    are whole."""
+
+
+def check_rows(context: Context, terms: Sequence[Term]) -> None:
+    """UsageError if there are unlabelled pictures, and no term is of them."""
+    if context.unlabelled is None or any(term.rows != "labelled" for term in terms):
+        return
+    raise UsageError(
+        "unlabelled: no term of the objective is of these pictures. Add {name: "
+        "in-batch-distillation} to it, or `rows: all` to a term that asks for no label."
+    )
+
+
+def rows_of(batch: Batch, rows: Rows) -> slice:
+    """The places of the pictures in a batch; labelled ones stand first."""
+    labelled = batch.get("labelled", len(batch["groups"]))
+    return {
+        "labelled": slice(0, labelled),
+        "unlabelled": slice(labelled, len(batch["groups"])),
+        "all": slice(0, len(batch["groups"])),
+    }[rows]
+
+
+def count_of(batch: Batch, rows: Rows) -> int:
+    """How many these pictures are."""
+    places = rows_of(batch, rows)
+    return int(places.stop - places.start)
+
+
+def labelled_part(batch: Batch) -> Batch:
+    """The batch as if it had no unlabelled pictures, but for the pictures themselves."""
+    if "labelled" not in batch:
+        return batch
+    own = rows_of(batch, "labelled")
+    return {**batch, **{name: batch[name][own] for name in ("text_of", "groups", "own")}}
+
+
+def trains(terms: Sequence[Term], batch: Batch) -> bool:
+    """Whether a batch is a step: it has labelled pictures, and some term is of what it has."""
+    if not count_of(batch, "labelled"):
+        return False
+    return any(term.penalty or count_of(batch, term.rows) for term in terms)

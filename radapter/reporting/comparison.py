@@ -286,13 +286,19 @@ def _facts(run: Run) -> dict[str, Any]:
         "run": run.name,
         "method": f"{soup['rule']} soup" if (soup := run.soup()) else method_in_words(recipe),
         **base,
-        "data": recipe.data.in_words(),
+        "data": data_in_words(recipe),
         "alpha": None,
         "trained_parameters": adapter.get("trained_parameters"),
         "stored_bytes": path.stat().st_size,
         "steps": adapter.get("steps"),
         **run.cost(),
     }
+
+
+def data_in_words(recipe: Recipe) -> str:
+    """What it was trained on."""
+    more = recipe.unlabelled
+    return recipe.data.in_words() + (f" + unlabelled {more.in_words()}" if more else "")
 
 
 def method_in_words(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ from radapter.evaluation.scores import main_metrics, name_of
 from radapter.evaluation.written import of_kind, read_result
 from radapter.files import radapter_facts
 from radapter.registry import folds
-from radapter.reporting.comparison import method_in_words
+from radapter.reporting.comparison import data_in_words, method_in_words
 from radapter.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -94,7 +94,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "model": recipe.model,
         "method": method_in_words(recipe),
         "soup": run.soup(),
-        "data": recipe.data.in_words(),
+        "data": data_in_words(recipe),
         "used": read_accounts(run.path),
         "training": training,
         "writer": writer,

@@ -12,6 +12,7 @@ from typing import Any
 
 from radapter import recipe as recipes
 from radapter.errors import UsageError, nearest
+from radapter.evaluation import seeing
 from radapter.evaluation.alphas import ALPHAS
 from radapter.evaluation.suite import Suite, load_suite, trained_metric
 from radapter.recipe import Recipe
@@ -251,6 +252,10 @@ class Plan:
                 f"{where}: what {recipe.method.name} trains does not fold into plain weights, so "
                 "`auto` has nothing to choose from: write a number, such as `alpha: 1`."
             )
+        try:
+            seeing.open_checked(recipe, self.suites.values())
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
         for suite in self.suites.values():
             for dataset in suite.for_recipe(recipe).datasets:
                 if not dataset.data.overlaps(held_out):

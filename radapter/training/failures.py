@@ -69,6 +69,11 @@ def leave_out(
 def _pairs(parts: Parts, step: int) -> list[dict[str, str]]:
     pairs, found = parts.pairs, []
     for _, item in next(iter(parts.order(start_step=step))):
+        if item >= len(pairs):
+            assert parts.unlabelled is not None
+            key = parts.unlabelled.dataset.keys[item - len(pairs)]
+            found.append({"unlabelled picture": key})
+            continue
         index, text = pairs.items[item]
         what = (
             {"class": pairs.dataset.class_names[pairs.dataset.labels[index]]}

@@ -58,20 +58,30 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
     return to_safetensors(stored, metadata=files.facts_metadata(facts))
 
 
-def write_data(run: runs.Run, parts: Parts, broken: Collection[str] = ()) -> None:
+def write_data(
+    run: runs.Run,
+    parts: Parts,
+    broken: Collection[str] = (),
+    unlabelled_broken: Collection[str] = (),
+) -> None:
     """data.json: what is used of the data that is read, and what is left out of it, by reason.
 
     Args:
         broken: messages about pictures that could not be read, beside those that a run which was
             stopped found before.
+        unlabelled_broken: the same of unlabelled pictures.
     """
-    known = read_accounts(run.path).get("broken", [])
-    found = sorted({*known, *broken})
+    known = read_accounts(run.path)
+    found = sorted({*known.get("broken", []), *broken})
     content: dict[str, Any] = {
         "schema_version": 1,
         "train": parts.pairs.dataset.account(found),
         "broken": found,
     }
+    if parts.unlabelled is not None:
+        more = sorted({*known.get("unlabelled_broken", []), *unlabelled_broken})
+        content["unlabelled"] = parts.unlabelled.dataset.account(more)
+        content["unlabelled_broken"] = more
     if parts.held_out is not None:
         ((_, tasks),) = parts.held_out.opened.items()
         content["validation"] = next(iter(tasks.values())).account()

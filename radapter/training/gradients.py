@@ -26,7 +26,7 @@ from radapter import distributed
 from radapter.methods.batch_rows import of_frames, rows
 from radapter.models import encode_text, image_size, shorten
 from radapter.models.frames import mean_of_frames
-from radapter.objectives.terms import Batch, Features, Term
+from radapter.objectives.terms import Batch, Features, Term, count_of, labelled_part, rows_of
 from radapter.training.feeding import ON_DEVICE, moved
 
 Teacher = Callable[[], AbstractContextManager[nn.Module]]
@@ -124,6 +124,7 @@ def gradients(
     ends = list(itertools.accumulate(map(len, drawn), initial=len(own)))
     tokens = moved(shorten(model, torch.cat([own, *drawn])), device)
     batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
+    labelled = labelled_part(batch)
     images = batch["images"]
     if not len(images):  # this process has none of the batch's pictures
         images = images.new_empty(0, 3, *image_size(model))
@@ -151,14 +152,18 @@ def gradients(
     scale = model.logit_scale.exp()  # type: ignore[operator]
     addends: list[Tensor] = []
     for term, (first, last) in zip(terms, itertools.pairwise(ends), strict=True):
+        alone = term.rows == "labelled"
+        rows_seen = rows_of(batch, term.rows)
+        own_texts = min(ends[0], batch.get("labelled_texts", ends[0])) if alone else ends[0]
 
         def features(images: Tensor, texts: Tensor, scale: Tensor) -> Features:
-            return Features(images, texts[: ends[0]], texts[first:last], scale)  # noqa: B023
+            own, drawn = texts[:own_texts], texts[first:last]  # noqa: B023
+            return Features(images[rows_seen], own, drawn, scale)  # noqa: B023
 
-        if term.loss:
+        if term.loss and count_of(batch, term.rows):
             then = features(*theirs[term.teacher]) if term.teacher else None
             now = features(pictures.features, texts.features, scale)
-            addends.append(term.weight * term.loss(now, then, batch))
+            addends.append(term.weight * term.loss(now, then, labelled if alone else batch))
         if term.penalty:
             addends.append(term.weight * term.penalty())
     loss = functools.reduce(torch.add, addends)

@@ -14,6 +14,7 @@ from radapter import run as runs
 from radapter.data.pairs import loader
 from radapter.errors import BrokenInput
 from radapter.models import weights_hash
+from radapter.objectives.terms import trains
 from radapter.precision import exact_fp32
 from radapter.recipe import Recipe, rooted
 from radapter.training import checkpoints, failures, resuming, searching, starting
@@ -81,11 +82,14 @@ def _check_ranks(parts: Parts, checkpoint: checkpoints.Checkpoint | None) -> Non
     """BrokenInput if ranks would start from different things: their gradients would be added up."""
     if distributed.world_size() == 1:
         return
-    dataset = parts.pairs.dataset
     facts = {
         "recipe": parts.recipe.model_dump_json(),
         "weights of the base model": parts.base_hash,
-        "pictures": [len(parts.pairs), *dataset.keys[:1], *dataset.keys[-1:]],
+        "pictures": [
+            [len(of), *of.dataset.keys[:1], *of.dataset.keys[-1:]]
+            for of in (parts.pairs, parts.unlabelled)
+            if of is not None
+        ],
         "checkpoint": checkpoint.step if checkpoint else 0,
         "trained weights": weights_hash(
             checkpoint.method if checkpoint else parts.attached.state()
@@ -117,7 +121,7 @@ def _train(
     session, recipe = Session(run, parts, hooks, checkpoint), parts.recipe
     order, validation = parts.order(start_step=session.step), session.validation
     read = loader(
-        parts.pairs, order, parts.base.tokenizer, parts.workers,
+        parts.read, order, parts.base.tokenizer, parts.workers,
         distributed.rank(), distributed.world_size(), pinned=parts.device.type == "cuda",
     )  # fmt: skip
     training_mode(parts.base.model)
@@ -132,12 +136,12 @@ def _train(
         for batch in ahead(map(distributed.exchange, waited), parts.device):
             if validation is not None and validation.exhausted:
                 break
-            session.note_broken(batch["broken"])
+            session.note_broken(batch["broken"], batch.get("unlabelled_broken", []))
             lr = _set_learning_rate(parts, session.step, order.steps)
             # Each step's draws depend on its number alone, so no generator state is stored.
             torch.manual_seed(recipe.seed * 1_000_003 + session.step)
             session.phase = "step"
-            if len(batch["groups"]):
+            if trains(parts.terms, batch):
                 try:
                     session.recent.append(optimizer_step(parts, batch))
                     session.bad.clear()

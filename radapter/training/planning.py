@@ -46,7 +46,10 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
     except RuntimeError as error:  # a model asks for the content of tensors; fake ones have none
         problem = next(iter(str(error).splitlines()), "") or type(error).__name__
     needed = recipe.validation is not None
-    data = accounts_of(parts.pairs.dataset, recipe.validation_data(), needed=needed)
+    unlabelled = parts.unlabelled.dataset if parts.unlabelled else None
+    data = accounts_of(
+        parts.pairs.dataset, recipe.validation_data(), needed=needed, unlabelled=unlabelled
+    )
     return dataclasses.replace(
         parts.plan(), processes=processes, fit=found, no_fit=problem, data=data
     )
@@ -59,6 +62,8 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
     if parts.pairs.classify and not recipe.mix_captions:
         names = set(parts.pairs.dataset.class_names)
         distinct = min(batch, len(names) * len(parts.pairs.templates))
+    if parts.unlabelled_texts():
+        distinct += recipe.in_a_batch()[1]
     if not any(term.loss and term.reads_texts for term in parts.terms):
         distinct = 1
     distinct += sum(term.drawn for term in parts.terms)
@@ -68,7 +73,7 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         texts=math.ceil(distinct / processes),
         text_length=_text_length(parts),
         micro_batch=recipe.optimisation.micro_batch,
-        frames=parts.pairs.dataset.frames,
+        frames=parts.frames(),
     )
     copies = parts.held_out_models()
     # Beside its rows, each pair's similarities to them in both directions, four times over.
@@ -113,6 +118,7 @@ def _text_length(parts: Parts) -> int:
         texts = [text for _, text in parts.pairs.items]
     if parts.recipe.mix_captions:
         texts += [text for of in parts.pairs.dataset.captions for text in of]
+    texts += parts.unlabelled_texts()
     for term in parts.terms:
         texts += term.pool
     longest = sorted(texts, key=len)[-500:]

@@ -6,7 +6,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +16,16 @@ from radapter import distributed
 from radapter.classes import distinct
 from radapter.data import Dataset, open_data
 from radapter.data.clips import prepared
+from radapter.data.mixed import Mixed, MixedOrder, Pictures
 from radapter.data.pairs import BatchOrder, Pairs, training_transform
+from radapter.data.settings import Data
 from radapter.data.texts import cut_texts
 from radapter.errors import BrokenInput, MissingDependency, UsageError
+from radapter.evaluation import seeing
 from radapter.heads.head import Examples, Training
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, check_name, load, takes_short_texts
-from radapter.objectives.terms import Context, Term
+from radapter.objectives.terms import Context, Term, check_rows
 from radapter.precision import cuda_has_bf16
 from radapter.processors import readers
 from radapter.recipe import Recipe
@@ -60,6 +63,8 @@ class Plan:
     """What a step takes, with its activations: where `plan` was asked, and the model allows it"""
     no_fit: str | None = None
     """Why there is no such estimate, where `plan` was asked"""
+    unlabelled: int = 0
+    """Pictures without labels, of which each batch has a share"""
     data: dict[str, Any] = field(default_factory=dict, compare=False)
     """See `radapter.data.accounts`"""
 
@@ -77,6 +82,8 @@ class Parts:
     trained: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     pairs: Pairs
+    unlabelled: Pictures | None
+    """None: the recipe has none"""
     terms: list[Term]
     """Of the loss"""
     head: Training | None
@@ -92,12 +99,23 @@ class Parts:
     pixels: Callable[[Tensor], Tensor]
     """From the bytes of pictures to what the image tower takes"""
 
+    @property
+    def read(self) -> Pairs | Mixed:
+        """What the order's items are of."""
+        return Mixed(self.pairs, self.unlabelled) if self.unlabelled else self.pairs
+
     def order(self, start_step: int = 0) -> BatchOrder:
-        o = self.recipe.optimisation
-        size = min(o.batch_size, len(self.pairs))
-        shuffle = self.recipe.data.shuffle(self.pairs.shards, size)
+        recipe, o = self.recipe, self.recipe.optimisation
+        labelled, more = recipe.in_a_batch()
+        size = min(labelled, len(self.pairs))
+        shuffle = recipe.data.shuffle(self.pairs.shards, size)
         epochs = o.epochs if self.trained else 0  # a head may be made and not trained
-        return BatchOrder(len(self.pairs), size, epochs, self.recipe.seed, start_step, shuffle)
+        order = BatchOrder(len(self.pairs), size, epochs, recipe.seed, start_step, shuffle)
+        if self.unlabelled is None or recipe.unlabelled is None:
+            return order
+        pictures = self.unlabelled
+        shuffle = recipe.unlabelled.shuffle(pictures.shards, more)
+        return MixedOrder(order, len(pictures), more, pictures.seed, shuffle)
 
     def validation(self) -> Validation | None:
         if self.held_out is None:
@@ -127,6 +145,7 @@ class Parts:
             device=self.device.type,
             processes=distributed.world_size(),
             cut_texts=len(self.cut_texts()),
+            unlabelled=len(self.unlabelled or ()),
         )
 
     def cut_texts(self) -> list[str]:
@@ -135,7 +154,18 @@ class Parts:
         texts = [text for own in dataset.captions for text in own]
         if pairs.classify:
             texts = [t.replace("{}", n) for t in pairs.templates for n in dataset.class_names]
+        texts += self.unlabelled_texts()
         return cut_texts(self.base.tokenizer, texts, self.recipe.data.text_length)
+
+    def unlabelled_texts(self) -> list[str]:
+        """The texts that come with unlabelled pictures."""
+        captions = self.unlabelled.dataset.captions if self.unlabelled else []
+        return [text for own in captions for text in own]
+
+    def frames(self) -> int | None:
+        """How many frames a clip has at most; None: items are pictures."""
+        data = [of.dataset.frames for of in (self.pairs, self.unlabelled) if of is not None]
+        return max((frames for frames in data if frames is not None), default=None)
 
     def held_out_models(self) -> int:
         """Copies of all weights that held-out data is scored with: a merged one, made from another;
@@ -173,6 +203,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     _warn_of_emulation(recipe, device)
     trackers = tracking.trackers(recipe)
     dataset = open_data(recipe.data)
+    unlabelled = seeing.open_checked(recipe)
     base = load(recipe.model, seed=recipe.seed)
     base_hash = base.weights_hash
     parameters = sum(p.numel() for p in base.model.parameters())
@@ -190,16 +221,17 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     execution.set_up(base.model, recipe, device.type)
     _check_text_length(recipe.data.text_length, base)
     preprocess = base.config["preprocess_cfg"]
-    changes = recipe.data.augmentation
-    transform: Callable[[Any], Any] = functools.partial(prepared, base.preprocess)
-    if changes is not None:
-        transform = training_transform(changes, preprocess)
     _check_mixing(recipe, dataset)
+    transform = _transform(recipe.data, base)
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed, recipe.mix_captions)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
-    size = min(recipe.optimisation.batch_size, len(pairs))
-    recipe.data.check_batch(size)
+    labelled, more = recipe.in_a_batch()
+    recipe.data.check_batch(min(labelled, len(pairs)))
+    pictures = None
+    if unlabelled is not None and recipe.unlabelled is not None:
+        pictures = Pictures(unlabelled, _transform(recipe.unlabelled, base), recipe.seed)
+        recipe.unlabelled.check_batch(min(more, len(pictures)))
     trained = list(attached.parameters())
     if not trained and head is None:
         raise UsageError(
@@ -207,14 +239,16 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
             "and the recipe has no head. Add head={name: linear}"
         )
     tokenize = functools.partial(base.tokenizer, context_length=recipe.data.text_length)
+    context = Context(
+        tokenize, dataset, attached, "", recipe.unlabelled, head.module if head else None
+    )
     terms = [
-        registered(TERMS, name).term(
-            Context(tokenize, dataset, attached, place, head.module if head else None), **given
-        )
+        registered(TERMS, name).term(replace(context, place=place), **given)
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
         if trained
     ]
     _check_reach(attached, terms)
+    check_rows(context, terms)
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers, rates = recipe.workers, recipe.optimisation
@@ -229,6 +263,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
             attached, rates.lr, **rates.arguments()
         ),
         pairs=pairs,
+        unlabelled=pictures,
         terms=terms,
         head=head,
         device=device,
@@ -280,6 +315,13 @@ def _head(
         return torch.zeros(count, dim), torch.zeros(count, dtype=torch.int64)
 
     return Training(recipe.head, names, dim, blank)
+
+
+def _transform(data: Data, base: LoadedModel) -> Callable[[Any], Any]:
+    """What training makes of a picture or clip."""
+    if data.augmentation is None:
+        return functools.partial(prepared, base.preprocess)
+    return training_transform(data.augmentation, base.config["preprocess_cfg"])
 
 
 def _check_mixing(recipe: Recipe, dataset: Dataset) -> None:

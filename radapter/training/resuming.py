@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from radapter import run as runs
+from radapter.data import Dataset
 from radapter.errors import BrokenInput, UsageError
 from radapter.names import to_bytes
+from radapter.objectives.terms import Term
 from radapter.recipe import Recipe, rooted
 from radapter.training.checkpoints import Checkpoint
 from radapter.training.preparing import Parts
@@ -50,6 +53,14 @@ MAY_CHANGE = (
     "validation.broken_rows",
     "validation.listed_in",
     "validation.class_names_in",
+    "unlabelled.data_root",
+    "unlabelled.root",
+    "unlabelled.path",
+    "unlabelled.shards",
+    "unlabelled.broken_images",
+    "unlabelled.broken_rows",
+    "unlabelled.listed_in",
+    "unlabelled.class_names_in",
 )
 """Settings, and sections, that may change before a run goes on. They do not change the result (but
 for rounding), or concern what is done beside and after training. Data may have moved: its names,
@@ -62,7 +73,8 @@ def belonging(parts: Parts) -> dict[str, Any]:
         "recipe": _settings(rooted(parts.recipe)),
         "base_hash": parts.base_hash,
         "pairs": len(parts.pairs),
-        "data": _data_hash(parts),
+        "data": _data_hash(parts.pairs.dataset, parts.terms),
+        **({"unlabelled": _data_hash(more.dataset)} if (more := parts.unlabelled) else {}),
     }
 
 
@@ -76,11 +88,11 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return tree
 
 
-def _data_hash(parts: Parts) -> str:
+def _data_hash(dataset: Dataset, terms: Sequence[Term] = ()) -> str:
     """Of what is trained on, wherever it lies; a broken picture may have been mended."""
-    dataset = dataclasses.replace(parts.pairs.dataset, stamp=None)
+    dataset = dataclasses.replace(dataset, stamp=None)
     digest = hashlib.sha256(dataset.fingerprint().encode())
-    for term in parts.terms:
+    for term in terms:
         if term.pool:
             digest.update(to_bytes(repr(term.pool)))
     return digest.hexdigest()
@@ -131,6 +143,12 @@ def check(checkpoint: Checkpoint, parts: Parts, run: runs.Run) -> None:
         raise BrokenInput(
             f"{parts.pairs.dataset.source} is not what step {checkpoint.step} of {run.path} was "
             f"trained on: it has {number}. Bring that back, or {new}."
+        )
+    if before.get("unlabelled") != now.get("unlabelled"):
+        source = parts.unlabelled.dataset.source if parts.unlabelled else "no unlabelled data"
+        raise BrokenInput(
+            f"{source} is not the unlabelled data that step {checkpoint.step} of {run.path} was "
+            f"trained on. Bring that back, or {new}."
         )
 
 

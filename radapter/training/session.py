@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +82,7 @@ class Session:
         """Steps in a row that were left out"""
         self.broken: set[str] = set()
         """Messages about pictures that could not be read"""
+        self.unlabelled_broken: set[str] = set()
         self.phase: Literal["data", "step", "scoring"] = "data"
         """Tells `explained` where an error came from"""
         self.track: Log = lambda step, metrics: None
@@ -144,17 +145,26 @@ class Session:
 
     # ------------------------------------------------------------ between two steps
 
-    def note_broken(self, found: list[str]) -> None:
+    def note_broken(self, found: list[str], unlabelled: Sequence[str] = ()) -> None:
         """Add to the pictures that could not be read; BrokenInput if there are too many."""
-        limit, new = self.parts.recipe.data.broken_images, set(found) - self.broken
+        recipe = self.parts.recipe
+        new = self._add_broken(self.broken, found, recipe.data.broken_images, "data")
+        if unlabelled and recipe.unlabelled is not None:
+            limit = recipe.unlabelled.broken_images
+            new |= self._add_broken(self.unlabelled_broken, unlabelled, limit, "unlabelled")
+        if new and self.main:
+            data = (self.run, self.parts, self.broken, self.unlabelled_broken)
+            failures.best_effort(lambda: write_data(*data), "data.json was")
+
+    def _add_broken(self, known: set[str], found: Sequence[str], limit: int, where: str) -> bool:
+        """Whether some are new."""
+        new = set(found) - known
         for message in dict.fromkeys(found):  # a picture with several texts is named once
             if message in new and limit and self.main:
                 print(f"skipped: {message}", file=sys.stderr)
-        self.broken |= new
-        check_broken(sorted(self.broken), limit, "data.broken_images")
-        if new and self.main:
-            data = (self.run, self.parts, self.broken)
-            failures.best_effort(lambda: write_data(*data), "data.json was")
+        known |= new
+        check_broken(sorted(known), limit, f"{where}.broken_images")
+        return bool(new)
 
     def validate(self) -> dict[str, Any]:
         """Score the held-out data if it is time: a line of the metrics, else nothing."""

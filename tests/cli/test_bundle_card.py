@@ -169,7 +169,7 @@ def test_a_bundle_says_whose_pictures_it_has(tmp_path, data, said):
     ],
 )
 def test_licences_of_the_training_data(tmp_path, data, name, licence):
-    found = data_licence(with_data(data, tmp_path))
+    found = data_licence(with_data(data, tmp_path).data)
     assert found["name"] == name
     assert licence in found["licence"]
 

@@ -425,3 +425,18 @@ def test_key_frames(cli, tmp_path):
     assert "b.gif" in outcome.err
     assert cli("data", "frames", tmp_path / "v").code == 2
     assert "--out goes with frames" in cli("data", "check", "retrieval", "--out", "x").err
+
+
+def test_the_check_of_a_recipe_counts_unlabelled_pictures(cli, shapes, tiny_folder, tmp_path):
+    """And those that are held out, too, under another name."""
+    more = tiny.draw_shapes(tmp_path / "more", each=2)
+    (more / "._hidden.png").write_bytes(b"")
+    (tmp_path / "r.yaml").write_text(
+        tiny.text(tiny_folder, shapes).replace("data:", "data:\n  hold_out: 0.99")
+        + f"unlabelled: {{source: folder, root: {more}}}\n"
+    )
+    outcome = cli("data", "check", tmp_path / "r.yaml")
+    assert outcome.code == 0, outcome.err
+    assert "unlabelled: 6 pictures of folder" in outcome.out
+    assert "unlabelled: left out: 1 hidden" in outcome.out
+    assert "unlabelled: duplicates: 6 held-out pictures are trained on too" in outcome.out

@@ -27,6 +27,17 @@ def own_data(root, shapes):
     shutil.copytree(shapes, root / "my-data")
 
 
+def fitclip(root, shapes):
+    for name in ("labelled", "unlabelled", "validation"):
+        rows = []
+        for number in range(6):  # folders of frames
+            clip = f"{name}-{number}"
+            shutil.copytree(shapes / "red_square", root / "fitclip" / "videos" / clip)
+            rows.append(f"{clip},clip {number}")
+        table = root / "fitclip" / f"{name}.csv"
+        table.write_text("\n".join(["video,caption", *rows]), encoding="utf-8")
+
+
 def built_in(root, shapes):
     """These pictures come with radapter."""
 
@@ -42,6 +53,8 @@ TREES = {
     "emoji-video": built_in,
     "msr-vtt": lambda root, shapes: video_trees.msr_vtt(root / "msr-vtt"),
     "few-shot": coop,
+    "fitclip": fitclip,
+    "fitclip-icons": built_in,
     "icons": built_in,
     "icons-16shot": built_in,
     "icons-base-to-novel": built_in,
@@ -114,7 +127,8 @@ def test_a_recipe_passes_the_dry_run_and_trains_for_an_epoch(
         assert run.logged("loss") == []
         return
     last = json.loads(run.metrics.read_text().splitlines()[-1])
-    assert last["step"] == max(1, plan["pairs"] // plan["batch_size"])
+    in_a_batch = min(plan["pairs"], run.recipe().in_a_batch()[0])
+    assert last["step"] == max(1, plan["pairs"] // in_a_batch)
 
 
 def test_the_dry_run_says_what_a_step_takes(cli, recipe_file):

@@ -154,6 +154,15 @@ def test_held_out_data_that_is_a_shift_of_the_suites_is_refused(small, other_sha
         small.plan(set={"data.hold_out": 0.3, "validation": section})
 
 
+def test_unlabelled_pictures_that_are_tested_or_chosen_on_are_refused(small, shapes, other_shapes):
+    section = {"source": "folder", "root": str(other_shapes)}
+    with pytest.raises(UsageError, match="unlabelled: it has test pictures of others of the suite"):
+        small.plan(set={"data.hold_out": 0.3, "unlabelled": section})
+    held_out = {"data.hold_out": 0.3, "unlabelled": section | {"root": str(shapes)}}
+    with pytest.raises(UsageError, match=r"methods\..*: unlabelled: \d+ of its pictures are held"):
+        small.plan(set=held_out)
+
+
 def test_held_out_data_that_is_the_test_data_is_refused(small, shapes):
     section = {"source": "folder", "root": str(shapes), "split": "all", "hold_out": 0.0}
     with pytest.raises(UsageError, match="is shapes of shapes-shift, the test data"):

@@ -63,7 +63,7 @@ def first_steps(recipes):
             own = next(
                 iter(
                     loader(
-                        parts.pairs,
+                        parts.read,
                         parts.order(),
                         parts.base.tokenizer,
                         0,

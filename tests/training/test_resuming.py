@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radapter import recipe as recipes
-from radapter.data.opening import DataSource
+from radapter.data.opening import DataSource, UnlabelledSource
 from radapter.errors import BrokenInput, UsageError
 from radapter.recipe import Recipe
 from radapter.training import Interrupted, resume, resuming, train
@@ -146,8 +146,11 @@ def test_settings_that_may_change_are_settings():
                     yield from keys(kind, f"{start}{name}.")
 
     known = set(keys(Recipe))
-    sources = DataSource.__origin__.__args__
+    of = {"data": DataSource, "validation": DataSource, "unlabelled": UnlabelledSource}
     known |= {
-        f"{part}.{key}" for part in ("data", "validation") for s in sources for key in keys(s)
+        f"{part}.{key}"
+        for part, source in of.items()
+        for kind in source.__origin__.__args__
+        for key in keys(kind)
     }
     assert set(resuming.MAY_CHANGE) <= known

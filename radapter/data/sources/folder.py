@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -78,18 +78,39 @@ class FolderData(HeldOut):
             keys += [f"{folder}/{name}" for name in pictures]
             labels += [number] * len(pictures)
             left_out.append(found.under(folder))
+        return self._of(
+            root, keys, merged(*left_out), labels, names, joined_notes(folders, numbers)
+        )
+
+    def open_pictures(self) -> Dataset:
+        """All pictures below the root, in class folders or not."""
+        root = located(self, self.root)
+        if not root.is_dir():
+            raise MissingData(f"No such folder: {root}. Correct its `root`, or give --data-root.")
+        found = list_pictures(root)
+        return self._of(root, found.pictures, found.left_out)
+
+    def _of(
+        self,
+        root: Path,
+        keys: list[str],
+        left_out: LeftOut,
+        labels: Sequence[int] = (),
+        names: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> Dataset:
         files = Files(root, keys, self.reading())
         dataset = Dataset(
             source=f"folder {root}",
             keys=keys,
             read=files.read,
-            labels=labels,
-            class_names=names,
+            labels=list(labels),
+            class_names=list(names),
             groups=list(range(len(keys))),
             stamp=files.stamp,
             digest=files.digest,
-            left_out=merged(*left_out),
-            notes=joined_notes(folders, numbers),
+            left_out=left_out,
+            notes=list(notes),
         )
         return _chosen(dataset, root, self)
 

@@ -77,6 +77,13 @@ class IconsData(Data):
             return self.model_copy(update={"classes": trained.classes})
         return self
 
+    def overlaps(self, other: Data) -> bool:
+        """All classes but the unseen ones are those of both halves."""
+        if not isinstance(other, IconsData) or not {*self.kinds} & {*other.kinds}:
+            return False
+        classes = {self.classes, other.classes}
+        return len(classes) == 1 or ("all" in classes and "unseen" not in classes)
+
     def open(self) -> Dataset:
         """Pictures of the chosen kinds, split and classes; the group is the class."""
         halves = ("base", "novel") if self.classes == "all" else (self.classes,)

@@ -90,6 +90,11 @@ class TableData(HeldOut):
     def in_words(self) -> str:
         return f"table {Path(self.path).name}"
 
+    def open_pictures(self) -> Dataset:
+        """The pictures of the rows; the table needs no column of texts."""
+        alone = {"task": "captions", "text_column": self.image_column, "text_lists": False}
+        return self.model_copy(update=alone).open()
+
     def open(self) -> Dataset:
         """Rows of one picture are gathered; for classification the text is the class name."""
         path = located(self, self.path)

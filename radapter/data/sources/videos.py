@@ -41,6 +41,11 @@ class VideosData(ClipData, HeldOut):
     def in_words(self) -> str:
         return f"videos {Path(self.path or self.root).name}"
 
+    def open_pictures(self) -> Dataset:
+        """The videos of the list, which needs no column of texts, or of the folders."""
+        alone = {"text_column": self.video_column} if self.path else {}
+        return self.model_copy(update={"task": "captions", **alone}).open()
+
     def open(self) -> Dataset:
         """Clips in the order of their names in the list, or of their folders."""
         root = located(self, self.root)
