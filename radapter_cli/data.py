@@ -1,4 +1,5 @@
-"""radapter data: what the suites need, whether it is there, whether it is right; key frames."""
+"""radapter data: what the suites need, whether it is there, whether it is right; key frames; pairs
+filtered."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from radapter.errors import BrokenInput, UsageError, nearest
-from radapter_cli import console, data_frames
+from radapter_cli import console, data_filter, data_frames
 from radapter_cli.eval import complete_suite
+from radapter_cli.model_options import FP32, DeviceChoice, DeviceOption, PrecisionOption
 
-ACTIONS = ["list", "check", "frames"]
+ACTIONS = ["list", "check", "frames", "filter"]
 
 
 class ByChoice(enum.StrEnum):
@@ -21,17 +23,17 @@ class ByChoice(enum.StrEnum):
 
 
 def data(
-    action: Annotated[str, typer.Argument(help="list, check or frames")] = "list",
+    action: Annotated[str, typer.Argument(help="list, check, frames or filter")] = "list",
     suite: Annotated[
         str | None,
         typer.Argument(
             help="A suite's name or file; or a recipe's, to check what it trains on. With "
-            "frames: a folder of videos.",
+            "frames: a folder of videos. With filter: a recipe of a list with captions.",
             autocompletion=complete_suite,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With frames: where they go.")
+        Path | None, typer.Option(metavar="FOLDER", help="With frames and filter: where it goes.")
     ] = None,
     frames: Annotated[
         int, typer.Option(min=1, metavar="N", help="With frames: how many of each video.")
@@ -43,6 +45,42 @@ def data(
             "equally much."
         ),
     ] = ByChoice.uniform,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="With filter: what goes, such as 'score<30%' or 'words<4'; may be repeated.",
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With filter: captions that were rewritten, JSON lines."),
+    ] = None,
+    sample: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="With filter: pictures that limits are taken from."),
+    ] = 10_000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With filter: judge the sample, and write nothing.")
+    ] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            help="With filter: the run whose model scores. Default: the recipe's base model.",
+            autocompletion=console.complete_run,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME:TAG|FOLDER|BUNDLE",
+            help="With filter: the model that scores.",
+        ),
+    ] = None,
+    device: DeviceOption = DeviceChoice.auto,
+    precision: PrecisionOption = FP32,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -51,6 +89,11 @@ def data(
     [bold]frames[/] writes a few pictures of each video into a folder under the video's name, which
     is read many times faster than the video. Typed again, it goes on, and does what has changed.
 
+    [bold]filter[/] scores every caption of a recipe's list with its picture or clip, and writes
+    what is kept as a list that the recipe reads, what is dropped with the reason, and a report. A
+    rule is a measure (score, words, letters, or pictures that have the same caption), < or >, and a
+    number or a share of a sample. What cannot be read and exact copies go too.
+
     [bold]Examples[/]
 
         radapter data list
@@ -58,13 +101,20 @@ def data(
         radapter data check retrieval --data-root /data
         radapter data check my-recipe.yaml
         radapter data frames videos/ --out frames/ --by change
+        radapter data filter my.yaml --out kept/ --drop "score<30%"
     """
     if action not in ACTIONS:
         raise UsageError(f"Unknown action '{action}'.{nearest(action, ACTIONS)}")
     if action == "frames":
         return data_frames.frames(suite, out, frames, by.value, as_json)
+    if action == "filter":
+        wanted = data_filter.Wanted(drop or [], captions, sample, dry_run)
+        which = (run, model, device, precision)
+        return data_filter.filter_pairs(suite, out, wanted, which, as_json)
     if out is not None:
-        raise UsageError("--out goes with frames: radapter data frames VIDEOS --out FOLDER")
+        raise UsageError(
+            "--out goes with frames and filter: radapter data frames VIDEOS --out FOLDER"
+        )
     if action == "check" and suite is None:
         raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
     with console.status("loading"):

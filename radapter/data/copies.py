@@ -30,7 +30,7 @@ def find_copies(train: Dataset, held: Dataset | None = None) -> dict[str, Any]:
         return {"not_looked_for": f"as there are more than {MOST:,} pictures"}
     within: list[tuple[str, str]] = []
     across: list[tuple[str, str]] = []
-    for same in _alike(parts):
+    for same in alike(parts):
         trained = [train.keys[i] for part, i in same if part == 0]
         if not trained:
             continue
@@ -63,8 +63,9 @@ def _words(kind: str, count: int) -> str:
     return f"held-out {held} trained on too, byte for byte, so scores are too good"
 
 
-def _alike(parts: list[Dataset]) -> Iterator[list[tuple[int, int]]]:
-    """(part, place) of the pictures that have the same bytes, two or more of each."""
+def alike(parts: list[Dataset]) -> Iterator[list[tuple[int, int]]]:
+    """(part, place) of the pictures that have the same bytes, two or more of each. All parts have
+    `stamp` and `digest`; only pictures of one size are read."""
     of_size: dict[int, list[tuple[int, int]]] = {}
     for part, dataset in enumerate(parts):
         assert dataset.stamp is not None

@@ -172,6 +172,19 @@ class Data(Section):
             update["data_root"] = str(Path(root).expanduser().absolute())
         return self.model_copy(update=update)
 
+    def listed(self, path: str) -> Data | None:
+        """The section with JSON lines in the place of the list that it reads, whose columns are
+        those of `rows`; None: it reads no list."""
+        return None
+
+    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
+        """From the place of a picture and a caption to a row of such a list."""
+        raise NotImplementedError
+
+    def captions_in(self, path: Path) -> dict[str, list[str]]:
+        """By picture the captions in another list with the same columns."""
+        raise NotImplementedError
+
     def drawn(self, dataset: Dataset) -> Dataset:
         """What is taken of a split, if not all of it."""
         return dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +87,32 @@ class TableData(HeldOut):
     def form(self) -> Form:
         """How the file is to be read."""
         return Form(self.image_column, self.columns, self.delimiter, self.quoting)
+
+    def listed(self, path: str) -> TableData:
+        """With JSON lines in the place of the table; pictures lie where they do."""
+        named = self.text_column if isinstance(self.text_column, str) else self.text_column[0]
+        root = located(self, self.root) if self.root else located(self, self.path).parent
+        plain = ("text_lists", "split_column", "dataset_split", "columns", "delimiter", "quoting")
+        update = {key: type(self).model_fields[key].default for key in plain}
+        update |= {"path": path, "root": str(root.absolute()), "text_column": named}
+        return self.model_copy(update=update)
+
+    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
+        """The picture, the caption and, where the table has groups, the group."""
+        names = self.listed("")
+
+        def row(place: int, text: str) -> dict[str, Any]:
+            found = {names.image_column: dataset.keys[place], str(names.text_column): text}
+            own = dataset.group_names[place]
+            return found | ({self.group_column: own} if self.group_column else {})
+
+        return row
+
+    def captions_in(self, path: Path) -> dict[str, list[str]]:
+        """By picture its texts in another table with the same columns; it needs no groups."""
+        found = gather(path, self.listed(str(path)).model_copy(update={"group_column": None}))
+        check_broken(found.broken, self.broken_rows, f"{path}: data.broken_rows")
+        return found.texts
 
     def in_words(self) -> str:
         return f"table {Path(self.path).name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,28 @@ class VideosData(ClipData, HeldOut):
     `null`: all pictures in the folder, by name; 2.jpg comes before 10.jpg."""
     broken_rows: Annotated[int, Field(ge=0)] = 0
     """How many rows without a video or a text are skipped and named; one more is an error."""
+
+    def listed(self, path: str) -> VideosData | None:
+        """With JSON lines in the place of the list; None where folders are classes."""
+        return self.model_copy(update={"path": path}) if self.path else None
+
+    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
+        """The video, the caption and, where clips are folders with a list, the frames."""
+        frames = self._rows()[1] if self.frames_column else {}
+
+        def row(place: int, text: str) -> dict[str, Any]:
+            key = dataset.keys[place]
+            found: dict[str, Any] = {self.video_column: key, self.text_column: text}
+            return found | ({str(self.frames_column): frames[key]} if key in frames else {})
+
+        return row
+
+    def captions_in(self, path: Path) -> dict[str, list[str]]:
+        """By video its texts in another list with the same columns; it needs no frames."""
+        other = self.model_copy(update={"path": str(path), "frames_column": None})
+        texts, _, broken = other._rows()
+        check_broken(broken, self.broken_rows, f"{path}: data.broken_rows")
+        return texts
 
     def in_words(self) -> str:
         return f"videos {Path(self.path or self.root).name}"
