@@ -65,6 +65,8 @@ class Dataset:
     choices: list[list[str]] = field(default_factory=list, metadata=EACH)
     """Texts to choose from for each item: the right one, then its opposite in time, then others;
     empty if there are none"""
+    auxiliary: list[list[str]] = field(default_factory=list, metadata=EACH)
+    """Further texts of each clip, by which its frames may be weighted; empty if there are none"""
     mask: Callable[[int], Any] | None = field(default=None, metadata=EACH)
     """The class of each pixel of the picture at an index, int [height, width]: -1 counts nowhere,
     BACKGROUND is no class, and class n is n + 1"""
@@ -141,6 +143,8 @@ class Dataset:
             digest.update(to_bytes(repr(part)))
         if self.answers:
             digest.update(repr(self.answers).encode())
+        if self.auxiliary:
+            digest.update(to_bytes(repr(self.auxiliary)))
         if self.searched:
             digest.update(repr([self.searched, self.alike]).encode())
         for said in stated(self.edits):

@@ -181,7 +181,7 @@ class Data(Section):
         """From the place of a picture and a caption to a row of such a list."""
         raise NotImplementedError
 
-    def captions_in(self, path: Path) -> dict[str, list[str]]:
+    def captions_listed(self, path: Path) -> dict[str, list[str]]:
         """By picture the captions in another list with the same columns."""
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ SIMILARITIES = 1 << 24
 
 def best_ranks(
     queries: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     positives: Sequence[Sequence[int]],
     chunk: int | None = None,
     copies: Tensor | None = None,
@@ -29,7 +29,8 @@ def best_ranks(
 
     Args:
         queries: unit-norm features [queries, dim], or of what `which` chooses from.
-        targets: unit-norm features [targets, dim].
+        targets: unit-norm features [targets, dim]; None: `queries` are similarities themselves,
+            [queries, targets].
         positives: for each query the numbers of its right targets, at least one; with `copies`
             one is named as often as that many of its copies are right.
         chunk: queries at a time; None: as many as `SIMILARITIES` allows.
@@ -40,12 +41,14 @@ def best_ranks(
     Returns:
         int64 [queries]; recall at k is the share below k.
     """
-    chunk = chunk or max(1, SIMILARITIES // len(targets))
+    number = queries.shape[1] if targets is None else len(targets)
+    chunk = chunk or max(1, SIMILARITIES // number)
     several = None if copies is None else (copies > 1).nonzero()[:, 0]
     ranks = []
     for start in range(0, len(positives), chunk):
         asking = slice(start, start + chunk)
-        similarity = queries[asking if which is None else which[asking]] @ targets.T
+        rows_of = queries[asking if which is None else which[asking]]
+        similarity = rows_of if targets is None else rows_of @ targets.T
         right = positives[asking]
         rows = torch.tensor([row for row, numbers in enumerate(right) for _ in numbers])
         columns = torch.tensor([number for numbers in right for number in numbers])
@@ -54,7 +57,7 @@ def best_ranks(
         best = best.scatter_reduce(0, rows, own, "amax")
         below = similarity < best[:, None]  # what is no number is not: it counts against us too
         # NumPy counts a row of truth values at a tenth of the time that torch's sum takes.
-        rank = len(targets) - torch.from_numpy(np.count_nonzero(below.numpy(), axis=1))
+        rank = number - torch.from_numpy(np.count_nonzero(below.numpy(), axis=1))
         if several is not None and copies is not None and len(several):
             rank += (~below[:, several] * (copies[several] - 1)).sum(dim=1, dtype=torch.int64)
         ranks.append(rank.index_add(0, rows, below[rows, columns].to(rank) - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radapter.data import Dataset, open_data
 from radapter.data.opening import DataSource
@@ -13,7 +13,7 @@ from radapter.data.searched import LeftOutOf, of_classes, searchable
 from radapter.data.settings import Data, Templates
 from radapter.evaluation.published import Published
 from radapter.recipe import Name
-from radapter.registry import Section
+from radapter.registry import Positive, Section
 
 Role = Literal["in-distribution", "shifted", "unseen", "seen", "zero-shot", "control"]
 
@@ -53,6 +53,40 @@ class Dense(Section):
     are, if the shorter side is not below the model's."""
 
 
+class Match(Section):
+    """How texts and clips are compared, for the task `retrieval`."""
+
+    by: Literal["cosine", "mug"] = "cosine"
+    """`cosine`: of the text's feature and the clip's. `mug`: tokens with frames, without
+    parameters; it needs features of both when it scores, and a cosine of each token with each
+    frame."""
+    pool: Literal["similarities", "features"] = "similarities"
+    """What `mug` pools by its weights. `similarities`: rows and columns of cosines, the default of
+    the released code. `features`: tokens and frames, its other form."""
+    temperature: Positive = 100.0
+    """What cosines are multiplied by before each softmax."""
+    frames: Literal["mean", "auxiliary"] = "mean"
+    """What a clip's feature is, for `cosine`. `mean`: the mean of its frames. `auxiliary`: half of
+    that and half of the mean weighted by auxiliary captions (`auxiliary_column`)."""
+
+    @model_validator(mode="after")
+    def _weights_count(self) -> Match:
+        if self.by == "mug" and self.frames == "auxiliary":
+            raise ValueError(
+                "mug compares single frames, whose weights it finds itself: "
+                "`frames: auxiliary` goes with `by: cosine`"
+            )
+        return self
+
+    def in_words(self) -> str | None:
+        """What results say of it; None: nothing, as it is the usual."""
+        if self.by == "mug":
+            return f"Mug of tokens and frames, {self.pool} pooled, temperature {self.temperature:g}"
+        if self.frames == "auxiliary":
+            return f"frames weighted by auxiliary captions, temperature {self.temperature:g}"
+        return None
+
+
 class SuiteDataset(Section):
     """A data set of a suite."""
 
@@ -76,6 +110,8 @@ class SuiteDataset(Section):
     themselves, each without itself."""
     dense: Dense = Dense()
     """How pixels get a class, for the task `segmentation`."""
+    match: Match = Match()
+    """How texts and clips are compared, for the task `retrieval`."""
 
     weight_on: DataSource | None = None
     """For the task `composed`: edits on which the weight of the text in the sum of picture and text

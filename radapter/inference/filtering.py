@@ -169,7 +169,7 @@ def _captions(
     path = rewritten.absolute()
     if not path.is_file():
         raise BrokenInput(f"No such file: {rewritten}. Correct --captions.")
-    texts = settings.captions_in(path)
+    texts = settings.captions_listed(path)
     captions = [
         texts.get(key, own) for key, own in zip(dataset.keys, dataset.captions, strict=True)
     ]

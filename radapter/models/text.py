@@ -8,6 +8,7 @@ import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
+from radapter.errors import UsageError
 from radapter.models.joint import behind
 
 
@@ -39,10 +40,7 @@ def shorten(model: nn.Module, tokens: Tensor) -> Tensor:
     """Cut token ids [batch, length] to the longest text, where that changes nothing."""
     if not takes_short_texts(model) or not len(tokens):
         return tokens
-    pool, end_token = _pooling(text_tower(model))
-    is_end = tokens if pool == "argmax" else torch.eq(tokens, int(end_token or 0)).int()
-    ends = is_end.argmax(dim=1)
-    return tokens[:, : int(ends.max()) + 1]
+    return tokens[:, : int(_ends(text_tower(model), tokens).max()) + 1]
 
 
 def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -54,16 +52,54 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     if hasattr(model, "members") or not takes_short_texts(model):
         return model.encode_text(tokens)  # type: ignore[operator]
     tower = text_tower(model)
+    pool, end_token = _pooling(tower)
+    x = text_global_pool(_states(tower, tokens), tokens, pool, eos_token_id=end_token)
+    return behind(model, "text", _projected(tower, x))
+
+
+def token_features(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of every token [batch, length, dim], not normalized: what the end-of-text token's
+    state goes through, each token's goes through. And which of them are of the text, the tokens of
+    begin and end too, bool [batch, length].
+
+    Raises:
+        UsageError: the text tower has no tokens that can be told apart so.
+    """
+    if hasattr(model, "members") or not takes_short_texts(model):
+        raise UsageError(
+            "Features of tokens need a causal text tower that is read at its end-of-text token, as "
+            "CLIP's is, and this model has another: score it with `match: {by: cosine}`."
+        )
+    tower = text_tower(model)
+    x = _projected(tower, _states(tower, tokens))
+    ends = _ends(tower, tokens)
+    read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]
+    return behind(model, "text", x), read
+
+
+def _ends(tower: Any, tokens: Tensor) -> Tensor:
+    """The place of each text's end, [batch]."""
+    pool, end_token = _pooling(tower)
+    is_end = tokens if pool == "argmax" else torch.eq(tokens, int(end_token or 0)).int()
+    return is_end.argmax(dim=1)
+
+
+def _states(tower: Any, tokens: Tensor) -> Tensor:
+    """What the tower makes of each token, [batch, length, width], behind its last norm."""
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype)
     x = x + tower.positional_embedding[:length].to(dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-    x = tower.ln_final(x)
-    pool, end_token = _pooling(tower)
-    x = text_global_pool(x, tokens, pool, eos_token_id=end_token)
+    states: Tensor = tower.ln_final(x)
+    return states
+
+
+def _projected(tower: Any, x: Tensor) -> Tensor:
     projection = tower.text_projection
-    if projection is not None:
-        linear = isinstance(projection, nn.Linear)
-        x = projection(x) if linear else torch.matmul(x, projection)
-    return behind(model, "text", x)
+    if projection is None:
+        return x
+    projected: Tensor = (
+        projection(x) if isinstance(projection, nn.Linear) else torch.matmul(x, projection)
+    )
+    return projected

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
-from radapter.models import half, patches
+from radapter.models import half, patches, text
 from radapter.precision import exact_fp32
 from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
 
@@ -131,6 +131,17 @@ class PyTorchRuntime:
         with evaluation_mode(self._model):
             features = models.encode_text(self._model, moved(tokens, self.place))
         return F.normalize(features.float(), dim=-1).cpu()
+
+    def encode_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids [n, length <= context] -> features of every token [n, length, dim], float32,
+        unit norm; and which of them are of the text, bool [n, length].
+
+        Raises:
+            UsageError: the text tower has none that are known.
+        """
+        with evaluation_mode(self._model):
+            features, read = text.token_features(self._model, moved(tokens, self.place))
+        return F.normalize(features.float(), dim=-1).cpu(), read.cpu()
 
     def release(self) -> None:
         """Give up the model. What the runtime says of itself stays; it encodes nothing more."""

@@ -108,7 +108,7 @@ class TableData(HeldOut):
 
         return row
 
-    def captions_in(self, path: Path) -> dict[str, list[str]]:
+    def captions_listed(self, path: Path) -> dict[str, list[str]]:
         """By picture its texts in another table with the same columns; it needs no groups."""
         found = gather(path, self.listed(str(path)).model_copy(update={"group_column": None}))
         check_broken(found.broken, self.broken_rows, f"{path}: data.broken_rows")

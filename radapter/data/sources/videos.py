@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,19 @@ from radapter.data.settings import HeldOut, MissingData, located
 from radapter.data.table_rows import Form, read_rows
 from radapter.data.videos import Videos, need_decoder
 from radapter.errors import BrokenInput
+
+
+@dataclass
+class Rows:
+    """What a list says, by video."""
+
+    texts: dict[str, list[str]]
+    frames: dict[str, list[str]] = field(default_factory=dict)
+    """Names of a clip's frames, where they are listed"""
+    auxiliary: dict[str, list[str]] = field(default_factory=dict)
+    """Auxiliary captions"""
+    broken: list[str] = field(default_factory=list)
+    """Messages about rows"""
 
 
 class VideosData(ClipData, HeldOut):
@@ -36,6 +50,10 @@ class VideosData(ClipData, HeldOut):
     frames_column: str | None = None
     """The column with the names of a clip's frames in their order, a list, where clips are folders.
     `null`: all pictures in the folder, by name; 2.jpg comes before 10.jpg."""
+    auxiliary_column: str | None = None
+    """The column of auxiliary captions of a video, such as a program writes of its frames: a text,
+    or a list of them. A suite may weight frames by them (`match`); nothing else reads them. `null`:
+    there are none."""
     broken_rows: Annotated[int, Field(ge=0)] = 0
     """How many rows without a video or a text are skipped and named; one more is an error."""
 
@@ -44,29 +62,35 @@ class VideosData(ClipData, HeldOut):
         return self.model_copy(update={"path": path}) if self.path else None
 
     def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
-        """The video, the caption and, where clips are folders with a list, the frames."""
-        frames = self._rows()[1] if self.frames_column else {}
+        """The video, the caption, and the frames and the auxiliary captions that are listed."""
+        further = self.frames_column or self.auxiliary_column
+        rows = self._rows() if further else Rows({})
 
         def row(place: int, text: str) -> dict[str, Any]:
             key = dataset.keys[place]
             found: dict[str, Any] = {self.video_column: key, self.text_column: text}
-            return found | ({str(self.frames_column): frames[key]} if key in frames else {})
+            for column, of in (
+                (self.frames_column, rows.frames), (self.auxiliary_column, rows.auxiliary)
+            ):  # fmt: skip
+                if column and key in of:
+                    found[column] = of[key]
+            return found
 
         return row
 
-    def captions_in(self, path: Path) -> dict[str, list[str]]:
+    def captions_listed(self, path: Path) -> dict[str, list[str]]:
         """By video its texts in another list with the same columns; it needs no frames."""
-        other = self.model_copy(update={"path": str(path), "frames_column": None})
-        texts, _, broken = other._rows()
-        check_broken(broken, self.broken_rows, f"{path}: data.broken_rows")
-        return texts
+        alone = {"path": str(path), "frames_column": None, "auxiliary_column": None}
+        found = self.model_copy(update=alone)._rows()
+        check_broken(found.broken, self.broken_rows, f"{path}: data.broken_rows")
+        return found.texts
 
     def in_words(self) -> str:
         return f"videos {Path(self.path or self.root).name}"
 
     def open_pictures(self) -> Dataset:
         """The videos of the list, which needs no column of texts, or of the folders."""
-        alone = {"text_column": self.video_column} if self.path else {}
+        alone = {"text_column": self.video_column, "auxiliary_column": None} if self.path else {}
         return self.model_copy(update={"task": "captions", **alone}).open()
 
     def open(self) -> Dataset:
@@ -74,7 +98,8 @@ class VideosData(ClipData, HeldOut):
         root = located(self, self.root)
         if not root.is_dir():
             raise MissingData(f"No such folder: {root}. Correct data.root, or give --data-root.")
-        texts, listed, broken = self._rows() if self.path else (_in_folders(root), {}, [])
+        rows = self._rows() if self.path else Rows(_in_folders(root))
+        texts, listed, broken = rows.texts, rows.frames, rows.broken
         check_broken(broken, self.broken_rows, "data.broken_rows")
         if not texts:
             raise BrokenInput(f"{self.path or root} names no videos.")
@@ -106,6 +131,7 @@ class VideosData(ClipData, HeldOut):
             labels=labels,
             class_names=class_names,
             captions=[texts[key] for key in keys] if self.path else [],
+            auxiliary=[rows.auxiliary.get(key, []) for key in keys] if rows.auxiliary else [],
             groups=list(range(len(keys))),
             protocol=self.clip_facts(),
             stamp=clips.stamp,
@@ -114,28 +140,33 @@ class VideosData(ClipData, HeldOut):
             notes=notes,
         )
 
-    def _rows(self) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
-        """By video its texts and the names of its frames; messages about broken rows."""
+    def _rows(self) -> Rows:
         path = located(self, str(self.path))
         if not path.is_file():
             raise MissingData(f"No such file: {path}. Correct data.path, or give --data-root.")
-        texts: dict[str, list[str]] = {}
-        frames: dict[str, list[str]] = {}
-        broken = []
-        needed = [self.video_column, self.text_column]
-        needed += [self.frames_column] if self.frames_column else []
+        found = Rows({})
+        further = [c for c in (self.frames_column, self.auxiliary_column) if c]
+        needed = [self.video_column, self.text_column, *further]
         for row in read_rows(path, Form(self.video_column), needed):
             video = str(row.cells.get(self.video_column) or "").strip()
-            found = row.cells.get(self.text_column)
-            own = [str(t).strip() for t in (found if isinstance(found, list) else [found]) if t]
-            named = row.cells.get(self.frames_column) if self.frames_column else None
-            if row.broken or not video or not any(own):
-                broken.append(row.broken or f"{path}:{row.line}: a needed cell is empty.")
+            own = _texts(row.cells.get(self.text_column))
+            if row.broken or not video or not own:
+                found.broken.append(row.broken or f"{path}:{row.line}: a needed cell is empty.")
                 continue
-            texts.setdefault(video, []).extend(text for text in own if text)
+            found.texts.setdefault(video, []).extend(own)
+            named = row.cells.get(self.frames_column) if self.frames_column else None
             if isinstance(named, list):
-                frames[video] = [str(name) for name in named]
-        return texts, frames, broken
+                found.frames[video] = [str(name) for name in named]
+            if self.auxiliary_column and (more := _texts(row.cells.get(self.auxiliary_column))):
+                known = found.auxiliary.setdefault(video, [])
+                known += [text for text in more if text not in known]
+        return found
+
+
+def _texts(cell: Any) -> list[str]:
+    """Those of a cell, which is a text or a list of them."""
+    texts = cell if isinstance(cell, list) else [cell]
+    return [text for t in texts if t and (text := str(t).strip())]
 
 
 def _in_folders(root: Path) -> dict[str, list[Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from radapter.data.scored import captioned
+from radapter.errors import UsageError
 from radapter.evaluation.scores import Metric, Scored, Scores
 
 if TYPE_CHECKING:
@@ -34,8 +36,19 @@ EQUAL_CAPTIONS = {
 
 
 def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
-    """The pictures with a caption."""
-    return captioned(dataset)
+    """The pictures with a caption; of clips, with what `match` needs of them."""
+    said = described.match.in_words()
+    if said is None:
+        return captioned(dataset)
+    if dataset.frames is None:
+        raise UsageError(f"{dataset.source} has pictures, and `match` is of clips: leave it out.")
+    if described.match.frames == "auxiliary" and not dataset.auxiliary:
+        raise UsageError(
+            f"{dataset.source} has no auxiliary captions: name their column as auxiliary_column in "
+            "the data section of the suite."
+        )
+    dataset = captioned(dataset)
+    return dataclasses.replace(dataset, protocol=dataset.protocol | {"match": said})
 
 
 def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:
@@ -63,20 +76,31 @@ def score(
     import numpy as np
     import torch
 
-    from radapter.evaluation import retrieval
+    from radapter.evaluation import matching, retrieval
 
+    match = described.match
     alike = texts.by_tokens(dataset.captions)
     task = retrieval.caption_task(alike, suite.identical_captions == "apart")
-    captions = texts.captions(task.texts)
-    ones = torch.ones(len(features), dtype=torch.int32)
-    # Queries with the row of each, targets with their copies, the right ones, what is one item.
+    ones = torch.ones(len(dataset), dtype=torch.int32)
+    sides: Any
+    remarks = []
+    if match.by == "mug":
+        similar, said = matching.mug(dataset, task.texts, texts, match)
+        sides = (similar, None), (similar.T, None)
+        remarks = [said]
+    else:
+        captions = texts.captions(task.texts)
+        if match.frames == "auxiliary":
+            features = matching.weighted(dataset, texts, match)
+        sides = (captions, features), (features, captions)
+    # Queries, targets, the row of each query, copies of targets, the right ones, what is one item.
     ways = {
-        "text_to_image": (captions, task.queries, features, ones, task.pictures_of,
+        "text_to_image": (*sides[0], task.queries, ones, task.pictures_of,
                           clusters[[right[0] for right in task.pictures_of]]),
-        "image_to_text": (features, None, captions, task.copies, task.captions_of, clusters),
+        "image_to_text": (*sides[1], None, task.copies, task.captions_of, clusters),
     }  # fmt: skip
     scored, medians, means = {}, {}, {}
-    for way, (queries, which, targets, copies, right, own) in ways.items():
+    for way, (queries, targets, which, copies, right, own) in ways.items():
         ranks = retrieval.best_ranks(queries, targets, right, copies=copies, which=which)
         medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
         means[f"{way}_mean_rank"] = 1 + float(ranks.double().mean())
@@ -90,5 +114,6 @@ def score(
             "captions": sum(map(len, dataset.captions)),
             "shared_captions": retrieval.shared_captions(alike),
         },
+        remarks=remarks,
         further={"retrieval": {"recall_sum": 100 * float(sum(recalls))} | medians | means},
     )
