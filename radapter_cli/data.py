@@ -101,7 +101,7 @@ def data(
         radapter data check retrieval --data-root /data
         radapter data check my-recipe.yaml
         radapter data frames videos/ --out frames/ --by change
-        radapter data filter my.yaml --out kept/ --drop "score<30%"
+        radapter data filter my.yaml --out new/ --drop "words<4"
     """
     if action not in ACTIONS:
         raise UsageError(f"Unknown action '{action}'.{nearest(action, ACTIONS)}")
