@@ -64,8 +64,8 @@ def parsed(text: str) -> Rule:
     found = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(-?\d*\.?\d+)\s*(%?)\s*", text)
     if found is None:
         raise UsageError(
-            f"--drop '{text}' is no rule: write a measure, < or >, and a number or a share of a "
-            "sample, such as 'words<4' or 'score<30%'."
+            f"--drop '{text}': expected a measure, < or >, and a number or a share of a sample, "
+            "such as 'words<4' or 'score<30%'."
         )
     measure, sign, number, percent = found.groups()
     if measure not in MEASURES:

@@ -7,6 +7,7 @@ is done, so that a command that was stopped goes on, and other limits read no pi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -89,7 +90,9 @@ def judged(
             "`source: table` or `source: videos`."
         )
     if settings.task != "captions":
-        raise UsageError("Captions are filtered, and the recipe has classes: data.task=captions")
+        raise UsageError(
+            "Captions are filtered, and the recipe has classes: set data.task=captions."
+        )
     dataset = open_data(settings.scored() or settings)
     first = sorted(range(len(dataset)), key=lambda i: _hash(dataset.keys[i]))[:sample]
     if only_sample:
@@ -104,9 +107,9 @@ def judged(
     limits = [rule.limit(measures[rule.measure][sampled]) for rule in rules]
     found = reasons(rules, limits, measures)
     for place in np.flatnonzero(np.isnan(scores)):
-        found[place] = BROKEN
-    for place in _copies(dataset, captions):
-        found[place] = found[place] or COPY
+        found[int(place)] = BROKEN
+    for number in _copies(dataset, captions):
+        found[number] = found[number] or COPY
     if all(found):
         raise BrokenInput(
             f"No pair of {dataset.source} is kept: {_counts(found)}. Drop less with --drop."
@@ -142,7 +145,8 @@ def written(pairs: Pairs, out: Path) -> dict[str, Any]:
     listed = pairs.settings.listed(str((out / KEPT).absolute()))
     assert listed is not None
     row_of = pairs.settings.rows(pairs.dataset)
-    kept, dropped = [], []
+    kept: list[dict[str, Any]] = []
+    dropped: list[dict[str, Any]] = []
     places = ((i, text) for i, own in enumerate(pairs.captions) for text in own)
     scores = pairs.measures["score"]
     for number, ((picture, text), why) in enumerate(zip(places, pairs.reasons, strict=True)):
@@ -206,8 +210,9 @@ def _scores(
         )
         broken |= failed
         distinct = sorted({text for i in places for text in captions[i]})
-        key = cache and caching.texts_key(model.runtime, model.tokenizer, distinct)
-        texts = caching.get_or_compute(cache, key, lambda some=distinct: encode_texts(model, some))
+        key = caching.texts_key(model.runtime, model.tokenizer, distinct) if cache else None
+        encode = functools.partial(encode_texts, model, distinct)
+        texts = caching.get_or_compute(cache, key, encode)
         row = {text: number for number, text in enumerate(distinct)}
         there = iter(features)
         for i in places:

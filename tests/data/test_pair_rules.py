@@ -15,7 +15,7 @@ def test_a_rule_is_what_was_written(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("words=4", "is no rule"),
+        ("words=4", "expected a measure"),
         ("word<4", "unknown measure 'word'. Did you mean 'words'?"),
         ("score<100%", "a share is from 0 to below 100 %"),
     ],
