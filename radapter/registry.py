@@ -26,6 +26,7 @@ METHODS = {
     "lora": "radapter.methods.lora",
     "uniadapter": "radapter.methods.uniadapter",
     "multiway": "radapter.methods.multiway",
+    "mv-adapter": "radapter.methods.mv_adapter",
     "frozen": "radapter.methods.frozen",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""

@@ -13,7 +13,7 @@ ROOT = Path(radapter.__file__).parent
 SOURCES = sorted([*ROOT.rglob("*.py"), *ROOT.with_name("radapter_cli").glob("*.py")])
 BEGINS = re.compile(
     r"[^a-z]|[\w-]*[._:]|"
-    r"(override|onnx|onnxruntime|torchrun|transformers'|datasets|uniadapter|multiway) "
+    r"(override|onnx|onnxruntime|torchrun|transformers'|datasets|uniadapter|multiway|mv-adapter) "
 )
 """A sentence; or a key, a place or a package's name"""
 ENDS = re.compile(r"[.})?]$|: (radapter|pip) [^.]*$|--[\w-]+( \S+)?$")

@@ -18,7 +18,6 @@ from radapter.data import Dataset
 from radapter.data.clips import Item, prepared, stacked
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
-from radapter.models.frames import mean_of_frames
 from radapter.runtimes import Runtime
 from radapter.runtimes.pytorch import PyTorchRuntime, moved
 
@@ -102,7 +101,7 @@ class Together:
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, models * dim]; of clips
-        [n, frames, 3, height, width] the means of their frames."""
+        [n, frames, 3, height, width] those of whole clips."""
         first = self.runtimes[0]
         if isinstance(first, PyTorchRuntime):  # to the device once, not once for each model
             pixel_values = moved(pixel_values, first.place)
@@ -110,9 +109,7 @@ class Together:
 
 
 def _encoded(runtime: Runtime, pixels: Tensor) -> Tensor:
-    if pixels.dim() == 5:
-        return mean_of_frames(runtime.encode_image, pixels)
-    return runtime.encode_image(pixels)
+    return runtime.encode_video(pixels) if pixels.dim() == 5 else runtime.encode_image(pixels)
 
 
 def encode_set(

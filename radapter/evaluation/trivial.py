@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter.evaluation.suite import Suite
+from radapter.models.frames import mean_of_frames
 from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
 
@@ -58,6 +59,10 @@ class RawPixels:
         grey = (colours * torch.tensor(GREY)[:, None, None]).sum(dim=1)
         rows = F.adaptive_avg_pool2d(grey, SIDE).flatten(1)
         return F.normalize(rows - rows.mean(dim=1, keepdim=True), dim=-1)
+
+    def encode_video(self, clips: Tensor) -> Tensor:
+        """The mean of their frames."""
+        return mean_of_frames(self.encode_image, clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """There is none: no task that has this model reads texts."""

@@ -31,7 +31,9 @@ class Branch(nn.Module):
         # A buffer, so that the hash of the weights tells one scale from another.
         self.register_buffer("scale", like.new_full([1], scale))
         self.stream: Stream | None = None
-        """Where it reads, if not the MLP's input"""
+        """Where it reads, if not at the MLP"""
+        self.behind = False
+        """Whether it reads the MLP's output in the place of its input"""
 
     def change(self, x: Tensor) -> Tensor:
         """What is added, before it is scaled."""
@@ -65,8 +67,8 @@ def beside_mlp(block: Block, branch: Branch, method: str, *, reads: str) -> None
     sequence would run what is put into itself.
 
     Args:
-        reads: `input`, what the MLP reads; `stream`, the residual stream after attention: the same,
-            but before the norm, if the block has a norm there.
+        reads: `input`, what the MLP reads; `output`, what it gives; `stream`, the residual stream
+            after attention: the same as `input`, but before the norm, if the block has one there.
         method: named in the message.
 
     Raises:
@@ -80,7 +82,7 @@ def beside_mlp(block: Block, branch: Branch, method: str, *, reads: str) -> None
             "have: use method.name=lora or method.name=full."
         )
     inside = dict(block.module.named_modules())
-    inside[last].adapter = branch
+    inside[last].adapter, branch.behind = branch, reads == "output"
     inside[mlp].register_forward_hook(functools.partial(_add_beside, layer))
     norm = next((inside[name] for name in NORMS if name in inside), None)
     # In timm's blocks that say so the norm stands behind the MLP, which reads the stream itself.
@@ -98,7 +100,7 @@ def _keep(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 def _add_beside(layer: str, mlp: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     branch: Branch = mlp.get_submodule(layer).adapter  # type: ignore[assignment]
-    x = inputs[0]
+    x = output if branch.behind else inputs[0]
     if branch.stream is not None:
         assert branch.stream.value is not None
         x, branch.stream.value = branch.stream.value, None

@@ -1,11 +1,31 @@
-"""Clips through a model of pictures: the mean of their frames."""
+"""Clips [n, frames, 3, height, width] through a model, a frame that a clip lacks being NaN.
+
+A model of pictures has no `encode_video`: a clip is the mean of its frames. A model of clips has
+one. `see_clips` makes one of a model of pictures into whose tower a method has put modules that
+look at several frames; a picture is then a clip of one frame.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from radapter.errors import UsageError
+
+
+def video_features(model: Any, clips: Tensor) -> Tensor:
+    """Features [n, dim], float32, unit norm, of clips [n, frames, 3, height, width].
+
+    Args:
+        model: a model or runtime, of clips or of pictures.
+    """
+    if not hasattr(model, "encode_video"):
+        return mean_of_frames(model.encode_image, clips)
+    return F.normalize(model.encode_video(clips).float(), dim=-1)
 
 
 def mean_of_frames(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
@@ -16,7 +36,70 @@ def mean_of_frames(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
         encode: pictures [n, 3, height, width] -> features [n, dim].
         clips: [n, frames, 3, height, width]; frames of NaN are none; each clip has one at least.
     """
-    there = ~clips[:, :, 0, 0, 0].isnan()
+    there = _there(clips)
     features = encode(clips.nan_to_num(0.0).flatten(0, 1))
     features = F.normalize(features.float(), dim=-1).unflatten(0, clips.shape[:2])
     return F.normalize((features * there[:, :, None]).sum(dim=1), dim=-1)
+
+
+def _there(clips: Tensor) -> Tensor:
+    """Which frames are there, [n, frames], bool."""
+    return ~clips[:, :, 0, 0, 0].isnan()
+
+
+class Clip:
+    """What modules inside an image tower know of the clips whose frames are its rows.
+
+    Args:
+        frames: the most of a clip.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.there: Tensor | None = None
+        """As it was in the last forward pass, which may be computed again for the backward pass;
+        None: pictures"""
+
+    def frames_there(self, rows: int, device: torch.device) -> Tensor:
+        """[clips, frames], bool: the tower's rows are these frames, clip after clip."""
+        if self.there is None:
+            return torch.ones(rows, 1, dtype=torch.bool, device=device)
+        return self.there
+
+
+def see_clips(model: nn.Module, clip: Clip) -> None:
+    """Give a model of pictures `encode_video`: it tells `clip` which frames are there, and takes
+    the mean of the features that the tower gives for them."""
+    model.clip = clip  # type: ignore[assignment]
+    # A class and not a method of the object, so that a copy of the model runs its own modules.
+    model.__class__ = type(type(model).__name__, (_OfClips, type(model)), {})
+
+
+class _OfClips:
+    """In front of the class of an open_clip model."""
+
+    def encode_video(self: Any, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width] -> features [n, dim], unit norm.
+
+        Raises:
+            UsageError: they have more frames than it takes.
+        """
+        if clips.shape[1] > self.clip.frames:
+            raise UsageError(
+                f"This model takes clips of up to {self.clip.frames} frames (method.frames), and "
+                f"these have {clips.shape[1]}: give fewer by --frames or data.frames, or train "
+                f"with method.frames={clips.shape[1]}."
+            )
+        self.clip.there = _there(clips)
+        return mean_of_frames(super().encode_image, clips)  # type: ignore[misc]
+
+    def encode_image(self: Any, image: Tensor, normalize: bool = False) -> Tensor:
+        self.clip.there = None
+        features: Tensor = super().encode_image(image, normalize=normalize)  # type: ignore[misc]
+        return features
+
+
+def most_frames(model: nn.Module) -> int | None:
+    """The most frames of a clip that a model of clips takes; None: a model of pictures."""
+    clip: Clip | None = getattr(model, "clip", None)
+    return None if clip is None else clip.frames

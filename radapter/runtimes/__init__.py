@@ -33,6 +33,11 @@ class Runtime(Protocol):
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         ...
 
+    def encode_video(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width], float, a frame that a clip lacks being NaN ->
+        features [n, dim], float32, unit norm."""
+        ...
+
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
         ...

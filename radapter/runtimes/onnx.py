@@ -26,6 +26,7 @@ from radapter.errors import (
     UsageError,
     ran_out_of_memory,
 )
+from radapter.models.frames import mean_of_frames
 from radapter.runtimes import BATCH
 from radapter.runtimes.engines import ENGINES, Engine
 
@@ -164,6 +165,11 @@ class OnnxRuntime:
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         return self._run(self._towers["vision_model"], pixel_values.detach().cpu().float())
+
+    def encode_video(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm: the
+        means of their frames."""
+        return mean_of_frames(self.encode_image, clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""

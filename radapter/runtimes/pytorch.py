@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
 from radapter.models import half, patches, text
+from radapter.models.frames import mean_of_frames, most_frames, video_features
 from radapter.precision import exact_fp32
 from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
 
@@ -114,6 +115,15 @@ class PyTorchRuntime:
             pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
             features = self._model.encode_image(pixels)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1).cpu()
+
+    def encode_video(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width] -> features [n, dim], float32, unit norm; of a model
+        of pictures the means of their frames."""
+        if most_frames(self._model) is None:
+            return mean_of_frames(self.encode_image, clips)
+        with evaluation_mode(self._model):
+            pixels = moved(clips, self.place).to(half.image_dtype(self._model))
+            return video_features(self._model, pixels).cpu()
 
     def encode_patches(self, pixel_values: Tensor) -> Tensor:
         """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from radapter import distributed
 from radapter.methods.batch_rows import of_frames, rows
 from radapter.models import encode_text, image_size, shorten
-from radapter.models.frames import mean_of_frames
+from radapter.models.frames import video_features
 from radapter.objectives.terms import Batch, Features, Term, count_of, labelled_part, rows_of
 from radapter.training.feeding import ON_DEVICE, moved
 
@@ -187,7 +187,7 @@ def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype |
     with _autocast(pictures.device, precision):
         if pictures.dim() == 5:
             with of_frames(pictures.shape[1]):
-                return mean_of_frames(model.encode_image, pictures)  # type: ignore[arg-type]
+                return video_features(model, pictures)
         features = model.encode_image(pictures)  # type: ignore[operator]
     return F.normalize(features.float(), dim=-1)
 

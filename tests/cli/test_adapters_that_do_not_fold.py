@@ -17,6 +17,7 @@ PRECISIONS = "fp32", "fp16", "int8"
 METHODS = {
     "uniadapter": "method={name: uniadapter, rank: 4, scale: 1.0}",
     "multiway": "method={name: multiway, rank: 4, scale: 1.0}",
+    "mv-adapter": "method={name: mv-adapter, rank: 4, scale: 1.0, frames: 3}",
 }
 
 

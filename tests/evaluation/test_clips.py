@@ -62,6 +62,9 @@ class Runtime:
         self.sizes.append(tuple(pixels.shape))
         return F.normalize(pixels.mean(dim=(2, 3)) + 0.1, dim=-1)
 
+    def encode_video(self, clips):
+        return mean_of_frames(self.encode_image, clips)
+
 
 def test_a_batch_has_as_many_frames_as_one_of_pictures(loaded):
     settings = MovingEmojiData(source="moving-emoji", task="captions", concepts=2, split="test")

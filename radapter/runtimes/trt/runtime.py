@@ -21,6 +21,7 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
+from radapter.models.frames import mean_of_frames
 from radapter.runtimes.engines import Engine
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.fitting import check_engine, choose_engines
@@ -101,6 +102,11 @@ class TensorRTRuntime:
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Pictures [n, 3, height, width], float -> features [n, dim], float32, unit norm."""
         return self._towers["vision_model"](pixel_values)
+
+    def encode_video(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm: the
+        means of their frames."""
+        return mean_of_frames(self.encode_image, clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
