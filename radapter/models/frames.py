@@ -25,7 +25,8 @@ def video_features(model: Any, clips: Tensor) -> Tensor:
     """
     if not hasattr(model, "encode_video"):
         return mean_of_frames(model.encode_image, clips)
-    return F.normalize(model.encode_video(clips).float(), dim=-1)
+    features: Tensor = model.encode_video(clips)
+    return features
 
 
 def mean_of_frames(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class _OfClips:
     """In front of the class of an open_clip model."""
 
     def encode_video(self: Any, clips: Tensor) -> Tensor:
-        """Clips [n, frames, 3, height, width] -> features [n, dim], unit norm.
+        """Clips [n, frames, 3, height, width] -> features [n, dim], float32, unit norm.
 
         Raises:
             UsageError: they have more frames than it takes.

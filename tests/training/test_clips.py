@@ -5,9 +5,13 @@ import torch
 
 from radapter import merging, models
 from radapter import recipe as recipes
+from radapter.data.clips import prepared, stacked
+from radapter.errors import UsageError
 from radapter.evaluation import of_run
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.merging import read_stored
+from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 from radapter.training.planning import plan
 
@@ -59,6 +63,37 @@ def test_clips_in_chunks_or_from_workers_train_alike(changes, tiny_folder, tmp_p
     assert whole.keys() == other.keys()
     for name, tensor in whole.items():
         assert torch.allclose(tensor, other[name], atol=1e-5), name
+
+
+MV = "method={name: mv-adapter, rank: 4, scale: 1.0, frames: 3}"
+
+
+@pytest.mark.parametrize("changes", ["optimisation.micro_batch=3", "activation_checkpointing=true"])
+def test_a_model_of_clips_trains_alike_in_chunks_and_with_less_memory(
+    changes, tiny_folder, tmp_path
+):
+    _, whole, _ = read_stored(train(recipe(tiny_folder, MV), tmp_path / "a").trained())
+    _, other, _ = read_stored(train(recipe(tiny_folder, MV, changes), tmp_path / "b").trained())
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, other[name], atol=1e-4), name
+
+
+def test_a_model_of_clips_sees_their_order_in_training_and_in_scores(tiny_folder, tmp_path):
+    monitored = [MV, "data.hold_out=0.4", "data.concepts=4", "monitor={every_epochs: 1}"]
+    run = train(recipe(tiny_folder, *monitored, "optimisation.lr=3e-2"), tmp_path)
+    loaded, _ = merging.tuned(run)
+    runtime, clips = from_loaded(loaded).runtime, torch.randn(2, 3, 3, 32, 32)
+    features = runtime.encode_video(clips)
+    assert not torch.allclose(features, runtime.encode_video(clips.flip(1)), atol=1e-3)
+    data = run.recipe().data.model_copy(update={"split": "test", "hold_out": None})
+    described = SuiteDataset(name="t", role="zero-shot", data=data)
+    suite = Suite(name="mine", tasks=["retrieval", "motion"], datasets=[described])
+    (scored,) = evaluate(suite, from_loaded(loaded)).sets.values()
+    dataset = data.open()
+    pixels = stacked([prepared(loaded.preprocess, dataset.read(0))])
+    torch.testing.assert_close(scored.image_features[:1], runtime.encode_video(pixels))
+    with pytest.raises(UsageError, match="clips of up to 3 frames"):
+        train(recipe(tiny_folder, MV, "data.frames=4"), tmp_path)
 
 
 def test_features_of_clips_are_computed_once_where_nothing_changes_them(tiny_folder, tmp_path):
