@@ -1,4 +1,4 @@
-"""MV-Adapter (Zhang et al., CVPR 2024): a video adapter and a text adapter behind the MLP of every
+"""MV-Adapter (Jin et al., CVPR 2024): a video adapter and a text adapter behind the MLP of every
 block; in the image tower it mixes the frames of a clip.
 
     x + y + s * A(y),    y = MLP(LN x)

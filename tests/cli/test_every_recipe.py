@@ -51,6 +51,8 @@ TREES = {
     "emoji": built_in,
     "emoji-retrieval": built_in,
     "emoji-video": built_in,
+    "mv-adapter-moving-emoji": built_in,
+    "mv-adapter-msr-vtt": lambda root, shapes: video_trees.msr_vtt(root / "msr-vtt"),
     "msr-vtt": lambda root, shapes: video_trees.msr_vtt(root / "msr-vtt"),
     "few-shot": coop,
     "fitclip": fitclip,
@@ -99,6 +101,7 @@ FEWER = {
     "pretrain/emoji-clip": ["data.styles=[twemoji]", "data.split=test"],
     "lp-ft-icons": ["start=null"],
     "emoji-video": ["data.split=test"],
+    "mv-adapter-moving-emoji": ["data.concepts=4"],
 }
 """Not all of the built-in set, for time; and nothing that has to be trained first"""
 
