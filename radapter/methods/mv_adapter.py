@@ -160,7 +160,7 @@ class VideoAdapter(Adapter):
         self.clip = clip
 
     def change(self, x: Tensor) -> Tensor:
-        there = self.clip.frames_there(len(x), x.device)
+        there = self.clip.frames_there(x.shape[0], x.device)
         h = _quick_gelu(self.lowered(x))
         classes, patches = h[:, 0], h[:, 1:]
         means = patches.mean(dim=1).unflatten(0, there.shape)

@@ -61,6 +61,9 @@ class Clip:
         """As it was in the last forward pass, which may be computed again for the backward pass;
         None: pictures"""
 
+    def __deepcopy__(self, memo: Any) -> Clip:
+        return Clip(self.frames)
+
     def frames_there(self, rows: int, device: torch.device) -> Tensor:
         """[clips, frames], bool: the tower's rows are these frames, clip after clip."""
         if self.there is None:

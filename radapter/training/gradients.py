@@ -85,7 +85,8 @@ class BatchFeatures:
             if not features.requires_grad:  # nothing of this tower is trained
                 return
             # What is computed again in here has the same rows.
-            with rows(first + start, self.inputs.total):
+            frames = part.shape[1] if part.dim() == 5 else 1
+            with rows(first + start, self.inputs.total), of_frames(frames):
                 features.backward(gradient[start : start + len(part)])
 
 

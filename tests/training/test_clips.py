@@ -55,7 +55,9 @@ def test_from_recipe_to_scores(tiny_folder, tmp_path):
         assert list(model["roles"]) == ["in-distribution"]
 
 
-@pytest.mark.parametrize("changes", [["optimisation.micro_batch=3"], ["workers=1"]])
+@pytest.mark.parametrize(
+    "changes", [["optimisation.micro_batch=3"], ["workers=1"], ["activation_checkpointing=true"]]
+)
 def test_clips_in_chunks_or_from_workers_train_alike(changes, tiny_folder, tmp_path):
     """What is dropped is drawn for a clip, not for its frames, so chunks do not change it."""
     _, whole, _ = read_stored(train(recipe(tiny_folder), tmp_path / "a").trained())
@@ -79,13 +81,14 @@ def test_a_model_of_clips_trains_alike_in_chunks_and_with_less_memory(
 
 
 def test_a_model_of_clips_sees_their_order_in_training_and_in_scores(tiny_folder, tmp_path):
-    monitored = [MV, "data.hold_out=0.4", "data.concepts=4", "monitor={every_epochs: 1}"]
+    held_out = DATA.replace("start", "split: validation, start")
+    monitored = [MV, f"validation={held_out}", "monitor={every_epochs: 1}"]
     run = train(recipe(tiny_folder, *monitored, "optimisation.lr=3e-2"), tmp_path)
     loaded, _ = merging.tuned(run)
     runtime, clips = from_loaded(loaded).runtime, torch.randn(2, 3, 3, 32, 32)
     features = runtime.encode_video(clips)
     assert not torch.allclose(features, runtime.encode_video(clips.flip(1)), atol=1e-3)
-    data = run.recipe().data.model_copy(update={"split": "test", "hold_out": None})
+    data = run.recipe().data.model_copy(update={"split": "test"})
     described = SuiteDataset(name="t", role="zero-shot", data=data)
     suite = Suite(name="mine", tasks=["retrieval", "motion"], datasets=[described])
     (scored,) = evaluate(suite, from_loaded(loaded)).sets.values()
