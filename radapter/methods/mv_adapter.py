@@ -139,23 +139,30 @@ class Adapter(Branch):
         parts: `down` and `up`; `factor` and `tie`, which makes the rows' scale of it, or neither.
     """
 
-    def __init__(self, parts: dict[str, nn.Module], scale: float) -> None:
-        super().__init__(scale, parts["up"].weight.detach())  # type: ignore[arg-type]
+    down: nn.Linear
+    up: nn.Linear
+    tie: nn.Linear
+    factor: Factor
+
+    def __init__(self, parts: dict[str, Any], scale: float) -> None:
+        super().__init__(scale, parts["up"].weight.detach())
         for name, part in parts.items():
             self.add_module(name, part)
 
     def lowered(self, x: Tensor) -> Tensor:
-        down: Any = self.down
-        if "tie" not in self._modules:
-            return F.linear(x, down.weight, down.bias)
-        rows: Tensor = self.tie(self.factor.m)
-        return F.linear(x, rows[:, None] * down.weight, down.bias)
+        weight = self.down.weight
+        if "tie" in self._modules:
+            weight = self.tie(self.factor.m)[:, None] * weight
+        return F.linear(x, weight, self.down.bias)
 
 
 class VideoAdapter(Adapter):
     """Rows of a tower [rows, tokens, width], the class token first, that are frames of clips."""
 
-    def __init__(self, parts: dict[str, nn.Module], scale: float, clip: Clip) -> None:
+    temporal: Temporal
+    calibration: Calibration
+
+    def __init__(self, parts: dict[str, Any], scale: float, clip: Clip) -> None:
         super().__init__(parts, scale)
         self.clip = clip
 
@@ -173,6 +180,8 @@ class VideoAdapter(Adapter):
 
 class TextAdapter(Adapter):
     """Texts [texts, length, width]."""
+
+    words: Words
 
     def change(self, x: Tensor) -> Tensor:
         changed: Tensor = self.up(self.words(self.lowered(x)))
