@@ -5,6 +5,7 @@
     onnx/*_fp16.onnx, *_int8.onnx   the same in other precisions, with the same inputs and outputs
     onnx/vision_model_from_bytes.onnx   pixels [batch, height, width, 3], uint8 -> image_embeds
     onnx/patch_model.onnx       pixel_values -> patch_embeds [batch, rows, columns, dim]
+    onnx/query_model.onnx       pixel_values, input_ids -> query_embeds [batch, dim]
     onnx/classifier.onnx        pictures (in the form that the manifest says) -> probabilities
     tensorrt/*_qdq.onnx         int8 in the form that TensorRT reads
     config.json                 the architecture, in Hugging Face's CLIP form where there is one
@@ -63,7 +64,7 @@ TOWERS = (
     Tower("text_model", TEXT, "input_ids", ("length",), "text_embeds", "encode_text"),
 )  # fmt: skip
 FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
-PATCHES = "onnx/patch_model.onnx"
+PATCHES, QUERY = "onnx/patch_model.onnx", "onnx/query_model.onnx"
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
 PLAIN_TEMPLATES = ("a photo of a {}.",)
 REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")

@@ -209,10 +209,12 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
         more = divided(text_of, int(keep[: batch["labelled"]].sum()))
     return {
         **batch,
+        "texts": [batch["texts"][text] for text in number],
         "tokens": batch["tokens"][list(number)],
         "text_of": torch.tensor(text_of),
         "groups": batch["groups"][keep],
         "own": batch["own"][keep],
+        "edits": [edit for edit, kept in zip(batch["edits"], keep, strict=False) if kept],
         "first": int(keep[: batch["first"]].sum()),
         **broken,
         **more,

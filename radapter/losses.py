@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -133,6 +135,24 @@ def cross_entropy(
         return F.cross_entropy(logits.float(), classes, label_smoothing=smoothing)
     each = F.cross_entropy(logits.float(), classes, label_smoothing=smoothing, reduction="none")
     return (weights * each).mean()
+
+
+def entropy_weighted(logits: Tensor, right: Tensor, *, by_entropy: bool = True) -> Tensor:
+    """Mean over queries i of w_i CE_i, with p_i = softmax(logits_i) and CE_i = -log p_i[right_i];
+    w_i = 1 + H(p_i) / log m, m the number of candidates, is between 1 and 2, and no gradient goes
+    through it. In fp32.
+
+    Args:
+        logits: [queries, candidates].
+        right: the place of each query's candidate, [queries].
+        by_entropy: False: all w_i are 1.
+    """
+    logs = F.log_softmax(logits.float(), dim=1)
+    each = F.nll_loss(logs, right, reduction="none")
+    if not by_entropy or logits.shape[1] < 2:
+        return each.mean()
+    entropy = -(logs.exp() * logs).sum(dim=1).detach() / math.log(logits.shape[1])
+    return ((1 + entropy) * each).mean()
 
 
 def _similarity(image_features: Tensor, text_features: Tensor) -> Tensor:

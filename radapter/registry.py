@@ -27,6 +27,8 @@ METHODS = {
     "uniadapter": "radapter.methods.uniadapter",
     "multiway": "radapter.methods.multiway",
     "mv-adapter": "radapter.methods.mv_adapter",
+    "inversion": "radapter.methods.inversion",
+    "mota": "radapter.methods.mota",
     "frozen": "radapter.methods.frozen",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
@@ -56,6 +58,7 @@ SOURCES = {
     "circo": "radapter.data.sources.circo:CircoData",
     "fashioniq": "radapter.data.sources.fashioniq:FashionIQData",
     "genecis": "radapter.data.sources.genecis:GenecisData",
+    "triplets": "radapter.data.sources.triplets:TripletsData",
     "emoji-edits": "radapter.data.sources.emoji_edits:EmojiEditsData",
 }
 """Sources of data: the section's class, whose `open` gives the data set"""
@@ -72,6 +75,8 @@ TERMS = {
     "orthogonality": "radapter.objectives.orthogonality",
     "in-batch-distillation": "radapter.objectives.in_batch_distillation",
     "cross-entropy": "radapter.objectives.cross_entropy",
+    "lincir": "radapter.objectives.lincir",
+    "mota": "radapter.objectives.mota",
 }
 """Addends of the loss: `term`"""
 

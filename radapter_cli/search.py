@@ -30,7 +30,8 @@ def search(
         typer.Option(
             min=0,
             max=1,
-            help="What the text counts beside --image; the picture has the rest. Default: 0.5.",
+            help="What the text counts beside --image; the picture has the rest. Default: the "
+            "query that the model makes of both, where it was trained to; else 0.5.",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
@@ -58,8 +59,7 @@ def search(
     facts = features.read_facts(file)  # before the model: it is quick, and what is often wrong
     opened = open_chosen(run, model, runtime, device)
     searching.check_model(file, opened, pictures=image is not None)
-    weight = searching.TEXT_WEIGHT if text_weight is None else text_weight
-    query = searching.query_of(opened, text, image, weight)
+    query = searching.query_of(opened, text, image, text_weight)
     found = searching.search(file, query, top)
     if as_json:
         results = [
@@ -73,7 +73,11 @@ def search(
         ]
         query_facts: dict[str, object] = {} if text is None else {"text": text}
         query_facts |= {} if image is None else {"image": str(image)}
-        query_facts |= {"text_weight": weight} if len(query_facts) == 2 else {}
+        if len(query_facts) == 2 and (text_weight is not None or opened.query is None):
+            weight = searching.TEXT_WEIGHT if text_weight is None else text_weight
+            query_facts["text_weight"] = weight
+        elif len(query_facts) == 2:
+            query_facts["template"] = opened.query
         content = {"features": str(file), "model": opened.name, "query": query_facts}
         content["left_out"] = facts.get("left_out", {})
         return console.print_json(content | {"results": results})

@@ -5,6 +5,7 @@ import torch
 
 from radapter import registry
 from radapter.data import Dataset
+from radapter.data.edits import Edit
 from radapter.heads.head import Start
 from radapter.objectives.terms import Context
 from radapter.registry import HEADS, METHODS, schema
@@ -24,6 +25,7 @@ def setting(method):
     dataset = Dataset(
         "x", ["a"], lambda i: None, class_names=["cat", "sea", "sun"],
         captions=[[f"{text} here" for text in TEXTS]],
+        edits=[Edit("", 0, ("x",), (), (), told="y")],
     )  # fmt: skip
     head = registry.load(HEADS, "linear").head(Start(torch.eye(3, 16), 7.0))
     attached.add("head", head)
@@ -31,6 +33,8 @@ def setting(method):
     generator = torch.Generator().manual_seed(1)
     batch = {
         "images": torch.randn(7, 3, 32, 32, generator=generator),
+        "texts": TEXTS,
+        "edits": [f"with {text}" for text in (*TEXTS, *TEXTS[:3])],
         "tokens": loaded.tokenizer(TEXTS),
         "text_of": torch.arange(7) % 4,
         "groups": torch.arange(7) % 3,

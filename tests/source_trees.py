@@ -158,6 +158,11 @@ def genecis(root: Path) -> dict[str, Any]:
     return {"condition": "change_attribute"}
 
 
+def triplets(root: Path) -> dict[str, Any]:
+    trees.triplets(root)
+    return {"path": "triplets.jsonl", "root": "pictures"}
+
+
 def masks(root: Path) -> dict[str, Any]:
     trees.masks(root)
     return {"dataset": "voc"}

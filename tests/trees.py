@@ -317,3 +317,15 @@ def masks(root: Path) -> None:
     rows = ["Idx\tRatio\tTrain\tVal\tName"]
     rows += [f"{i}\t0.1\t1\t1\tthing {i}, object {i}" for i in range(1, 151)]
     (root / "ADEChallengeData2016" / "objectInfo150.txt").write_text("\n".join(rows))
+
+
+def triplets(root: Path) -> None:
+    """Five pictures, two edits of the first, and captions for rules."""
+    rows = [{"image": f"{i}.jpg", "edit": f"make it {c}", "target": f"a {c} thing"}
+            for i, c in ((0, "red"), (0, "blue"), (1, "green"))]  # fmt: skip
+    rows += [{"image": f"{i}.jpg", "caption": f"two red apples and a dog, {i}"} for i in (2, 3)]
+    rows += [{"image": "4.jpg", "caption": "nothing of the lists"}, rows[0] | {"image": "4.jpg"}]
+    for i in range(5):
+        jpeg(root / "pictures" / f"{i}.jpg", i)
+    lines = "\n\n".join(json.dumps(row) for row in rows)
+    (root / "triplets.jsonl").write_text(lines + "\n", encoding="utf-8")

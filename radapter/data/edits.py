@@ -32,6 +32,8 @@ class Edit:
     """Of what kind the change is; empty if kinds are not told apart"""
     chooses: bool = False
     """Settings are chosen on it, and it is not scored"""
+    told: str = ""
+    """A text that tells of the right picture, for training; empty where nobody wrote one"""
 
 
 @dataclass(frozen=True)
@@ -94,4 +96,5 @@ def stated(edits: Sequence[Edit]) -> Iterator[str]:
             galleries[id(edit.gallery)] = len(galleries)
             yield repr(list(edit.gallery))
         row = {**vars(edit), "gallery": galleries[id(edit.gallery)]}
+        row |= {"told": edit.told} if row.pop("told") else {}
         yield repr(list(row.values()))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 Reason = Literal[
     "ending", "hidden", "missing", "broken", "broken row", "without picture", "without caption",
-    "in no class", "duplicate", "without answer",
+    "in no class", "duplicate", "without answer", "without edit",
 ]  # fmt: skip
 LeftOut = dict[Reason, list[str]]
 IN_WORDS: dict[Reason, str] = {
@@ -27,6 +27,7 @@ IN_WORDS: dict[Reason, str] = {
     "in no class": "in no class",
     "duplicate": "exact copies",
     "without answer": "without a right picture in the gallery",
+    "without edit": "in which the rules find nothing to change",
 }
 FIRST = 3
 """How many names are said"""

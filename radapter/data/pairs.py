@@ -70,6 +70,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
     """Picture-text pairs. For classification a pair is a picture and one template drawn for it, its
     group the class; for captions every caption is a pair of its own, its group the picture's. Of
     data that draws its pictures anew in each epoch, a pair is a picture and the text drawn with it.
+    Of edits it is the reference and the text that tells of the right picture.
     """
 
     def __init__(
@@ -86,7 +87,12 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self.classify = settings.task == "classification"
         self.templates = templates_of(settings.prompts())
         self.text_length = settings.text_length
-        if self.classify or dataset.draw:
+        self.pictures = True
+        """Whether training reads pictures, and not texts alone"""
+        self.edits = [e for e in dataset.edits if e.told] if settings.task == "edits" else []
+        if settings.task == "edits":
+            self.items = [(edit.reference, edit.told) for edit in self.edits]
+        elif self.classify or dataset.draw:
             self.items = [(i, "") for i in range(len(dataset))]
         else:
             self.items = [(i, text) for i, texts in enumerate(dataset.captions) for text in texts]
@@ -120,7 +126,10 @@ class Pairs(TorchDataset[dict[str, Any]]):
                 text, own, read = drawn.text, drawn.own, drawn.read
             group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
             about = {"text": text, "group": group, "own": own}
-            if not wanted:
+            if self.edits:
+                changes = self.edits[item].texts
+                about["edit"] = changes[int(torch.randint(len(changes), ()))]
+            if not (wanted and self.pictures):
                 return about
             try:
                 return {"image": self.transform(read()), **about}
@@ -133,8 +142,9 @@ def collate(
 ) -> dict[str, Any]:
     """Items to tensors: `images` [batch, 3, h, w] in bytes, clips [batch, frames, 3, h, w] (see
     `clips.stacked`), `tokens` [texts, length] of the
-    distinct texts, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
-    captions that are right for their own picture alone, and messages about broken pictures.
+    distinct `texts`, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
+    captions that are right for their own picture alone, `edits` (what is to be changed of pictures,
+    where that is known), and messages about broken pictures.
 
     With unlabelled pictures, which stand last, there are `labelled`, how many pairs there are;
     `labelled_texts`, how many of the texts are theirs, which are the first; and
@@ -160,10 +170,12 @@ def collate(
         }
     return {
         "images": stacked(images) if images else torch.empty(0, dtype=torch.uint8),
+        "texts": list(number),
         "tokens": tokenizer(list(number), context_length=text_length),
         "text_of": torch.tensor(text_of),
         "groups": torch.tensor([item["group"] for item in items]),
         "own": torch.tensor([item["own"] for item in items]),
+        "edits": [item["edit"] for item in items if "edit" in item],
         "broken": [item["broken"] for item in broken if "unlabelled" not in item],
         "first": read[0] if read else 0,
         "places": torch.tensor(places, dtype=torch.int64),

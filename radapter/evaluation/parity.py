@@ -152,6 +152,8 @@ def _metrics(reference: Evaluation, engine: Evaluation) -> list[dict[str, Any]]:
     changes: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}
     for dataset, ours in reference.sets.items():
         for metric, item in ours.metrics.items():
+            if metric not in engine.sets[dataset].metrics:  # it has no file for these queries
+                continue
             theirs = engine.sets[dataset].metrics[metric]
             changed = theirs.scores.astype(float) - item.scores
             changes.setdefault(metric, []).append((dataset, changed, item.clusters))
@@ -192,7 +194,7 @@ def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float]
         (ours.image_features, theirs.image_features, [f"{name} {p}" for p in ours.pictures])
         for name, (ours, theirs) in zip(reference.sets, _both(reference, engine), strict=True)
     ]
-    texts = list(reference.text_features)
+    texts = [key for key in reference.text_features if key in engine.text_features]
     if texts:
         features = [
             torch.stack([evaluation.text_features[key] for key in texts])

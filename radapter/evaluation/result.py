@@ -15,9 +15,10 @@ from radapter.runtimes import Runtime
 
 
 class TextKey(NamedTuple):
-    """What a text feature is of: a caption, or a class with the templates of its prompts."""
+    """What a text feature is of: a caption, a class with the templates of its prompts, or a text in
+    the query of a picture, which is named in the place of templates."""
 
-    kind: Literal["caption", "class"]
+    kind: Literal["caption", "class", "query"]
     text: str
     templates: tuple[str, ...] = ()
 

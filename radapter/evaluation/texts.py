@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from radapter.data import Dataset
+from radapter.data.edits import Edit
 from radapter.data.pairs import templates_of
 from radapter.data.settings import Templates
 from radapter.data.texts import context_of, cut_texts
@@ -17,7 +18,9 @@ from radapter.evaluation.result import Evaluation, TextKey
 from radapter.evaluation.scores import Task
 from radapter.heads import zero_shot
 from radapter.heads.head import Head
+from radapter.models.queries import asked
 from radapter.registry import TASKS, load
+from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel
 
 
@@ -65,6 +68,23 @@ class Texts:
             )
             known |= {TextKey("caption", t): f for t, f in zip(new, features, strict=True)}
         return torch.stack([known[key] for key in keys])
+
+    def queries(self, dataset: Dataset, edits: Sequence[Edit]) -> Tensor:
+        """Features of what is looked for, by the model's own query of a picture and a text: of all
+        texts of the first edit, then of the second, and so on [texts, dim]. References are read
+        again."""
+        assert self.model.query is not None
+        runtime: Any = self.model.runtime
+        rows = [(e.reference, asked(self.model.query, text)) for e in edits for text in e.texts]
+        found = []
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            pixels = torch.stack([self.model.preprocess(dataset.read(i)) for i, _ in some])
+            features = runtime.encode_query(pixels, self.model.tokenizer([t for _, t in some]))
+            keys = [TextKey("query", text, (dataset.keys[i],)) for i, text in some]
+            self.evaluation.text_features |= dict(zip(keys, features, strict=True))
+            found.append(features)
+        return torch.cat(found)
 
     def remarks(self, tasks: Mapping[Task, Dataset], templates: Any) -> list[str]:
         """On texts that are longer than the model reads."""

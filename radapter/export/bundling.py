@@ -14,7 +14,7 @@ from PIL.Image import Image
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.export import card, golden, graphs, patches, weights
+from radapter.export import card, golden, graphs, patches, queries, weights
 from radapter.export.cases import Cases, Inputs, check_agreement, verify
 from radapter.export.classes import class_features, classes_hash, with_head
 from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
@@ -23,6 +23,7 @@ from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.files import new_folder
 from radapter.heads import head as heads
+from radapter.models.queries import has_queries
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.versions import BUNDLES, versions
 
@@ -174,6 +175,8 @@ def _write_files(
     if head is not None or contents.from_bytes:
         taken = preprocess_cfg if contents.from_bytes else None
         written += _write_further(folder, written, inputs, head, taken)
+    if has_queries(loaded.model):
+        written += queries.write(loaded, folder, inputs, [*contents.precisions], contents.opset)
     if contents.patches:
         written += patches.write(loaded, folder, inputs, [*contents.precisions], contents.opset)
     write_config(folder, loaded.config["model_cfg"], scale)
@@ -209,6 +212,7 @@ def _own_facts(
         "text_cleaning": _cleaning(loaded.tokenizer),
         "embed_dim": loaded.config["model_cfg"]["embed_dim"],
         "logit_scale": loaded.logit_scale,
+        **queries.facts(loaded),
         "checkpoints": list(contents.checkpoints),
         "golden": golden.FILE,
         "versions": versions(BUNDLES),
@@ -262,6 +266,8 @@ def plan(
         classifies = contents.classifier is not None
         further = {bundle.FROM_BYTES: contents.from_bytes, bundle.CLASSIFIER: classifies}
         further |= {bundle.PATCHES: contents.patches and width > 1}
+        if width > 1 and (numbers := queries.size(loaded, vision + text)):
+            sizes[bundle.QUERY] = width * numbers
         if precision != bundle.QDQ:
             sizes |= {name: sizes[bundle.VISION] for name, wanted in further.items() if wanted}
         files |= {bundle.in_precision(name, precision): size for name, size in sizes.items()}
@@ -388,7 +394,7 @@ def _cleaning(tokenizer: Any) -> str:
 
 def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:
     """What runs a file. TensorRT's Resize does not smooth, so pictures as bytes are not for it."""
-    if file == bundle.in_precision(bundle.PATCHES, precision):
+    if file in [bundle.in_precision(f, precision) for f in (bundle.PATCHES, bundle.QUERY)]:
         return ["onnxruntime"]
     further = {bundle.in_precision(f, precision) for f in (bundle.FROM_BYTES, bundle.CLASSIFIER)}
     return ["onnxruntime"] if from_bytes and file in further else bundle.RUNTIMES[precision]

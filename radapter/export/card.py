@@ -162,6 +162,13 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         text += (
             f"`{bundle.FROM_BYTES}` takes {pictures}, and resizes, crops and normalizes itself.\n\n"
         )
+    if "query" in facts:
+        text += (
+            f"`{bundle.QUERY}` takes `pixel_values` and `input_ids` of a text in the template "
+            f"`{facts['query']['template']}`, with `{facts['query']['place']}` (token "
+            f"{facts['query']['token']}) for the picture, and gives `query_embeds` [batch, dim], "
+            "unit norm, of the picture that is looked for: compare them with `image_embeds`.\n\n"
+        )
     if any("patch_model" in file for file in facts["models"]):
         text += (
             f"`{bundle.PATCHES}` takes `pixel_values` and gives `patch_embeds` [batch, rows, "

@@ -28,8 +28,8 @@ TEXTS = ("a cat", "two red balls", "nothing", "a photo of a house by the sea", "
 LONG = " ".join("a long text about one thing and another, that goes on and on" for _ in range(20))
 ODD = 5  # a batch that is no power of two
 
-Cases = dict[str, tuple[Tensor, Tensor]]
-"""Inputs and the outputs that PyTorch gives for them, by name"""
+Cases = dict[str, tuple[Any, Tensor]]
+"""Inputs, a tensor or several by name, and the outputs that PyTorch gives for them, by name"""
 
 
 class Inputs:
@@ -129,13 +129,13 @@ def verify(folder: Path, cases: Mapping[str, Cases], batches: Sequence[int]) -> 
         GateFailed: a file does not load or does not run.
     """
     reference = folder / ".reference.safetensors"
-    tensors = {
-        f"{file}|{case}|{part}": tensor.contiguous().clone()
-        for file, own in cases.items()
-        for case, pair in own.items()
-        for part, tensor in zip(("input", "output"), pair, strict=True)
-    }
-    save_file(tensors, reference)
+    tensors: dict[str, Tensor] = {}
+    for file, own in cases.items():
+        for case, (given, output) in own.items():
+            inputs = given if isinstance(given, dict) else {"": given}
+            named = {f"input {n}".strip(): own for n, own in inputs.items()} | {"output": output}
+            tensors |= {f"{file}|{case}|{part}": t.contiguous() for part, t in named.items()}
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, reference)
     # By path and with -P: so neither this package nor the onnx.py beside verify.py is imported.
     script = Path(__file__).with_name("verify.py")
     command = [sys.executable, "-P", *map(str, (script, folder, reference, *batches))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -198,13 +199,24 @@ def _few_prompts(suite: Suite, seed: int) -> Suite:
     return suite.model_copy(update={"datasets": datasets})
 
 
+def _together(dataset: Dataset) -> list[tuple[str, ...]]:
+    """The keys of pictures that are of no use without each other."""
+    if not dataset.edits:
+        return [(key,) for key in dataset.keys]
+    own = ((edit.reference, *edit.targets[:1]) for edit in dataset.edits if not edit.chooses)
+    return [tuple(dataset.keys[i] for i in places) for places in own]
+
+
 def _sampled(opened: Opened, size: int, seed: int) -> Opened:
-    """The same pictures of a data set for every task, drawn by the recipe's seed."""
+    """The same pictures of a data set for every task, drawn by the recipe's seed; of edits with
+    their references and right pictures."""
     sampled: Opened = {}
     for name, tasks in opened.items():
-        keys = sorted({key for dataset in tasks.values() for key in dataset.keys})
-        order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).tolist()
-        chosen = {keys[i] for i in order[:size]}
+        groups = sorted({group for dataset in tasks.values() for group in _together(dataset)})
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(groups), generator=generator).tolist()
+        keys = dict.fromkeys(key for i in order for key in groups[i])
+        chosen = set(itertools.islice(keys, size))
         sampled[name] = {
             task: dataset.select([i for i, key in enumerate(dataset.keys) if key in chosen])
             for task, dataset in tasks.items()

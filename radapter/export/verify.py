@@ -3,10 +3,10 @@
     python -P verify.py BUNDLE REFERENCE BATCH [BATCH ...]
 
 It imports neither radapter nor torch, so that what it proves holds where only onnxruntime is
-installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] and
-`<file>|<case>|output` [n, ..., dim], features of unit norm or probabilities. On stdout: one JSON
-object, for each file the worst cosine and the largest absolute difference over all its cases and
-batch sizes.
+installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] (`input NAME`
+where a file takes several) and `<file>|<case>|output` [n, ..., dim], features of unit norm or
+probabilities. On stdout: one JSON object, for each file the worst cosine and the largest absolute
+difference over all its cases and batch sizes.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ def check(folder: Path, reference: Path, batches: list[int]) -> dict[str, dict[s
         )
         results[name] = {"worst_cosine": 1.0, "max_abs_difference": 0.0}
         for case in sorted({key.split("|")[1] for key in tensors if key.startswith(name)}):
-            inputs, expected = (tensors[f"{name}|{case}|{part}"] for part in ("input", "output"))
-            for batch in sorted({min(batch, len(inputs)) for batch in batches}):
+            (one, *more) = [taken.name for taken in session.get_inputs()]
+            given = f"{name}|{case}|input"
+            inputs = {n: tensors[f"{given} {n}" if more else given] for n in (one, *more)}
+            expected = tensors[f"{name}|{case}|output"]
+            for batch in sorted({min(batch, len(expected)) for batch in batches}):
                 where = f"{name}, {case}, batch {batch}"
-                compare(session, inputs[:batch], expected[:batch], results[name], where)
+                some = {n: own[:batch] for n, own in inputs.items()}
+                compare(session, some, expected[:batch], results[name], where)
     return results
 
 
@@ -77,13 +81,13 @@ def closeness(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def compare(
     session: onnxruntime.InferenceSession,
-    inputs: np.ndarray,
+    inputs: dict[str, np.ndarray],
     expected: np.ndarray,
     result: dict[str, float],
     where: str,
 ) -> None:
     """Run one batch and update `result` with its worst figures."""
-    (output,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    (output,) = session.run(None, inputs)
     if output.shape != expected.shape:
         raise ValueError(f"{where}: output of shape {output.shape}, expected {expected.shape}")
     # Features of patches are many of one picture, [n, rows, columns, dim].

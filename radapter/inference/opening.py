@@ -8,6 +8,7 @@ from typing import Literal
 from radapter import bundle, models
 from radapter.errors import UsageError, nearest
 from radapter.merging import load_merged, tuned, tuned_facts, tuned_title
+from radapter.models.queries import has_queries
 from radapter.run import Run
 from radapter.runtimes.engines import PROGRAMS
 from radapter.runtimes.opened import OpenModel, from_loaded, open_bundle
@@ -65,6 +66,7 @@ def _open_run(run: Run, engine: str | None, device: str, precision: str) -> Open
         loaded, facts = tuned(run)
         name = tuned_title(run, facts)
         more = {"classes": run.classes(), "templates": templates}
+        more |= {"pictures_as": facts["base_hash"]} if has_queries(loaded.model) else {}
         return from_loaded(loaded, name, device, precision, **more)
     facts = tuned_facts(run)
     return open_bundle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput
 from radapter.evaluation.composed import summed_query
 from radapter.inference.features import chunks, names_of, read_facts
+from radapter.models.queries import asked
 from radapter.runtimes.opened import OpenModel
 
 TEXT_WEIGHT = 0.5
@@ -71,7 +73,7 @@ def check_model(path: Path | str, model: OpenModel, *, pictures: bool) -> None:
         BrokenInput: the file is missing or damaged, or of another model or preprocessing.
     """
     facts = read_facts(path)
-    if facts["weights_hash"] != model.weights_hash:
+    if facts["weights_hash"] not in (model.weights_hash, model.pictures_as):
         raise BrokenInput(
             f"{path} was made with another model: {facts['model']} (weights "
             f"{facts['weights_hash'][:16]}), not {model.name} ({model.weights_hash[:16]}). "
@@ -96,19 +98,28 @@ def encode_query(model: OpenModel, query: str | Path) -> Tensor:
 
 
 def query_of(
-    model: OpenModel, text: str | None, image: Path | None, weight: float = TEXT_WEIGHT
+    model: OpenModel, text: str | None, image: Path | None, weight: float | None = None
 ) -> Tensor:
-    """The feature [dim], unit norm, of a text or a picture; of both, (1 - w) picture + w text,
-    normalised, which looks for that picture with what the text says changed.
+    """The feature [dim], unit norm, of a text or a picture; of both, of that picture with what the
+    text says changed: by the model's own query, where it makes such, else (1 - w) picture + w text,
+    normalised.
 
     Args:
-        weight: of the text beside a picture, from 0 to 1.
+        weight: of the text beside a picture, from 0 to 1, for this sum with any model; None: 0.5
+            where the model makes no queries.
 
     Raises:
         BrokenInput: the picture cannot be read.
         ValueError: there is neither.
     """
+    if text is not None and image is not None and weight is None and model.query is not None:
+        pixels = model.preprocess(Pictures(image.parent, [image.name]).read(0))
+        tokens = model.tokenizer([asked(model.query, text)])
+        runtime: Any = model.runtime
+        own: Tensor = runtime.encode_query(pixels[None], tokens)[0]
+        return own
     found = [encode_query(model, part) for part in (image, text) if part is not None]
     if not found:
         raise ValueError("a query is a text, a picture, or both")
+    weight = TEXT_WEIGHT if weight is None else weight
     return found[0] if len(found) == 1 else summed_query(found[0], found[1], weight)

@@ -84,7 +84,7 @@ class Attached:
     @property
     def trains_model(self) -> bool:
         """Whether anything of the towers is trained."""
-        return any(name.partition(".")[0] not in self.beside for name in self.trained)
+        return bool(self.towers())
 
     def values(self) -> Values:
         """What is averaged, by name."""
@@ -179,7 +179,7 @@ class Attached:
             ValueError: it is of what is not trained here, or cannot be taken up: its message is the
                 name of the first such tensor.
         """
-        own = {**self.trained, **self._of_beside(nn.Module.named_buffers)}
+        own = {**self.values(), **self.trained, **self._of_beside(nn.Module.named_buffers)}
         for name, value in stored.items():
             if name not in own or own[name].shape != value.shape:
                 raise ValueError(name)

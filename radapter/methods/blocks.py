@@ -75,10 +75,10 @@ class Block:
 
 def tower_of(model: Any, name: str) -> str | None:
     """ "image" or "text", the tower that a parameter or module is in; None for what neither
-    `encode_image` nor `encode_text` runs: a temperature, CoCa's decoder."""
+    `encode_image` nor `encode_text` runs: a temperature, CoCa's decoder, an inversion network."""
     if name.startswith("visual."):
         return "image"
-    if name in ("logit_scale", "logit_bias"):
+    if name in ("logit_scale", "logit_bias") or name.partition(".")[0] == "inversion":
         return None
     return "text" if text_tower(model) is model or name.startswith("text.") else None
 

@@ -43,17 +43,22 @@ def shorten(model: nn.Module, tokens: Tensor) -> Tensor:
     return tokens[:, : int(_ends(text_tower(model), tokens).max()) + 1]
 
 
-def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
+def encode_text(model: nn.Module, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
     """Text features [batch, dim], not normalized, of token ids [batch, length].
 
     Any length up to the model's context length; open_clip's own `encode_text` takes full length
     only. Equal to it to 1e-6. An ensemble's own takes any.
+
+    Args:
+        embedded: what is read in the place of the tokens' embeddings [batch, length, width], by a
+            model that takes short texts; None: these.
     """
     if hasattr(model, "members") or not takes_short_texts(model):
         return model.encode_text(tokens)  # type: ignore[operator]
     tower = text_tower(model)
     pool, end_token = _pooling(tower)
-    x = text_global_pool(_states(tower, tokens), tokens, pool, eos_token_id=end_token)
+    states = _states(tower, tokens, embedded)
+    x = text_global_pool(states, tokens, pool, eos_token_id=end_token)
     return behind(model, "text", _projected(tower, x))
 
 
@@ -84,11 +89,11 @@ def _ends(tower: Any, tokens: Tensor) -> Tensor:
     return is_end.argmax(dim=1)
 
 
-def _states(tower: Any, tokens: Tensor) -> Tensor:
+def _states(tower: Any, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
     """What the tower makes of each token, [batch, length, width], behind its last norm."""
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype)
+    x = (tower.token_embedding(tokens) if embedded is None else embedded).to(dtype)
     x = x + tower.positional_embedding[:length].to(dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
     states: Tensor = tower.ln_final(x)

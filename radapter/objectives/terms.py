@@ -113,6 +113,8 @@ class Term:
     """What they are drawn from"""
     reads_texts: bool = True
     """Whether `loss` reads features of the batch's texts; if no term does, they are not encoded"""
+    reads_images: bool = True
+    """Whether `loss` reads features of the batch's pictures; if no term does, they are not read"""
     queue: Queue | None = None
     """What `loss` reads of steps before"""
     penalty: Callable[[], Tensor] | None = None

@@ -33,15 +33,16 @@ def composed_table(result: dict[str, Any], title: str) -> Table:
         if not measures:
             table.add("  the right pictures are on a server", style="dim")
             continue
-        for way in (way for way in WAYS if f"{way}_{measures[0]}" in facts):
+        for way in WAYS:
             metrics = [f"{way}_{measure}" for measure in measures]
+            having = {m: own for m, own in models.items() if metrics[0] in own[of].get(name, ())}
             several = len(models) > 1
-            if several:
+            if several and having:
                 table.add(f"  {WAYS[way]}")
-            for label, model in models.items():
+            for label, model in having.items():
                 cells = [with_interval(model[of][name][m], METRICS[m]) for m in metrics]
                 table.add(f"    {label}" if several else f"  {WAYS[way]}", *cells)
-            if tuned and engine:
+            if {tuned, engine} <= having.keys():
                 values = [[models[m][of][name][metric]["value"] for metric in metrics]
                           for m in (engine, tuned)]  # fmt: skip
                 changes = [f"{100 * (a - b):+.2f}" for a, b in zip(*values, strict=True)]

@@ -16,21 +16,22 @@ def parity_tables(
     row for each file that takes bytes or gives probabilities."""
     if not verdicts:
         return
-    first = Column(f"parity with {verdicts[0]['reference']}", left=True, wrap="letters")
-    table = Table([first, Column(""), *(Column(verdict["label"]) for verdict in verdicts)])
+    title = Column(f"parity with {verdicts[0]['reference']}", left=True, wrap="letters")
+    table = Table([title, Column(""), *(Column(verdict["label"]) for verdict in verdicts)])
     table.add("worst cosine", "", *(cosine_text(v["cosine"]["worst"]) for v in verdicts))
     table.add("mean cosine", "", *(cosine_text(v["cosine"]["mean"]) for v in verdicts))
     table.add("norm, off by at most", "", *(f"{v['norm']:.0e}" for v in verdicts))
     if verdicts[0]["agreement"] is not None:
         table.add("top-1 agreement", "", *(f"{v['agreement']:.2%}" for v in verdicts))
     for name, metric in headlines().items():  # others: in the JSON, and failures are said
-        found = zip(*(verdict["metrics"] for verdict in verdicts), strict=True)
-        chosen = [rows for rows in found if rows[0]["metric"] == name]
-        if chosen:
+        of_each = [{r["dataset"]: r for r in v["metrics"] if r["metric"] == name} for v in verdicts]
+        first = {dataset: row for found in reversed(of_each) for dataset, row in found.items()}
+        if first:
             table.add(metric.heading, style=GROUP)
-        for rows in chosen:
-            reference = metric.text(rows[0]["reference"])
-            table.add(f"  {rows[0]['dataset']}", reference, *map(_difference, rows))
+        for dataset, row in first.items():
+            # An engine without a file for it has no such metric.
+            cells = [_difference(own[dataset]) if dataset in own else "-" for own in of_each]
+            table.add(f"  {dataset}", metric.text(row["reference"]), *cells)
     table.add("", "", *map(_word, verdicts))
     tolerances: dict[str, dict[str, float]] = {}
     for verdict in verdicts:

@@ -132,9 +132,10 @@ class OnnxRuntime:
             )
         self._towers: dict[str, Any] = {}
         files = {t.name: bundle.in_precision(t.file, self.precision) for t in bundle.TOWERS}
-        patches = bundle.in_precision(bundle.PATCHES, self.precision)
-        if patches in manifest["files"] and provider != TENSORRT:
-            files["patch_model"] = patches
+        for name, further in (("patch_model", bundle.PATCHES), ("query_model", bundle.QUERY)):
+            file = bundle.in_precision(further, self.precision)
+            if file in manifest["files"] and provider != TENSORRT:
+                files[name] = file
         for file in files.values():  # before any session: onnxruntime would open what they name
             bundle.external_data(folder, manifest, file)
         try:
@@ -191,13 +192,27 @@ class OnnxRuntime:
             )
         return self._run(self._towers["patch_model"], pixel_values.detach().cpu().float())
 
-    def _run(self, session: Any, values: Tensor) -> Tensor:
+    @property
+    def makes_queries(self) -> bool:
+        """Whether there is a file for `encode_query`."""
+        return "query_model" in self._towers
+
+    def encode_query(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
+        """Pictures, and token ids of as many texts in their template -> features of what is looked
+        for [n, dim], float32, unit norm."""
+        session = self._towers["query_model"]
+        return self._run(session, pixel_values.detach().cpu().float(), tokens.detach().cpu().long())
+
+    def _run(self, session: Any, *values: Tensor) -> Tensor:
         """In parts where the provider was made for batches up to a size."""
-        taken, given = session.get_inputs()[0].name, session.get_outputs()[0].name
+        names, given = [own.name for own in session.get_inputs()], session.get_outputs()[0].name
+        size = self._largest or max(1, len(values[0]))
         found = []
-        for part in values.split(self._largest or max(1, len(values))):
+        for parts in zip(*(own.split(size) for own in values), strict=True):
+            taken, part = names[0], parts[0]
+            inputs = {n: own.contiguous().numpy() for n, own in zip(names, parts, strict=True)}
             try:
-                (features,) = session.run([given], {taken: part.contiguous().numpy()})
+                (features,) = session.run([given], inputs)
             except Exception as error:
                 if ran_out_of_memory(error):
                     raise

@@ -21,6 +21,7 @@ from radapter.errors import BrokenInput, MissingDependency, UsageError, ran_out_
 from radapter.heads import head as heads
 from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.models.loaded import INTERPOLATION
+from radapter.models.queries import template_of
 from radapter.runtimes import Runtime
 from radapter.runtimes.onnx import CPU, CUDA, OnnxRuntime, import_onnxruntime
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -48,6 +49,12 @@ class OpenModel:
     """Prompts for class names of one's own: the run's or the bundle's, else CLIP's plainest"""
     head: heads.Head | None = None
     """That was trained with it: it tells its own classes apart, texts tell all others"""
+    query: str | None = None
+    """What a text beside a picture is put into, where the runtime makes a query of both by
+    `encode_query`; None: it does not"""
+    pictures_as: str | None = None
+    """The hash of another model's weights with the very same image tower: features of its pictures
+    can be searched"""
 
     @property
     def weights_hash(self) -> str:
@@ -75,6 +82,7 @@ def with_runtime(
         "preprocess": loaded.preprocess,
         "preprocessing": canonical_preprocessing(loaded.config["preprocess_cfg"]),
         "head": loaded.head,
+        "query": template_of(loaded.model) if getattr(runtime, "makes_queries", False) else None,
     }
     return OpenModel(name or loaded.name, runtime, **(fields | more))
 
@@ -106,6 +114,10 @@ def open_bundle(
     manifest = bundle.read_manifest(folder)
     classes = bundle.read_classes(folder)
     more.setdefault("templates", bundle.read_templates(folder, manifest))
+    if "query" in manifest:
+        template = str(manifest["query"].get("template"))
+        more["query"] = template if getattr(runtime, "makes_queries", False) else None
+        more["pictures_as"] = manifest.get("base_hash")
     return OpenModel(
         name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",
         runtime,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
-from radapter.models import half, patches, text
+from radapter.models import half, patches, queries, text
 from radapter.models.frames import mean_of_frames, most_frames, video_features
 from radapter.precision import exact_fp32
 from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
@@ -134,6 +134,20 @@ class PyTorchRuntime:
         with evaluation_mode(self._model):
             pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
             features = patches.patch_features(self._model, pixels)
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    @property
+    def makes_queries(self) -> bool:
+        """Whether `encode_query` works."""
+        return queries.has_queries(self._model)
+
+    def encode_query(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
+        """Pictures, and token ids of as many texts in their template -> features of what is looked
+        for [n, dim], float32, unit norm."""
+        with evaluation_mode(self._model):
+            pixels = moved(pixel_values, self.place).to(half.image_dtype(self._model))
+            z = self._model.encode_image(pixels)  # type: ignore[operator]
+            features = queries.query_features(self._model, z, moved(tokens, self.place))
         return F.normalize(features.float(), dim=-1).cpu()
 
     def encode_text(self, tokens: Tensor) -> Tensor:

@@ -127,7 +127,9 @@ def gradients(
     batch = {**batch, **{name: moved(batch[name], device) for name in ON_DEVICE}}
     labelled = labelled_part(batch)
     images = batch["images"]
-    if not len(images):  # this process has none of the batch's pictures
+    if not any(term.reads_images for term in terms):
+        images = torch.empty(0, 1, device=device)  # like features, which stay as they are
+    elif not len(images):  # this process has none of the batch's pictures
         images = images.new_empty(0, 3, *image_size(model))
 
     def encode(model: nn.Module, part: Tensor, precision: torch.dtype | None) -> Tensor:

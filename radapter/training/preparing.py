@@ -129,7 +129,7 @@ class Parts:
         dataset = self.pairs.dataset
         drawn = dataset.varies or dataset.draw is not None
         augmented = bool(self.recipe.data.augmentation and self.trained)
-        return not (drawn or augmented or self.attached.trains_model)
+        return self.pairs.pictures and not (drawn or augmented or self.attached.trains_model)
 
     def plan(self) -> Plan:
         order = self.order()
@@ -249,6 +249,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     ]
     _check_reach(attached, terms)
     check_rows(context, terms)
+    pairs.pictures = not terms or any(term.reads_images for term in terms)
     if any(term.teacher for term in terms):
         attached.keep_start()
     workers, rates = recipe.workers, recipe.optimisation

@@ -37,7 +37,13 @@ def begin(parts: Parts) -> None:
     Raises:
         UsageError, BrokenInput: the run that it starts from is gone or does not fit the recipe.
     """
-    stored = _of_run(parts) if parts.recipe.start is not None else {}
+    recipe = parts.recipe
+    if recipe.start is None and (before := _follows(recipe)):
+        raise UsageError(
+            f"Method {recipe.method.name} goes on from what a run of {before} has trained: set "
+            "`start` to that run."
+        )
+    stored = _of_run(parts) if recipe.start is not None else {}
     if parts.head is not None:
         classes = zero_shot.prompts_of(parts.head.facts["classes"], parts.pairs.templates)
         weights = zero_shot.weights(_open(parts), classes)
@@ -83,7 +89,7 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
             f"{facts['base_hash'][:16]}, and {recipe.model} has {parts.base_hash[:16]}: start from "
             "a run of the same base model."
         )
-    if distributed.is_main_process():
+    if distributed.is_main_process() and not _follows(recipe):  # that run trained on texts
         _warn_if_seen(recipe, run)
     own = _head_of_run(parts.head, facts.get("head"), head, run.path)
     there, wanted = facts["method"], recipe.method.model_dump(mode="json")
@@ -93,12 +99,18 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
         merged = registered(METHODS, there["name"]).merge(on_cpu, towers, 1.0)
         changed = {n: t for n, t in merged.items() if not torch.equal(t, on_cpu[n])}
         return {**changed, **own}
-    if towers and there != wanted:
+    if towers and there != wanted and _follows(recipe) != there["name"]:
         raise UsageError(
             f"start: {run.path} trained {there['name']}, and {wanted['name']} with these settings "
             "cannot go on from that: give the same `method`, or method.name=full."
         )
     return {**towers, **own}
+
+
+def _follows(recipe: Recipe) -> str | None:
+    """The method whose run the recipe's method goes on from, if it is another one."""
+    found: str | None = getattr(registered(METHODS, recipe.method.name), "FOLLOWS", None)
+    return found
 
 
 def _warn_if_seen(recipe: Recipe, run: runs.Run) -> None:

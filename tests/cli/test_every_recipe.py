@@ -74,6 +74,9 @@ TREES = {
     "imagenet-vit-l-14-336": imagenet,
     "last-blocks-icons": built_in,
     "linear-probe-icons": built_in,
+    "lincir-emoji": built_in,
+    "lincir-vit-l-14": lambda root, shapes: trees.coco(root / "coco"),
+    "mota-emoji": built_in,
     "lp-ft-icons": built_in,
     "own-data": own_data,
     "pretrain/emoji-clip": built_in,
@@ -104,6 +107,8 @@ FEWER = {
     "mv-adapter-moving-emoji": ["data.concepts=4"],
 }
 """Not all of the built-in set, for time; and nothing that has to be trained first"""
+BEFORE = {"mota-emoji": "lincir-emoji"}
+"""What has to be"""
 
 
 @pytest.mark.parametrize("name", recipes.shipped())
@@ -114,16 +119,21 @@ def test_a_recipe_passes_the_dry_run_and_trains_for_an_epoch(
     TREES[name](root, shapes)
     small = [f"model={tiny_folder}", "device=cpu", "workers=0", "precision=fp32"]
     small += [*FEWER.get(name, []), "--data-root", root]
+    runs, before = tmp_path / "runs", []
+    if name in BEFORE:
+        assert cli("train", BEFORE[name], "optimisation.epochs=1", *small).code == 0
+        before = list(runs.iterdir())
+        small.insert(0, f"start={before[0]}")
     outcome = cli("train", name, "--dry-run", "--json", *small)
     assert outcome.code == 0, outcome.err
     plan = json.loads(outcome.out)["plan"]
     trained = name not in NOTHING_TRAINED
     assert plan["pictures"] > 0
     assert (plan["steps"] > 0) == (plan["trainable"] > 0) == trained
-    assert not (tmp_path / "runs").exists()
+    assert (list(runs.iterdir()) if runs.exists() else []) == before
     outcome = cli("train", name, "optimisation.epochs=1", *small)
     assert outcome.code == 0, outcome.err
-    (path,) = (tmp_path / "runs").iterdir()
+    (path,) = set(runs.iterdir()) - {*before}
     run = Run(path)
     assert run.trained().is_file()
     if not trained:

@@ -153,7 +153,7 @@ SPLIT = ("CoCa with RoBERTa", "RoBERTa, XLM-RoBERTa", "NLLB-CLIP")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if not registry.folds(name)])
+@pytest.mark.parametrize("method", [m for m in tiny.TRAINED if not registry.folds(m)])
 @pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
 def test_what_does_not_fold_is_attached_and_learns(small, name, method):
     loaded, towers = small.load(name), towers_of(name)[0]

@@ -25,9 +25,17 @@ CASES = [
     for name in TERMS
     for number, settings in enumerate(registry.load(TERMS, name).EXAMPLES)
 ]
-REFUSED = {("orthogonality", method) for method in METHODS if method != "full"} | {
-    (term, "frozen") for term in TERMS if term != "cross-entropy"
-}
+REFUSED = (
+    {("orthogonality", method) for method in METHODS if method != "full"}
+    | {(term, "frozen") for term in TERMS if term != "cross-entropy"}
+    | {
+        (term, method)
+        for term in TERMS
+        for method in METHODS
+        if (method in tiny.OF_QUERIES or term in tiny.OF_QUERIES["inversion"])
+        and term not in (*tiny.OF_QUERIES.get(method, ()), "cross-entropy")
+    }
+)
 """(term, method): the term could have no effect there"""
 MATRIX = [
     pytest.param(*case.values, method, id=f"{case.id}-{method}")
@@ -124,6 +132,7 @@ RESUMED = [
     )
     for name, settings, method in (case.values for case in MATRIX)
     if settings == registry.load(TERMS, name).EXAMPLES[0]
+    if method not in tiny.OF_QUERIES  # in tests/objectives/test_of_queries.py
 ]
 
 

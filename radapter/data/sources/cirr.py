@@ -39,7 +39,7 @@ class CirrData(Data):
     """Which edits are taken. The right pictures of `test` are known to CIRR's server alone:
     `radapter eval` writes the files for it."""
     task: Literal["edits"] = "edits"
-    no_training = "no method trains on edits"
+    no_training = "Its edits have no texts that tell of the right pictures: `source: triplets`"
 
     def in_words(self) -> str:
         return f"CIRR {NAMES[self.split]}"

@@ -40,8 +40,6 @@ class EmojiEditsData(Data):
     kinds: list[str] | None = None
     """Which kinds of edits are taken, such as `colour` or `clock`. `null`: all."""
     task: Literal["edits"] = "edits"
-    no_training = "no method trains on edits"
-
     licence = EmojiData.licence
     notices = EmojiData.notices
     resampled_by = EmojiData.resampled_by
@@ -129,6 +127,7 @@ class EmojiEditsData(Data):
                     gallery=gallery,
                     subset=tuple(places[style, n] for n in sorted(variants - {row.reference})),
                     kind=row.kind,
+                    told=concepts[row.target]["name"],
                 )
             )
         return found

@@ -41,7 +41,7 @@ class FashionIQData(Data):
     """What is ranked. `original`: all pictures of the category's split, as in most papers. `val`:
     only those that its edits name, which is easier."""
     task: Literal["edits"] = "edits"
-    no_training = "no method trains on edits"
+    no_training = "Its edits have no texts that tell of the right pictures: `source: triplets`"
 
     def in_words(self) -> str:
         return f"FashionIQ {self.category}, {self.split}"

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 WAYS = {
     "composed": "picture and text",
+    "query": "picture as a word",
     "picture_alone": "picture alone",
     "text_alone": "text alone",
     "described": "caption of the target",
 }
-"""What queries are made of. The last is no answer to the task but what knowing it is worth"""
+"""What queries are made of. The second needs a model with an inversion network; the last is no
+answer to the task but what knowing it is worth"""
 HEADLINES = ("r1", "r10", "kinds_r1", "subset_r1", "map_5")
 METRICS = {
     f"{way}_{name}": Metric(f"{title}, {measure.title}", headline=name in HEADLINES)
@@ -59,8 +61,9 @@ def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]
 def protocol(suite: Suite) -> dict[str, Any]:
     """What a query is, how it is ranked, and how ties are counted."""
     return {
-        "composed": "picture and text: their sum, weighted and normalised; by cosine, exact over "
-        "the whole gallery; a tie counts as a miss; mAP@k divides by min(k, right pictures)"
+        "composed": "picture and text: their sum, weighted and normalised; picture as a word: by "
+        "the model's inversion network; by cosine, exact over the whole gallery; a tie counts as a "
+        "miss; mAP@k divides by min(k, right pictures)"
     }
 
 
@@ -89,6 +92,8 @@ def score(
         "picture_alone": pictures,
         "text_alone": changes,
     }
+    if texts.model.query is not None:
+        ways["query"] = composed.mean_of_wordings(edits, texts.queries(dataset, edits))
     found = Scores(
         {},
         facts={"edits": len(edits), "gallery": max(len(composed.among(e)) for e in edits)},
@@ -96,7 +101,8 @@ def score(
         further={"weight_of_text": weight},
     )
     if not all(edit.targets for edit in edits):
-        found.files = _for_server(dataset, edits, ways["composed"], features, described)
+        own_way = ways.get("query", ways["composed"])
+        found.files = _for_server(dataset, edits, own_way, features, described)
         return found
     if dataset.captions:
         ways["described"] = texts.captions([dataset.captions[e.targets[0]][0] for e in edits])
