@@ -76,7 +76,7 @@ TERMS = {
     "in-batch-distillation": "radapter.objectives.in_batch_distillation",
     "cross-entropy": "radapter.objectives.cross_entropy",
     "lincir": "radapter.objectives.lincir",
-    "mota": "radapter.objectives.mota",
+    "entropy-contrast": "radapter.objectives.entropy_contrast",
 }
 """Addends of the loss: `term`"""
 

@@ -106,7 +106,10 @@ def recipe(model: Path, root: Path, *overrides: str) -> recipes.Recipe:
     return recipes.parse(text(model, root), "tiny.yaml", overrides)
 
 
-OF_QUERIES = {"inversion": ("lincir", "mota"), "mota": ("mota",)}
+OF_QUERIES = {
+    "inversion": ("lincir", "entropy-contrast"),
+    "mota": ("entropy-contrast",),
+}
 """Methods that train what makes queries of pictures and texts, each with its terms; they are tested
 in tests/methods/test_of_queries.py"""
 TRAINED = [name for name in registry.METHODS if name not in ("frozen", *OF_QUERIES)]

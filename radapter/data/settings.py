@@ -64,7 +64,7 @@ class Data(Section):
     task: Literal["classification", "captions", "segmentation", "edits"] = "classification"
     """What a picture is paired with: a prompt of its class, or each of its captions. With
     `segmentation` its pixels have classes, for suites alone; with `edits` it has a text that says
-    what is to be changed of it, for suites and the term `mota`."""
+    what is to be changed of it, for suites and the term `entropy-contrast`."""
     templates: Templates = USUAL_TEMPLATES
     """Prompts for class names, in which `{}` stands for the name. `openai`: open_clip's list of
     80."""

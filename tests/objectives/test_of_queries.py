@@ -115,7 +115,7 @@ def test_mota_goes_on_from_inversion_stops_and_goes_on(
 ):
     first = train(tiny.recipe(tiny_folder, photos, *INVERSION, captions), tmp_path / "first")
     before = load_file(first.adapter)
-    mota = ("objective=[{name: mota}]", f"data={{source: triplets, path: {triplets}}}")
+    mota = ("objective=[{name: entropy-contrast}]", f"data={{source: triplets, path: {triplets}}}")
     method = "method={name: mota, hidden: 1, template: '$ {}', average: {momentum: 0.5}}"
     own = tiny.recipe(tiny_folder, photos, method, *mota)
     with pytest.raises(UsageError, match="goes on from what a run of inversion has trained"):
@@ -156,7 +156,7 @@ def test_the_weights_of_entropy_by_hand():
 def test_mota_is_of_queries_and_texts_by_hand():
     loaded, _, context, batch = setting("mota")
     loaded.model.eval()
-    term = registry.load(TERMS, "mota").term(context, temperature=0.2)
+    term = registry.load(TERMS, "entropy-contrast").term(context, temperature=0.2)
     with torch.no_grad():
         z = F.normalize(loaded.model.encode_image(batch["images"]), dim=-1)
         texts = F.normalize(models.encode_text(loaded.model, batch["tokens"]), dim=-1)
@@ -170,7 +170,7 @@ def test_mota_is_of_queries_and_texts_by_hand():
 
 def test_what_mota_cannot_train_on_is_said():
     context = setting("inversion")[2]
-    term = registry.load(TERMS, "mota").term
+    term = registry.load(TERMS, "entropy-contrast").term
     with pytest.raises(UsageError, match=r"x has none: give data of `task: edits`"):
         term(dataclasses.replace(context, dataset=dataclasses.replace(context.dataset, edits=[])))
     context.attached.model.inversion.unit_norm = False

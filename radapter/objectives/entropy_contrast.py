@@ -40,16 +40,16 @@ def term(
         UsageError: the model has no inversion network, or one that reads features of another norm;
             the data has no edits.
     """
-    model = inverting(context, "mota")
+    model = inverting(context, "entropy-contrast")
     if not context.dataset.edits:
         raise UsageError(
-            f"{context.place}: mota trains on edits, and {context.dataset.source} has none: give "
-            "data of `task: edits`, such as `source: emoji-edits` or `source: triplets`."
+            f"{context.place}: entropy-contrast trains on edits, and {context.dataset.source} has "
+            "none: give data of `task: edits`, such as `source: emoji-edits` or `source: triplets`."
         )
     if not model.inversion.unit_norm:
         raise UsageError(
-            f"{context.place}: mota needs a network that reads features of unit norm: set "
-            "method.unit_norm=true."
+            f"{context.place}: entropy-contrast needs a network that reads features of unit norm: "
+            "set method.unit_norm=true."
         )
 
     def loss(features: Features, teacher: Features | None, batch: Batch) -> Tensor:
