@@ -39,7 +39,8 @@ def main(bundle: Path, precision: str = "fp32") -> bool:
     limits, rows = golden["tolerance"], golden["texts"]["equal"]
     expected = {
         name: np.load(bundle / golden[name], allow_pickle=False)
-        for name in ("pixel_values", "image_embeds", "text_embeds")
+        for name in ("pixel_values", "image_embeds", "text_embeds", "video_embeds")
+        if name in golden
     }
     got = token_ids(bundle, [row["text"] for row in rows])
     wrong = [row["text"] for row, ids in zip(rows, got, strict=True) if ids != row["ids"]]
@@ -51,10 +52,18 @@ def main(bundle: Path, precision: str = "fp32") -> bool:
     print(f"pixel_values: largest difference {difference:.1e}", "OK" if passed else "WRONG")
     length = max(len(row["ids"]) for row in rows)
     ids = np.array([row["ids"] + [0] * (length - len(row["ids"])) for row in rows], dtype=np.int64)
-    for name, model, inputs in (
+    towers = [
         ("image_embeds", "vision_model", expected["pixel_values"]),
         ("text_embeds", "text_model", ids),
-    ):
+    ]
+    if "clips" in golden:  # of a model of clips; frames that are none are NaN
+        pixels = expected["pixel_values"]
+        shape = len(golden["clips"]), golden["frames"], *pixels.shape[1:]
+        clips = np.full(shape, np.nan, dtype=np.float32)
+        for clip, pictures in zip(clips, golden["clips"], strict=True):
+            clip[: len(pictures)] = pixels[pictures]
+        towers.append(("video_embeds", "video_model", clips))
+    for name, model, inputs in towers:
         found = features(bundle, model, precision, inputs)
         if precision == "fp32":
             figure = float(np.abs(found - expected[name]).max())

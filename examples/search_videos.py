@@ -5,8 +5,10 @@ Type:
     pip install onnxruntime numpy Pillow tokenizers av     # av reads videos; GIF and WebP need none
     python search_videos.py BUNDLE VIDEOS "a dog runs on a beach"
 
-A video is the mean of the unit-norm features of 12 frames, from the middles of as many segments of
-equal length. The file `classify.py` has to lie beside this one.
+Of a video 12 frames are read, from the middles of as many segments of equal length, and it is the
+mean of their unit-norm features. With the bundle of a model of clips, as many are read as that
+model takes, and the video is what `video_model.onnx` makes of them. The file `classify.py` has to
+lie beside this one.
 """
 
 import argparse
@@ -22,16 +24,16 @@ VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 FRAMES = 12
 
 
-def shares() -> list[float]:
+def shares(most: int) -> list[float]:
     """Where frames lie, as shares of the video."""
-    return [(k + 0.5) / FRAMES for k in range(FRAMES)]
+    return [(k + 0.5) / most for k in range(most)]
 
 
-def of_animation(path: Path) -> list[Image.Image]:
-    """The frames of an animated picture; all, if they are no more than 12."""
+def of_animation(path: Path, most: int) -> list[Image.Image]:
+    """The frames of an animated picture; all, if they are no more than that."""
     with Image.open(path) as picture:
         number = getattr(picture, "n_frames", 1)
-        places = range(number) if number <= FRAMES else [int(s * number) for s in shares()]
+        places = range(number) if number <= most else [int(s * number) for s in shares(most)]
         found = []
         for place in places:
             picture.seek(place)
@@ -39,7 +41,7 @@ def of_animation(path: Path) -> list[Image.Image]:
         return found
 
 
-def of_video(path: Path) -> list[Image.Image]:
+def of_video(path: Path, most: int) -> list[Image.Image]:
     """The frames that are on screen at these times, each once."""
     import av
 
@@ -48,7 +50,7 @@ def of_video(path: Path) -> list[Image.Image]:
         length = float(stream.duration * stream.time_base if stream.duration else 0)
         length = length or container.duration / 1e6
         start = float((stream.start_time or 0) * stream.time_base)
-        times = [start + share * length for share in shares()]
+        times = [start + share * length for share in shares(most)]
         found, before = [], None
         for frame in container.decode(stream):
             shown = False
@@ -61,21 +63,28 @@ def of_video(path: Path) -> list[Image.Image]:
         return found + ([before.to_image()] if times and before is not None else [])
 
 
-def features(bundle: Path, frames: list[Image.Image]) -> np.ndarray:
+def features(bundle: Path, frames: list[Image.Image], of_clips: bool, most: int) -> np.ndarray:
     """Frames -> the unit-norm feature of their clip, [dim]."""
     config = json.loads((bundle / "preprocessor_config.json").read_text())
     pixels = np.concatenate([preprocess(frame, config) for frame in frames])
+    if of_clips:  # frames that are none are NaN
+        clip = np.full((1, most, *pixels.shape[1:]), np.nan, dtype=np.float32)
+        clip[0, : len(pixels)] = pixels
+        return open_model(bundle, "video_model").run(None, {"pixel_values_videos": clip})[0][0]
     mean = open_model(bundle, "vision_model").run(None, {"pixel_values": pixels})[0].sum(axis=0)
     return mean / np.linalg.norm(mean)
 
 
 def main(bundle: Path, videos: Path, text: str, top: int) -> None:
     query = text_features(bundle, [text], "fp32")[0]
+    frames = json.loads((bundle / "manifest.json").read_text("utf-8")).get("frames")
+    most = frames or FRAMES
     found = []
     for path in sorted(videos.rglob("*")):
         read = of_animation if path.suffix.lower() in ANIMATED else of_video
         if path.suffix.lower() in (*ANIMATED, *VIDEOS):
-            found.append((float(features(bundle, read(path)) @ query), path))
+            own = features(bundle, read(path, most), frames is not None, most)
+            found.append((float(own @ query), path))
     for cosine, path in sorted(found, key=lambda pair: -pair[0])[:top]:
         print(f"{cosine:.3f}  {path}")
 

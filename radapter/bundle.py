@@ -2,6 +2,8 @@
 
     onnx/vision_model.onnx      pixel_values [batch, 3, height, width] -> image_embeds [batch, dim]
     onnx/text_model.onnx        input_ids [batch, length] -> text_embeds [batch, dim]
+    onnx/video_model.onnx       of a model of clips alone: pixel_values_videos [batch, frames, 3,
+                                height, width], NaN in frames that are none -> video_embeds
     onnx/*_fp16.onnx, *_int8.onnx   the same in other precisions, with the same inputs and outputs
     onnx/vision_model_from_bytes.onnx   pixels [batch, height, width, 3], uint8 -> image_embeds
     onnx/patch_model.onnx       pixel_values -> patch_embeds [batch, rows, columns, dim]
@@ -63,6 +65,11 @@ TOWERS = (
           "encode_image"),
     Tower("text_model", TEXT, "input_ids", ("length",), "text_embeds", "encode_text"),
 )  # fmt: skip
+VIDEO = "onnx/video_model.onnx"
+VIDEO_TOWER = Tower(
+    "video_model", VIDEO, "pixel_values_videos", ("frames", 3, "height", "width"), "video_embeds",
+    "encode_video",
+)  # fmt: skip
 FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
 PATCHES, QUERY = "onnx/patch_model.onnx", "onnx/query_model.onnx"
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
@@ -80,6 +87,11 @@ RUNTIMES = {
 """What runs a precision. TensorRT refuses the operators of onnxruntime's int8"""
 
 
+def towers(frames: int | None) -> tuple[Tower, ...]:
+    """Those of a model; `frames`: of a clip, if it is a model of clips (`frames` of a manifest)."""
+    return TOWERS if frames is None else (*TOWERS, VIDEO_TOWER)
+
+
 def in_precision(file: str, precision: str) -> str:
     """The name of an ONNX file (`VISION`, `TEXT`, ...) in a precision."""
     path = PurePosixPath(file)
@@ -91,7 +103,7 @@ def in_precision(file: str, precision: str) -> str:
 def tower_of(file: str) -> Tower | None:
     """The tower that an ONNX file has, in whatever precision."""
     stem = PurePosixPath(file).stem
-    return next((tower for tower in TOWERS if stem.startswith(tower.name)), None)
+    return next((tower for tower in (*TOWERS, VIDEO_TOWER) if stem.startswith(tower.name)), None)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -291,7 +303,8 @@ def tower_files(manifest: Mapping[str, Any], folder: Path) -> list[str]:
             f"{folder / MANIFEST} is damaged or older than this radapter: it does not say in which "
             f"precisions its files are. {AGAIN}"
         )
-    return [in_precision(tower.file, each) for tower in TOWERS for each in precisions]
+    wanted = towers(manifest.get("frames"))
+    return [in_precision(tower.file, each) for tower in wanted for each in precisions]
 
 
 def _inside(folder: Path, name: str, named_by: Path | None = None) -> Path:

@@ -23,6 +23,7 @@ from radapter.export.sample import Sample
 from radapter.export.towers import ONE_FILE, export_towers
 from radapter.files import new_folder
 from radapter.heads import head as heads
+from radapter.models.frames import most_frames
 from radapter.models.queries import has_queries
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.versions import BUNDLES, versions
@@ -207,6 +208,7 @@ def _own_facts(
         "opset": contents.opset,
         "max_batch": contents.max_batch,
         "image_size": list(models.image_size(loaded.model)),
+        **({"frames": inputs.frames} if inputs.frames else {}),
         "context_length": loaded.context_length,
         "text_length": "dynamic" if dynamic else "fixed",
         "text_cleaning": _cleaning(loaded.tokenizer),
@@ -261,6 +263,7 @@ def plan(
     for precision in _forms(contents.precisions, quantize_static=True):
         width = {"fp32": 4, "fp16": 2}.get(precision, 1)
         sizes = {bundle.VISION: width * vision, bundle.TEXT: width * text}
+        sizes |= {bundle.VIDEO: sizes[bundle.VISION]} if most_frames(loaded.model) else {}
         if width == 1:  # what is multiplied is quantized, what is looked up is not
             sizes[bundle.TEXT] += 3 * table
         classifies = contents.classifier is not None
@@ -305,7 +308,7 @@ def _write_towers(
     (folder / "onnx").mkdir()
     precisions = contents.precisions
     quantized = "int8" in precisions
-    first = {t.input: next(iter(inputs.cases[t.name].values()))[0] for t in bundle.TOWERS}
+    first = {t.input: next(iter(inputs.cases[t.name].values()))[0] for t in inputs.towers}
     for precision in ("fp32", "fp16"):
         if precision in precisions or (quantized and precision == "fp32"):
             export_towers(
@@ -320,12 +323,12 @@ def _write_towers(
     if quantized:
         _quantize(folder, inputs, forms)
     if "fp32" not in precisions:  # int8 was made from it
-        for tower in bundle.TOWERS:
+        for tower in inputs.towers:
             for path in (folder / "onnx").glob(f"{tower.name}.onnx*"):
                 path.unlink()
     written: Written = []
     for form in forms:
-        for tower in bundle.TOWERS:
+        for tower in inputs.towers:
             cases = inputs.cases[tower.name]
             if form == bundle.QDQ:  # its ranges are those of such pictures and texts
                 cases = {"training": cases["training"]}
@@ -338,7 +341,7 @@ def _write_towers(
 def _quantize(folder: Path, inputs: Inputs, forms: Sequence[str]) -> None:
     from radapter.export import quantization
 
-    for tower in bundle.TOWERS:
+    for tower in inputs.towers:
         source = folder / tower.file
         weights = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*"))
         external = weights > ONE_FILE

@@ -114,6 +114,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Weights": f"`{facts['weights_hash'][:16]}`",
         "Precisions, ONNX opset": f"{', '.join(facts['precisions'])}; {facts['opset']}",
         "Pictures": f"{facts['image_size'][0]} x {facts['image_size'][1]} (height x width)",
+        "Clips": f"up to {facts['frames']} frames" if "frames" in facts else None,
         "Texts": f"up to {facts['context_length']} tokens"
         + (", any length" if facts["text_length"] == "dynamic" else ", padded to that length"),
         "Features": f"{facts['embed_dim']} dimensions, unit norm",
@@ -156,6 +157,13 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         f"`{bundle.TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
         "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
     )
+    if "frames" in facts:
+        text += (
+            f"`{bundle.VIDEO}` takes `pixel_values_videos` [batch, {facts['frames']}, 3, height, "
+            "width], the frames of a clip in their order, each prepared as a picture, and gives "
+            "`video_embeds` [batch, dim] of unit norm. Of a shorter clip the last frames are NaN. "
+            "The mean of `image_embeds` is something else: this file looks at the order.\n\n"
+        )
     pictures = "`pixel_values`"
     if any("_from_bytes" in file for file in facts["models"]):
         pictures = "`pixels` [batch, height, width, 3], uint8, RGB, of any one size"
@@ -379,8 +387,18 @@ def _golden(folder: Path, facts: Mapping[str, Any]) -> str:
         f"3. The engine, given that very array, gives `{files['image_embeds']}`, and given the ids "
         f"of `texts.equal` (shorter ones padded with 0) `{files['text_embeds']}`: in fp32 to "
         f"{golden.FEATURE_TOLERANCE:g}, in others with the worst cosine under `tolerance`.\n"
+        f"{_clips(facts)}"
         "4. Then all of it together. `.npy` files are float32 arrays without pickles.\n\n"
         f"{whose}"
+    )
+
+
+def _clips(facts: Mapping[str, Any]) -> str:
+    if "frames" not in facts:
+        return ""
+    return (
+        "   Each list in `clips` says which of the prepared pictures are the frames of a clip; it "
+        f"gives a row of `{golden.VIDEO_FILE}`.\n"
     )
 
 

@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from radapter import bundle, models
+from radapter.data.clips import prepared, stacked
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import tolerance_of
-from radapter.export.sample import Sample
+from radapter.export.sample import CLIPS, Sample
+from radapter.models.frames import filled_up, most_frames
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 TEXTS = ("a cat", "two red balls", "nothing", "a photo of a house by the sea", "blue")
@@ -42,6 +44,9 @@ class Inputs:
         self.batches = sorted({1, 2, ODD, max_batch})
         self.sample = sample
         self.reference = PyTorchRuntime(loaded)
+        self.frames = most_frames(loaded.model)
+        """Of a clip; None: a model of pictures"""
+        self.towers = bundle.towers(self.frames)
         self._n = max(self.batches)
 
     @functools.cached_property
@@ -54,14 +59,26 @@ class Inputs:
             "pixel_values": {"noise": noise, "smooth": blurred(noise)},
             "input_ids": {"short": self._tokens(short), "full": full},
         }
+        if self.frames:
+            made["pixel_values_videos"] = self._clips(self.frames)
         if self.sample:
             for name, inputs in made.items():
                 inputs["training"] = self.training(name, self._n)
         cases: dict[str, Cases] = {}
-        for tower in bundle.TOWERS:
+        for tower in self.towers:
             encode = getattr(self.reference, tower.encode)
             cases[tower.name] = {key: (x, encode(x)) for key, x in made[tower.input].items()}
         return cases
+
+    def _clips(self, frames: int) -> dict[str, Tensor]:
+        """White noise, blurred noise, and this with fewer and fewer frames."""
+        count = max(ODD, self._n // frames)
+        noise = white_noise(count * frames, models.image_size(self.loaded.model))
+        smooth = blurred(noise).unflatten(0, (count, frames))
+        short = smooth.clone()
+        for number, clip in enumerate(short):
+            clip[max(1, frames - number) :] = torch.nan
+        return {"noise": noise.unflatten(0, (count, frames)), "smooth": smooth, "short": short}
 
     def pixels(self) -> dict[str, Tensor]:
         """What the image tower is run on, by name."""
@@ -97,6 +114,12 @@ class Inputs:
         assert self.sample
         if name == "input_ids":
             return self._tokens(self.sample.texts[:count])
+        if name == "pixel_values_videos":
+            assert self.frames
+            known = self.sample.clips or [[picture] for picture in self.sample.pictures[:CLIPS]]
+            frames = ([frame.convert("RGB") for frame in clip] for clip in known[:count])
+            clips = [prepared(self.loaded.preprocess, clip) for clip in frames]
+            return filled_up(stacked(clips)[:, : self.frames], self.frames)
         pictures = [picture.convert("RGB") for picture in self.sample.pictures[:count]]
         return torch.stack([self.loaded.preprocess(picture) for picture in pictures])
 

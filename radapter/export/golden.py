@@ -6,6 +6,8 @@ its tokenizer, its preprocessing and its engine against PyTorch without PyTorch.
     golden/pixel_values.npy    what preprocessing makes of them, [3, 3, height, width], float32
     golden/image_embeds.npy    their features [3, dim], float32, unit norm
     golden/text_embeds.npy     features of the texts in the list `equal`, [texts, dim]
+    golden/video_embeds.npy    of a model of clips: features of `clips`, each a list of which
+                               picture each frame is; frames that it has no number for are NaN
     golden/NOTICE.md           whose pictures they are, if they are not drawn ones
 """
 
@@ -25,11 +27,13 @@ from radapter import bundle, models
 from radapter.errors import GateFailed
 from radapter.evaluation.parity import TOLERANCES
 from radapter.export.cases import Cases
+from radapter.models.frames import filled_up, most_frames
 from radapter.runtimes.opened import BundleTokenizer
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 FOLDER, FILE, NOTICE = "golden", "golden/golden.json", "golden/NOTICE.md"
 FILES = {n: f"{FOLDER}/{n}.npy" for n in ("pixel_values", *(t.output for t in bundle.TOWERS))}
+VIDEO_FILE = f"{FOLDER}/{bundle.VIDEO_TOWER.output}.npy"
 PICTURES = 3
 PIXEL_TOLERANCE, FEATURE_TOLERANCE = 1e-5, 1e-4
 
@@ -123,14 +127,24 @@ def write(
     ids = torch.stack([F.pad(torch.tensor(r["ids"]), (0, longest - len(r["ids"]))) for r in equal])
     given = {"pixel_values": pixels, "input_ids": ids}
     arrays, shown = {"pixel_values": pixels}, {}
-    for tower in bundle.TOWERS:
+    more: dict[str, Any] = {}
+    if frames := most_frames(loaded.model):
+        clips = [[(first + k) % PICTURES for k in range(frames)] for first in range(PICTURES)]
+        clips[-1] = clips[-1][: -(-frames // 2)]
+        filled = [filled_up(pixels[clip][None], frames) for clip in clips]
+        given[bundle.VIDEO_TOWER.input] = torch.cat(filled)
+        more = {bundle.VIDEO_TOWER.output: VIDEO_FILE, "frames": frames, "clips": clips}
+    for tower in bundle.towers(frames):
         arrays[tower.output] = getattr(reference, tower.encode)(given[tower.input])
         shown[tower.file] = {"golden": (given[tower.input], arrays[tower.output])}
     for name, array in arrays.items():
-        np.save(folder / FILES[name], array.numpy().astype(np.float32), allow_pickle=False)
+        np.save(
+            folder / FOLDER / f"{name}.npy", array.numpy().astype(np.float32), allow_pickle=False
+        )
     content = {
         "pictures": files,
         **FILES,
+        **more,
         "tolerance": {
             "pixel_values": PIXEL_TOLERANCE,
             "embeds, fp32": FEATURE_TOLERANCE,

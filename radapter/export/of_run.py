@@ -20,6 +20,7 @@ from radapter.export.gate import parity_gate
 from radapter.export.sample import training_sample
 from radapter.export.trt import engines
 from radapter.models import LoadedModel
+from radapter.models.frames import most_frames
 from radapter.recipe import Recipe
 from radapter.run import Run
 from radapter.runtimes.trt import flavours
@@ -145,7 +146,7 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     )
     contents.check(loaded)
     if wanted.triton:
-        triton.places(wanted.triton, recipe.name)
+        triton.places(wanted.triton, recipe.name, most_frames(loaded.model))
     if wanted.tolerances and not wanted.verify:
         raise UsageError("--tolerance has no effect with --no-verify: give one of them.")
     for name in bundle.PRECISIONS:  # a wrong one is said before the work

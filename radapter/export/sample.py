@@ -14,7 +14,7 @@ from radapter.data.clips import frames_of
 from radapter.data.pairs import Pairs
 from radapter.recipe import Recipe
 
-SIZE = 128
+SIZE, CLIPS = 128, 16
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Sample:
     texts: Sequence[str]
     keys: Sequence[str] = ()
     """The pictures' names in their data set"""
+    clips: Sequence[Sequence[Image.Image]] = ()
+    """The first `CLIPS` of them with all their frames; a picture is one frame"""
 
 
 def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
@@ -42,14 +44,16 @@ def training_sample(recipe: Recipe, size: int = SIZE) -> Sample:
     pictures: list[Image.Image] = []
     texts: list[str] = []
     keys: list[str] = []
+    clips: list[Sequence[Image.Image]] = []
     for item in torch.randperm(len(pairs), generator=generator).tolist():
         pair = pairs[0, item]
         if "broken" in pair:
             continue
         frames = frames_of(pair["image"])
+        clips += [frames] if len(clips) < CLIPS else []
         pictures.append(frames[len(frames) // 2])
         texts.append(pair["text"])
         keys.append(pairs.dataset.keys[pairs.items[item][0]])
         if len(pictures) == size:
             break
-    return Sample(pictures, texts, keys)
+    return Sample(pictures, texts, keys, clips)

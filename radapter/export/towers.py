@@ -1,4 +1,4 @@
-"""The two towers as ONNX files, in fp32 or fp16."""
+"""The towers as ONNX files, in fp32 or fp16."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.export import Dim
 
 from radapter import bundle, models
 from radapter.models import half
+from radapter.models.frames import most_frames
 from radapter.quiet import quiet
 
 BATCH = Dim("batch", min=1, max=2**16)
@@ -34,6 +35,20 @@ class ImageTower(nn.Module):
         return F.normalize(features.float(), dim=-1)
 
 
+class VideoTower(nn.Module):
+    """pixel_values_videos [batch, frames, 3, height, width], fp32, NaN in frames that are none ->
+    video_embeds [batch, dim], unit norm."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values_videos: Tensor) -> Tensor:
+        clips = pixel_values_videos.to(half.image_dtype(self.model))
+        features: Tensor = self.model.encode_video(clips)  # type: ignore[operator]
+        return features
+
+
 class TextTower(nn.Module):
     """input_ids [batch, length] -> text_embeds [batch, dim], unit norm."""
 
@@ -45,7 +60,7 @@ class TextTower(nn.Module):
         return F.normalize(models.encode_text(self.model, input_ids).float(), dim=-1)
 
 
-GRAPHS = {"vision_model": ImageTower, "text_model": TextTower}
+GRAPHS = {"vision_model": ImageTower, "text_model": TextTower, "video_model": VideoTower}
 
 
 def onnx_of(
@@ -109,7 +124,7 @@ def export_towers(
         half.to_half(model)
     short = models.takes_short_texts(model)
     lengths = {"length": Dim("length", min=2, max=context_length)} if short else {}
-    for tower in bundle.TOWERS:
+    for tower in bundle.towers(most_frames(model)):
         graph = GRAPHS[tower.name](model).eval()
         axes = {0: BATCH} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
         example, shapes = {tower.input: examples[tower.input]}, {tower.input: axes}

@@ -57,8 +57,9 @@ def write_repository(
         raise UsageError(
             f"Bundle {folder} has no {precision}, only {', '.join(manifest['precisions'])}."
         )
-    files = [bundle.in_precision(tower.file, precision) for tower in bundle.TOWERS]
-    models = places(target, name)
+    frames = manifest.get("frames")
+    files = [bundle.in_precision(tower.file, precision) for tower in bundle.towers(frames)]
+    models = places(target, name, frames)
     for place, file in zip(models, files, strict=True):
         weights = bundle.external_data(folder, manifest, file)
         clear_temporary(place.parent, f"{place.name}.*")
@@ -75,13 +76,17 @@ def write_repository(
     return models
 
 
-def places(target: Path | str, name: str) -> list[Path]:
+def places(target: Path | str, name: str, frames: int | None = None) -> list[Path]:
     """Where `write_repository` puts its models.
+
+    Args:
+        frames: of a clip, if there is a model of clips.
 
     Raises:
         UsageError: a model of that name is there that is not ours.
     """
-    found = [Path(target) / f"{name}_{t.name.removesuffix('_model')}" for t in bundle.TOWERS]
+    towers = bundle.towers(frames)
+    found = [Path(target) / f"{name}_{tower.name.removesuffix('_model')}" for tower in towers]
     for place in found:
         config = place / "config.pbtxt"
         ours = config.is_file() and config.read_text(errors="replace").startswith(HEAD)

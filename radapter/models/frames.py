@@ -88,12 +88,7 @@ class _OfClips:
         Raises:
             UsageError: they have more frames than it takes.
         """
-        if clips.shape[1] > self.clip.frames:
-            raise UsageError(
-                f"This model takes clips of up to {self.clip.frames} frames (method.frames), and "
-                f"these have {clips.shape[1]}: give fewer by --frames or data.frames, or train "
-                f"with method.frames={clips.shape[1]}."
-            )
+        check_frames(clips.shape[1], self.clip.frames)
         self.clip.there = _there(clips)
         return mean_of_frames(super().encode_image, clips)  # type: ignore[misc]
 
@@ -101,6 +96,26 @@ class _OfClips:
         self.clip.there = None
         features: Tensor = super().encode_image(image, normalize=normalize)  # type: ignore[misc]
         return features
+
+
+def check_frames(number: int, most: int) -> None:
+    """Raise UsageError if clips have more frames than a model takes."""
+    if number > most:
+        raise UsageError(
+            f"This model takes clips of up to {most} frames (method.frames), and these have "
+            f"{number}: give fewer by --frames or data.frames, or train with "
+            f"method.frames={number}."
+        )
+
+
+def filled_up(clips: Tensor, frames: int) -> Tensor:
+    """Clips with places for so many frames, as an exported file takes them.
+
+    Raises:
+        UsageError: they have more.
+    """
+    check_frames(clips.shape[1], frames)
+    return F.pad(clips, (0, 0, 0, 0, 0, 0, 0, frames - clips.shape[1]), value=torch.nan)
 
 
 def most_frames(model: nn.Module) -> int | None:

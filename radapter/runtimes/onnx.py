@@ -26,7 +26,7 @@ from radapter.errors import (
     UsageError,
     ran_out_of_memory,
 )
-from radapter.models.frames import mean_of_frames
+from radapter.models.frames import filled_up, mean_of_frames
 from radapter.runtimes import BATCH
 from radapter.runtimes.engines import ENGINES, Engine
 
@@ -131,7 +131,9 @@ class OnnxRuntime:
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
             )
         self._towers: dict[str, Any] = {}
-        files = {t.name: bundle.in_precision(t.file, self.precision) for t in bundle.TOWERS}
+        self._frames: int | None = manifest.get("frames")
+        towers = bundle.towers(self._frames)
+        files = {t.name: bundle.in_precision(t.file, self.precision) for t in towers}
         for name, further in (("patch_model", bundle.PATCHES), ("query_model", bundle.QUERY)):
             file = bundle.in_precision(further, self.precision)
             if file in manifest["files"] and provider != TENSORRT:
@@ -168,9 +170,12 @@ class OnnxRuntime:
         return self._run(self._towers["vision_model"], pixel_values.detach().cpu().float())
 
     def encode_video(self, clips: Tensor) -> Tensor:
-        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm: the
-        means of their frames."""
-        return mean_of_frames(self.encode_image, clips)
+        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm; of a
+        model of pictures the means of their frames."""
+        if self._frames is None:
+            return mean_of_frames(self.encode_image, clips)
+        clips = filled_up(clips.detach().cpu().float(), self._frames)
+        return self._run(self._towers["video_model"], clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
@@ -287,6 +292,7 @@ def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
 
     def shapes(batch: int, length: int) -> str:
         sizes = {"height": height, "width": width, "length": length}
+        sizes["frames"] = int(manifest.get("frames", 1))
         axes = (sizes[axis] if isinstance(axis, str) else axis for axis in tower.axes)
         return f"{tower.input}:{'x'.join(map(str, (batch, *axes)))}"
 

@@ -55,6 +55,7 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert (manifest["method"], manifest["alpha"]) == (method, 0.8)
     assert manifest["adapters"] == run.recipe().method.model_dump(mode="json")
     assert manifest["verified"]
+    assert ("frames" in manifest) == (method == "mv-adapter")
     (card,) = run.path.glob("bundles/*/README.md")
     assert "fold into no weight: this is no plain CLIP model" in card.read_text()
     assert cli("export").out.startswith("Up to date")
@@ -92,6 +93,7 @@ def test_from_training_to_prediction(run, cli, shapes):
         built = cli("export", "--trt", "--trt-flavour", "rtx", "--trt-gpu", "8.6", "--json")
         assert built.code == 0, built.out
         engines = {"tensorrt/text_model.rtx.engine", "tensorrt/vision_model.rtx.engine"}
+        engines |= {"tensorrt/video_model.rtx.engine"} if "frames" in manifest else set()
         assert engines <= {*json.loads(built.out)["built"]}
 
     for words in (

@@ -29,9 +29,10 @@ def choose_engines(
     for entry in manifest.get("engines", []):
         if tower := bundle.tower_of(entry["onnx"]):
             found.setdefault((entry["precision"], entry["flavour"]), {})[tower] = entry
+    wanted_towers = bundle.towers(manifest.get("frames"))
     installed = {found.name for found in flavours.installed()}
     whole = sorted(
-        (key for key, towers in found.items() if len(towers) == len(bundle.TOWERS)),
+        (key for key, towers in found.items() if len(towers) == len(wanted_towers)),
         key=lambda key: (
             key[1] not in installed,
             gpu is not None and not all(_gpu_fits(e, gpu) for e in found[key].values()),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.models.frames import mean_of_frames
+from radapter.models.frames import filled_up, mean_of_frames
 from radapter.runtimes.engines import Engine
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.fitting import check_engine, choose_engines
@@ -81,6 +81,7 @@ class TensorRTRuntime:
                 check_engine(entry, manifest, trt, gpu)
             self.precision = str(one["precision"])
             self.logit_scale = float(manifest["logit_scale"])
+            self._frames: int | None = manifest.get("frames")
             with torch.cuda.device(index):
                 self._towers = {
                     tower.name: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
@@ -104,9 +105,11 @@ class TensorRTRuntime:
         return self._towers["vision_model"](pixel_values)
 
     def encode_video(self, clips: Tensor) -> Tensor:
-        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm: the
-        means of their frames."""
-        return mean_of_frames(self.encode_image, clips)
+        """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm; of a
+        model of pictures the means of their frames."""
+        if self._frames is None:
+            return mean_of_frames(self.encode_image, clips)
+        return self._towers["video_model"](filled_up(clips, self._frames))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
