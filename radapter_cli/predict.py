@@ -41,6 +41,12 @@ def predict(
             "Default: the run's, else `a photo of a {}.`"
         ),
     ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Of videos, animated pictures, folders of frames: by N frames."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show of each.")] = 5,
     run: console.RunOption = None,
     model: ModelOption = None,
@@ -65,14 +71,18 @@ def predict(
         radapter predict photos/*.jpg --top 1
         radapter predict photos/ --classes names.txt --jsonl
         radapter predict photo.jpg --model bundle/
+        radapter predict videos/ --frames 12
     """
     if as_json and as_lines:
         raise UsageError("--json prints one object, --jsonl one a picture: give one of them.")
+    if frames and len(pictures) > 1:
+        raise UsageError("--frames takes one video, or one folder of videos.")
+    from radapter.data.clip_pieces import open_clips
     from radapter.data.left_out import merged, summary_of
     from radapter.data.pictures import open_several
     from radapter.data.pixels import without_prefix
 
-    found = open_several(pictures)
+    found = open_clips(pictures[0], frames) if frames else open_several(pictures)
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter.evaluation.cache import user_cache
     from radapter.inference import prediction

@@ -23,11 +23,16 @@ def list_clips(root: Path) -> list[str]:
     return sorted(_clips(root))
 
 
+def is_clip(name: str) -> bool:
+    """Whether a file is one by its ending."""
+    return is_video(name) or name.lower().endswith(ANIMATED)
+
+
 def _clips(root: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not is_hidden(name)]
         place = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        own = [name for name in files if is_video(name) or name.lower().endswith(ANIMATED)]
+        own = [name for name in files if is_clip(name)]
         yield from (str(place / name) for name in own if not is_hidden(name))
         if place.parts and not own and any(map(is_picture, files)):
             yield str(place)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from radapter.data.clip_files import list_clips
+from radapter.data.clip_files import is_clip, list_clips
 from radapter.data.clips import shares
 from radapter.data.left_out import LeftOut
 from radapter.data.pictures import fingerprint_of
@@ -80,20 +80,23 @@ def name_and_span(key: str) -> tuple[str, tuple[float, float] | None]:
 
 
 def open_clips(root: Path | str, frames: int = FRAMES, window: float | None = None) -> Pieces:
-    """Videos, animated pictures and folders of frames below a folder.
+    """Videos, animated pictures and folders of frames below a folder, or one video.
 
     Args:
         frames: of each clip or piece.
         window: seconds; a longer video is cut into pieces of about this length, all equally long.
 
     Raises:
-        BrokenInput: there is no such folder, or no clips are in it.
+        BrokenInput: there is no such folder or video, or no clips are in it.
         MissingDependency: some are videos, and PyAV is not installed.
     """
     root = Path(root)
-    if not root.is_dir():
+    if root.is_file() and is_clip(root.name):
+        root, names = root.parent, [root.name]
+    elif root.is_dir():
+        names = list_clips(root)
+    else:
         raise BrokenInput(f"No such folder: {root}.")
-    names = list_clips(root)
     if not names:
         raise BrokenInput(f"No videos, animated pictures or folders of frames in {root}.")
     need_decoder(names, str(root))

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from radapter.classes import distinct
+from radapter.data.clip_pieces import Pieces
 from radapter.data.pairs import templates_of
 from radapter.data.pictures import Pictures
 from radapter.errors import BrokenInput, UsageError
@@ -106,7 +107,7 @@ def head(model: OpenModel, classes: Mapping[str, Any], cache: Cache | None = Non
 
 def predict(
     model: OpenModel,
-    pictures: Pictures,
+    pictures: Pictures | Pieces,
     classes: Mapping[str, Any],
     *,
     top: int = 5,
@@ -114,15 +115,17 @@ def predict(
 ) -> Iterator[Prediction]:
     """The likeliest classes of every picture, in order, one batch in memory at a time.
 
-    A picture that cannot be read gives a prediction with its `error` and no labels. Classes of one
-    name are one. Features of prompts are kept in `cache`; None: nowhere.
+    A clip is one picture here. A picture that cannot be read gives a prediction with its `error`
+    and no labels. Classes of one name are one. Features of prompts are kept in `cache`; None:
+    nowhere.
     """
     chosen = head(model, classes, cache)
     names = chosen.names
     top = min(top, len(names))
     paths = [str(pictures.root / key) for key in pictures.keys]
+    size = max(1, BATCH // pictures.frames)
     for batch in encode_batches(
-        model.runtime, model.preprocess, pictures.read, range(len(paths)), batch_size=BATCH
+        model.runtime, model.preprocess, pictures.read, range(len(paths)), batch_size=size
     ):
         found = {i: Prediction(paths[i], [], error) for i, error in batch.failed.items()}
         if batch.indices:

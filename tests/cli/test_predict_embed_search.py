@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -12,10 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from radapter import merging, models
+from radapter.data.clip_pieces import open_clips
 from radapter.data.pixels import IMAGE_EXTENSIONS
 from radapter.export import export_bundle
 from radapter.export.facts import run_facts
 from radapter.run import Run
+from radapter.runtimes.opened import from_loaded
 
 
 @pytest.fixture(scope="module")
@@ -439,3 +442,30 @@ def test_features_of_videos(cli, tiny_folder, tmp_path):
     assert {result["picture"] for result in found} == {"a.gif", "b.gif"}
     assert all(result["path"].endswith(f"v/{result['picture']}") for result in found)
     assert not any("when" in result for result in found)
+
+
+def test_what_is_in_videos(cli, tiny_folder, tmp_path):
+    """The classes of the mean of frames; of one video alone the same."""
+    (tmp_path / "v").mkdir()
+    for number, name in enumerate(("a.gif", "b.gif")):
+        frames = [trees.draw(9 * number + k) for k in range(5)]
+        frames[0].save(tmp_path / "v" / name, save_all=True, append_images=frames[1:])
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    more = ("--frames", "4", "--classes", tmp_path / "names.txt", "--model", tiny_folder, "--json")
+    outcome = cli("predict", tmp_path / "v", *more)
+    assert outcome.code == 0, outcome.err
+    first, second = json.loads(outcome.out)["pictures"]
+    assert [Path(found["picture"]).name for found in (first, second)] == ["a.gif", "b.gif"]
+    loaded, clips = models.load(tiny_folder), open_clips(tmp_path / "v", 4)
+    runtime = from_loaded(loaded).runtime
+    pixels = torch.stack([loaded.preprocess(frame) for frame in clips.read(0)])[None]
+    texts = runtime.encode_text(loaded.tokenizer(["a photo of a cat.", "a photo of a dog."]))
+    shares = (runtime.logit_scale * runtime.encode_video(pixels) @ texts.T).softmax(dim=1)[0]
+    labels = {label["label"]: label["probability"] for label in first["labels"]}
+    assert labels == pytest.approx(
+        dict(zip(("cat", "dog"), shares.tolist(), strict=True)), abs=1e-5
+    )
+    (alone,) = json.loads(cli("predict", tmp_path / "v" / "a.gif", *more).out)["pictures"]
+    assert alone["labels"] == first["labels"]
+    outcome = cli("predict", tmp_path / "v", tmp_path / "v", *more)
+    assert (outcome.code, "takes one video" in outcome.err) == (2, True)
