@@ -468,4 +468,4 @@ def test_what_is_in_videos(cli, tiny_folder, tmp_path):
     labels = {label["label"]: label["probability"] for label in alone["labels"]}
     assert labels == pytest.approx(expected, abs=1e-5)
     outcome = cli("predict", tmp_path / "v", tmp_path / "v", *more)
-    assert (outcome.code, "takes one video" in outcome.err) == (2, True)
+    assert (outcome.code, "takes one video" in outcome.out + outcome.err) == (2, True)
