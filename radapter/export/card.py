@@ -387,18 +387,9 @@ def _golden(folder: Path, facts: Mapping[str, Any]) -> str:
         f"3. The engine, given that very array, gives `{files['image_embeds']}`, and given the ids "
         f"of `texts.equal` (shorter ones padded with 0) `{files['text_embeds']}`: in fp32 to "
         f"{golden.FEATURE_TOLERANCE:g}, in others with the worst cosine under `tolerance`.\n"
-        f"{_clips(facts)}"
+        f"{golden.of_clips(facts)}"
         "4. Then all of it together. `.npy` files are float32 arrays without pickles.\n\n"
         f"{whose}"
-    )
-
-
-def _clips(facts: Mapping[str, Any]) -> str:
-    if "frames" not in facts:
-        return ""
-    return (
-        "   Each list in `clips` says which of the prepared pictures are the frames of a clip; it "
-        f"gives a row of `{golden.VIDEO_FILE}`.\n"
     )
 
 
