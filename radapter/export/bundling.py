@@ -14,7 +14,7 @@ from PIL.Image import Image
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.export import card, golden, graphs, patches, queries, weights
+from radapter.export import card, configs, golden, graphs, patches, queries, weights
 from radapter.export.cases import Cases, Inputs, check_agreement, verify
 from radapter.export.classes import class_features, classes_hash, with_head
 from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
@@ -211,7 +211,7 @@ def _own_facts(
         **({"frames": inputs.frames} if inputs.frames else {}),
         "context_length": loaded.context_length,
         "text_length": "dynamic" if dynamic else "fixed",
-        "text_cleaning": _cleaning(loaded.tokenizer),
+        "text_cleaning": configs.text_cleaning(loaded.tokenizer),
         "embed_dim": loaded.config["model_cfg"]["embed_dim"],
         "logit_scale": loaded.logit_scale,
         **queries.facts(loaded),
@@ -387,12 +387,6 @@ def _write_further(
 
 
 # ---------------------------------------------------------------- facts
-
-
-def _cleaning(tokenizer: Any) -> str:
-    """open_clip's name for what it does to texts before it takes them apart."""
-    name: str = getattr(getattr(tokenizer, "clean_fn", None), "__name__", "_clean_whitespace")
-    return name.removeprefix("_clean_")
 
 
 def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from radapter import bundle
 from radapter.evaluation.scores import headlines, name_of
-from radapter.export import golden
+from radapter.export import golden, towers
 from radapter.heads.head import FILE as HEAD_FILE
 from radapter.models import conventions
 
@@ -157,13 +157,7 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         f"`{bundle.TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
         "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
     )
-    if "frames" in facts:
-        text += (
-            f"`{bundle.VIDEO}` takes `pixel_values_videos` [batch, {facts['frames']}, 3, height, "
-            "width], the frames of a clip in their order, each prepared as a picture, and gives "
-            "`video_embeds` [batch, dim] of unit norm. Of a shorter clip the last frames are NaN. "
-            "The mean of `image_embeds` is something else: this file looks at the order.\n\n"
-        )
+    text += towers.of_clips(facts)
     pictures = "`pixel_values`"
     if any("_from_bytes" in file for file in facts["models"]):
         pictures = "`pixels` [batch, height, width, 3], uint8, RGB, of any one size"

@@ -214,3 +214,9 @@ def convert_tokenizer(tokenizer: Any) -> Tokenizer:
     converted.decoder = decoders.ByteLevel()
     converted.add_special_tokens([START, END])
     return converted
+
+
+def text_cleaning(tokenizer: Any) -> str:
+    """open_clip's name for what it does to texts before it takes them apart."""
+    name: str = getattr(getattr(tokenizer, "clean_fn", None), "__name__", "_clean_whitespace")
+    return name.removeprefix("_clean_")

@@ -63,6 +63,18 @@ class TextTower(nn.Module):
 GRAPHS = {"vision_model": ImageTower, "text_model": TextTower, "video_model": VideoTower}
 
 
+def of_clips(facts: Mapping[str, Any]) -> str:
+    """What the model card says of the file for clips; nothing of a model of pictures."""
+    if "frames" not in facts:
+        return ""
+    return (
+        f"`{bundle.VIDEO}` takes `pixel_values_videos` [batch, {facts['frames']}, 3, height, "
+        "width], the frames of a clip in their order, each prepared as a picture, and gives "
+        "`video_embeds` [batch, dim] of unit norm. Of a shorter clip the last frames are NaN. "
+        "The mean of `image_embeds` is something else: this file looks at the order.\n\n"
+    )
+
+
 def onnx_of(
     graph: nn.Module,
     example: Mapping[str, Tensor],
