@@ -18,14 +18,16 @@ from radapter.objectives.terms import Batch, Context, Features, Term
 EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"noise": 0.5, "runs": "but-last", "weight": 2.0})
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-FUNCTION_WORDS = """
+FUNCTION_WORDS = frozenset(
+    """
 about above across after against along among around as at before behind below beneath beside
 besides between beyond by down during except for from in inside into like near of off on onto out
 outside over past since through throughout to toward towards under until up upon with within
 without and but if nor or so than that though unless when where which while who whom whose why how
 because although i me my mine we us our you your he him his she her hers it its they them their am
 is are was were be been being do does did has have had having can could may might must shall
-should will would not no yes there here then now very too also just only"""
+should will would not no yes there here then now very too also just only""".split()
+)
 """Words that end a run: prepositions, conjunctions, pronouns, auxiliaries and adverbs"""
 
 
@@ -110,7 +112,7 @@ def masked(text: str, runs: str = "all") -> str:
     found: list[tuple[int, int]] = []
     follows = False
     for before, word in zip([None, *words], words, strict=False):
-        content = word[0] not in FUNCTION_WORDS.split()
+        content = word[0] not in FUNCTION_WORDS
         if content and follows and before and not text[before.end() : word.start()].strip():
             found[-1] = found[-1][0], word.end()
         elif content:

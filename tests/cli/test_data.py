@@ -154,7 +154,7 @@ def test_check_of_what_is_right(cli, root, suite_file):
 
 
 def test_wrong_usage(cli):
-    assert "Known: check, frames, list" in cli("data", "show").err
+    assert "Known: check, filter, frames, list" in cli("data", "show").err
     outcome = cli("data", "check")
     assert (outcome.code, "Name a suite" in outcome.err) == (2, True)
     outcome = cli("data", "check", "imagenet-shift")
