@@ -123,7 +123,10 @@ def main(
             for of in cases.values()
         ]
         print(f"| {label} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
-    plain = [1000 * statistics.median(sum(of[OURS].rounds, [])) for of in cases.values()]
+    plain = [
+        1000 * statistics.median(s for turn in of[OURS].rounds for s in turn)
+        for of in cases.values()
+    ]
     print(f"| {OURS}, ms | {' | '.join(f'{ms:.1f}' for ms in plain)} |")
 
 

@@ -18,16 +18,14 @@ from radapter.objectives.terms import Batch, Context, Features, Term
 EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"noise": 0.5, "runs": "but-last", "weight": 2.0})
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-FUNCTION_WORDS = frozenset(
-    """
+FUNCTION_WORDS = """
 about above across after against along among around as at before behind below beneath beside
 besides between beyond by down during except for from in inside into like near of off on onto out
 outside over past since through throughout to toward towards under until up upon with within
 without and but if nor or so than that though unless when where which while who whom whose why how
 because although i me my mine we us our you your he him his she her hers it its they them their am
 is are was were be been being do does did has have had having can could may might must shall
-should will would not no yes there here then now very too also just only""".split()
-)
+should will would not no yes there here then now very too also just only"""
 """Words that end a run: prepositions, conjunctions, pronouns, auxiliaries and adverbs"""
 
 
@@ -106,13 +104,13 @@ def masked(text: str, runs: str = "all") -> str:
     It stands between spaces, as beside other signs it is no token of its own.
     """
     text = " ".join(text.replace(PLACE, " ").lower().split())
-    words = list(WORD.finditer(text))
+    words, function = list(WORD.finditer(text)), {*FUNCTION_WORDS.split()}
     if not words:
         return f"a photo of {PLACE}"
     found: list[tuple[int, int]] = []
     follows = False
     for before, word in zip([None, *words], words, strict=False):
-        content = word[0] not in FUNCTION_WORDS
+        content = word[0] not in function
         if content and follows and before and not text[before.end() : word.start()].strip():
             found[-1] = found[-1][0], word.end()
         elif content:
