@@ -175,6 +175,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         trained=trained,
         optimizer=optimizer,
         pairs=None,  # type: ignore[arg-type]
+        unlabelled=None,
         terms=[contrastive.term(None)],
         head=None,
         device=torch.device(device),

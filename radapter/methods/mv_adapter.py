@@ -28,6 +28,7 @@ from radapter.methods.attached import Attached
 from radapter.methods.blocks import residual_blocks, tower_of
 from radapter.methods.branches import Branch, beside_mlp, holding, like
 from radapter.models.frames import Clip, see_clips
+from radapter.models.text import text_tower
 from radapter.registry import Average, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
@@ -215,7 +216,8 @@ def attach(
             default.
 
     Raises:
-        UsageError: a tower without such blocks; an image tower without a class token.
+        UsageError: a tower without such blocks; an image tower without a class token; a text tower
+            that is not causal.
     """
     model.requires_grad_(False)
     trained = ("image", "text") if towers == "both" else (towers,)
@@ -223,6 +225,8 @@ def attach(
     clip = Clip(frames)
     if "image" in trained:
         _check_class_token(model)
+    length = _length(model) if "text" in trained else 0
+    if "image" in trained:
         see_clips(model, clip)
     shared = [Factor() for _ in range(tied if towers == "both" else 0)]
     parts: dict[str, nn.Module] = {f"factor.{n}": factor for n, factor in enumerate(shared)}
@@ -238,7 +242,7 @@ def attach(
                 modules |= {"temporal": Temporal(rank, frames, width)}
                 modules |= {"calibration": Calibration(rank)}
             else:
-                modules |= {"words": Words(rank, _context_length(model), width)}
+                modules |= {"words": Words(rank, length, width)}
             if number >= 0:
                 modules |= {"tie": _tie(rank, factors)}
             parts |= {f"{block.name}.mv.{kind}": module for kind, module in modules.items()}
@@ -281,9 +285,19 @@ def _check_class_token(model: nn.Module) -> None:
         )
 
 
-def _context_length(model: nn.Module) -> int:
-    length: Any = getattr(model, "context_length", None) or model.text.context_length  # type: ignore[union-attr]
-    return int(length)
+def _length(model: nn.Module) -> int:
+    """The most tokens that the text tower reads; of CoCa one more than a text has, its class token.
+
+    Raises:
+        UsageError: the tower is not causal, as the adapters are.
+    """
+    tower = text_tower(model)
+    if getattr(tower, "attn_mask", None) is None:
+        raise UsageError(
+            "mv-adapter needs a causal text tower of open_clip's own code, and this one is a "
+            f"{type(tower).__name__}: use method.towers=image."
+        )
+    return len(tower.positional_embedding)
 
 
 def _quick_gelu(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from radapter.data import Dataset
 from radapter.evaluation.tasks import retrieval
 from radapter.evaluation.result import _summary
+from radapter.evaluation.suite_dataset import Match
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -29,8 +30,9 @@ given = types.SimpleNamespace(
     captions=lambda wanted: texts[: len(wanted)], by_tokens=lambda captions: captions
 )
 suite = types.SimpleNamespace(identical_captions="apart")
+described = types.SimpleNamespace(match=Match())
 before = peak()
-scored = retrieval.score(dataset, pictures, given, suite=suite, described=None,
+scored = retrieval.score(dataset, pictures, given, suite=suite, described=described,
                          clusters=np.arange(PICTURES))
 for item in scored.metrics.values():
     _summary([item])

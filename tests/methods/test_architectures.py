@@ -19,6 +19,7 @@ from radapter.export.towers import export_towers
 from radapter.losses import multi_positive
 from radapter.methods import full
 from radapter.methods.blocks import residual_blocks, tower_of
+from radapter.models.text import text_tower
 from radapter.registry import METHODS, AdapterAverage
 from radapter.training.step import training_mode
 
@@ -152,15 +153,30 @@ SPLIT = ("CoCa with RoBERTa", "RoBERTa, XLM-RoBERTa", "NLLB-CLIP")
 """Families with text towers whose MLPs are several modules of a block"""
 
 
+def has_class_token(visual):
+    trunk = getattr(visual, "trunk", visual)
+    own = getattr(visual, "class_embedding", None) is not None
+    return own or (getattr(trunk, "cls_token", None) is not None and trunk.num_prefix_tokens == 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in tiny.TRAINED if not registry.folds(m)])
 @pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
 def test_what_does_not_fold_is_attached_and_learns(small, name, method):
     loaded, towers = small.load(name), towers_of(name)[0]
     attach = registry.load(METHODS, method).attach
-    if row_of(name)["family"] in SPLIT:
-        with pytest.raises(UsageError, match="needs an MLP that is one module"):
+    of_clips = method == "mv-adapter"
+    causal = getattr(text_tower(loaded.model), "attn_mask", None) is not None
+    if of_clips and towers != "text" and not has_class_token(loaded.model.visual):
+        with pytest.raises(UsageError, match="reads the class token of the image tower"):
+            attach(small.load(name).model, towers="image")
+        return
+    if row_of(name)["family"] in SPLIT or (of_clips and not causal):
+        refused = "needs a causal text tower" if of_clips else "needs an MLP that is one module"
+        with pytest.raises(UsageError, match=refused):
             attach(small.load(name).model, towers=towers)
+        if towers == "text":  # nothing of it fits
+            return
         towers = "image"
     batch = inputs(loaded)
     with torch.no_grad():
