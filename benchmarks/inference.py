@@ -27,7 +27,7 @@ from radapter import bundle, models
 from radapter.benchmarking.measuring import Case, measure
 from radapter.export.towers import export_towers
 from radapter.models import LoadedModel
-from radapter.registry import METHODS, registered, schema
+from radapter.registry import METHODS, load, schema
 
 OURS = "folded: R-Adapter, LoRA, full"
 ATTACHED: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def attached(base: LoadedModel, method: dict[str, Any]) -> torch.nn.Module:
     name = method["name"]
     settings = schema(name, METHODS[name], "attach").model_validate(method).arguments()
     model = copy.deepcopy(base.model)
-    registered(METHODS, name).attach(model, **settings)
+    load(METHODS, name).attach(model, **settings)
     return model.eval()
 
 
