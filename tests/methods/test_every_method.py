@@ -8,6 +8,7 @@ import torch
 
 from radapter import bundle, models, registry
 from radapter.export.towers import export_towers
+from radapter.models.frames import most_frames, video_features
 from radapter.registry import METHODS, schema
 
 CASES = tiny.methods()
@@ -188,14 +189,21 @@ def test_what_it_gives_is_exported(name, settings, tmp_path):
     loaded.model.eval().requires_grad_(False)
     (tmp_path / "onnx").mkdir()
     pictures, tokens = tiny.batch(loaded)
+    files = {bundle.VISION: pictures, bundle.TEXT: tokens}
+    with torch.no_grad():
+        expected = [
+            loaded.model.encode_image(pictures, True),
+            loaded.model.encode_text(tokens, True),
+        ]
+        if frames := most_frames(loaded.model):
+            files[bundle.VIDEO] = torch.stack([pictures.roll(n, 0) for n in range(frames)], dim=1)
+            expected.append(video_features(loaded.model, files[bundle.VIDEO]))
+    inputs = (tower.input for tower in bundle.towers(frames))
     export_towers(
-        loaded.model, tmp_path, {"pixel_values": pictures, "input_ids": tokens},
+        loaded.model, tmp_path, dict(zip(inputs, files.values(), strict=True)),
         precision="fp32", context_length=77, opset=18,
     )  # fmt: skip
-    with torch.no_grad():
-        expected = loaded.model.encode_image(pictures, True), loaded.model.encode_text(tokens, True)
-    files = (bundle.VISION, pictures), (bundle.TEXT, tokens)
-    for (file, batch), theirs in zip(files, expected, strict=True):
+    for (file, batch), theirs in zip(files.items(), expected, strict=True):
         session = onnxruntime.InferenceSession(tmp_path / file)
         (ours,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
