@@ -90,6 +90,7 @@ def scored(model: LoadedModel, name: str, data: Any, template: str) -> dict[str,
             "interval": [round(100 * end, 1) for end in found[metric]["interval"]],
         }
         for metric in headlines()
+        if metric in found
     }
 
 
@@ -280,13 +281,13 @@ def reach(name: str, packages: Path | None) -> dict[str, Any]:
     model = models.load(name)
     both = EmojiData(source="emoji", styles=["emojione", "emojione-monotone"], split="all")
     test = both.model_copy(update={"split": "test"})
-    a_picture = "a picture of {}."
+    names_alone = "{}"
     found = {
         "weights_hash": model.weights_hash,
-        "emojione, all concepts": scored(model, "emojione", both, a_picture),
-        "emojione, fold 0": scored(model, "emojione", test, a_picture),
+        "emojione, all concepts": scored(model, "emojione", both, names_alone),
+        "emojione, fold 0": scored(model, "emojione", test, names_alone),
         "noto, fold 0": scored(
-            model, "noto", EmojiData(source="emoji", styles=["noto"], split="test"), a_picture
+            model, "noto", EmojiData(source="emoji", styles=["noto"], split="test"), names_alone
         ),
         "names of 100 noto pictures by size": smaller(model),
         "98 words": words(model),
@@ -306,7 +307,7 @@ def main(
 ) -> None:
     """Measure each model and keep the numbers."""
     known = json.loads(out.read_text()) if out.is_file() else {}
-    for name in model or ["emoji-clip"]:
+    for name in model or ["pictogram-clip"]:
         known[Path(name).name] = reach(name, emoji_packages)
         write_atomic(out, json.dumps(known, indent=1) + "\n")
         print(json.dumps({name: known[Path(name).name]}, indent=1), flush=True)

@@ -34,7 +34,7 @@ from radapter.precision import exact_fp32
 
 STEP, DEVICE, TINY, OUT = sys.argv[1], sys.argv[2], sys.argv[3] == "1", Path(sys.argv[4])
 CUDA = DEVICE.startswith("cuda")
-MODEL = "emoji-clip" if TINY else "ViT-B-16:random"
+MODEL = "pictogram-clip" if TINY else "ViT-B-16:random"
 CORES = processors.at_hand()
 
 
@@ -227,7 +227,7 @@ def parity() -> None:
 
     run = Path(json.loads((OUT / "training-fp32.json").read_text())["run"])
     tuned = merging.open_trained(run)
-    loaded = models.load("emoji-clip")
+    loaded = models.load("pictogram-clip")
     loaded.model.load_state_dict(tuned.at(0.5))
     suite = load_suite("emoji-shifts").for_recipe(emoji(DEVICE))
     if TINY:
@@ -346,7 +346,7 @@ def profiled(step: Callable[[], Any]) -> None:
 def evaluation() -> None:
     from radapter.runtimes.pytorch import PyTorchRuntime
 
-    for name in ("emoji-clip",) if TINY else ("ViT-B-16:random", "RN50:random"):
+    for name in ("pictogram-clip",) if TINY else ("ViT-B-16:random", "RN50:random"):
         loaded, batch = models.load(name), 8 if TINY else 64
         size = loaded.config["preprocess_cfg"]["size"]
         height, width = (size, size) if isinstance(size, int) else size
@@ -552,9 +552,9 @@ def bench() -> None:
 def onnx() -> None:
     import onnxruntime
 
-    from radapter.runtimes.onnx import CPU as CPU_PROVIDER
-    from radapter.runtimes.onnx import CUDA as CUDA_PROVIDER
     from radapter.runtimes.onnx import OnnxRuntime
+    from radapter.runtimes.providers import CPU as CPU_PROVIDER
+    from radapter.runtimes.providers import CUDA as CUDA_PROVIDER
     from radapter.runtimes.pytorch import PyTorchRuntime
 
     provider = CUDA_PROVIDER if CUDA else CPU_PROVIDER
@@ -585,7 +585,7 @@ def memory() -> None:
     if not CUDA:
         row("out of memory", "needs a GPU")
         return
-    name, batch = ("emoji-clip", 16) if TINY else ("ViT-L-14-336:random", fitting(512))
+    name, batch = ("pictogram-clip", 16) if TINY else ("ViT-L-14-336:random", fitting(512))
     for share, more in ((8, []), (2, ["activation_checkpointing=true"])):
         what = f"{name}, bf16, batch {batch}, micro_batch {batch // share} {' '.join(more)}"
         with tried(what):

@@ -1,12 +1,14 @@
-"""Every usable icon of the pinned package, drawn once and measured; kept in a cache folder.
+"""Every usable icon of the pinned package, drawn once and measured; kept in a cache folder, a file
+for each set.
 
 Needs ``npm`` on the PATH and, beside radapter itself, ``resvg-py==0.5.0``, ``Pillow==13.0.0`` and
-``scipy``. `icon_pretraining_list.py` reads it. About ten minutes of one core.
+``scipy``. `icon_pretraining_list.py` reads it. About ten minutes of one core, on all cores at once.
 """
 
 from __future__ import annotations
 
 import re
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,32 +97,50 @@ def kind_of(set_name: str, stated: str, measures: np.ndarray) -> str:
 
 def index(cache: Path) -> dict[str, Drawn]:
     """Every usable set, from the cache where it is there."""
-    with fetch("@iconify/json", *icon_sets.ICONIFY, cache) as package:
-        found = {}
-        for name in usable(read(package, "collections.json")):
-            path = cache / f"{name}.npz"
-            if not path.is_file():
-                _write(path, name, read(package, f"json/{name}.json"))
-            with np.load(path) as kept:
-                texts = (list(map(str, kept[key])) for key in ("names", "words", "stated"))
-                found[name] = Drawn(*texts, kept["measures"], kept["vectors"])
+    found, written = {}, []
+    with (
+        fetch("@iconify/json", *icon_sets.ICONIFY, cache) as package,
+        ProcessPoolExecutor() as processes,
+    ):
+        names = usable(read(package, "collections.json"))
+        for name in names:
+            if not (path := cache / f"{name}.npz").is_file():
+                drawings = read(package, f"json/{name}.json")
+                written.append(processes.submit(_write, path, name, drawings))
+        for each in written:
+            each.result()
+    for name in names:
+        with np.load(cache / f"{name}.npz") as kept:
+            texts = (list(map(str, kept[key])) for key in ("names", "words", "stated"))
+            found[name] = Drawn(*texts, kept["measures"], kept["vectors"])
     return found
 
 
 def _write(path: Path, set_name: str, drawings: dict[str, Any]) -> None:
-    rows, measures, vectors = [], [], []
+    rows, measures, vectors, alpha, coloured, rgb = [], [], [], [], [], []
     for icon, drawing in sorted(drawings["icons"].items()):
         named = read_name(set_name, icon)
         if drawing.get("hidden") or ANIMATED.search(drawing["body"]) or named is None:
             continue
         try:
-            picture = draw(svg(drawings, icon))
+            picture = np.asarray(draw(svg(drawings, icon)))
         except Exception:  # a drawing that resvg cannot read: a handful
             continue
-        if (found := measured(np.asarray(picture))) is not None:
-            rows.append((icon, named[0], named[1] or ""))
-            measures.append(found[0])
-            vectors.append(found[1].astype(np.float16))
+        if (found := measured(picture)) is None:
+            continue
+        if kind_of(set_name, named[1] or "", np.array(found[0])) == "colour":
+            coloured.append(len(rows))
+            rgb.append(picture[..., :3])
+        rows.append((icon, named[0], named[1] or ""))
+        measures.append(found[0])
+        vectors.append(found[1].astype(np.float16))
+        alpha.append(picture[..., 3])
     names, words, stated = zip(*rows, strict=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, names=names, words=words, stated=stated, measures=measures, vectors=vectors)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial, names=names, words=words, stated=stated, measures=measures, vectors=vectors,
+        alpha=np.stack(alpha), coloured=np.array(coloured, int),
+        rgb=np.stack(rgb) if rgb else np.zeros((0, 64, 64, 3), np.uint8),
+    )  # fmt: skip
+    partial.rename(path)

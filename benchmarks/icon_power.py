@@ -1,6 +1,6 @@
 """What differences the test pictures of the built-in icons can show, and what raw pixels do there.
 
-    python benchmarks/icon_power.py [--model emoji-clip]
+    python benchmarks/icon_power.py [--model pictogram-clip]
 
 For line and solid: zero-shot accuracy, and accuracy by the nearest mean of the features of 8 shots;
 half-widths of 95 % intervals, of the accuracy and of the paired difference of two such classifiers
@@ -63,7 +63,7 @@ def nearest(rows: torch.Tensor, others: torch.Tensor, labels: torch.Tensor) -> t
     return labels[(rows @ others.T).argmax(1)]
 
 
-def main(model: Annotated[str, typer.Option(help="A model.")] = "emoji-clip") -> None:
+def main(model: Annotated[str, typer.Option(help="A model.")] = "pictogram-clip") -> None:
     """Print the table."""
     loaded = load(model)
     loaded.model.eval()

@@ -4,10 +4,13 @@ and five styles of emoji, all with their transparency.
     python benchmarks/icon_pretraining.py LIST CACHE EMOJI_PACKAGES OUT
 
 Needs ``resvg-py==0.5.0`` beside numpy and Pillow. LIST is the JSON list of groups (one drawing of a
-family under one name, with its variants), CACHE the folder of drawn sets, EMOJI_PACKAGES that of
-the npm tarballs that `benchmarks/emoji_set.py` pins. OUT gets what the source `drawings` reads:
-``drawings.json``, ``coverage.npy`` and ``colours.npy``. Their list, a line for each drawing, goes
-into ``icon_pretraining.txt.xz`` beside this script.
+family under one name, with its variants) of `icon_pretraining_list.py`, CACHE the folder that
+`icon_index.py` kept, EMOJI_PACKAGES that of the npm tarballs that `benchmarks/emoji_set.py` pins.
+OUT gets what the source `drawings` reads: ``drawings.json``, ``coverage.npy`` and ``colours.npy``.
+Their list, a line for each drawing, goes into ``icon_pretraining.txt.xz`` beside this script.
+
+Two thirds of the icons have a name that no other designer uses, and there are few emoji. So an
+epoch has emoji, and icons whose name several designers use, more often (`TIMES`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import functools
 import json
 import lzma
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,9 @@ EMOJI_STYLES = [
 ONE_COLOUR = ["fluent-emoji-high-contrast"]
 KINDS = {"line": "line icon", "solid": "solid icon", "two-tone": "two-tone icon",
          "pixel": "pixel icon", "colour": "colour icon"}  # fmt: skip
+TIMES = {1: 1, 2: 2, 3: 4}
+"""How often an epoch has an icon, by how many designers use its name (3: or more)"""
+TIMES_EMOJI = 12
 
 
 class Pictures:
@@ -59,12 +66,15 @@ def drawn(path: Path) -> tuple[dict[str, int], np.ndarray, dict[int, int], np.nd
     """A set: numbers by name, coverages, places among the colours by number, colours."""
     with np.load(path) as found:
         names = {str(name): i for i, name in enumerate(found["names"])}
-        places = {int(i): place for place, i in enumerate(found["ci"])}
+        places = {int(i): place for place, i in enumerate(found["coloured"])}
         return names, found["alpha"], places, found["rgb"]
 
 
 def of_icons(groups: list[dict[str, Any]], cache: Path, pictures: Pictures) -> list[dict[str, Any]]:
     """Entries of the groups."""
+    designers: dict[str, set[str]] = defaultdict(set)
+    for group in groups:
+        designers[group["name"]].add(group["family"])
     entries = []
     for number, group in enumerate(groups):
         added = []
@@ -83,6 +93,7 @@ def of_icons(groups: list[dict[str, Any]], cache: Path, pictures: Pictures) -> l
                 "kind": group["kind"],
                 "keywords": group["keywords"],
                 "phrases": phrases,
+                "times": TIMES[min(max(TIMES), len(designers[name]))],
                 "pictures": [picture for picture, _ in added],
                 "colours": [colours for _, colours in added],
             }
@@ -104,6 +115,9 @@ def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dic
     for concept in emoji.concepts():
         if concept["hexcode"] in kept_out:
             continue
+        subgroup = concept["subgroup"]
+        phrases = [f"{subgroup}: {concept['name']}"]
+        phrases += [f"{keyword}, {subgroup}" for keyword in concept["keywords"]]
         for style in EMOJI_STYLES:
             name = matched[style][concept["hexcode"]]
             picture = np.asarray(icon_set.draw(emoji_set.svg(icons[style], name)))
@@ -116,7 +130,8 @@ def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dic
                     "family": style,
                     "kind": "emoji",
                     "keywords": concept["keywords"],
-                    "phrases": [f"{concept['subgroup']}: {concept['name']}"],
+                    "phrases": phrases,
+                    "times": TIMES_EMOJI,
                     "pictures": [place],
                     "colours": [colour],
                 }

@@ -99,7 +99,7 @@ def _steps(model: str, batch: int, overrides: list[str]) -> int:
 def one(model: str, batch: int, overrides: str) -> None:
     """The estimate of one case and what the process took, in bytes, as JSON."""
     torch.set_num_threads(1)
-    _steps("emoji-clip", 32, json.loads(overrides))  # what libraries take once is no step's
+    _steps("pictogram-clip", 32, json.loads(overrides))  # what libraries take once is no step's
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
     before = _resident("VmRSS")

@@ -171,6 +171,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         base=loaded,
         base_hash="",
         parameters=0,
+        method=recipe.method,
         attached=attached,
         trained=trained,
         optimizer=optimizer,
@@ -179,6 +180,7 @@ def prepared(loaded: Any, content: dict[str, Any], case: dict[str, Any]) -> Any:
         terms=[contrastive.term(None)],
         head=None,
         device=torch.device(device),
+        precision=recipe.precision,
         scaler=torch.amp.GradScaler(device) if recipe.precision == "fp16" else None,
         held_out=None,
         trackers=[],
@@ -318,7 +320,7 @@ def methods(
     precision: Precision = "fp32",
 ) -> None:
     """Full fine-tuning, R-Adapter, LoRA and open_clip's own loop."""
-    for name in model or ["emoji-clip", "ViT-B-32:random", "ViT-B-16:random"]:
+    for name in model or ["pictogram-clip", "ViT-B-32:random", "ViT-B-16:random"]:
         measure(METHODS, name, batch, steps, rounds, device, precision)
 
 

@@ -41,6 +41,11 @@ def of_animation(path: Path, most: int) -> list[Image.Image]:
         return found
 
 
+def turned(frame) -> Image.Image:
+    """A frame as it is seen: turned as the file says, which phones write."""
+    return frame.to_image().rotate(round(frame.rotation), expand=True)
+
+
 def of_video(path: Path, most: int) -> list[Image.Image]:
     """The frames that are on screen at these times, each once."""
     import av
@@ -58,9 +63,9 @@ def of_video(path: Path, most: int) -> list[Image.Image]:
                 times.pop(0)
                 shown = True
             if shown:
-                found.append(before.to_image())
+                found.append(turned(before))
             before = frame
-        return found + ([before.to_image()] if times and before is not None else [])
+        return found + ([turned(before)] if times and before is not None else [])
 
 
 def features(bundle: Path, frames: list[Image.Image], of_clips: bool, most: int) -> np.ndarray:

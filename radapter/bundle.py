@@ -8,6 +8,7 @@
     onnx/vision_model_from_bytes.onnx   pixels [batch, height, width, 3], uint8 -> image_embeds
     onnx/patch_model.onnx       pixel_values -> patch_embeds [batch, rows, columns, dim]
     onnx/query_model.onnx       pixel_values, input_ids -> query_embeds [batch, dim]
+    onnx/matching_model.onnx    pixel_values, input_ids -> match_logits [batch, 2]
     onnx/classifier.onnx        pictures (in the form that the manifest says) -> probabilities
     tensorrt/*_qdq.onnx         int8 in the form that TensorRT reads
     config.json                 the architecture, in Hugging Face's CLIP form where there is one
@@ -72,6 +73,9 @@ VIDEO_TOWER = Tower(
 )  # fmt: skip
 FROM_BYTES, CLASSIFIER = "onnx/vision_model_from_bytes.onnx", "onnx/classifier.onnx"
 PATCHES, QUERY = "onnx/patch_model.onnx", "onnx/query_model.onnx"
+MATCHING = "onnx/matching_model.onnx"
+FURTHER = {"patch_model": PATCHES, "query_model": QUERY, "matching_model": MATCHING}
+"""Files that onnxruntime alone runs, beside the towers, in fp32 and fp16"""
 CLASSES, CLASS_FEATURES = "classes.json", "class_features.npy"
 PLAIN_TEMPLATES = ("a photo of a {}.",)
 REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")

@@ -204,9 +204,9 @@ def exchange(batch: dict[str, Any]) -> dict[str, Any]:
     text_of = [
         number.setdefault(t, len(number)) if t >= 0 else t for t in batch["text_of"][keep].tolist()
     ]
-    more = {}
+    more: dict[str, Any] = {name: batch[name][keep] for name in ("domains",) if name in batch}
     if "labelled" in batch:
-        more = divided(text_of, int(keep[: batch["labelled"]].sum()))
+        more |= divided(text_of, int(keep[: batch["labelled"]].sum()))
     return {
         **batch,
         "texts": [batch["texts"][text] for text in number],

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +154,18 @@ def radapter_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(safetensors_metadata(path).get("radapter", "null"))
     if not isinstance(facts, dict):
         raise ValueError(f"{path} has no facts of radapter's")
+    refuse_newer(path, facts)
+    return facts
+
+
+def refuse_newer(path: Path, facts: Mapping[str, Any]) -> None:
+    """BrokenInput if facts of a file are of a later schema version than this one."""
     version = facts.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BrokenInput(
             f"{path} has schema version {version}; this radapter reads up to {SCHEMA_VERSION}. "
             "Upgrade radapter."
         )
-    return facts
 
 
 def facts_metadata(facts: dict[str, Any]) -> dict[str, str]:

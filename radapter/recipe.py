@@ -29,14 +29,7 @@ from radapter.errors import UsageError
 from radapter.recipe_calls import Head, Method, Objective, Term
 from radapter.recipe_errors import explain
 from radapter.recipe_yaml import override, read_text
-from radapter.registry import (
-    OPTIMIZERS,
-    SOURCES,
-    Call,
-    Section,
-    schema,
-    section,
-)
+from radapter.registry import OF_QUERIES, OPTIMIZERS, SOURCES, Call, Section, schema, section
 from radapter.registry import load as registered
 
 S = typing.TypeVar("S", bound=BaseModel)
@@ -61,6 +54,9 @@ class Optimisation(Call):
     al. 2021). `null`: all at once."""
     epochs: Annotated[int, Field(ge=1)] = 10
     """How many times training goes through all pairs."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Training, and its schedule, end after so many steps, if not sooner. `null`: with the last
+    epoch."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the learning rate rises linearly to `lr`."""
     final_lr: Annotated[float, Field(ge=0.0)] = 0.0
@@ -164,8 +160,8 @@ class Recipe(Section):
     """One line for `radapter recipes`."""
     model: str
     """The model to start from: `NAME:TAG` as open_clip knows it, `hf-hub:OWNER/NAME`, a local
-    folder, the built-in `emoji-clip`, or `NAME:FILE` for a file of weights (`NAME:FILE,like=TAG`
-    to say how its pictures are prepared)."""
+    folder, the built-in `pictogram-clip`, or `NAME:FILE` for a file of weights
+    (`NAME:FILE,like=TAG` to say how its pictures are prepared)."""
     method: Method
     """How the model is adapted."""
     head: Head | None = None
@@ -252,6 +248,11 @@ class Recipe(Section):
         if self.monitor.wanted and self.validation_data() is None:
             raise ValueError(
                 "monitor needs held-out data: set data.hold_out (such as 0.1) or `validation`"
+            )
+        if self.monitor.wanted and self.method.name in OF_QUERIES:
+            raise ValueError(
+                f"method {self.method.name} changes no feature of pictures and texts, so the score "
+                "that monitor watches would stay the same: leave monitor out"
             )
         return self
 
@@ -375,7 +376,7 @@ def dump(recipe: Recipe) -> str:
 
 
 def shipped(kind: str = "recipes") -> dict[str, Path]:
-    """The recipes that come with radapter, by name: `emoji`, `pretrain/emoji-clip`, ...; or the
+    """The recipes that come with radapter, by name: `emoji`, `pretrain/pictogram-clip`, ...; or the
     files of another folder that ships, such as `studies`."""
     inside = Path(__file__).parent / kind  # in an installed wheel
     folder = inside if inside.is_dir() else Path(__file__).parents[1] / kind

@@ -27,11 +27,17 @@ METHODS = {
     "uniadapter": "radapter.methods.uniadapter",
     "multiway": "radapter.methods.multiway",
     "mv-adapter": "radapter.methods.mv_adapter",
+    "stan": "radapter.methods.stan",
+    "gru": "radapter.methods.gru",
+    "ucdr-prompts": "radapter.methods.ucdr_prompts",
+    "ucdr-adapter": "radapter.methods.ucdr_adapter",
     "inversion": "radapter.methods.inversion",
     "mota": "radapter.methods.mota",
     "frozen": "radapter.methods.frozen",
 }
 """Ways of adapting a model: `attach`, and `merge` where what is trained folds into the weights"""
+OF_QUERIES = ("inversion", "mota")
+"""Methods that train what makes queries of pictures and texts; features stay as they are"""
 SOURCES = {
     "emoji": "radapter.data.sources.emoji:EmojiData",
     "icons": "radapter.data.sources.icons:IconsData",
@@ -49,6 +55,7 @@ SOURCES = {
     "drawings": "radapter.data.sources.drawings:DrawingsData",
     "masks": "radapter.data.sources.masks:MasksData",
     "scenes": "radapter.data.sources.scenes:ScenesData",
+    "regions": "radapter.data.sources.regions:RegionsData",
     "domains": "radapter.data.sources.domains:DomainsData",
     "videos": "radapter.data.sources.videos:VideosData",
     "video-sets": "radapter.data.sources.video_sets:VideoSetsData",
@@ -72,9 +79,12 @@ TERMS = {
     "fd-align": "radapter.objectives.fd_align",
     "self-distillation": "radapter.objectives.self_distillation",
     "momentum-queue": "radapter.objectives.momentum_queue",
+    "image-text-matching": "radapter.objectives.image_text_matching",
     "orthogonality": "radapter.objectives.orthogonality",
     "in-batch-distillation": "radapter.objectives.in_batch_distillation",
     "cross-entropy": "radapter.objectives.cross_entropy",
+    "class-texts": "radapter.objectives.class_texts",
+    "triplet": "radapter.objectives.triplet",
     "lincir": "radapter.objectives.lincir",
     "entropy-contrast": "radapter.objectives.entropy_contrast",
 }
@@ -84,6 +94,7 @@ OPTIMIZERS = {
     "adamw": "radapter.optimizers.adamw",
     "spd": "radapter.optimizers.spd",
     "ftp": "radapter.optimizers.ftp",
+    "muon": "radapter.optimizers.muon",
 }
 """How weights are updated: `optimizer`"""
 

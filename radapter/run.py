@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -41,12 +42,13 @@ from filelock import FileLock, Timeout
 
 from radapter import recipe as recipes
 from radapter.errors import BrokenInput, UsageError, command
-from radapter.files import clear_temporary, new_folder, remove_folder
+from radapter.files import clear_temporary, new_folder, refuse_newer, remove_folder
 
 DEFAULT_ROOT = Path("runs")
 SOUP = "soup.json"
 UNBORN_SECONDS = 3600.0
 """A run folder is made in less than that."""
+Curves = dict[str, list[tuple[int, float]]]
 Which = Literal["last", "best"]
 """The adapter after the last step, or the one with the best validation"""
 
@@ -113,6 +115,27 @@ class Run:
                 content = json.loads(line)
                 lines += [content] if content["step"] >= 0 and key in content else []
         return lines
+
+    def curves(self, most: int | None = None) -> Curves:
+        """(step, value) by name: `loss`, `lr`, and `validation METRIC` in %. Values are finite.
+
+        Args:
+            most: points of a curve at most, evenly spaced, with the first and the last.
+        """
+        found: Curves = {}
+        for line in self.logged("loss"):
+            for name in ("loss", "lr"):
+                found.setdefault(name, []).append((line["step"], line[name]))
+        for line in self.logged("validation"):
+            value = 100 * line["validation"][line["metric"]]
+            found.setdefault(f"validation {line['metric']}", []).append((line["step"], value))
+        for name, points in list(found.items()):
+            finite = [point for point in points if math.isfinite(point[1])]
+            if most and len(finite) > most:
+                last = len(finite) - 1
+                finite = [finite[round(i * last / (most - 1))] for i in range(most)]
+            found[name] = finite
+        return {name: points for name, points in found.items() if points}
 
     def cost(self) -> dict[str, Any]:
         """`seconds` of training, and its peak memory, the largest, as a resumed run was several
@@ -205,7 +228,8 @@ class Run:
         """
         path = self.merged() / "merged.json"
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts = dict(json.loads(path.read_text(encoding="utf-8")))
+            refuse_newer(path, facts)
             return facts | {
                 "weights_hash": str(facts["weights_hash"]),
                 "alpha": float(facts["alpha"]),

@@ -52,7 +52,7 @@ def bench(
 
         radapter bench
         radapter bench --batch 1,32 --threads 1,2
-        radapter bench --model emoji-clip --precision int8
+        radapter bench --model pictogram-clip --precision int8
         radapter bench --model bundle/ --text-length 16
     """
     if run and model:

@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 PLAIN_WIDTH = 1000  # of tables, where there is no terminal: nothing is cut
 STEADY = 1.0  # seconds after which a rate says something
 debug = False
+brief = False  # what a command says beside its results and errors is left out
 
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, highlight=False)
@@ -51,7 +52,8 @@ JsonOption = Annotated[
 
 def note(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    err.print(escape(message), style="dim", soft_wrap=True)
+    if not brief:
+        err.print(escape(message), style="dim", soft_wrap=True)
 
 
 def error(message: str) -> None:
@@ -65,8 +67,23 @@ def result(message: str) -> None:
 
 def next_command(*words: object, why: str = "") -> None:
     """What to type next, at the end of every success, in words that can be pasted as printed."""
+    if brief:
+        return
     command, more = escape(shlex.join(map(str, words))), escape(f"   ({why})" if why else "")
     err.print(f"[dim]Next:[/] [bold]{command}[/]{more}", soft_wrap=True)
+
+
+@contextmanager
+def details(*, notes: bool, results: bool) -> Iterator[None]:
+    """Whether commands inside show their notes and their results; progress, warnings and errors
+    they do."""
+    global brief
+    before = brief, out.quiet
+    brief, out.quiet = not notes, not results
+    try:
+        yield
+    finally:
+        brief, out.quiet = before
 
 
 def only_the_first_process() -> None:

@@ -1,129 +1,56 @@
-"""radapter data: what the suites need, whether it is there, whether it is right; key frames; pairs
-filtered."""
+"""radapter data: what the suites need, whether it is there, whether it is right; and what makes
+data."""
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from radapter.errors import BrokenInput, UsageError, nearest
-from radapter_cli import console, data_filter, data_frames
+from radapter_cli import console
+from radapter_cli.data_filter import filter_pairs
+from radapter_cli.data_frames import frames
 from radapter_cli.eval import complete_suite
-from radapter_cli.model_options import FP32, DeviceChoice, DeviceOption, PrecisionOption
 
-ACTIONS = ["list", "check", "frames", "filter"]
-
-
-class ByChoice(enum.StrEnum):
-    uniform = "uniform"
-    change = "change"
+SuiteArgument = Annotated[
+    str | None,
+    typer.Argument(help="A suite's name or file. Default: all.", autocompletion=complete_suite),
+]
 
 
-def data(
-    action: Annotated[str, typer.Argument(help="list, check, frames or filter")] = "list",
-    suite: Annotated[
-        str | None,
-        typer.Argument(
-            help="A suite's name or file; or a recipe's, to check what it trains on. With "
-            "frames: a folder of videos. With filter: a recipe of a list with captions.",
-            autocompletion=complete_suite,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With frames and filter: where it goes.")
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With frames: how many of each video.")
-    ] = 12,
-    by: Annotated[
-        ByChoice,
-        typer.Option(
-            help="With frames: of segments of equal length, or in which the picture changes "
-            "equally much."
-        ),
-    ] = ByChoice.uniform,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="With filter: what goes, such as 'score<30%' or 'words<4'; may be repeated.",
-        ),
-    ] = None,
-    captions: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="With filter: captions that were rewritten, JSON lines."),
-    ] = None,
-    sample: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="With filter: pictures that limits are taken from."),
-    ] = 10_000,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With filter: judge the sample, and write nothing.")
-    ] = False,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            help="With filter: the run whose model scores. Default: the recipe's base model.",
-            autocompletion=console.complete_run,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME:TAG|FOLDER|BUNDLE",
-            help="With filter: the model that scores.",
-        ),
-    ] = None,
-    device: DeviceOption = DeviceChoice.auto,
-    precision: PrecisionOption = FP32,
+def data() -> None:
+    """Show which data sets are there, check them, make key frames of videos, or filter pairs.
+
+    Without an action it is [bold]list[/].
+
+    [bold]Examples[/]
+
+        radapter data
+        radapter data check emoji-shifts
+        radapter data frames videos/ --out frames/
+        radapter data filter my.yaml --out new/
+    """
+
+
+def list_sets(
+    suite: SuiteArgument = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show which data sets are there, or check those of a suite; exit 4 if something is wrong.
-
-    [bold]frames[/] writes a few pictures of each video into a folder under the video's name, which
-    is read many times faster than the video. Typed again, it goes on, and does what has changed.
-
-    [bold]filter[/] scores every caption of a recipe's list with its picture or clip, and writes
-    what is kept as a list that the recipe reads, what is dropped with the reason, and a report. A
-    rule is a measure (score, words, letters, or pictures that have the same caption), < or >, and a
-    number or a share of a sample. What cannot be read and exact copies go too.
+    """Show which data sets of the suites are there.
 
     [bold]Examples[/]
 
         radapter data list
-        radapter data check emoji-shifts
-        radapter data check retrieval --data-root /data
-        radapter data check my-recipe.yaml
-        radapter data frames videos/ --out frames/ --by change
-        radapter data filter my.yaml --out new/ --drop "words<4"
+        radapter data list retrieval --data-root /data
     """
-    if action not in ACTIONS:
-        raise UsageError(f"Unknown action '{action}'.{nearest(action, ACTIONS)}")
-    if action == "frames":
-        return data_frames.frames(suite, out, frames, by.value, as_json)
-    if action == "filter":
-        wanted = data_filter.Wanted(drop or [], captions, sample, dry_run)
-        which = (run, model, device, precision)
-        return data_filter.filter_pairs(suite, out, wanted, which, as_json)
-    if out is not None:
-        raise UsageError(
-            "--out goes with frames and filter: radapter data frames VIDEOS --out FOLDER"
-        )
-    if action == "check" and suite is None:
-        raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
     with console.status("loading"):
         from radapter.evaluation.checking import look
         from radapter.evaluation.suite import load_suite, shipped_suites
-    if action == "check" and is_recipe(str(suite)):
-        return check_recipe(str(suite), as_json)
-    if action == "check":
-        return check_suite(load_suite(str(suite)), as_json)
     suites = [load_suite(name) for name in ([suite] if suite else shipped_suites())]
     found = {s.name: look(s) for s in suites}
     if as_json:
@@ -131,8 +58,59 @@ def data(
         return console.print_json({"suites": facts})
     for name, datasets in found.items():
         print_suite(name, datasets)
-    console.next_command("radapter", "data", "check", "SUITE")
-    return None
+    return console.next_command("radapter", "data", "check", "SUITE")
+
+
+def check(
+    suite: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUITE|RECIPE",
+            help="A suite's name or file; or a recipe's file, to check what it trains on.",
+            autocompletion=complete_suite,
+        ),
+    ] = None,
+    data_root: console.DataRootOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Check the data of a suite or of a recipe; exit 4 if something is wrong.
+
+    [bold]Examples[/]
+
+        radapter data check emoji-shifts
+        radapter data check retrieval --data-root /data
+        radapter data check my-recipe.yaml
+    """
+    if suite is None:
+        raise UsageError("Name a suite: radapter data check SUITE. `radapter data` lists them.")
+    if is_recipe(suite):
+        return check_recipe(suite, as_json)
+    with console.status("loading"):
+        from radapter.evaluation.suite import load_suite
+    return check_suite(load_suite(suite), as_json)
+
+
+ACTIONS: dict[str, Callable[..., None]] = {
+    "list": list_sets,
+    "check": check,
+    "frames": frames,
+    "filter": filter_pairs,
+}
+
+
+class ListByDefault(TyperGroup):
+    """A command with actions, of which `list` is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
+        if not named and not ctx.resilient_parsing:  # which completion does
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UsageError(f"Unknown action '{args[0]}'.{nearest(args[0], [*self.commands])}")
+        return super().resolve_command(ctx, args)
 
 
 def is_recipe(name: str) -> bool:

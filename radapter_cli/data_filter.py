@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from radapter.errors import BrokenInput, UsageError
 from radapter_cli import console
-from radapter_cli.model_options import DeviceChoice, PrecisionChoice, open_chosen
+from radapter_cli.model_options import (
+    FP32,
+    DeviceChoice,
+    DeviceOption,
+    PrecisionOption,
+    open_chosen,
+)
 
 SEVERAL = 20
 """Broken items that are named"""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be dropped, and how much is looked at."""
-
-    drop: list[str]
-    captions: Path | None
-    sample: int
-    dry_run: bool
-
-
 def filter_pairs(
-    name: str | None,
-    out: Path | None,
-    wanted: Wanted,
-    which: tuple[str | None, str | None, DeviceChoice, PrecisionChoice],
-    as_json: bool,
+    name: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A recipe of a list with captions.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the lists and the report go.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE", help="What goes, such as 'score<30%' or 'words<4'; may be repeated."
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Captions that were rewritten, JSON lines."),
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Pictures that limits are taken from.")
+    ] = 10_000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Judge the sample, and write nothing.")
+    ] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            help="The run whose model scores. Default: the recipe's base model.",
+            autocompletion=console.complete_run,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME:TAG|FOLDER|BUNDLE", help="The model that scores."),
+    ] = None,
+    device: DeviceOption = DeviceChoice.auto,
+    precision: PrecisionOption = FP32,
+    data_root: console.DataRootOption = None,
+    as_json: console.JsonOption = False,
 ) -> None:
-    """Write the lists and say what was dropped; exit 4 if more cannot be read than is allowed.
+    """Keep the better pairs of a list; exit 4 if more cannot be read than the recipe allows.
 
-    Args:
-        name: the recipe.
-        which: run, model, device and precision; without run and model the recipe's base model.
+    Every caption of the recipe's list is scored with its picture or clip. What is kept is written
+    as a list that the recipe reads, what is dropped with the reason, and a report. A rule is a
+    measure (score, words, letters, or pictures that have the same caption), < or >, and a number or
+    a share of a sample. What cannot be read and exact copies go too.
+
+    [bold]Examples[/]
+
+        radapter data filter my.yaml --dry-run
+        radapter data filter my.yaml --out new/ --drop "words<4"
     """
-    if name is None or (out is None and not wanted.dry_run):
+    if name is None or (out is None and not dry_run):
         raise UsageError(
             "Name a recipe and where lists go: radapter data filter RECIPE --out FOLDER"
         )
@@ -46,9 +82,8 @@ def filter_pairs(
     from radapter import recipe as recipes
     from radapter.data.pair_rules import parsed
 
-    rules = [parsed(text) for text in wanted.drop]
+    rules = [parsed(text) for text in drop or []]
     recipe = recipes.load(recipes.locate(name))
-    run, model, device, precision = which
     opened = open_chosen(run, model if run or model else recipe.model, None, device, precision)
     from radapter.evaluation.cache import user_cache
     from radapter.inference import filtering
@@ -58,19 +93,19 @@ def filter_pairs(
             recipe.data,
             opened,
             rules,
-            rewritten=wanted.captions,
-            sample=wanted.sample,
-            only_sample=wanted.dry_run,
+            rewritten=captions,
+            sample=sample,
+            only_sample=dry_run,
             cache=user_cache(),
             on_progress=lambda done, total: update(done, total, ""),
         )
     facts: dict[str, Any] = {"recipe": name, **pairs.facts}
-    if out is not None and not wanted.dry_run:
+    if out is not None and not dry_run:
         facts |= filtering.written(pairs, out)
     for message in pairs.broken[:SEVERAL]:
         console.note(f"cannot be read: {message}")
     if not as_json:
-        _print(facts, out if not wanted.dry_run else None)
+        _print(facts, out if not dry_run else None)
     if len(pairs.broken) > recipe.data.broken_images:
         raise BrokenInput(
             f"{len(pairs.broken)} of {facts['pictures']['all']} pictures cannot be read, and "
@@ -79,10 +114,10 @@ def filter_pairs(
         )
     if as_json:
         return console.print_json(facts)
-    if out is not None and not wanted.dry_run:
+    if out is not None and not dry_run:
         changes = [f"{key}={value}" for key, value in facts["changes"].items()]
         return console.next_command("radapter", "train", name, *changes)
-    words = [word for text in wanted.drop for word in ("--drop", text)]
+    words = [word for text in drop or [] for word in ("--drop", text)]
     return console.next_command("radapter", "data", "filter", name, "--out", "FOLDER", *words)
 
 

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
+
+import typer
 
 from radapter.errors import BrokenInput, UsageError
 from radapter_cli import console
 
 
+class ByChoice(enum.StrEnum):
+    uniform = "uniform"
+    change = "change"
+
+
 def frames(
-    videos: str | None,
-    out: Path | None,
-    number: int,
-    by: Literal["uniform", "change"],
-    as_json: bool,
+    videos: Annotated[Path | None, typer.Argument(help="A folder of videos.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the folders of frames go.")
+    ] = None,
+    number: Annotated[
+        int, typer.Option("--frames", min=1, metavar="N", help="How many of each video.")
+    ] = 12,
+    by: Annotated[
+        ByChoice,
+        typer.Option(
+            help="Of segments of equal length, or in which the picture changes equally much."
+        ),
+    ] = ByChoice.uniform,
+    as_json: console.JsonOption = False,
 ) -> None:
-    """Write them and say what was done; exit 4 if a video could not be read."""
+    """Write a few pictures of each video; exit 4 if a video could not be read.
+
+    They go into a folder under the video's name, which is read many times faster than the video.
+    Typed again, it goes on, and does what has changed.
+
+    [bold]Examples[/]
+
+        radapter data frames videos/ --out frames/
+        radapter data frames videos/ --out frames/ --by change
+    """
     if videos is None or out is None:
         raise UsageError(
             "Name the videos and where frames go: radapter data frames VIDEOS --out FOLDER"
@@ -27,9 +53,9 @@ def frames(
     start = time.monotonic()
     with console.progress("frames") as update:
         facts = write_key_frames(
-            Path(videos),
+            videos,
             out,
-            Settings(frames=number, by=by),
+            Settings(frames=number, by=by.value),
             on_progress=lambda done, total: update(done, total, ""),
         )
     for message in facts["broken"]:

@@ -35,7 +35,8 @@ def embed(
             min=1,
             metavar="N",
             help="Instead, of the folder's videos, animated pictures and "
-            "folders of frames: a feature each, the mean of N frames. Default: 12 with --window.",
+            "folders of frames: a feature each, by N frames. Default with --window: as many as a "
+            "model of clips takes, else 12.",
         ),
     ] = None,
     window: Annotated[
@@ -81,6 +82,8 @@ def embed(
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter import inference
 
+    if isinstance(found, Pieces):
+        found = inference.with_frames(opened, found, frames)
     existed = out.stat().st_mtime_ns if out.exists() else None
     start = time.monotonic()
     before: list[int] = []

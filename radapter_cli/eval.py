@@ -105,6 +105,14 @@ def eval_command(
             "Default: what the suite says.",
         ),
     ] = None,
+    no_rerank: Annotated[
+        bool,
+        typer.Option(
+            "--no-rerank",
+            help="Captions by cosine alone, where the suite has a model's matching head put the "
+            "best answers in order again: that takes a pass of its decoder for each of them.",
+        ),
+    ] = False,
     no_cache: Annotated[
         bool,
         typer.Option(
@@ -128,7 +136,7 @@ def eval_command(
         radapter eval --suite emoji-shifts --runtime all
         radapter eval --data photos/test
         radapter eval --alphas 0:1:0.1
-        radapter eval --suite emoji-shifts --model emoji-clip
+        radapter eval --suite emoji-shifts --model pictogram-clip
     """
     if data is not None and suite:
         raise UsageError("--data and --suite both say what to score on: give one of them.")
@@ -149,7 +157,8 @@ def eval_command(
         if data is not None:
             classes, prompts = classes_and_prompts(Path(model))
             chosen = [own_data.suite_of(data, prompts, classes=classes, pictures=pictures)]
-        suites = adapting.changed(chosen, protocol or [], without or [], broken_images)
+        changes = protocol or [], without or [], broken_images, not no_rerank
+        suites = adapting.changed(chosen, *changes)
         settings = {"device": device.value, "precision": precision.value}
         return finish(of_models(suites, model, out, no_cache, settings), as_json)
     if out is not None:
@@ -168,7 +177,8 @@ def eval_command(
     more: Any = {"device": device.value, "precision": precision.value}
     more["cache"] = None if no_cache else user_cache()
     suites = adapting.suites_of_run(found, suite or (), data, pictures)
-    suites = adapting.changed(suites, protocol or [], without or [], broken_images)
+    changes = protocol or [], without or [], broken_images, not no_rerank
+    suites = adapting.changed(suites, *changes)
     if wanted:
         with found.lock():
             return finish([over_alphas(found, chosen, wanted, more) for chosen in suites], as_json)

@@ -18,7 +18,7 @@ from radapter.names import print_any
 from radapter_cli import console
 from radapter_cli.bench import bench
 from radapter_cli.compare import compare
-from radapter_cli.data import data
+from radapter_cli.data import ACTIONS, ListByDefault, data
 from radapter_cli.demo import demo
 from radapter_cli.embed import embed
 from radapter_cli.eval import eval_command
@@ -39,7 +39,7 @@ HELP = """Adapt a CLIP model to your data without losing what it knew, and ship 
 
 [bold]In sequence[/]
 
-    radapter demo               all of this in two minutes
+    radapter demo               all of this in minutes
     radapter init my-data/      a recipe for your pictures
     radapter train RECIPE       adapters, in a run folder
     radapter merge --alpha 0.5  one plain checkpoint
@@ -82,12 +82,27 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
     "init": init, "train": train, "merge": merge, "soup": soup, "export": export,
     "eval": eval_command, "predict": predict, "embed": embed, "search": search, "bench": bench,
     "demo": demo, "runs": runs, "compare": compare, "study": study, "report": report,
-    "recipes": recipes, "data": data, "info": info,
+    "recipes": recipes, "info": info, "data": data,
 }  # fmt: skip
-for name, function in COMMANDS.items():
-    # Lines of a paragraph are joined, so that it fits any terminal; examples stay lines.
+GROUPS = {"data": ACTIONS}
+"""Of commands that have actions these; such commands stand last in --help"""
+
+
+def help_of(function: Callable[..., None]) -> str:
+    """Lines of a paragraph are joined, so that it fits any terminal; examples stay lines."""
     text = re.sub(r"(?<!\n)\n(?![\n ])", " ", inspect.getdoc(function) or "")
-    app.command(name, help=re.sub(r"^ +", "", text, flags=re.MULTILINE))(function)
+    return re.sub(r"^ +", "", text, flags=re.MULTILINE)
+
+
+for name, function in COMMANDS.items():
+    if name not in GROUPS:
+        app.command(name, help=help_of(function))(function)
+        continue
+    group = typer.Typer(cls=ListByDefault, rich_markup_mode="rich")
+    group.callback(help=help_of(function))(function)
+    for action, does in GROUPS[name].items():
+        group.command(action, help=help_of(does))(does)
+    app.add_typer(group, name=name)
 
 
 def run() -> NoReturn:
@@ -155,12 +170,13 @@ def _unexpected(error: Exception, as_json: bool) -> int:
 
 def _out_of_memory(error: Exception) -> str:
     """What ran out, and those of the command's options that need less."""
-    commands = typer.main.get_group(app).commands
-    name = next((word for word in sys.argv[1:] if word in COMMANDS), None)
-    options = {text for p in commands[name].params for text in p.opts} if name else set()
+    command: Any = typer.main.get_group(app)
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {text for p in command.params for text in p.opts}
     reason = " ".join(str(error).split())[:200].rstrip(".") or "this machine has no more"
     advice = [f"a smaller {option}" for option in ("--batch", "--max-batch") if option in options]
-    if "--precision" in options and name not in ("bench", "export"):
+    if "--precision" in options and command.name not in ("bench", "export"):
         advice.append("--precision fp16")
     if "--device" in options and "CUDA" in reason:
         advice.append("--device cpu")

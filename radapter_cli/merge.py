@@ -46,7 +46,8 @@ def merge(
     alpha: Annotated[
         str | None,
         typer.Option(
-            help="0 is the base model, 1 the tuned one; `auto` picks it on held-out data. "
+            help="0 is the base model, 1 the tuned one; `image=0.4,text=0.7` is one for the image "
+            "tower and one for all else; `auto` and `auto-per-tower` pick them on held-out data. "
             "Default: the recipe's."
         ),
     ] = None,
@@ -110,6 +111,7 @@ def merge(
         radapter merge
         radapter merge --alpha 0.3
         radapter merge --alpha auto
+        radapter merge --alpha auto-per-tower
         radapter merge --adapter best
         radapter merge --rule tpgm
         radapter merge --rule dawin
@@ -132,16 +134,19 @@ def merge(
         from radapter import merging
         from radapter.evaluation import alphas, held_out
         from radapter.evaluation.cache import user_cache
-    if rule is not RuleChoice.interpolate or alpha == "auto":
+    if rule is not RuleChoice.interpolate or alpha in AUTO:
         held_out.check_unseen(found)
     with found.lock():
         trained = merging.open_trained(found, which)
         if rule is RuleChoice.tpgm:
             return _tpgm(found, trained, settings, device, as_json)
         if rule is not RuleChoice.interpolate:
+            assert not isinstance(wanted, tuple)
             at = 1.0 if wanted is None else wanted
             cache = None if no_cache else user_cache()
             return _mixture(found, trained, rule, at, settings, device, cache, as_json)
+        if alpha == AUTO[1] or isinstance(wanted, tuple):
+            return _per_tower(found, trained, wanted, device, no_cache, as_json)
         choice = None
         if alpha == "auto":
             with console.progress("choosing alpha") as update:
@@ -178,27 +183,35 @@ def merge(
     console.next_command("radapter", "export", "--run", found.path)
 
 
-def _alpha(text: str | None, rule: RuleChoice) -> float | None:
-    """The number that was given; None without one, and for `auto`."""
+def _alpha(text: str | None, rule: RuleChoice) -> float | tuple[float, float] | None:
+    """The number that was given, or those of the image tower and of all else; None without one, and
+    for AUTO."""
     if rule is RuleChoice.tpgm and text is not None:
         raise UsageError(
             "--alpha is for --rule interpolate, and tpgm learns how far each tensor goes: leave "
             "one of the two out."
         )
-    if rule is not RuleChoice.interpolate and text == "auto":
+    if rule is not RuleChoice.interpolate and text and (text in AUTO or "=" in text):
         raise UsageError(
-            f"--alpha auto is for --rule interpolate: {rule.value} is of the model at alpha 1, or "
-            "at the number that you give."
+            f"--alpha {text} is for --rule interpolate: {rule.value} is of the model at alpha 1, "
+            "or at the number that you give."
         )
+    if text is None or text in AUTO:
+        return None
+    known = "a finite number, `image=0.4,text=0.7`, `auto` or `auto-per-tower`"
     try:
-        wanted = None if text is None or text == "auto" else float(text)
+        pairs = [part.split("=") for part in text.split(",")] if "=" in text else [["", text]]
+        found = sorted((name.strip(), float(number)) for name, number in pairs)
     except ValueError:
-        raise UsageError(f"--alpha takes a number or `auto`, found '{text}'.") from None
-    if wanted is not None and not math.isfinite(wanted):
-        raise UsageError(f"--alpha takes a finite number or `auto`, found '{text}'.")
-    return wanted
+        found = []
+    names, numbers = [name for name, _ in found], [number for _, number in found]
+    wanted = ["image", "text"] if "=" in text else [""]
+    if names != wanted or not all(map(math.isfinite, numbers)):
+        raise UsageError(f"--alpha takes {known}, found '{text}'.")
+    return (numbers[0], numbers[1]) if "=" in text else numbers[0]
 
 
+AUTO = ("auto", "auto-per-tower")
 OF = {
     "norm": RuleChoice.tpgm,
     "clusters": RuleChoice.dawin,
@@ -217,6 +230,39 @@ def _settings(rule: RuleChoice, **options: Any) -> dict[str, Any]:
                 f"--{key} is for --rule {OF[key].value}, and {rule.value} has none: leave it out."
             )
     return {key: getattr(value, "value", value) for key, value in given.items()}
+
+
+def _per_tower(
+    run: Run,
+    trained: Trained,
+    wanted: float | tuple[float, float] | None,
+    device: DeviceChoice,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    from radapter import merging
+    from radapter.evaluation import alphas
+    from radapter.evaluation.cache import user_cache
+
+    said = ""
+    if isinstance(wanted, tuple):
+        folder, written = merging.write_merged(run, wanted, trained)
+    else:
+        with console.progress("choosing alpha") as update:
+            choice = alphas.choose_per_tower(
+                run.recipe(), trained, device=device.value,
+                cache=None if no_cache else user_cache(),
+                on_progress=lambda done, total: update(done, total, ""),
+            )  # fmt: skip
+        folder, written = alphas.merge_per_tower(run, trained, choice)
+        point = next(p for p in choice["curve"] if choice["alphas"].items() <= p.items())
+        said = (
+            f"alpha {point['image']:g} of images, {point['text']:g} of texts: "
+            f"{choice['metric']} {100 * point['score']:.1f} % on {choice['items']} held-out items, "
+            f"{100 * point['behind']:.1f} ±{100 * point['standard_error']:.1f} behind the best of "
+            f"{len(choice['curve'])} pairs."
+        )
+    _say(run, folder, written, run.merged_facts(), said, as_json)
 
 
 def _tpgm(

@@ -77,7 +77,7 @@ def predict(
         raise UsageError("--json prints one object, --jsonl one a picture: give one of them.")
     if frames and len(pictures) > 1:
         raise UsageError("--frames takes one video, or one folder of videos.")
-    from radapter.data.clip_pieces import open_clips
+    from radapter.data.clip_pieces import Pieces, open_clips
     from radapter.data.left_out import merged, summary_of
     from radapter.data.pictures import open_several
     from radapter.data.pixels import without_prefix
@@ -85,8 +85,10 @@ def predict(
     found = open_clips(pictures[0], frames) if frames else open_several(pictures)
     opened = open_chosen(run, model, runtime, device, precision)
     from radapter.evaluation.cache import user_cache
-    from radapter.inference import prediction
+    from radapter.inference import prediction, with_frames
 
+    if isinstance(found, Pieces):
+        found = with_frames(opened, found, frames)
     names = None if classes is None else prediction.read_class_names(classes)
     choice = prediction.classes_for(opened, names, templates)
     facts: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radapter.errors import UsageError
+from radapter.errors import BrokenInput, UsageError
 from radapter_cli import console
 
 if TYPE_CHECKING:
@@ -18,9 +18,17 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Run folders, or their names under ./runs; or one study: its file, or the folder "
-            "with its results. Default: the newest run.",
+            help="Run folders, or their names under ./runs; or one study: its file, the folder "
+            "with its results, or its name under ./results. Default: the newest run.",
             autocompletion=console.complete_run,
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the results of the named study are, if `radapter study --results` kept "
+            "them elsewhere. Default: results/NAME, here.",
         ),
     ] = None,
     out: Annotated[
@@ -33,20 +41,21 @@ def report(
 
     The page needs no network: figures, tables that sort, and pictures whose answer tuning changed
     are in the file. Pictures are shown only of data that may be passed on; of other data, names.
-    Every number has its interval and its protocol; what may not be compared is marked.
+    Scores have their intervals, and all numbers their protocol; what may not be compared is marked.
 
     [bold]Examples[/]
 
         radapter report
         radapter report runs/emoji-* --out emoji.html
         radapter report results/my-study --open
+        radapter report my-study.yaml --results elsewhere
     """
     if out.suffix not in (".html", ".htm"):
         raise UsageError(f"--out takes a name that ends in .html, found '{out}'.")
     with console.status("reading"):
         from radapter.reporting.report import page
 
-        size = page.write(_content([Path(name) for name in runs or ()]), out)
+        size = page.write(_content([Path(name) for name in runs or ()], results), out)
     if as_json:
         console.print_json({"file": str(out), "bytes": size})
     else:
@@ -55,16 +64,21 @@ def report(
         typer.launch(str(out))
 
 
-def _content(paths: list[Path]) -> Page:
+def _content(paths: list[Path], results: Path | None) -> Page:
     """What is on the page: of one study, or of runs.
 
     Raises:
-        UsageError: a study, and something else.
+        UsageError: a study, and something else; or `results` without a study.
     """
     from radapter.run import find
     from radapter.study.results import Folder
 
-    paths = [_results(path) if path.suffix in (".yaml", ".yml") else path for path in paths]
+    if results and len(paths) != 1:
+        raise UsageError(
+            "--results is where the results of one study are. Name that study: "
+            f"radapter report STUDY --results {results}"
+        )
+    paths = [_results(path, results) or path for path in paths]
     studies = [Folder(path) for path in paths if Folder(path).study.is_file()]
     if not studies:
         from radapter.reporting.report.of_runs import report_on
@@ -82,16 +96,32 @@ def _content(paths: list[Path]) -> Page:
     return report_on_study(studies[0], summarise(studies[0]))
 
 
-def _results(study: Path) -> Path:
-    """Where the results of a study file are.
+def _results(path: Path, results: Path | None) -> Path | None:
+    """Where the results of a study are: of a file, of a study that ships where `results` is given,
+    or of one of that name under ./results, if no run is called so; None: it is neither.
 
     Raises:
-        UsageError: there is no such file, or it is not a study.
+        UsageError: there is no such study, or the results are of another one.
         BrokenInput: there are no results of it.
     """
+    from radapter.run import all_runs
     from radapter.study import schema
     from radapter.study.results import Folder
 
-    folder = Folder(Path("results") / schema.load(schema.locate(str(study))).name)
-    folder.read_study()
+    if path.suffix not in (".yaml", ".yml") and results is None:
+        named = Folder(Path("results") / path)
+        is_run = path.exists() or any(run.name.startswith(str(path)) for run in all_runs())
+        return named.path if named.study.is_file() and not is_run else None
+    name = schema.load(schema.locate(str(path))).name
+    folder = Folder(results or Path("results") / name)
+    if not folder.study.is_file():
+        elsewhere = (
+            f". If they are elsewhere, name their folder: radapter report {path} --results FOLDER"
+        )
+        raise BrokenInput(
+            f"{folder.path} has no results of the study {name}. Type first: radapter study {path}"
+            + ("" if results else elsewhere)
+        )
+    if (found := folder.read_study()["study"]["name"]) != name:
+        raise UsageError(f"{folder.path} has results of the study {found}, not of {name}.")
     return folder.path

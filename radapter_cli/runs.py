@@ -69,8 +69,8 @@ def show(name: str | None, as_json: bool) -> None:
 
     run = find(Path(name) if name else None)
     with console.status("reading"):
-        from radapter.reporting.runs import run_curves, run_facts, state
-    facts, curves = run_facts(run), run_curves(run)
+        from radapter.reporting.runs import run_facts, state
+    facts, curves = run_facts(run), run.curves()
     if as_json:
         return console.print_json({"run": {**facts, "state": state(run)}, "curves": curves})
     from rich.table import Table

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from radapter.study.results import Folder
     from radapter.study.schema import Study
 
-ENDINGS = ["json", "md"]
+ENDINGS = ["json", "md", "png"]
 
 
 def complete_study(incomplete: str) -> list[str]:
@@ -53,7 +53,7 @@ def study(
         bool,
         typer.Option(
             "--smoke",
-            help="Try that all works: one trial, one seed, one epoch, one data set of each role; "
+            help="Try that all works: one trial, one seed, three steps, one data set of each role; "
             "nothing is kept.",
         ),
     ] = False,
@@ -72,7 +72,10 @@ def study(
     ] = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.{json,md}", help="Write the table there too; may be repeated."),
+        typer.Option(
+            metavar="FILE.{json,md,png}",
+            help="Write the table, or the picture, there too; may be repeated.",
+        ),
     ] = None,
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
@@ -92,7 +95,7 @@ def study(
     """
     for path in out or []:
         if path.suffix[1:] not in ENDINGS:
-            raise UsageError(f"--out takes names that end in .json or .md, found '{path}'.")
+            raise UsageError(f"--out takes names that end in .json, .md or .png, found '{path}'.")
     from radapter.study import schema
     from radapter.study.results import Folder
 
@@ -181,7 +184,7 @@ def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> 
     """Print the table made of a folder's results, and write it where that is asked for; the report
     with it, if the folder is to keep them."""
     from radapter.files import write_atomic
-    from radapter.reporting import study_tables
+    from radapter.reporting import study_picture, study_tables
     from radapter.reporting.report import page
     from radapter.reporting.report.of_study import report_on_study
     from radapter.study.table import summarise
@@ -190,7 +193,10 @@ def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> 
         summary = summarise(folder)
     own = [folder.table, folder.table.with_suffix(".md")] if keep else []
     for path in [*own, *out]:
-        write_atomic(path, study_tables.WRITERS[path.suffix](summary))
+        if path.suffix == ".png":
+            study_picture.draw(summary, path)
+        else:
+            write_atomic(path, study_tables.WRITERS[path.suffix](summary))
     written = [*own, *out]
     if keep:
         written.append(folder.report)

@@ -39,6 +39,12 @@ def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def coca_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CoCa, which has a text decoder."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "coca", **tiny.COCA)
+
+
+@pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of three classes with eight pictures each, for reading only."""
     return tiny.draw_shapes(tmp_path_factory.mktemp("pictures") / "shapes")

@@ -138,6 +138,11 @@ def scenes(root: Path) -> dict[str, Any]:
     return {"pictures": 5, "ground": "clouded"}
 
 
+def regions(root: Path) -> dict[str, Any]:
+    trees.regions(root)
+    return {"path": "regions.jsonl", "split": "all"}
+
+
 def cirr(root: Path) -> dict[str, Any]:
     trees.cirr(root)
     return {}

@@ -13,7 +13,8 @@ ROOT = Path(radapter.__file__).parent
 SOURCES = sorted([*ROOT.rglob("*.py"), *ROOT.with_name("radapter_cli").glob("*.py")])
 BEGINS = re.compile(
     r"[^a-z]|[\w-]*[._:]|"
-    r"(override|onnx|onnxruntime|torchrun|transformers'|datasets|uniadapter|multiway|mv-adapter) "
+    r"(override|onnx|onnxruntime|torchrun|transformers'|datasets|uniadapter|multiway|mv-adapter|"
+    r"stan) "
 )
 """A sentence; or a key, a place or a package's name"""
 ENDS = re.compile(r"[.})?]$|: (radapter|pip) [^.]*$|--[\w-]+( \S+)?$")
@@ -102,9 +103,10 @@ def test_commands_in_strings_are_commands():
     assert len(found) > 40
     wrong = []
     for where, (name, *words) in found:
-        options = [*OF_ALL] + [
-            o for each in getattr(commands.get(name), "params", ()) for o in each.opts
-        ]
+        command = commands.get(name)
+        if words and words[0] in getattr(command, "commands", ()):  # an action of it
+            command = command.commands[words[0]]
+        options = [*OF_ALL] + [o for each in getattr(command, "params", ()) for o in each.opts]
         unknown = [word for word in words if word.startswith("--") and word not in options]
         if name not in commands or unknown:
             wrong.append(f"{where}: radapter {name} {' '.join(unknown)}")

@@ -11,7 +11,7 @@ from radapter.recipe_yaml import read_text
 
 TEXT = """\
 name: a
-model: emoji-clip
+model: pictogram-clip
 method:
   name: r-adapter
   average:
@@ -76,7 +76,7 @@ def test_all_errors_at_once_each_with_its_place():
     [
         ("name: a", "name: a\nname: b", "my.yaml:2:1: found duplicate key \"name\""),
         ("    momentum: 0.9", "    momentum: 0.9\n    momentum: 1", "my.yaml:7:5: found duplicate"),
-        ("model: emoji-clip\n", "", "my.yaml:1:1: 'model' is missing"),
+        ("model: pictogram-clip\n", "", "my.yaml:1:1: 'model' is missing"),
         ("source: emoji", "source: emojy", "data.source: unknown 'emojy'; did you mean 'emoji'?"),
         ("name: r-adapter", "name: radapter", "unknown 'radapter'; did you mean 'r-adapter'?"),
         ("  source: emoji\n", "", "'data.source' is missing"),
@@ -263,17 +263,21 @@ def test_every_shipped_recipe_loads(name):
     path = recipes.shipped()[name]
     recipe = recipes.load(path)
     assert recipes.parse(recipes.dump(recipe)) == recipe
-    holds_out = name != "imagenet-vit-b-16-release"  # it trains on all pictures, as the release
-    assert (recipe.validation_data() is not None) == holds_out
+    # As their releases, these train on all pictures; drawn scenes have no list to hold out of.
+    all_of_it = {"imagenet-vit-b-16-release", "ucdr-prompts-domainnet", "ucdr-adapter-domainnet"}
+    all_of_it.add("regions-icons")
+    assert (recipe.validation_data() is None) == (name in all_of_it)
 
 
 def test_locate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known = recipes.shipped()
-    assert {"emoji", "pretrain/emoji-clip"} <= set(known)
+    assert {"emoji", "pretrain/pictogram-clip"} <= set(known)
     for argument in ("emoji", "emoji.yaml", "recipes/emoji.yaml"):
         assert recipes.locate(argument) == known["emoji"]
-    assert recipes.locate("recipes/pretrain/emoji-clip.yaml") == known["pretrain/emoji-clip"]
+    assert (
+        recipes.locate("recipes/pretrain/pictogram-clip.yaml") == known["pretrain/pictogram-clip"]
+    )
     with pytest.raises(UsageError, match=r"Recipe not found: emojii\. Did you mean 'emoji'"):
         recipes.locate("emojii")
     (tmp_path / "emoji").write_text(TEXT)

@@ -20,6 +20,14 @@ from radapter import recipe as recipes
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+COCA = {
+    "custom": True,
+    "vision": VISION | {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 2,
+                        "output_tokens": True},
+    "text": {"context_length": 32, "embed_cls": True, "output_tokens": True},
+    "multimodal_cfg": {"context_length": 32, "width": 16, "heads": 2, "layers": 2},
+}  # fmt: skip
+"""What `build` makes a CoCa of, with a text decoder; its image tower is the wider one"""
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 CLASSES = {"red_square": (220, 30, 30), "blue_circle": (30, 30, 220), "green_cross": (30, 180, 30)}
 
@@ -40,6 +48,7 @@ def build(
         **more,
     }
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    kind = open_clip.CoCa if "multimodal_cfg" in more else kind
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind(**copy.deepcopy(model_cfg))
@@ -112,19 +121,42 @@ OF_QUERIES = {
 }
 """Methods that train what makes queries of pictures and texts, each with its terms; they are tested
 in tests/methods/test_of_queries.py"""
+OF_PAIRS = ("image-text-matching",)
+"""Terms of models that read a picture and a text together (`COCA`)"""
 TRAINED = [name for name in registry.METHODS if name not in ("frozen", *OF_QUERIES)]
 """Methods that train something of the towers; tests/heads/ has `frozen`"""
 
 
-def methods(*, first: bool = False) -> list[Any]:
-    """(name, settings) of every method of TRAINED with each of its examples, or with the first
-    alone, as pytest's parameters."""
+def methods(*, first: bool = False, alone: bool = False) -> list[Any]:
+    """(name, settings) of every method of TRAINED with each of its examples, as parameters.
+
+    Args:
+        first: with the first one alone.
+        alone: without methods that go on from a run of another.
+    """
     return [
         pytest.param(name, settings, id=f"{name}-{number}")
         for name in TRAINED
+        if not (alone and follows(name))
         for number, settings in enumerate(registry.load(registry.METHODS, name).EXAMPLES)
         if not (first and number)
     ]
+
+
+def follows(name: str) -> bool:
+    """Whether a method goes on from a run of another."""
+    return hasattr(registry.load(registry.METHODS, name), "FOLLOWS")
+
+
+def of_towers(name: str) -> bool:
+    """Whether a method has a setting that says which towers it trains."""
+    return "towers" in registry.schema(name, registry.METHODS[name], "attach").model_fields
+
+
+def starts_elsewhere(name: str, settings: dict[str, Any]) -> bool:
+    """Whether training does not start at the zero-shot model, as a method says of itself."""
+    parts = getattr(registry.load(registry.METHODS, name), "ELSEWHERE", ())
+    return any(part.items() <= settings.items() for part in parts)
 
 
 def method(name: str, settings: dict[str, Any]) -> str:
@@ -172,3 +204,13 @@ def batch(loaded: models.LoadedModel, size: int = 3) -> tuple[torch.Tensor, torc
     generator = torch.Generator().manual_seed(7)
     texts = ["a cat", "two green dogs on a very red sofa", "", "sun", "a photo of the sea"]
     return torch.randn(size, 3, 32, 32, generator=generator), loaded.tokenizer(texts[:size])
+
+
+def clips_of(*counts: int, seed: int = 0) -> torch.Tensor:
+    """Noise [clips, frames, 3, 32, 32]; a clip of fewer frames than the longest lacks the last
+    ones."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.randn(len(counts), max(counts), 3, 32, 32, generator=generator)
+    for clip, count in zip(clips, counts, strict=True):
+        clip[count:] = torch.nan
+    return clips

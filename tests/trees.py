@@ -211,6 +211,28 @@ def domains(root: Path) -> None:
                     jpeg(root / place / domain / own / f"{i}.jpg", 8 * i + number)
 
 
+def regions(root: Path) -> Path:
+    """Two pictures with three regions each in ROOT/regions.jsonl: a mask of two numbers, a box, and
+    one that the mask has beside them."""
+    rows = []
+    for i in range(2):
+        jpeg(root / "pictures" / f"{i}.jpg", i)
+        width, height = draw(i).size
+        mask = Image.new("L", (width, height))
+        mask.paste(1, (0, 0, width // 2, height // 2))
+        mask.paste(7, (width // 2, height // 2, width, height))
+        (root / "masks").mkdir(exist_ok=True)
+        mask.save(root / "masks" / f"{i}.png")
+        of = {"image": f"pictures/{i}.jpg"}
+        rows += [
+            of | {"name": "both", "mask": f"masks/{i}.png"},
+            of | {"name": "right_side", "mask": f"masks/{i}.png", "value": 7},
+            of | {"name": "box", "box": [2, 3, 12.4, 8]},
+        ]
+    (root / "regions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return root
+
+
 def cirr(root: Path) -> Path:
     """ROOT/CIRR with ROOT/CIRR/cirr's two files a split; eight pictures and four edits each."""
     for own, folder in (("val", "dev"), ("test1", "test1"), ("train", "train/34")):

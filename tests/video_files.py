@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,32 @@ LEVELS = 200
 def grey(number: int, frames: int) -> int:
     """Of the frame of that number among so many."""
     return 20 + LEVELS * number // frames
+
+
+def two_colours(path: Path) -> Path:
+    """An MP4 of twelve equal frames, 64 x 48, black on the left and red on the right, darker above
+    than below."""
+    av = pytest.importorskip("av")
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:24, 32:], pixels[24:, 32:] = (127, 0, 0), (255, 0, 0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def turn(path: Path) -> Path:
+    """Let an MP4 say, as phones do, that it is to be shown turned by 90 degrees clockwise: the
+    matrix in the header of its track."""
+    content, one = bytearray(path.read_bytes()), 1 << 16
+    matrix = 0, one, 0, -one, 0, 0, 0, 0, 1 << 30
+    place = content.index(b"tkhd") + 44
+    content[place : place + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
+    return path
 
 
 def number_of(picture: Image.Image, frames: int) -> int:

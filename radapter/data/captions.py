@@ -1,19 +1,16 @@
-"""Annotation files that name pictures which lie elsewhere: reading them, finding the pictures."""
+"""Annotation files that name pictures which lie elsewhere: finding the pictures."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from radapter.data.dataset import Dataset
-from radapter.data.left_out import listed
 from radapter.data.listing import names_in_folder
-from radapter.data.settings import Data, MissingData
+from radapter.data.settings import Data, MissingData, check_missing
 from radapter.data.stores import Files
-from radapter.errors import BrokenInput
 
 CaptionProtocol = Literal["vse++", "clip-benchmark"]
 """Which captions of a picture count. `vse++`: its first five, as VSE++ and most papers since have
@@ -61,26 +58,6 @@ def pictures_with_captions(
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        MissingData: there is no such file.
-        BrokenInput: it holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingData(
-            f"No such file: {path}. Correct data.path, or give --data-root."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BrokenInput(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise BrokenInput(f"{path} is not a JSON object.")
-    return content
-
-
 def find_pictures(
     root: Path, names: Iterable[str], folders: Iterable[str], allowed: int
 ) -> list[str]:
@@ -109,12 +86,6 @@ def find_pictures(
         if place is None:
             missing.append(name)
         found.append(str(place or places[0]))
-    if len(missing) > allowed:
-        where = " or ".join(str(root / folder) for folder in folders)
-        kind = MissingData if len(missing) == len(found) else BrokenInput
-        raise kind(
-            f"{len(missing)} of {len(found)} pictures are missing: "
-            f"{listed(missing[:3], len(missing))}. Looked in {where}. "
-            "Put them there, or set data.root to where they are."
-        )
+    where = " or ".join(str(root / folder) for folder in folders)
+    check_missing(missing, len(found), allowed, "pictures", f"in {where}")
     return found

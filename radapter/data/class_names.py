@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from radapter.classes import key_of
 from radapter.errors import BrokenInput
@@ -40,6 +40,35 @@ def gathered(names: Sequence[str]) -> tuple[list[str], list[int]]:
             classes.append(name)
         labels.append(number[key])
     return classes, labels
+
+
+def classes_listed(
+    texts: Mapping[str, Sequence[str]],
+    path: object,
+    kind: str,
+    names: Callable[[Sequence[str]], Sequence[str]] = list,
+) -> tuple[list[int], list[str], list[str]]:
+    """The class of each item of a list, [items]; the classes; notes as of `joined_notes`.
+
+    Args:
+        texts: by item what the list says its class is, in each of its rows.
+        path: of the list.
+        kind: what an item is, "picture".
+        names: from what the list says, each once, to the names of classes.
+
+    Raises:
+        BrokenInput: an item has several classes.
+    """
+    several = next((item for item, own in texts.items() if len(set(own)) > 1), None)
+    if several is not None:
+        raise BrokenInput(
+            f"{path}: {several} has several classes. Classification takes one a {kind}."
+        )
+    spelled = sorted({own[0] for own in texts.values()})
+    class_names, numbers = gathered(names(spelled))
+    number = dict(zip(spelled, numbers, strict=True))
+    labels = [number[own[0]] for own in texts.values()]
+    return labels, class_names, joined_notes(spelled, numbers)
 
 
 def joined_notes(sources: Sequence[str], labels: Sequence[int]) -> list[str]:

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from radapter.data.left_out import listed
 from radapter.data.pixels import IMAGE_EXTENSIONS, is_hidden, is_picture
-from radapter.data.settings import MissingData
+from radapter.data.settings import MissingData, check_missing
 from radapter.data.videos import VIDEO_EXTENSIONS, is_video
-from radapter.errors import BrokenInput
 
 ANIMATED = (".gif", ".webp", ".apng")
 """Endings of pictures that are clips by themselves; a folder of others is a clip, and they are its
@@ -74,11 +72,5 @@ def find_clips(root: Path, names: Sequence[str], allowed: int) -> list[str]:
         if path is None:
             missing.append(name)
         found.append(path or name)
-    if len(missing) > allowed:
-        kind = MissingData if len(missing) == len(found) else BrokenInput
-        raise kind(
-            f"{len(missing)} of {len(found)} videos are missing: "
-            f"{listed(missing[:3], len(missing))}. Looked below {root}. "
-            "Put them there, or set data.root to where they are."
-        )
+    check_missing(missing, len(found), allowed, "videos", f"below {root}")
     return found

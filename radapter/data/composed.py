@@ -1,10 +1,9 @@
-"""Sets of composed retrieval: their files, and two of them as one data set."""
+"""Sets of composed retrieval: pictures with edits, and two sets as one."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from radapter.data.dataset import Dataset
 from radapter.data.edits import Edit, placed
 from radapter.data.left_out import merged
 from radapter.data.searched import all_or_none, name_in, of_part
-from radapter.data.settings import Data, MissingData
+from radapter.data.settings import Data
 from radapter.data.stores import Files
 from radapter.errors import BrokenInput
 
@@ -80,35 +79,6 @@ def edited(
         stamp=files.stamp,
         digest=files.digest,
     )
-
-
-def read_list(path: Path, keys: Sequence[str] = ()) -> list[Any]:
-    """The list in a JSON file, whose entries have at least these keys.
-
-    Raises:
-        MissingData: there is no such file.
-        BrokenInput: it holds no such list.
-    """
-    content = read_any(path)
-    if not isinstance(content, list):
-        raise BrokenInput(f"{path} is not a JSON list.")
-    for number, entry in enumerate(content if keys else ()):
-        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if missing:
-            raise BrokenInput(f"{path}: entry {number} has no {missing[0]}.")
-    return content
-
-
-def read_any(path: Path) -> Any:
-    """What a JSON file holds; raises as `read_list` does."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingData(
-            f"No such file: {path}. Correct data.root, or give --data-root."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BrokenInput(f"{path} is not valid JSON: {error}.") from None
 
 
 def place_of(places: dict[Any, int], name: Any, path: Path) -> int:

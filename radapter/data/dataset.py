@@ -56,6 +56,9 @@ class Dataset:
     """Pictures with one number show the same thing: they are positives of each other's texts"""
     group_names: list[str] = field(default_factory=list, metadata=EACH)
     """What those things are called; empty if each picture is a thing of its own"""
+    domains: list[int] = field(default_factory=list, metadata=EACH)
+    """The way of drawing, or of taking, that each has, by number; empty if all have one"""
+    domain_names: list[str] = field(default_factory=list)
     makers: list[str] = field(default_factory=list, metadata=EACH)
     """Who drew or took each; empty if that is not known"""
     searched: list[int] = field(default_factory=list, metadata=EACH)

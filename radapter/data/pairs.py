@@ -26,7 +26,7 @@ from radapter.distributed import divided
 from radapter.errors import BrokenInput
 
 WHITE = 255
-NO_TEXT = -1
+NO_TEXT = NO_DOMAIN = -1
 
 
 def training_transform(augmentation: Augmentation, preprocess_cfg: dict[str, Any]) -> v2.Transform:
@@ -126,6 +126,8 @@ class Pairs(TorchDataset[dict[str, Any]]):
                 text, own, read = drawn.text, drawn.own, drawn.read
             group = self.dataset.labels[index] if self.classify else self.dataset.groups[index]
             about = {"text": text, "group": group, "own": own}
+            if self.dataset.domains:
+                about["domain"] = self.dataset.domains[index]
             if self.edits:
                 changes = self.edits[item].texts
                 about["edit"] = changes[int(torch.randint(len(changes), ()))]
@@ -142,7 +144,8 @@ def collate(
 ) -> dict[str, Any]:
     """Items to tensors: `images` [batch, 3, h, w] in bytes, clips [batch, frames, 3, h, w] (see
     `clips.stacked`), `tokens` [texts, length] of the
-    distinct `texts`, `text_of` [batch] from pair to text, `groups` [batch], `own` [batch] for
+    distinct `texts`, `text_of` [batch] from pair to text, `groups` [batch], `domains` [batch] where
+    pictures have any (-1: this one has none), `own` [batch] for
     captions that are right for their own picture alone, `edits` (what is to be changed of pictures,
     where that is known), and messages about broken pictures.
 
@@ -164,8 +167,10 @@ def collate(
     images = [item["image"] for item in items if "image" in item]
     read = [place for place, item in enumerate(items) if "image" in item]
     more: dict[str, Any] = {}
+    if any("domain" in item for item in items):
+        more["domains"] = torch.tensor([item.get("domain", NO_DOMAIN) for item in items])
     if mixed:
-        more = divided(text_of, sum("unlabelled" not in item for item in items)) | {
+        more |= divided(text_of, sum("unlabelled" not in item for item in items)) | {
             "unlabelled_broken": [item["broken"] for item in broken if "unlabelled" in item]
         }
     return {
@@ -187,7 +192,8 @@ def collate(
 class BatchOrder:
     """Batches of (epoch, item), shuffled anew each epoch, the last short batch left out.
 
-    `shuffle` gives the items of an epoch; by default, all in random order."""
+    `shuffle` gives the items of an epoch; by default, all in random order. After `most` steps there
+    are no more."""
 
     def __init__(
         self,
@@ -197,12 +203,14 @@ class BatchOrder:
         seed: int,
         start_step: int = 0,
         shuffle: Callable[[torch.Generator], Tensor] | None = None,
+        most: int | None = None,
     ):
         self.items, self.seed, self.start = items, seed, start_step
         self.shuffle = shuffle or (lambda generator: torch.randperm(items, generator=generator))
         self.batch_size = min(batch_size, items)
         self.steps_per_epoch = items // self.batch_size
-        self.steps = epochs * self.steps_per_epoch
+        steps = epochs * self.steps_per_epoch
+        self.steps = steps if most is None else min(steps, most)
 
     def __len__(self) -> int:
         return self.steps - self.start

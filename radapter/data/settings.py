@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from radapter.data.dataset import Dataset
+from radapter.data.left_out import listed
 from radapter.data.pixels import USUAL, Orientation, Reading, Transparency
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.registry import Section, Unit
 
 Templates = Annotated[list[str], Field(min_length=1)] | Literal["openai"]
@@ -52,6 +54,18 @@ class Augmentation(Section):
 
 Shuffle = Callable[[Any], Any]
 """From a torch generator to the places of pairs, [pairs]"""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What takes the place of the list that a data section reads, and what is read of others."""
+
+    at: Callable[[str], Data]
+    """From the path of JSON lines to the section that reads these, with the columns of `rows`"""
+    rows: Callable[[Dataset], Callable[[int, str], dict[str, Any]]]
+    """From what the section opens to: from the place of an item and a caption to their row"""
+    captions: Callable[[Path], dict[str, list[str]]]
+    """By item the captions in another list with the same columns"""
 
 
 class Data(Section):
@@ -140,6 +154,11 @@ class Data(Section):
         """Whether bundles may have pictures of it in them."""
         return self.notices is not None
 
+    def credited(self, key: str) -> tuple[Path, set[str]] | None:
+        """The folder with the notices of a picture that may be passed on, and the sets that it is
+        of; None: nothing says that it may be."""
+        return None if self.notices is None else (self.notices, {key.split("/")[-2]})
+
     def for_server(
         self, first: Mapping[str, list[str]], of_subset: Mapping[str, list[str]]
     ) -> dict[str, Any]:
@@ -172,18 +191,16 @@ class Data(Section):
             update["data_root"] = str(Path(root).expanduser().absolute())
         return self.model_copy(update=update)
 
-    def listed(self, path: str) -> Data | None:
-        """The section with JSON lines in the place of the list that it reads, whose columns are
-        those of `rows`; None: it reads no list."""
-        return None
+    def listing(self) -> Listing:
+        """The list of items with captions that it reads.
 
-    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
-        """From the place of a picture and a caption to a row of such a list."""
-        raise NotImplementedError
-
-    def captions_listed(self, path: Path) -> dict[str, list[str]]:
-        """By picture the captions in another list with the same columns."""
-        raise NotImplementedError
+        Raises:
+            UsageError: it reads none.
+        """
+        raise UsageError(
+            f"data.source {self.source} has no list that could be filtered: filter a recipe of "
+            "`source: table` or `source: videos`."
+        )
 
     def drawn(self, dataset: Dataset) -> Dataset:
         """What is taken of a split, if not all of it."""
@@ -288,6 +305,28 @@ def first_folder(settings: Data, root: str | None, usual: Sequence[str], what: s
     raise MissingData(
         f"{what} is not under {base.resolve()} in any of its usual folders: {', '.join(usual)}."
     )
+
+
+def check_missing(missing: Sequence[str], number: int, allowed: int, kind: str, where: str) -> None:
+    """Raise if more files are missing than may be.
+
+    Args:
+        missing: names.
+        number: how many files are named.
+        kind: what they are, "pictures".
+        where: which folders were looked in, "in FOLDER".
+
+    Raises:
+        MissingData: all of them are.
+        BrokenInput: some are, and more than `allowed`.
+    """
+    if len(missing) > allowed:
+        error = MissingData if len(missing) == number else BrokenInput
+        raise error(
+            f"{len(missing)} of {number} {kind} are missing: "
+            f"{listed(missing[:3], len(missing))}. Looked {where}. "
+            "Put them there, or set data.root to where they are."
+        )
 
 
 class HeldOut(Data):

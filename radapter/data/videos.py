@@ -7,8 +7,11 @@ not read whole: where the next one is far, reading goes on from the key frame be
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +36,7 @@ FAR = 4.0
 """Seconds to the next frame up to which reading goes on; farther, it starts from a key frame"""
 
 GUESSED = ("mpeg", "mpegvideo")
-"""Forms that do not say how long they are: what FFmpeg says of them is guessed from their size"""
+"""Forms of which FFmpeg guesses the length, and behind a leap the times: they are read in order"""
 
 
 def is_video(name: str) -> bool:
@@ -127,14 +130,20 @@ def in_numbers(name: str) -> list[Any]:
 
 def animated(path: Path, taken: Sequence[float], reading: Reading) -> list[Image.Image]:
     """Frames at these shares of an animated GIF, WebP, PNG or AVIF; of a still picture, itself."""
+    return [picture for _, picture in _in_turn(path, taken, reading)]
+
+
+def _in_turn(
+    path: Path, taken: Sequence[float] | None, reading: Reading
+) -> Iterator[tuple[float, Image.Image]]:
+    """Frames with their places, one read when asked for. None: all frames."""
     try:
         with Image.open(path) as opened:
             number = getattr(opened, "n_frames", 1)
-            found = []
-            for place in places(number, taken):
+            for place in places(number, shares(number) if taken is None else taken):
                 opened.seek(place)
-                found.append(to_rgb(opened, reading.transparency))
-            return found
+                yield (place + 0.5) / number, to_rgb(opened, reading.transparency)
+            return
     except Image.UnidentifiedImageError:
         reason = "it is not in a picture format that is known here"
     except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
@@ -165,10 +174,7 @@ def all_pictures(path: Path) -> Iterator[tuple[float, Image.Image]]:
         BrokenInput: it cannot be read.
     """
     if is_picture(path.name):
-        with Image.open(path) as opened:
-            number = getattr(opened, "n_frames", 1)
-        everything = shares(number)
-        yield from zip(everything, animated(path, everything, USUAL), strict=True)
+        yield from _in_turn(path, None, USUAL)
         return
     with _opened(path) as (container, stream, length):
         start = float((stream.start_time or 0) * stream.time_base)
@@ -202,7 +208,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, float]]:
             stream.codec_context.thread_count = 1  # several files are read at a time already
             guessed = container.format.name in GUESSED
             length = None if guessed else _length(stream)
-            yield container, stream, length or _counted(container, stream)
+            yield container, stream, length or _counted(path, file_stamp(path))
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise _unreadable(path, reason) from None
@@ -227,14 +233,23 @@ def _length(stream: Any) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _counted(container: Any, stream: Any) -> float:
-    """Seconds of the pictures, by going through all of them."""
-    first = last = step = 0.0
-    for number, frame in enumerate(_frames(container, stream)):
-        step, last = frame.time - last, frame.time
-        first = first if number else frame.time
-    container.seek(0)
-    return last - first + max(0.0, step)
+@functools.lru_cache(maxsize=1 << 20)
+def _counted(path: Path, stamp: Stamp) -> float:
+    """Seconds of the pictures, by the times of all packets, of which none is decoded; kept for the
+    process, as long as the file has this stamp."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        spans = [
+            (packet.pts, packet.pts + (packet.duration or 0))
+            for packet in container.demux(stream)
+            if packet.pts is not None
+        ]
+        if not spans:
+            raise EOFError("its frames have no times")
+        first, last = min(spans)[0], max(end for _, end in spans)
+        return float((last - first) * (stream.time_base or 0))
 
 
 def _shown(container: Any, stream: Any, taken: Sequence[float], length: float) -> Iterator[Any]:
@@ -246,12 +261,11 @@ def _shown(container: Any, stream: Any, taken: Sequence[float], length: float) -
     start = float((stream.start_time or 0) * stream.time_base)
     slack = max(1.0, length / 10, 2 / float(stream.average_rate or 2))
     decoder, here, following = _frames(container, stream), None, None
-    kept = None
+    kept, far = None, math.inf if container.format.name in GUESSED else FAR
     for share in taken:
         time = start + share * length
-        if time - (start if following is None else following.time) > FAR:
-            container.seek(int(time / stream.time_base), stream=stream)
-            decoder, here, following = _frames(container, stream), None, None
+        if time - (start if following is None else following.time) > far:
+            decoder, here, following = _leap(container, stream, time, start), None, None
         while following is None or following.time <= time:
             here = here if following is None else following
             following = next(decoder, None)
@@ -265,6 +279,23 @@ def _shown(container: Any, stream: Any, taken: Sequence[float], length: float) -
         if here.pts != kept:
             kept = here.pts
             yield here
+
+
+def _leap(container: Any, stream: Any, time: float, start: float) -> Iterator[Any]:
+    """Frames from one on that is shown at a time or before it.
+
+    Forms without an index, such as MPEG's transport streams, are entered anywhere, and give the
+    next key frame first: they are entered farther and farther back, at last at the beginning.
+    """
+    back = 0.0
+    while True:
+        whole = time - back <= start
+        container.seek(0 if whole else int((time - back) / stream.time_base), stream=stream)
+        frames = _frames(container, stream)
+        first = next(frames, None)
+        if whole or (first is not None and first.time <= time):
+            return frames if first is None else itertools.chain([first], frames)
+        back = max(FAR, 2 * back)
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

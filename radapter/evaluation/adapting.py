@@ -38,8 +38,10 @@ def changed(
     protocols: Sequence[str] = (),
     without: Sequence[str] = (),
     broken_images: int | None = None,
+    rerank: bool = True,
 ) -> list[Suite]:
-    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there.
+    """The suites with `DATASET=PROTOCOL` set and data sets left out, each where it is there; with
+    `rerank` false by cosines alone.
 
     Raises:
         UsageError: no suite has such a data set or protocol.
@@ -54,7 +56,7 @@ def changed(
         suites = [s.without([name]) if s in _having(suites, name) else s for s in suites]
     if broken_images is not None:
         suites = [s.allowing(broken_images) for s in suites]
-    return suites
+    return suites if rerank else [s.without_reranking(named=True) for s in suites]
 
 
 def _having(suites: list[Suite], dataset: str) -> list[Suite]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,7 +19,7 @@ from radapter.evaluation.result import Evaluation
 from radapter.evaluation.scores import Scored, Task
 from radapter.evaluation.suite import Suite, held_out_suite, trained_metric
 from radapter.files import write_atomic
-from radapter.merging import Trained, load_base, with_adapters
+from radapter.merging import Alpha, Trained, load_base, with_adapters, write_merged
 from radapter.models import LoadedModel, weights_hash, with_head
 from radapter.recipe import Recipe
 from radapter.registry import folds
@@ -27,23 +27,30 @@ from radapter.run import Run
 from radapter.runtimes.opened import with_runtime
 from radapter.runtimes.pytorch import PyTorchRuntime
 
+A = TypeVar("A", bound=Alpha)
 ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
+PAIRS = 3 * len(ALPHAS) - 2
+"""That `choose_per_tower` scores"""
 MEMORY_SHARE = 0.5
 """The share of free memory that the models of several alphas may take together"""
 RULE = "the smallest alpha that falls behind the best by no more than one standard error"
+PER_TOWER = (
+    "of the pairs that fall behind the best by no more than one standard error, that of the "
+    "smallest sum"
+)
 
 
 def alpha_curve(
     suite: Suite,
     trained: Trained,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[A],
     *,
     device: str = "cpu",
     precision: str = "fp32",
     opened: dict[str, dict[Task, Dataset]] | None = None,
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[tuple[float, Evaluation]]:
+) -> Iterator[tuple[A, Evaluation]]:
     """A suite scored at each alpha, from one stored adapter, in PyTorch; without picture features,
     and with runtimes that have given up their models.
 
@@ -65,7 +72,7 @@ def alpha_curve(
     if precision == "fp32":
         base.model.to(device)
     before, waiting = 0, list(alphas)
-    now: list[float] = []
+    now: list[A] = []
 
     def over_all(done: int, total: int) -> None:
         on_progress(before * total + len(now) * done, len(alphas) * total)
@@ -91,7 +98,7 @@ def alpha_curve(
 
 
 def _as_many_as_fit(
-    base: LoadedModel, trained: Trained, alphas: Sequence[float], device: str, precision: str
+    base: LoadedModel, trained: Trained, alphas: Sequence[Alpha], device: str, precision: str
 ) -> list[PyTorchRuntime]:
     """Runtimes of the first alphas: one at least, and no more than memory has room for."""
     runtimes: list[PyTorchRuntime] = []
@@ -105,10 +112,11 @@ def _as_many_as_fit(
     return runtimes
 
 
-def _at(base: LoadedModel, trained: Trained, alpha: float) -> tuple[LoadedModel, int]:
+def _at(base: LoadedModel, trained: Trained, alpha: Alpha) -> tuple[LoadedModel, int]:
     """The model at a scale, where the base is, and how many bytes it has of its own."""
     head = trained.head_at(alpha)
     if not folds(trained.facts["method"]["name"]):
+        assert not isinstance(alpha, tuple)
         loaded = with_adapters(base, trained.facts["method"], trained.tensors, alpha)
         whole = sum(parameter.nbytes for parameter in loaded.model.parameters())
         return dataclasses.replace(loaded, head=head), whole
@@ -167,7 +175,7 @@ def choose_alpha(
     metric = trained_metric(recipe)
     scored: dict[float, Scored] = {}
     for alpha, evaluated in alpha_curve(
-        suite, trained, device=device, cache=cache, on_progress=on_progress
+        suite, trained, ALPHAS, device=device, cache=cache, on_progress=on_progress
     ):
         scored[alpha] = evaluated.sets["held-out"].metrics[metric]
     points = behind_the_best(scored)
@@ -186,6 +194,82 @@ def choose_alpha(
             for alpha, item in scored.items()
         ],
     }
+
+
+def choose_per_tower(
+    recipe: Recipe,
+    trained: Trained,
+    *,
+    device: str = "cpu",
+    cache: Cache | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Pick an alpha for the image tower and one for all else on the same held-out data.
+
+    First the towers have one alpha, which `choose_alpha`'s rule picks. Then one of them keeps it,
+    and the other has each alpha. Of all that was scored it is `PER_TOWER`.
+
+    Returns:
+        `alphas`, a dict of `image` and `text`; `rule`, `metric`, `items` and the `curve`: a list of
+        {image, text, score, behind, standard_error}.
+
+    Raises:
+        UsageError: the recipe has no held-out data, or the method does not fold.
+    """
+    if not folds(trained.facts["method"]["name"]):
+        trained.at(0.0)  # says so
+    suite = held_out_suite(recipe, trained.classes)
+    metric = trained_metric(recipe)
+    scored: dict[tuple[float, float], Scored] = {}
+
+    def score(pairs: Sequence[tuple[float, float]]) -> None:
+        before = len(scored)
+
+        def over_all(done: int, total: int) -> None:
+            items = total // len(pairs)
+            on_progress(before * items + done, PAIRS * items)
+
+        for pair, evaluated in alpha_curve(
+            suite, trained, pairs, device=device, cache=cache, on_progress=over_all
+        ):
+            scored[pair] = evaluated.sets["held-out"].metrics[metric]
+
+    score([(alpha, alpha) for alpha in ALPHAS])
+    same = smallest_within_one_error({a: own for (a, _), own in behind_the_best(scored).items()})
+    others = [alpha for alpha in ALPHAS if alpha != same]
+    score([(alpha, same) for alpha in others] + [(same, alpha) for alpha in others])
+    points = behind_the_best(scored)
+    image, text = min(
+        (pair for pair, (lost, error) in points.items() if lost <= error),
+        key=lambda pair: (round(sum(pair), 6), points[pair][0]),
+    )
+    return {
+        "alphas": {"image": image, "text": text},
+        "rule": PER_TOWER,
+        "metric": metric,
+        "items": len(scored[0.0, 0.0].scores),
+        "curve": [
+            {
+                "image": pair[0],
+                "text": pair[1],
+                "score": float(item.scores.mean()),
+                "behind": points[pair][0],
+                "standard_error": points[pair][1],
+            }
+            for pair, item in scored.items()
+        ],
+    }
+
+
+def merge_per_tower(run: Run, trained: Trained, choice: dict[str, Any]) -> tuple[Path, bool]:
+    """Write what `choose_per_tower` chose, see `merging.write_merged`, and how it did:
+    `merged/alpha-per-tower.json`."""
+    if trained.which == "best":
+        choice["adapter"] = "best"
+    written = write_merged(run, (choice["alphas"]["image"], choice["alphas"]["text"]), trained)
+    path = run.path / "merged" / "alpha-per-tower.json"
+    write_atomic(path, json.dumps(choice, indent=2) + "\n")
+    return written
 
 
 def write_choice(run: Run, trained: Trained, choice: dict[str, Any]) -> None:
@@ -218,7 +302,7 @@ def base_alone(choice: Mapping[str, Any]) -> str | None:
     )
 
 
-def behind_the_best(scored: Mapping[float, Scored]) -> dict[float, tuple[float, float]]:
+def behind_the_best(scored: Mapping[A, Scored]) -> dict[A, tuple[float, float]]:
     """How far each alpha's score is below the best one's, and the standard error of that."""
     best = max(scored.values(), key=lambda item: item.scores.mean())
     found = {}

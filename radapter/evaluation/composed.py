@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radapter.data.edits import MEASURES, Edit, Measure
-from radapter.evaluation.picture_retrieval import ranks_of, summed
+from radapter.evaluation.picture_retrieval import first_of, ranks_of, summed
 from radapter.evaluation.retrieval import SIMILARITIES
 
 WEIGHTS = tuple(tenth / 10 for tenth in range(11))
@@ -97,6 +97,20 @@ def first(edit: Edit, similarity: np.ndarray, k: int, subset: bool = False) -> l
     ranked = among(edit, subset)
     known = np.where(np.isnan(similarity[ranked]), -np.inf, similarity[ranked])
     return ranked[np.argsort(-known, kind="stable")[:k]].tolist()
+
+
+def firsts(
+    edits: Sequence[Edit], queries: Tensor, features: Tensor
+) -> tuple[list[int], list[int], list[int]]:
+    """What each edit finds first, its best right picture, and the rank of that; see `values`."""
+    found: list[tuple[int, int, int]] = []
+    for edit, similarity in similarities(edits, queries, features):
+        ranked = among(edit)
+        right = np.isin(ranked, edit.targets)[None]
+        first, best, rank = first_of(similarity[None, ranked], right, np.zeros_like(right))
+        found.append((int(ranked[first[0]]), int(ranked[best[0]]), int(rank[0])))
+    first_ones, right_ones, ranks = (list(column) for column in zip(*found, strict=True))
+    return first_ones, right_ones, ranks
 
 
 def shares_of_kinds(edits: Sequence[Edit]) -> np.ndarray:

@@ -17,7 +17,7 @@ from radapter.data.left_out import merged, summary_of
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput
 from radapter.evaluation import cache as caching
-from radapter.evaluation.encoding import encode_set
+from radapter.evaluation.encoding import ReadAlone, encode_set
 from radapter.evaluation.published import EQUAL_CLASSES
 from radapter.evaluation.result import Evaluation, SetResult
 from radapter.evaluation.scores import Scores, Task
@@ -78,6 +78,7 @@ def evaluate(
     opened: dict[str, dict[Task, Dataset]] | None = None,
     batch_size: int = BATCH,
     cache: caching.Cache | None = None,
+    keep_features: bool = True,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score every data set of a suite on every task.
@@ -89,7 +90,10 @@ def evaluate(
         cache: where features are looked for and kept, if its runtime has an `identity`, which has
             to be true of it: weights changed in place have the hash they were loaded with. None:
             nowhere. The result is the same.
-        on_progress: called with pictures done and pictures in all.
+        keep_features: False: features of pictures are for scores alone, and go with them; see
+            `parity`, which compares them.
+        on_progress: called with pictures done and pictures in all; after that, where a model reads
+            pictures and texts together, with pairs done and pairs in all.
 
     Several ranks (see `radapter.distributed`) share the encoding; each has the whole result.
 
@@ -102,7 +106,7 @@ def evaluate(
     """
     (evaluation,) = evaluate_together(
         suite, [model], opened=opened, batch_size=batch_size, cache=cache,
-        on_progress=on_progress,
+        keep_features=keep_features, on_progress=on_progress,
     )  # fmt: skip
     return evaluation
 
@@ -122,7 +126,8 @@ def evaluate_together(
 
     Args:
         models: of one form and one `preprocessing`.
-        keep_features: False: features of pictures go when their data set is scored.
+        keep_features: False: features of pictures go when their data set is scored, and are not
+            made where its tasks use none.
         others: as of `evaluate`, which says what is raised too.
     """
     if distributed.world_size() > 1:
@@ -134,7 +139,9 @@ def evaluate_together(
     total = sum(map(len, pictures.values()))
     done = 0
     evaluations = [Evaluation(suite, model.runtime) for model in models]
-    texts = [Texts(e, model, cache) for e, model in zip(evaluations, models, strict=True)]
+    texts = [
+        Texts(e, model, cache, on_progress) for e, model in zip(evaluations, models, strict=True)
+    ]
     for name, tasks in opened.items():
         seen: dict[str, str] = {}
 
@@ -146,13 +153,15 @@ def evaluate_together(
             done += read + len(failed)
             on_progress(done, total)
 
+        used = keep_features or not all(map(encodes_itself, tasks))
+        runtimes: list[Any] = [model.runtime if used else ReadAlone() for model in models]
         features, broken = encode_set(
-            [model.runtime for model in models],
+            runtimes,
             models[0].preprocess,
             models[0].preprocessing,
             [(key, *where) for key, where in pictures[name].items()],
             batch_size=batch_size,
-            cache=cache,
+            cache=cache if used else None,
             on_batch=on_batch,
         )
         if not len(features[0]):
@@ -172,6 +181,11 @@ def evaluate_together(
             if keep_features:
                 result.image_features = own
     return evaluations
+
+
+def encodes_itself(task: Task) -> bool:
+    """Whether a task makes no use of the features of whole pictures."""
+    return bool(getattr(load(TASKS, task), "ENCODES_ITSELF", False))
 
 
 def _score(
@@ -196,6 +210,8 @@ def _score(
         result.facts["remarks"] += found.remarks
         result.further |= found.further
         result.files |= found.files
+        if found.shown is not None:
+            result.shown[task] = found.shown
         if found.predictions is not None:
             result.predictions = found.predictions
 

@@ -36,6 +36,7 @@ from radapter.evaluation.encoding import Together, encode_batches
 from radapter.evaluation.retrieval import SIMILARITIES
 from radapter.evaluation.suite_dataset import Match
 from radapter.evaluation.texts import Texts
+from radapter.models.frames import which_frames
 from radapter.runtimes import BATCH
 
 
@@ -48,22 +49,25 @@ class _EachFrame(Together):
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Clips [n, frames, 3, height, width] -> [n, most * dim], each frame of unit norm."""
         (runtime,) = self.runtimes
-        there = ~pixel_values[:, :, 0, 0, 0].isnan()
-        found = runtime.encode_image(pixel_values.nan_to_num(0.0).flatten(0, 1))
-        found = found.unflatten(0, there.shape).masked_fill(~there[:, :, None], torch.nan)
+        there = which_frames(pixel_values)
+        found = runtime.encode_frames(pixel_values).masked_fill(~there[:, :, None], torch.nan)
         return F.pad(found, (0, 0, 0, self.most - there.shape[1]), value=torch.nan).flatten(1)
 
 
 def frames_of(dataset: Dataset, texts: Texts) -> tuple[Tensor, Tensor]:
     """Unit-norm features of every frame [clips, frames, dim], 0 where a clip has none; and which
-    are there [clips, frames], bool. They are kept in the cache that texts have."""
+    are there [clips, frames], bool. They are kept in the cache that texts have.
+
+    Raises:
+        UsageError: the runtime gives no features of single frames.
+    """
     model, most = texts.model, dataset.frames or 1
     size = max(1, BATCH // most)
     named = [(name, dataset, i) for i, name in enumerate(dataset.keys)]
     key = None
     if texts.cache is not None:
         (key,) = caching.pictures_keys([model.runtime], model.preprocessing, named, size)
-        key = key and {**key, "kind": "frames"}
+        key = key and {**key, "kind": "frames of clips"}
 
     def compute() -> Tensor:
         several = _EachFrame([model.runtime], most)
@@ -88,7 +92,7 @@ def mug(
     cosine of whole texts and clips, in a sentence.
 
     Raises:
-        UsageError: the runtime gives no features of single tokens.
+        UsageError: the runtime gives no features of single tokens, or of frames.
     """
     runtime: Any = texts.model.runtime
     if not hasattr(runtime, "encode_tokens"):
@@ -139,7 +143,11 @@ def pooled(cosines: Tensor, read: Tensor, there: Tensor, match: Match) -> Tensor
 
 
 def weighted(dataset: Dataset, texts: Texts, match: Match) -> Tensor:
-    """Features of clips [clips, dim], unit norm, frames weighted by auxiliary captions."""
+    """Features of clips [clips, dim], unit norm, frames weighted by auxiliary captions.
+
+    Raises:
+        UsageError: the runtime gives no features of single frames.
+    """
     frames, there = frames_of(dataset, texts)
     distinct = list(dict.fromkeys(text for own in dataset.auxiliary for text in own))
     row = {text: place for place, text in enumerate(distinct)}

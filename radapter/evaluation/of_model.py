@@ -46,12 +46,13 @@ def evaluate_model(
     weights = model.runtime.provenance["weights_hash"]
     path = out or FOLDER / f"{suite.file_name}-{slug(label)}-{weights[:8]}{half}.json"
     check_writable(path)
-    evaluated = evaluate(suite, model, opened=opened, cache=cache, on_progress=on_progress)
+    how: dict[str, Any] = {"opened": opened, "cache": cache, "keep_features": False}
+    evaluated = evaluate(suite, model, on_progress=on_progress, **how)
     own = {"kind": "model", "alpha": None, **evaluated.result(), **with_anchors(evaluated, name)}
     own |= write_for_servers(path, label, evaluated.files())
     models = {label: own}
     for other in trivial.beside(suite, model):
-        known = evaluate(suite, other, opened=opened, cache=cache, on_progress=on_progress)
+        known = evaluate(suite, other, on_progress=on_progress, **how)
         models[other.name] = {"kind": "trivial", "alpha": None, **known.result()}
     of = {"model": name, "weights_hash": weights, **suite.seen_by(name)}
     result = result_of(suite, model.preprocessing, SEED, of, models=models, parity=[])

@@ -67,10 +67,7 @@ def evaluate_run(
             "fp32: add --runtime torch."
         )
     opened = suite.open()  # data first: it is wrong more often than a model
-    # A result of one runtime alone must not replace the result that shows that all agree.
-    alone = f"-{wanted}" if wanted not in (None, "all") else ""
-    alone += f"-{precision}" if precision != "fp32" else ""
-    path = run.evaluations / f"{suite.file_name}-{merging.tuned_name(run)}{alone}.json"
+    path = _place(run, suite, wanted, precision)
     check_writable(path)
     merged, facts = merging.tuned(run, sets=True)
     folder, left_out = bundle_folder(run, facts["weights_hash"], wanted)
@@ -121,6 +118,14 @@ def evaluate_run(
         with contextlib.suppress(OSError):  # the result is written next, and says so
             write_answers(path, answers)
     return write_result(path, result | {"schema_version": 2})
+
+
+def _place(run: Run, suite: Suite, wanted: str | None, precision: str) -> Path:
+    """The file of the result. That of one runtime alone must not replace the one that shows that
+    all agree."""
+    alone = f"-{wanted}" if wanted not in (None, "all") else ""
+    alone += f"-{precision}" if precision != "fp32" else ""
+    return run.evaluations / f"{suite.file_name}-{merging.tuned_name(run)}{alone}.json"
 
 
 def _described(
@@ -191,7 +196,8 @@ def evaluate_alphas(
     cache: Cache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """A suite over alpha, from the stored adapter, in PyTorch: see `alphas.alpha_curve`.
+    """A suite over alpha, from the stored adapter, in PyTorch: see `alphas.alpha_curve`. Nothing
+    is put in order again.
 
     Args:
         run: locked, as a result is written into it.
@@ -207,6 +213,7 @@ def evaluate_alphas(
     half = f"-{precision}" if precision != "fp32" else ""
     path = run.evaluations / f"{suite.file_name}-alphas{half}.json"
     check_writable(path)
+    suite = suite.without_reranking()
     opened = suite.open()  # data first: it is wrong more often than a model
     trained = merging.open_trained(run)
     points: list[dict[str, Any]] = []
@@ -218,8 +225,8 @@ def evaluate_alphas(
     recipe = run.recipe()
     chosen: float | None = recipe.alpha
     if folds(recipe.method.name):
-        merged = (run.path / "merged" / "current").is_file()
-        chosen = run.merged_facts()["alpha"] if merged else None
+        merged = run.merged_facts() if (run.path / "merged" / "current").is_file() else {}
+        chosen = None if "rule" in merged else merged.get("alpha")  # a rule's is not on the curve
     of = {
         "trained_metric": trained_metric(recipe),
         "chosen": chosen,

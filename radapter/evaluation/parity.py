@@ -13,9 +13,12 @@ import torch
 from radapter import bundle
 from radapter.data.pairs import templates_of
 from radapter.errors import BrokenInput, UsageError
+from radapter.evaluation.dense import lacks_patches
 from radapter.evaluation.intervals import mean_interval
 from radapter.evaluation.result import Evaluation, SetResult, TextKey
 from radapter.evaluation.suite import Suite
+from radapter.evaluation.tasks import segmentation
+from radapter.evaluation.tasks.retrieval import RERANKED
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def compare(
         `norm` (the largest difference from 1), `agreement` (share of equal top-1 predictions,
         classes of one name counted as one), `metrics` (each with both values, the difference and
         its 95 % interval, bootstrap over the same items; last, those of several sets as their
-        mean), `tolerance`, `failures` (one line each) and `passed`.
+        mean), `tolerance`, `failures` (one line each) and `passed`. An engine without a file for
+        queries or for patches is not compared in what needs it, and none in re-ranked captions,
+        which are PyTorch's.
+
+    Raises:
+        KeyError: the engine lacks anything else that the reference has.
     """
     precision = engine.runtime.precision
     tolerance = tolerance or tolerance_of(precision)
@@ -152,7 +160,7 @@ def _metrics(reference: Evaluation, engine: Evaluation) -> list[dict[str, Any]]:
     changes: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}
     for dataset, ours in reference.sets.items():
         for metric, item in ours.metrics.items():
-            if metric not in engine.sets[dataset].metrics:  # it has no file for these queries
+            if _cannot(engine, dataset, metric):
                 continue
             theirs = engine.sets[dataset].metrics[metric]
             changed = theirs.scores.astype(float) - item.scores
@@ -194,7 +202,8 @@ def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float]
         (ours.image_features, theirs.image_features, [f"{name} {p}" for p in ours.pictures])
         for name, (ours, theirs) in zip(reference.sets, _both(reference, engine), strict=True)
     ]
-    texts = [key for key in reference.text_features if key in engine.text_features]
+    lacks = _lacks_queries(engine)
+    texts = [key for key in reference.text_features if not (key.kind == "query" and lacks)]
     if texts:
         features = [
             torch.stack([evaluation.text_features[key] for key in texts])
@@ -212,6 +221,21 @@ def _inputs(reference: Evaluation, engine: Evaluation) -> tuple[dict[str, float]
         off = (theirs.double().norm(dim=-1) - 1).abs().max().item()
         norm = off if math.isnan(off) else max(norm, off)
     return cosines, norm
+
+
+def _cannot(engine: Evaluation, dataset: str, metric: str) -> bool:
+    """Whether an engine has no such metric of a data set."""
+    (described,) = (d for d in engine.suite.datasets if d.name == dataset)
+    if metric in segmentation.METRICS and lacks_patches(engine.runtime, described.dense):
+        return True
+    if metric.startswith("query_"):
+        return _lacks_queries(engine)
+    return RERANKED in metric and not getattr(engine.runtime, "matches", False)
+
+
+def _lacks_queries(engine: Evaluation) -> bool:
+    """Whether it has no file for queries of a picture and a text, which a model may make."""
+    return not getattr(engine.runtime, "makes_queries", False)
 
 
 def _both(reference: Evaluation, engine: Evaluation) -> list[tuple[SetResult, SetResult]]:

@@ -65,6 +65,48 @@ def score(dataset: Dataset, features: Tensor, chunk: int | None = None) -> tuple
     return values, chances
 
 
+def firsts(
+    dataset: Dataset, features: Tensor, chunk: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each query finds first, its best right picture, and the rank of that, [queries] each;
+    pictures are places in the data set. See `score` for the arguments, and for ties."""
+    searched, alike = np.array(dataset.searched), np.array(dataset.alike)
+    labels = np.array(dataset.labels)
+    queries = np.flatnonzero(searched & QUERY)
+    gallery = np.flatnonzero(searched & GALLERY)
+    chunk = chunk or max(1, SIMILARITIES // max(1, len(gallery)))
+    found = np.zeros((3, len(queries)), dtype=np.int64)
+    for start in range(0, len(queries), chunk):
+        rows = queries[start : start + chunk]
+        similarity = (features[rows] @ features[gallery].T).numpy()
+        right = labels[rows, None] == labels[None, gallery]
+        left_out = alike[rows, None] == alike[None, gallery]
+        first, best, rank = first_of(similarity, right, left_out)
+        found[:, start : start + chunk] = gallery[first], gallery[best], rank
+    return found[0], found[1], found[2]
+
+
+def first_of(
+    similarity: np.ndarray, right: np.ndarray, left_out: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The place of what each query finds first, of its best right answer, and that one's rank from
+    1, all [queries]. A tie counts against us, and so does what is no number.
+
+    Args:
+        similarity, right, left_out: [queries, gallery]; each query has a right answer.
+    """
+    own = np.where(np.isnan(similarity) | ~right | left_out, -np.inf, similarity)
+    wrong = np.where(np.isnan(similarity), np.inf, similarity)
+    wrong[right | left_out] = -np.inf
+    # Of right answers that are all no numbers, the first that is one.
+    best = np.where(
+        np.isneginf(own.max(axis=1)), (right & ~left_out).argmax(axis=1), own.argmax(axis=1)
+    )
+    value = own.max(axis=1, keepdims=True)
+    rank = 1 + ((wrong >= value) & ~right & ~left_out).sum(axis=1)
+    return np.where(rank > 1, wrong.argmax(axis=1), best), best, rank
+
+
 def ranks_of(
     similarity: np.ndarray, right: np.ndarray, left_out: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

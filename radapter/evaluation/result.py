@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from radapter.evaluation.intervals import harmonic, mean_interval
-from radapter.evaluation.scores import Scored, metric_of
+from radapter.evaluation.scores import Scored, Task, metric_of
+from radapter.evaluation.shown import Firsts, Maps
 from radapter.evaluation.suite import Suite
 from radapter.runtimes import Runtime
 
@@ -44,6 +45,8 @@ class SetResult:
     """What is reported beside the metrics: numbers without an interval"""
     files: dict[str, Any] = field(default_factory=dict)
     """What is written for the server of a benchmark, JSON by the name of the file"""
+    shown: dict[Task, Firsts | Maps] = field(default_factory=dict)
+    """What reports show of it, by task"""
 
     def value(self, metric: str) -> float:
         return float(self.metrics[metric].scores.mean())
@@ -137,9 +140,12 @@ class Evaluation:
 
 
 def _summary(scored: list[Scored]) -> dict[str, Any]:
+    common = [name for name in scored[0].trivial if all(name in s.trivial for s in scored)]
+    trivial = {name: float(np.mean([s.trivial[name] for s in scored])) for name in common}
     return {
         "value": float(np.mean([s.scores.mean() for s in scored])),
         "interval": mean_interval([s.scores for s in scored], [s.clusters for s in scored]),
         "items": int(sum(len(s.scores) for s in scored)),
         "chance": float(np.mean([s.chance for s in scored])),
+        **({"trivial": trivial} if trivial else {}),
     }

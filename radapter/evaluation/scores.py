@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from radapter.evaluation.shown import Firsts, Maps
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -48,6 +50,8 @@ class Scored:
     clusters: np.ndarray
     """[items], the concept or picture that the item belongs to"""
     chance: float
+    trivial: dict[str, float] = field(default_factory=dict)
+    """What further answers that look at no picture score, by what they are"""
 
 
 @dataclass
@@ -66,6 +70,8 @@ class Scores:
     """What is reported beside the metrics: numbers without an interval"""
     files: dict[str, Any] = field(default_factory=dict)
     """What is written for the server of a benchmark, JSON by the name of the file"""
+    shown: Firsts | Maps | None = None
+    """What reports show of it"""
 
 
 # ---------------------------------------------------------------- over all tasks

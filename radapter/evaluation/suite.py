@@ -65,8 +65,8 @@ class Suite(Section):
     """What models have seen in pre-training of these data sets, by model. It stands under every
     table; of other models it says there that this is not known."""
     changes: list[str] = Field(default=[])
-    """What options of `radapter eval` changed: `DATASET-PROTOCOL`, `without-DATASET`. It is not
-    for writing by hand."""
+    """What options of `radapter eval` changed: `DATASET-PROTOCOL`, `without-DATASET`, `no-rerank`.
+    It is not for writing by hand."""
 
     @property
     def file_name(self) -> str:
@@ -170,6 +170,21 @@ class Suite(Section):
             for d in self.datasets
         ]
         return self.model_copy(update={"datasets": datasets})
+
+    def without_reranking(self, *, named: bool = False) -> Suite:
+        """The suite with answers in the order of cosines alone.
+
+        Args:
+            named: whether results are called so.
+        """
+        again = [d for d in self.datasets if d.match.rerank]
+        changed = {d.name: d.match.model_copy(update={"rerank": None}) for d in again}
+        datasets = [
+            d.model_copy(update={"match": changed[d.name]}) if d in again else d
+            for d in self.datasets
+        ]
+        changes = [*self.changes, *(["no-rerank"] if named and again else [])]
+        return self.model_copy(update={"datasets": datasets, "changes": changes})
 
     def without(self, names: Collection[str]) -> Suite:
         """The suite without some data sets, and without the averages that list them; an average

@@ -53,8 +53,27 @@ class Dense(Section):
     are, if the shorter side is not below the model's."""
 
 
+class Rerank(Section):
+    """How the best answers are put in order again, for the task `retrieval`, by a model that reads
+    a picture and a text together (UniAdapter with `multimodal`). Other models are scored without.
+    It needs a pass of the model's decoder for each query and answer."""
+
+    top: Annotated[int, Field(ge=1)]
+    """How many of the best by cosine, of each query. Published: 256 for COCO, 128 for Flickr30K."""
+    similarity: Annotated[float, Field(ge=0.0)] = 0.0
+    """What the cosine is multiplied by before it is added to the matching logit; BLIP has 1."""
+
+    def in_words(self) -> str:
+        """What results say of it."""
+        more = f", and {self.similarity:g} times the cosine" if self.similarity else ""
+        return (
+            f"of each query the {self.top} best by cosine are put in order by the matching "
+            f"head{more}; the others stay behind them"
+        )
+
+
 class Match(Section):
-    """How texts and clips are compared, for the task `retrieval`."""
+    """How texts are compared with pictures and clips, for the task `retrieval`."""
 
     by: Literal["cosine", "mug"] = "cosine"
     """`cosine`: of the text's feature and the clip's. `mug`: tokens with frames, without
@@ -68,6 +87,8 @@ class Match(Section):
     frames: Literal["mean", "auxiliary"] = "mean"
     """What a clip's feature is, for `cosine`. `mean`: the mean of its frames. `auxiliary`: half of
     that and half of the mean weighted by auxiliary captions (`auxiliary_column`)."""
+    rerank: Rerank | None = None
+    """Of pictures, whether the best answers are put in order again. `null`: they are not."""
 
     @model_validator(mode="after")
     def _weights_count(self) -> Match:
@@ -76,6 +97,8 @@ class Match(Section):
                 "mug compares single frames, whose weights it finds itself: "
                 "`frames: auxiliary` goes with `by: cosine`"
             )
+        if self.rerank and self.in_words() is not None:
+            raise ValueError("rerank is of pictures: leave it out, or `by` and `frames`")
         return self
 
     def in_words(self) -> str | None:
@@ -111,7 +134,7 @@ class SuiteDataset(Section):
     dense: Dense = Dense()
     """How pixels get a class, for the task `segmentation`."""
     match: Match = Match()
-    """How texts and clips are compared, for the task `retrieval`."""
+    """How texts are compared with pictures and clips, for the task `retrieval`."""
 
     weight_on: DataSource | None = None
     """For the task `composed`: edits on which the weight of the text in the sum of picture and text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +27,16 @@ from radapter.runtimes.opened import OpenModel
 class Texts:
     """Text features, each distinct text encoded once for the whole suite."""
 
-    def __init__(self, evaluation: Evaluation, model: OpenModel, cache: caching.Cache | None):
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        model: OpenModel,
+        cache: caching.Cache | None,
+        on_pairs: Callable[[int, int], None] = lambda done, total: None,
+    ):
         self.evaluation, self.model, self.cache = evaluation, model, cache
+        self.on_pairs = on_pairs
+        """Called with pairs of a picture and a text that were read together, and pairs in all"""
         self.heads: dict[tuple[str, ...], Tensor] = {}
 
     def head(self, dataset: Dataset, prompts: Templates) -> Head:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radapter.errors import UsageError
 from radapter.evaluation.suite import Suite
-from radapter.models.frames import mean_of_frames
+from radapter.models.frames import each_frame, mean_of_frames
 from radapter.registry import TASKS, load
 from radapter.runtimes.opened import OpenModel
 
@@ -47,6 +48,7 @@ class RawPixels:
     device = "cpu"
     precision = "fp32"
     logit_scale = 1.0
+    frames: int | None = None
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.provenance: dict[str, Any] = {"weights_hash": "no weights"}
@@ -64,6 +66,13 @@ class RawPixels:
         """The mean of their frames."""
         return mean_of_frames(self.encode_image, clips)
 
+    def encode_frames(self, clips: Tensor) -> Tensor:
+        """Each frame by itself."""
+        return each_frame(self.encode_image, clips)
+
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """There is none: no task that has this model reads texts."""
-        raise NotImplementedError
+        """Raise UsageError: no task that has this model reads texts."""
+        raise UsageError(
+            "Raw pixels have no features of texts: score them in tasks that read none, such as "
+            "picture-retrieval."
+        )

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from radapter import bundle, models
 from radapter.classes import distinct
 from radapter.errors import UsageError
-from radapter.export import card, configs, golden, graphs, patches, queries, weights
+from radapter.export import card, configs, golden, graphs, matching, patches, queries, weights
 from radapter.export.cases import Cases, Inputs, check_agreement, verify
 from radapter.export.classes import class_features, classes_hash, with_head
 from radapter.export.configs import write_config, write_preprocessor, write_tokenizer
@@ -24,11 +24,12 @@ from radapter.export.towers import ONE_FILE, export_towers
 from radapter.files import new_folder
 from radapter.heads import head as heads
 from radapter.models.frames import most_frames
-from radapter.models.queries import has_queries
 from radapter.runtimes.onnx import import_onnxruntime
 from radapter.versions import BUNDLES, versions
 
 OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
+OF_PAIRS = {bundle.QUERY: queries, bundle.MATCHING: matching}
+"""Files that take a picture and a text together, of models that do so"""
 CALIBRATION_BATCH = 8
 
 
@@ -176,8 +177,8 @@ def _write_files(
     if head is not None or contents.from_bytes:
         taken = preprocess_cfg if contents.from_bytes else None
         written += _write_further(folder, written, inputs, head, taken)
-    if has_queries(loaded.model):
-        written += queries.write(loaded, folder, inputs, [*contents.precisions], contents.opset)
+    for module in [own for own in OF_PAIRS.values() if own.facts(loaded)]:
+        written += module.write(loaded, folder, inputs, contents.precisions, contents.opset)
     if contents.patches:
         written += patches.write(loaded, folder, inputs, [*contents.precisions], contents.opset)
     write_config(folder, loaded.config["model_cfg"], scale)
@@ -214,7 +215,7 @@ def _own_facts(
         "text_cleaning": configs.text_cleaning(loaded.tokenizer),
         "embed_dim": loaded.config["model_cfg"]["embed_dim"],
         "logit_scale": loaded.logit_scale,
-        **queries.facts(loaded),
+        **{k: v for module in OF_PAIRS.values() for k, v in module.facts(loaded).items()},
         "checkpoints": list(contents.checkpoints),
         "golden": golden.FILE,
         "versions": versions(BUNDLES),
@@ -269,8 +270,9 @@ def plan(
         classifies = contents.classifier is not None
         further = {bundle.FROM_BYTES: contents.from_bytes, bundle.CLASSIFIER: classifies}
         further |= {bundle.PATCHES: contents.patches and width > 1}
-        if width > 1 and (numbers := queries.size(loaded, vision + text)):
-            sizes[bundle.QUERY] = width * numbers
+        for file, module in OF_PAIRS.items():
+            if width > 1 and (numbers := module.size(loaded, vision + text)):
+                sizes[file] = width * numbers
         if precision != bundle.QDQ:
             sizes |= {name: sizes[bundle.VISION] for name, wanted in further.items() if wanted}
         files |= {bundle.in_precision(name, precision): size for name, size in sizes.items()}
@@ -391,7 +393,7 @@ def _write_further(
 
 def _runtimes(file: str, precision: str, from_bytes: bool) -> list[str]:
     """What runs a file. TensorRT's Resize does not smooth, so pictures as bytes are not for it."""
-    if file in [bundle.in_precision(f, precision) for f in (bundle.PATCHES, bundle.QUERY)]:
+    if file in [bundle.in_precision(f, precision) for f in bundle.FURTHER.values()]:
         return ["onnxruntime"]
     further = {bundle.in_precision(f, precision) for f in (bundle.FROM_BYTES, bundle.CLASSIFIER)}
     return ["onnxruntime"] if from_bytes and file in further else bundle.RUNTIMES[precision]

@@ -11,9 +11,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from radapter import bundle
 from radapter.evaluation.scores import headlines, name_of
-from radapter.export import golden, towers
+from radapter.export import card_numbers, golden, matching, queries
 from radapter.heads.head import FILE as HEAD_FILE
 from radapter.models import conventions
+from radapter.registry import METHODS, load
 
 TASK = "zero-shot-image-classification"
 
@@ -52,8 +53,8 @@ def write(folder: Path, facts: Mapping[str, Any]) -> str:
     return (
         f"---\n{_header(facts)}\n---\n\n"
         "# A CLIP model fine-tuned and exported with radapter\n\n"
-        f"{_table(('', ''), _rows(facts))}\n"
-        f"{_use(folder, facts)}{_results(facts)}{_curves(facts)}{_checked(facts)}{_parity(facts)}"
+        f"{card_numbers.table(('', ''), _rows(facts))}\n"
+        f"{_use(folder, facts)}{card_numbers.write(facts)}"
         f"{_golden(folder, facts)}{_limits(facts)}"
     )
 
@@ -90,11 +91,6 @@ def _header(facts: Mapping[str, Any]) -> str:
     return data.to_yaml().strip()
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     def named(key: str, hash_key: str) -> str | None:
         if key not in facts:
@@ -105,7 +101,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         "Base model": named("base_model", "base_hash"),
         "Recipe": named("recipe", "recipe_hash"),
         "Method": facts.get("method"),
-        "Adapters": _adapters(facts.get("adapters")),
+        "Adapters": _adapters(facts["adapters"]) if "adapters" in facts else None,
         "Merging rule": facts.get("rule"),
         "Models": _mixture(facts.get("mixture")),
         "Averaged runs": _soup(facts.get("soup")),
@@ -123,13 +119,12 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [(name, value) for name, value in rows.items() if value is not None]
 
 
-def _adapters(method: Mapping[str, Any] | None) -> str | None:
+def _adapters(method: Mapping[str, Any]) -> str:
     """Those that fold into no weight, with their settings."""
-    if method is None:
-        return None
+    cost = getattr(load(METHODS, method["name"]), "COST", "")
     return (
         f"{_settings(method)}. They are layers of the ONNX files and fold into no weight: this is "
-        "no plain CLIP model, and open_clip's and transformers' classes cannot hold it"
+        f"no plain CLIP model, and open_clip's and transformers' classes cannot hold it{cost}"
     )
 
 
@@ -157,20 +152,14 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
         f"`{bundle.TEXT}` takes `input_ids` [batch, length], int64, and gives `text_embeds` "
         "[batch, dim].\nBoth outputs have unit norm: their dot product is the cosine.\n\n"
     )
-    text += towers.of_clips(facts)
+    text += _clips(facts)
     pictures = "`pixel_values`"
     if any("_from_bytes" in file for file in facts["models"]):
         pictures = "`pixels` [batch, height, width, 3], uint8, RGB, of any one size"
         text += (
             f"`{bundle.FROM_BYTES}` takes {pictures}, and resizes, crops and normalizes itself.\n\n"
         )
-    if "query" in facts:
-        text += (
-            f"`{bundle.QUERY}` takes `pixel_values` and `input_ids` of a text in the template "
-            f"`{facts['query']['template']}`, with `{facts['query']['place']}` (token "
-            f"{facts['query']['token']}) for the picture, and gives `query_embeds` [batch, dim], "
-            "unit norm, of the picture that is looked for: compare them with `image_embeds`.\n\n"
-        )
+    text += queries.in_words(facts) + matching.in_words(facts)
     if any("patch_model" in file for file in facts["models"]):
         text += (
             f"`{bundle.PATCHES}` takes `pixel_values` and gives `patch_embeds` [batch, rows, "
@@ -225,6 +214,18 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     )
 
 
+def _clips(facts: Mapping[str, Any]) -> str:
+    """Of the file for clips; nothing of a model of pictures."""
+    if "frames" not in facts:
+        return ""
+    return (
+        f"`{bundle.VIDEO}` takes `pixel_values_videos` [batch, {facts['frames']}, 3, height, "
+        "width], the frames of a clip in their order, each prepared as a picture, and gives "
+        "`video_embeds` [batch, dim] of unit norm. Of a shorter clip the last frames are NaN. "
+        "The mean of `image_embeds` is something else: this file looks at the order.\n\n"
+    )
+
+
 def _head(facts: Mapping[str, Any]) -> str:
     """The trained head and its settings, such as `linear (bias true)`, and what was chosen."""
     head = {key: value for key, value in facts["head"].items() if key not in ("examples", "found")}
@@ -264,102 +265,11 @@ def _engines(engines: Sequence[Mapping[str, Any]]) -> str:
     return (
         "TensorRT engines, each for the version and the GPUs named here only. Loading an engine "
         "runs code that is in it: load none from a source that you do not trust.\n\n"
-        + _table(("engine", "precision", "built with", "for", "compared with PyTorch"), rows)
+        + card_numbers.table(
+            ("engine", "precision", "built with", "for", "compared with PyTorch"), rows
+        )
         + "\n"
     )
-
-
-def _results(facts: Mapping[str, Any]) -> str:
-    """What the run measured of these very weights, and of the base model beside them."""
-    text = ""
-    for suite in facts.get("results", []):
-        labels = list(suite["models"])
-        rows = []
-        for dataset, first in suite["models"][labels[0]].items():
-            for metric in sorted(headlines()):
-                if metric in first:
-                    cells = [_score(suite["models"][label][dataset], metric) for label in labels]
-                    note = f" ({first['partial']})" if first.get("partial") else ""
-                    what = f"{dataset}{note}", first["role"], name_of(metric)
-                    rows.append((*what, *cells))
-        text += f"Suite `{suite['suite']}`, in % with 95 % intervals:\n\n"
-        text += _table(("data", "role", "metric", *labels), rows) + "\n"
-    return f"## Results\n\n{text}" if text else ""
-
-
-def _score(scores: Mapping[str, Any], metric: str) -> str:
-    low, high = scores[metric]["interval"]
-    return f"{100 * scores[metric]['value']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _curves(facts: Mapping[str, Any]) -> str:
-    text = ""
-    for curve in facts.get("alpha_curves", []):
-        columns = [key for key in curve["points"][0] if key != "alpha"]
-        rows = [
-            (f"{point['alpha']:g}", *(f"{100 * point[key]:.1f}" for key in columns))
-            for point in curve["points"]
-        ]
-        text += f"Over alpha, on {curve['on']}, {name_of(curve['metric'])} in %:\n\n"
-        text += _table(("alpha", *columns), rows) + "\n"
-    return text
-
-
-def _checked(facts: Mapping[str, Any]) -> str:
-    checks = [
-        (
-            f"`{file}`",
-            ", ".join(check["for"]),
-            f"{check['worst_cosine']:.7f}",
-            f"{check['max_abs_difference']:.1e}",
-        )
-        for file, check in facts["models"].items()
-    ]
-    return (
-        "## Checked\n\n"
-        "Reloaded in a fresh process and compared with PyTorch on the same inputs, in batches of "
-        f"{', '.join(str(n) for n in facts['verification']['batches'])}:\n\n"
-        + _table(("file", "for", "worst cosine", "largest difference"), checks)
-        + "\n"
-    )
-
-
-def _parity(facts: Mapping[str, Any]) -> str:
-    """What the gate compared on data: each engine with PyTorch in fp32."""
-    text = ""
-    for compared in facts.get("parity", []):
-        rows = []
-        for row in compared["verdicts"]:
-            largest = max(row["metrics"], key=lambda m: abs(m["difference"]), default=None)
-            rows.append(
-                (
-                    row["label"],
-                    f"{row['cosine']['worst']:.7f}",
-                    "" if row["agreement"] is None else f"{100 * row['agreement']:.2f}",
-                    ""
-                    if largest is None
-                    else f"{100 * largest['difference']:+.2f} ({largest['dataset']}: "
-                    f"{name_of(largest['metric'])})",
-                )
-            )
-        head = "engine", "worst cosine", "top-1 agreement, %", "largest difference of a metric"
-        text += (
-            f"Compared with PyTorch in fp32 on {compared['pictures']:,} pictures of "
-            f"`{compared['suite']}`:\n\n{_table(head, rows)}\n"
-        )
-        files = [
-            (
-                f"`{row['file']}`",
-                f"{row['cosine']:.7f}",
-                f"{100 * row['agreement']:.2f}" if "agreement" in row else "",
-                f"{row['difference']:.4f}" if "difference" in row else "",
-            )
-            for row in compared["files"]
-        ]
-        if files:
-            head = "file", "worst cosine", "top-1 agreement, %", "probability, off by at most"
-            text += _table(head, files) + "\n"
-    return text or "Not compared with PyTorch on any data.\n\n"
 
 
 def _golden(folder: Path, facts: Mapping[str, Any]) -> str:
@@ -381,15 +291,25 @@ def _golden(folder: Path, facts: Mapping[str, Any]) -> str:
         f"3. The engine, given that very array, gives `{files['image_embeds']}`, and given the ids "
         f"of `texts.equal` (shorter ones padded with 0) `{files['text_embeds']}`: in fp32 to "
         f"{golden.FEATURE_TOLERANCE:g}, in others with the worst cosine under `tolerance`.\n"
-        f"{golden.of_clips(facts)}"
+        f"{_golden_clips(facts)}"
         "4. Then all of it together. `.npy` files are float32 arrays without pickles.\n\n"
         f"{whose}"
     )
 
 
+def _golden_clips(facts: Mapping[str, Any]) -> str:
+    """Of the golden clips; nothing of a model of pictures."""
+    if "frames" not in facts:
+        return ""
+    return (
+        "   Each list in `clips` says which of the prepared pictures are the frames of a clip; it "
+        f"gives a row of `{golden.VIDEO_FILE}`.\n"
+    )
+
+
 def _limits(facts: Mapping[str, Any]) -> str:
     rows = [(d["name"], d["licence"], d.get("where", "")) for d in facts.get("data", [])]
-    table = f"{_table(('training data', 'licence', 'where'), rows)}\n" if rows else ""
+    table = f"{card_numbers.table(('training data', 'licence', 'where'), rows)}\n" if rows else ""
     return (
         "## Limits and licence\n\n"
         "Scores are of the suites named here; other pictures, texts and languages were not "

@@ -41,7 +41,7 @@ def run_facts(run: Run, recipe: Recipe, merged: Mapping[str, Any]) -> dict[str, 
     sections = [data for data in (recipe.data, recipe.unlabelled) if data is not None]
     licences = [data_licence(data) for data in sections]
     may_pass = all(data.may_be_passed_on for data in sections)
-    built_in = merged["base_model"] == "emoji-clip" and may_pass
+    built_in = merged["base_model"] == "pictogram-clip" and may_pass
     curves = alpha_curves(run)
     results = suite_results(run, merged["weights_hash"])
     return {

@@ -155,7 +155,8 @@ def compare_tokens(folder: Path, merged: LoadedModel, texts: Iterable[TextKey]) 
 def _samples(recipe: Recipe) -> tuple[list[tuple[Suite, Opened]], dict[str, str]]:
     samples, left_out = [], {}
     for name in recipe.suites:
-        suite = load_suite(name).for_recipe(recipe)
+        # The file that matches is compared by itself: for a suite it would run very often.
+        suite = load_suite(name).for_recipe(recipe).without_reranking()
         try:
             suite = _few_prompts(suite, recipe.seed)
             samples.append((suite, _sampled(suite.open(), recipe.export.verify, recipe.seed)))

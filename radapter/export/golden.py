@@ -13,7 +13,7 @@ its tokenizer, its preprocessing and its engine against PyTorch without PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,16 +154,6 @@ def write(
     }
     bundle.write_json(folder / FILE, content)
     return shown
-
-
-def of_clips(facts: Mapping[str, Any]) -> str:
-    """What the model card says of the golden clips; nothing for a model of pictures."""
-    if "frames" not in facts:
-        return ""
-    return (
-        "   Each list in `clips` says which of the prepared pictures are the frames of a clip; it "
-        f"gives a row of `{VIDEO_FILE}`.\n"
-    )
 
 
 def plan(loaded: models.LoadedModel) -> dict[str, int]:

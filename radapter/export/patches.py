@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from radapter import bundle, models
 from radapter.errors import UsageError
 from radapter.export.cases import Cases, Inputs
-from radapter.export.towers import BATCH, onnx_of
+from radapter.export.towers import BATCH, copy_in, save
 from radapter.models import half
 from radapter.models.patches import has_patches, patch_features
 
@@ -52,12 +51,9 @@ def write(
     example = {"pixel_values": next(iter(cases.values()))[0][:3]}
     written = []
     for precision in [p for p in precisions if p in PRECISIONS]:
-        model = copy.deepcopy(loaded.model).cpu().eval().requires_grad_(False)
-        if precision == "fp16":
-            half.to_half(model)
+        graph = PatchTower(copy_in(loaded.model, precision))
         file = bundle.in_precision(bundle.PATCHES, precision)
         shapes = {"pixel_values": {0: BATCH}}
-        program = onnx_of(PatchTower(model).eval(), example, "patch_embeds", shapes, opset=opset)
-        program.save(str(folder / file), external_data=False)
+        save(graph, folder / file, example, "patch_embeds", shapes, opset=opset)
         written.append((file, precision, cases))
     return written

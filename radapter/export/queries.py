@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.export import Dim
 
 from radapter import bundle, models
 from radapter.export.cases import LONG, TEXTS, Cases, Inputs
-from radapter.export.towers import BATCH, ONE_FILE, onnx_of
+from radapter.export.towers import export_pair_model
 from radapter.models import half
 from radapter.models.queries import PLACE, asked, has_queries, query_features
-
-PRECISIONS = ("fp32", "fp16")
 
 
 class QueryTower(nn.Module):
@@ -50,7 +47,7 @@ def size(loaded: models.LoadedModel, towers: int) -> int:
 
 
 def write(
-    loaded: models.LoadedModel, folder: Path, inputs: Inputs, precisions: list[str], opset: int
+    loaded: models.LoadedModel, folder: Path, inputs: Inputs, precisions: Sequence[str], opset: int
 ) -> list[tuple[str, str, Cases]]:
     """Write the file in fp32 and fp16, as far as the bundle has them.
 
@@ -58,20 +55,21 @@ def write(
         Of each file its name, its precision, and what it is verified on.
     """
     cases = _cases(loaded, inputs)
-    example = {name: own[:3] for name, own in next(iter(cases.values()))[0].items()}
-    length = Dim("length", min=2, max=loaded.context_length)
-    written = []
-    for precision in [p for p in precisions if p in PRECISIONS]:
-        model = copy.deepcopy(loaded.model).cpu().eval().requires_grad_(False)
-        if precision == "fp16":
-            half.to_half(model)
-        file = bundle.in_precision(bundle.QUERY, precision)
-        shapes = {"pixel_values": {0: BATCH}, "input_ids": {0: BATCH, 1: length}}
-        program = onnx_of(QueryTower(model).eval(), example, "query_embeds", shapes, opset=opset)
-        bytes_of = sum(p.numel() * p.element_size() for p in model.parameters())
-        program.save(str(folder / file), external_data=bytes_of > ONE_FILE)
-        written.append((file, precision, cases))
-    return written
+    return export_pair_model(
+        loaded, QueryTower, "query_embeds", folder, bundle.QUERY, cases, precisions, opset
+    )
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """What the model card says of it; nothing of a model without."""
+    if "query" not in facts:
+        return ""
+    return (
+        f"`{bundle.QUERY}` takes `pixel_values` and `input_ids` of a text in the template "
+        f"`{facts['query']['template']}`, with `{facts['query']['place']}` (token "
+        f"{facts['query']['token']}) for the picture, and gives `query_embeds` [batch, dim], "
+        "unit norm, of the picture that is looked for: compare them with `image_embeds`.\n\n"
+    )
 
 
 def _cases(loaded: models.LoadedModel, inputs: Inputs) -> Cases:

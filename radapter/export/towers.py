@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from radapter import bundle, models
+from radapter.export.cases import Cases
 from radapter.models import half
 from radapter.models.frames import most_frames
 from radapter.quiet import quiet
@@ -63,18 +64,6 @@ class TextTower(nn.Module):
 GRAPHS = {"vision_model": ImageTower, "text_model": TextTower, "video_model": VideoTower}
 
 
-def of_clips(facts: Mapping[str, Any]) -> str:
-    """What the model card says of the file for clips; nothing of a model of pictures."""
-    if "frames" not in facts:
-        return ""
-    return (
-        f"`{bundle.VIDEO}` takes `pixel_values_videos` [batch, {facts['frames']}, 3, height, "
-        "width], the frames of a clip in their order, each prepared as a picture, and gives "
-        "`video_embeds` [batch, dim] of unit norm. Of a shorter clip the last frames are NaN. "
-        "The mean of `image_embeds` is something else: this file looks at the order.\n\n"
-    )
-
-
 def onnx_of(
     graph: nn.Module,
     example: Mapping[str, Tensor],
@@ -111,6 +100,66 @@ def onnx_of(
     return program
 
 
+def copy_in(model: nn.Module, precision: str) -> nn.Module:
+    """A copy of a model in a precision, `fp32` or `fp16`, on the CPU: the exporter and its tracing
+    must not leave a mark on the caller's."""
+    copied = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    return half.to_half(copied) if precision == "fp16" else copied
+
+
+def save(
+    graph: nn.Module,
+    path: Path,
+    example: Mapping[str, Tensor],
+    output: str,
+    axes: dict[str, Any],
+    *,
+    opset: int,
+) -> None:
+    """Write what `onnx_of` makes of a graph; weights that are too many for one file go beside it.
+
+    Args:
+        path: of the ONNX file.
+    """
+    program = onnx_of(graph.eval(), example, output, axes, opset=opset)
+    size = sum(p.numel() * p.element_size() for p in graph.parameters())
+    program.save(str(path), external_data=size > ONE_FILE)
+
+
+def export_pair_model(
+    loaded: models.LoadedModel,
+    graph: Callable[[nn.Module], nn.Module],
+    output: str,
+    folder: Path,
+    file: str,
+    cases: Cases,
+    precisions: Sequence[str],
+    opset: int,
+) -> list[tuple[str, str, Cases]]:
+    """Write a file of pixel_values and input_ids, a text for each picture, in fp32 and fp16, as far
+    as the bundle has these.
+
+    Args:
+        graph: of the model, and the name of what it gives, `output`.
+        file: its name in fp32.
+        cases: what it is verified on.
+
+    Returns:
+        Of each file its name, its precision, and the cases.
+    """
+    example = {name: own[:3] for name, own in next(iter(cases.values()))[0].items()}
+    short = models.takes_short_texts(loaded.model)
+    lengths = {1: Dim("length", min=2, max=loaded.context_length)} if short else {}
+    shapes = {"pixel_values": {0: BATCH}, "input_ids": {0: BATCH} | lengths}
+    written = []
+    for precision in [p for p in precisions if p in ("fp32", "fp16")]:
+        name = bundle.in_precision(file, precision)
+        of = graph(copy_in(loaded.model, precision))
+        save(of, folder / name, example, output, shapes, opset=opset)
+        written.append((name, precision, cases))
+    return written
+
+
 def export_towers(
     model: nn.Module,
     folder: Path,
@@ -130,17 +179,11 @@ def export_towers(
         context_length: tokens of the longest text.
         opset: of ONNX.
     """
-    # The exporter and its tracing must not leave a mark on the caller's model.
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    if precision == "fp16":
-        half.to_half(model)
+    model = copy_in(model, precision)
     short = models.takes_short_texts(model)
     lengths = {"length": Dim("length", min=2, max=context_length)} if short else {}
     for tower in bundle.towers(most_frames(model)):
-        graph = GRAPHS[tower.name](model).eval()
         axes = {0: BATCH} | {i: lengths[a] for i, a in enumerate(tower.axes, 1) if a in lengths}
         example, shapes = {tower.input: examples[tower.input]}, {tower.input: axes}
-        program = onnx_of(graph, example, tower.output, shapes, opset=opset)
-        size = sum(p.numel() * p.element_size() for p in graph.parameters())
         path = folder / bundle.in_precision(tower.file, precision)
-        program.save(str(path), external_data=size > ONE_FILE)
+        save(GRAPHS[tower.name](model), path, example, tower.output, shapes, opset=opset)

@@ -4,9 +4,9 @@
 
 It imports neither radapter nor torch, so that what it proves holds where only onnxruntime is
 installed. REFERENCE is a safetensors file with tensors `<file>|<case>|input` [n, ...] (`input NAME`
-where a file takes several) and `<file>|<case>|output` [n, ..., dim], features of unit norm or
-probabilities. On stdout: one JSON object, for each file the worst cosine and the largest absolute
-difference over all its cases and batch sizes.
+where a file takes several) and `<file>|<case>|output` [n, ..., dim], features of unit norm,
+probabilities, or logits of matches. On stdout: one JSON object, for each file the worst cosine and
+the largest absolute difference over all its cases and batch sizes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def check(folder: Path, reference: Path, batches: list[int]) -> dict[str, dict[s
         onnx.checker.check_model(str(folder / name), full_check=True)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the same numbers on every machine of a kind
+        if "_qdq" in name:  # see runtimes.onnx
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = onnxruntime.InferenceSession(
             str(folder / name),
             options,
@@ -79,6 +81,13 @@ def closeness(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return 1 - (error / np.maximum(size, DECIDED)) ** 2 / 2
 
 
+def likeness(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of every row of logits, [n]: 1 - e^2 / 2, e the largest error relative to the largest logit,
+    as `closeness` has it for logs."""
+    error = np.abs(output.astype(np.float64) - expected).max(axis=1)
+    return 1 - (error / np.maximum(np.abs(expected).max(axis=1), DECIDED)) ** 2 / 2
+
+
 def compare(
     session: onnxruntime.InferenceSession,
     inputs: dict[str, np.ndarray],
@@ -92,14 +101,18 @@ def compare(
         raise ValueError(f"{where}: output of shape {output.shape}, expected {expected.shape}")
     # Features of patches are many of one picture, [n, rows, columns, dim].
     output, expected = (x.reshape(-1, x.shape[-1]) for x in (output, expected))
-    norms = np.linalg.norm(output.astype(np.float64), axis=1)
-    probabilities = session.get_outputs()[0].name == "probabilities"
-    ones = output.astype(np.float64).sum(axis=1) if probabilities else norms
-    if not (np.abs(ones - 1) < 1e-5).all():  # false for what is not finite, too
-        raise ValueError(f"{where}: norms or sums of probabilities are not 1: {ones}")
-    cosines = (closeness if probabilities else cosine)(output, expected)
+    name = session.get_outputs()[0].name
+    if name == "match_logits":
+        cosines = likeness(output, expected)
+    else:
+        norms = np.linalg.norm(output.astype(np.float64), axis=1)
+        probabilities = name == "probabilities"
+        ones = output.astype(np.float64).sum(axis=1) if probabilities else norms
+        if not (np.abs(ones - 1) < 1e-5).all():  # false for what is not finite, too
+            raise ValueError(f"{where}: norms or sums of probabilities are not 1: {ones}")
+        cosines = (closeness if probabilities else cosine)(output, expected)
     if not np.isfinite(cosines).all():  # min() would pass over it
-        raise ValueError(f"{where}: what PyTorch gave is not finite")
+        raise ValueError(f"{where}: what PyTorch or onnxruntime gave is not finite")
     result["worst_cosine"] = min(result["worst_cosine"], float(cosines.min()))
     difference = float(np.abs(output - expected).max())
     result["max_abs_difference"] = max(result["max_abs_difference"], difference)

@@ -39,6 +39,12 @@ def check_forms(forms: Sequence[str], loaded: models.LoadedModel) -> None:
         )
     if forms and "members" in loaded.config["model_cfg"]:
         raise UsageError("A mixture of models has no checkpoint of one: leave out --checkpoint.")
+    if forms and loaded.head is not None and loaded.head.facts:
+        raise UsageError(
+            "An open_clip or transformers checkpoint has no place for the head "
+            f"{loaded.head.facts['name']}, and would answer by texts; the bundle has it inside "
+            "onnx/classifier.onnx: leave out --checkpoint."
+        )
     if TRANSFORMERS in forms:
         from radapter.export.configs import clip_config
 

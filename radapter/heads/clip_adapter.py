@@ -4,7 +4,7 @@
     logits = κ f' / |f'| W^T
 
 D [dim / reduction, dim] and U [dim, dim / reduction] have no biases; the second ReLU is the
-released code's. Radapter's alpha multiplies `ratio`.
+released code's, and the paper's formula has none. Radapter's alpha multiplies `ratio`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from torch import Tensor, nn
 from radapter.heads.head import Start
 from radapter.registry import Count, Unit
 
-EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"ratio": 0.6, "reduction": 2})
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {},
+    {"ratio": 0.6, "reduction": 2},
+    {"last_relu": False},
+)
 
 
 class Adapter(nn.Module):
     """See above.
 
     Args:
-        state: `weight` [classes, dim], `scale` κ, `down`, `up` and `ratio`.
+        state: `weight` [classes, dim], `scale` κ, `down`, `up`, `ratio`, and `no_last_relu` if what
+            U gives stays as it is.
     """
 
     weight: Tensor
@@ -38,22 +43,30 @@ class Adapter(nn.Module):
         super().__init__()
         for name in ("weight", "scale", "ratio"):
             self.register_buffer(name, state[name].detach().clone())
+        self.last_relu = "no_last_relu" not in state
+        if not self.last_relu:
+            self.register_buffer("no_last_relu", torch.ones(()))
         self.down = nn.Parameter(state["down"].detach().clone())
         self.up = nn.Parameter(state["up"].detach().clone())
 
     def forward(self, features: Tensor) -> Tensor:
-        adapted = F.relu(F.linear(F.relu(F.linear(features, self.down)), self.up))
+        adapted = F.linear(F.relu(F.linear(features, self.down)), self.up)
+        adapted = F.relu(adapted) if self.last_relu else adapted
         mixed = F.normalize(self.ratio * adapted + (1 - self.ratio) * features, dim=-1)
         return self.scale * F.linear(mixed, self.weight)
 
 
-def head(start: Start, *, ratio: Unit = 0.2, reduction: Count = 4) -> Adapter:
+def head(
+    start: Start, *, ratio: Unit = 0.2, reduction: Count = 4, last_relu: bool = True
+) -> Adapter:
     """The adapter with random weights, as torch's linear layers have them.
 
     Args:
         start: the zero-shot classifier.
         ratio: the share of adapted features.
         reduction: how many times narrower the bottleneck is than the features.
+        last_relu: whether there is a ReLU behind U, as in the released code. `false`: as in the
+            paper's formula.
     """
     dim = start.weights.shape[1]
     width = max(1, dim // reduction)
@@ -64,6 +77,7 @@ def head(start: Start, *, ratio: Unit = 0.2, reduction: Count = 4) -> Adapter:
             "down": nn.init.kaiming_uniform_(torch.empty(width, dim), a=math.sqrt(5)),
             "up": nn.init.kaiming_uniform_(torch.empty(dim, width), a=math.sqrt(5)),
             "ratio": torch.tensor(float(ratio)),
+            **({} if last_relu else {"no_last_relu": torch.ones(())}),
         }
     )
 

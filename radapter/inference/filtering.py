@@ -84,11 +84,7 @@ def judged(
         UsageError: the section reads no list, or has no captions.
         BrokenInput: a file is missing or damaged; no pair is kept.
     """
-    if settings.listed("") is None:
-        raise UsageError(
-            f"data.source {settings.source} has no list that could be filtered: filter a recipe of "
-            "`source: table` or `source: videos`."
-        )
+    settings.listing()  # or there is none
     if settings.task != "captions":
         raise UsageError(
             "Captions are filtered, and the recipe has classes: set data.task=captions."
@@ -142,9 +138,8 @@ def written(pairs: Pairs, out: Path) -> dict[str, Any]:
     Returns:
         The report, with `changes`: what of the recipe's data section reads the kept list.
     """
-    listed = pairs.settings.listed(str((out / KEPT).absolute()))
-    assert listed is not None
-    row_of = pairs.settings.rows(pairs.dataset)
+    listing = pairs.settings.listing()
+    row_of = listing.rows(pairs.dataset)
     kept: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     places = ((i, text) for i, own in enumerate(pairs.captions) for text in own)
@@ -154,7 +149,7 @@ def written(pairs: Pairs, out: Path) -> dict[str, Any]:
         if not np.isnan(scores[number]):
             row["score"] = round(float(scores[number]), 6)
         (kept if why is None else dropped).append(row if why is None else row | {"reason": why})
-    old, new = pairs.settings.model_dump(), listed.model_dump()
+    old, new = pairs.settings.model_dump(), listing.at(str((out / KEPT).absolute())).model_dump()
     changes = {f"data.{key}": value for key, value in new.items() if old[key] != value}
     facts = pairs.facts | {"changes": changes}
     out.mkdir(parents=True, exist_ok=True)
@@ -173,7 +168,7 @@ def _captions(
     path = rewritten.absolute()
     if not path.is_file():
         raise BrokenInput(f"No such file: {rewritten}. Correct --captions.")
-    texts = settings.captions_listed(path)
+    texts = settings.listing().captions(path)
     captions = [
         texts.get(key, own) for key, own in zip(dataset.keys, dataset.captions, strict=True)
     ]

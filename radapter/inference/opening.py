@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
 from radapter import bundle, models
+from radapter.data.clip_pieces import Pieces
 from radapter.errors import UsageError, nearest
 from radapter.merging import load_merged, tuned, tuned_facts, tuned_title
 from radapter.models.queries import has_queries
@@ -58,6 +60,22 @@ def open_model(
         )
     loaded = load_merged(folder) if folder.is_dir() else models.load(source)
     return from_loaded(loaded, device=device, precision=precision)
+
+
+def with_frames(model: OpenModel, clips: Pieces, named: int | None) -> Pieces:
+    """Clips by so many frames as the user named; else by as many as a model of clips takes, or, for
+    a model of pictures, as they are.
+
+    Raises:
+        UsageError: the model takes fewer.
+    """
+    most = model.runtime.frames
+    if most is not None and named is not None and named > most:
+        raise UsageError(
+            f"{model.name} takes clips of up to {most} frames, and --frames is {named}: give "
+            f"--frames {most}."
+        )
+    return clips if most is None or named is not None else dataclasses.replace(clips, frames=most)
 
 
 def _open_run(run: Run, engine: str | None, device: str, precision: str) -> OpenModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radapter.data.captions import read_json
+from radapter.data.json_files import read_object
 from radapter.data.sources.coco_captions import is_coco_captions
 from radapter.data.sources.karpathy import is_karpathy
 from radapter.errors import UsageError
@@ -32,7 +32,7 @@ def captions_folder(spot: Spot, wanted: Wanted) -> Found | None:
 
 def captions_file(spot: Spot, wanted: Wanted) -> Found:
     """A file of Karpathy's or COCO's form."""
-    content = read_json(spot.path)
+    content = read_object(spot.path, "data.path")
     karpathy = is_karpathy(content)
     if not karpathy and not is_coco_captions(content):
         raise UsageError(

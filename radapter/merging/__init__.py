@@ -12,6 +12,7 @@ from radapter.merging.merged import (
     write_weights,
 )
 from radapter.merging.trained import (
+    Alpha,
     Trained,
     load_base,
     merge,
@@ -21,6 +22,7 @@ from radapter.merging.trained import (
 )
 
 __all__ = [
+    "Alpha",
     "Trained",
     "load_base",
     "load_merged",

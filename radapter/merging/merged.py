@@ -13,7 +13,7 @@ from torch import Tensor
 from radapter.errors import BrokenInput, UsageError, command
 from radapter.files import new_folder, write_atomic
 from radapter.heads import head as heads
-from radapter.merging.trained import Trained, open_trained
+from radapter.merging.trained import Alpha, Trained, open_trained
 from radapter.models import LoadedModel, load, save, together, weights_hash, with_head
 from radapter.models.ensemble import Ensemble
 from radapter.registry import folds
@@ -23,15 +23,25 @@ MEMBERS = "members"
 """In the folder of a mixture, the folder with its models"""
 
 
-def write_merged(run: Run, alpha: float, trained: Trained | None = None) -> tuple[Path, bool]:
+def write_merged(run: Run, alpha: Alpha, trained: Trained | None = None) -> tuple[Path, bool]:
     """Write `merged/alpha-A/`, of the best adapter `merged/alpha-A-best/`, in open_clip's folder
-    format and make it the run's present one.
+    format and make it the run's present one. Of two alphas it is `merged/image-A-text-B/`; `alpha`
+    of its facts is then the larger one, and `alphas` has both.
 
     Returns:
         The folder, and whether it was written (False: it was there already, whole).
     """
     trained = trained or open_trained(run, "last")
-    return write_weights(run, trained, trained.at(alpha), _in_name(alpha), {"alpha": alpha})
+    if not isinstance(alpha, tuple):
+        return write_weights(run, trained, trained.at(alpha), _in_name(alpha), {"alpha": alpha})
+    image, text = alpha
+    name = "-".join(_in_name(own, of) for own, of in ((image, "image"), (text, "text")))
+    about = {
+        "alpha": max(alpha),
+        "alphas": {"image": image, "text": text},
+        "rule": f"alpha {image:g} of images, {text:g} of texts",
+    }
+    return write_weights(run, trained, trained.at(alpha), name, about)
 
 
 def write_weights(
@@ -41,9 +51,10 @@ def write_weights(
 
     Args:
         state: the plain model's weights.
-        about: what was done to get them, such as `alpha`, which the head is mixed at.
+        about: what was done to get them, such as `alpha`, which the head is mixed at, unless
+            `alphas` has that of the image tower.
     """
-    head = trained.head_at(about["alpha"])
+    head = trained.head_at(about["alphas"]["image"] if "alphas" in about else about["alpha"])
 
     def fill(folder: Path) -> None:
         save(folder, trained.base, state)
@@ -94,8 +105,8 @@ def _write(
     return folder, written
 
 
-def _in_name(alpha: float) -> str:
-    return f"alpha-{alpha:.2f}" if round(alpha, 2) == alpha else f"alpha-{alpha!r}"
+def _in_name(alpha: float, of: str = "alpha") -> str:
+    return f"{of}-{alpha:.2f}" if round(alpha, 2) == alpha else f"{of}-{alpha!r}"
 
 
 def read_merged(run: Run) -> tuple[LoadedModel, dict[str, Any]]:

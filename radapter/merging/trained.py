@@ -22,6 +22,9 @@ from radapter.registry import HEADS, METHODS, folds, schema
 from radapter.registry import load as registered
 from radapter.run import Run, Which
 
+Alpha = float | tuple[float, float]
+"""One number, or one for the image tower and one for all else"""
+
 
 @dataclass
 class Trained:
@@ -38,8 +41,11 @@ class Trained:
     head: dict[str, Tensor] = field(default_factory=dict)
     """Tensors of the head, if one was trained"""
 
-    def at(self, alpha: float) -> dict[str, Tensor]:
+    def at(self, alpha: Alpha) -> dict[str, Tensor]:
         """The state dict of the plain model at a scale."""
+        if isinstance(alpha, tuple):
+            image, rest = (self.at(own) for own in alpha)
+            return {n: image[n] if n.startswith("visual.") else own for n, own in rest.items()}
         if not math.isfinite(alpha):
             raise UsageError(f"Alpha must be a finite number, found {alpha}.")
         if not 0.0 <= alpha <= 1.0:
@@ -63,8 +69,10 @@ class Trained:
         loaded = with_adapters(self.base, self.facts["method"], self.tensors, alpha)
         return dataclasses.replace(loaded, head=self.head_at(alpha))
 
-    def head_at(self, alpha: float) -> heads.Head | None:
-        """The head at a scale; None if none was trained."""
+    def head_at(self, alpha: Alpha) -> heads.Head | None:
+        """The head at a scale, that of the image tower, whose features it reads; None if none was
+        trained."""
+        alpha = alpha[0] if isinstance(alpha, tuple) else alpha
         return heads.mixed(self.facts["head"], self.head, alpha) if self.head else None
 
 

@@ -9,4 +9,6 @@ A method is a module with
     EXAMPLES                                   settings that the tests of every method go through
     ELSEWHERE                                  settings with which training does not start at the
                                                zero-shot model; left out where there are none
+    WITH_DECODER                               settings for models that read pictures and texts
+                                               together, tested apart; left out where there are none
 """

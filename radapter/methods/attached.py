@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Attached:
         towers: those of "image" and "text" that parts are in whose names do not say it.
         change: the squared Frobenius norm of the change that the present values make to the model's
             weights, a scalar with gradients; None: their squared distance from `start`.
+        rates: by name, what the learning rate of some parameters is multiplied by.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class Attached:
         kept: Callable[[Values], Values] = lambda values: values,
         towers: Collection[str] = (),
         change: Callable[[], Tensor] | None = None,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
         self.model, self.hold, self.settings, self._kept = model, hold, average, kept
-        self.change, self._towers = change, towers
+        self.change, self._towers, self.rates = change, towers, rates
         self.modules = {n: part for n, part in parts.items() if isinstance(part, nn.Module)}
         self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
         for name, module in self.modules.items():
@@ -128,7 +131,7 @@ class Attached:
             more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
             raise UsageError(
                 f"The loss does not reach {without[0]}{more}: it gets no gradient and would stay "
-                "as it is. Leave its tower out with method.towers."
+                "as it is. Leave it out by a setting of the method, such as method.towers."
             )
 
     @torch.no_grad()
@@ -216,7 +219,9 @@ class Attached:
 
     @torch.no_grad()
     def load_stored(self, stored: Values, alpha: float) -> None:
-        """Compute with what a run has stored, scaled by alpha, from now on: a model to be used."""
+        """Compute with what a run has stored, scaled by alpha, from now on: a model to be used, not
+        one that was trained here."""
+        self.keep_start()
         device = next(self.model.parameters()).device
         self.held = {name: value.to(device) for name, value in stored.items()}, alpha
         self.hold(*self.held)

@@ -104,6 +104,18 @@ def residual_blocks(model: nn.Module, towers: str, method: str) -> list[Block]:
     return [b for tower in found if towers in ("both", tower) for b in found[tower]]
 
 
+def decoder_layers(model: Any) -> list[tuple[Block, Block]]:
+    """The layers of CoCa's text decoder, each a block in which tokens attend to tokens before and
+    one in which they attend to the picture."""
+
+    def blocks(kind: str) -> list[Block]:
+        modules = enumerate(getattr(model.text_decoder, kind))
+        named = [(f"text_decoder.{kind}.{number}", module) for number, module in modules]
+        return [Block(n, m, _forms(m, ATTENTION)[0], _forms(m, MLP)[0]) for n, m in named]
+
+    return list(zip(blocks("resblocks"), blocks("cross_attn"), strict=True))
+
+
 def _blocks(model: nn.Module, tower: str) -> Iterator[Block]:
     for name, module in model.named_modules():
         if tower_of(model, name) != tower:

@@ -6,7 +6,7 @@ Such a branch folds into no weight, so the model is used with it, and alpha scal
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from radapter.errors import UsageError
 from radapter.methods.attached import Hold, Values
 from radapter.methods.blocks import Block
+from radapter.methods.full import interpolating
+from radapter.models import image_size
 
 NORMS = ("ln_2", "norm2", "layer.1.layer_norm")
 """The norm before the MLP in blocks that have one: open_clip, timm, transformers' mT5"""
@@ -60,6 +62,14 @@ def linear(width: int, out: int, like: Tensor, bias: bool = True) -> nn.Linear:
 def like(block: Block) -> Tensor:
     """A weight [..., width] of a block: of the block's width, type and device."""
     return block.module.get_parameter(block.mlp[0][0])
+
+
+def feature_width(model: nn.Module) -> int:
+    """The dimensions of features."""
+    weight = next(model.visual.parameters())  # type: ignore[union-attr]
+    with torch.no_grad():
+        picture = weight.new_zeros(1, 3, *image_size(model))
+        return int(model.encode_image(picture).shape[-1])  # type: ignore[operator]
 
 
 def beside_mlp(block: Block, branch: Branch, method: str, *, reads: str) -> None:
@@ -144,5 +154,23 @@ def holding(parts: Mapping[str, nn.Module], branches: Sequence[Branch]) -> Hold:
                 branch.scale = torch.full_like(branch.scale, factor * branch.own)
         if kept is None:
             own.clear()
+
+    return hold
+
+
+def holding_both(
+    parts: Mapping[str, nn.Module],
+    branches: Sequence[Branch],
+    own: Mapping[str, nn.Parameter],
+    start: Callable[[], Values],
+) -> Hold:
+    """The same where weights of the model's own, which began at `start`, are trained beside
+    branches: alpha interpolates them."""
+    hold_branches, hold_own = holding(parts, branches), interpolating(own, start)
+    names = named_parameters(parts)
+
+    def hold(kept: Values | None, alpha: float) -> None:
+        hold_branches(None if kept is None else {n: kept[n] for n in names if n in kept}, alpha)
+        hold_own(kept, alpha)
 
     return hold

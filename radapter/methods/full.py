@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radapter.errors import BrokenInput, UsageError
-from radapter.methods.attached import Attached, Values
+from radapter.methods.attached import Attached, Hold, Values
 from radapter.methods.blocks import residual_blocks, tower_of
 from radapter.registry import Average, Count, Towers
 
@@ -54,18 +54,37 @@ def attach(
         UsageError: `last_blocks` of a tower that has no such blocks, or fewer.
     """
     model.requires_grad_(False)
-    last = None if last_blocks is None else _last(model, towers, last_blocks)
-    trained: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
+    trained = weights_of(model, towers, temperature=train_temperature)
+    if last_blocks is not None:
+        last = {"logit_scale"} | _last(model, towers, last_blocks)
+        trained = {name: parameter for name, parameter in trained.items() if name in last}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    attached = Attached(model, trained, interpolating(trained, lambda: attached.start), average)
+    return attached
+
+
+def weights_of(
+    model: nn.Module, towers: Towers, *, temperature: bool = False
+) -> dict[str, nn.Parameter]:
+    """A model's own parameters in these towers, by name; `temperature`: `logit_scale` too."""
+
+    def is_chosen(name: str) -> bool:
         if name == "logit_scale":
-            chosen = train_temperature
-        else:
-            tower = tower_of(model, name)
-            chosen = tower is not None and towers in ("both", tower)
-            chosen = chosen and (last is None or name in last)
-        if chosen:
-            parameter.requires_grad_(True)
-            trained[name] = parameter
+            return temperature
+        tower = tower_of(model, name)
+        return tower is not None and towers in ("both", tower)
+
+    return {name: p for name, p in model.named_parameters() if is_chosen(name)}
+
+
+def interpolating(trained: Mapping[str, nn.Parameter], start: Callable[[], Values]) -> Hold:
+    """The `hold` of an `Attached` of a model's own weights: kept ones, interpolated with the start.
+
+    Args:
+        trained: the parameters, by name.
+        start: gives what they were before training.
+    """
     present: dict[str, Tensor] = {}
 
     def hold(kept: Values | None, alpha: float) -> None:
@@ -74,11 +93,10 @@ def attach(
             if kept is None:
                 parameter.data = present.pop(name, parameter.data)
             else:
-                present[name], start = parameter.data, attached.start[name]
-                parameter.data = torch.lerp(start, kept[name], alpha) if kept else start
+                present[name], first = parameter.data, start()[name]
+                parameter.data = torch.lerp(first, kept[name], alpha) if kept else first
 
-    attached = Attached(model, trained, hold, average)
-    return attached
+    return hold
 
 
 def _last(model: nn.Module, towers: Towers, count: int) -> set[str]:

@@ -24,8 +24,16 @@ from radapter.errors import UsageError
 from radapter.methods.attached import Attached
 from radapter.methods.batch_rows import bernoulli_of_rows
 from radapter.methods.blocks import residual_blocks, tower_of
-from radapter.methods.branches import Branch, behind_block, beside_mlp, holding, like, linear
-from radapter.models import image_size, joint
+from radapter.methods.branches import (
+    Branch,
+    behind_block,
+    beside_mlp,
+    feature_width,
+    holding,
+    like,
+    linear,
+)
+from radapter.models import joint
 from radapter.registry import Average, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
@@ -140,7 +148,7 @@ def attach(
         branches.append(Bottleneck(**modules, scale=scale, drop=drop))
         beside_mlp(block, branches[-1], "multiway", reads="stream")
     if enhancer != "none" and (place == "joint" or not fits):
-        weight = like(blocks[0]).new_empty(1, _joint_width(model))
+        weight = like(blocks[0]).new_empty(1, feature_width(model))
         branches += enhancers("enhancer", weight, 1)
         joint.put_behind(model, branches[-1], trained)
     elif enhancer != "none":
@@ -152,14 +160,6 @@ def attach(
     for branch in branches:
         branch.train(model.training)
     return Attached(model, parts, holding(parts, branches), average, towers=trained)
-
-
-def _joint_width(model: nn.Module) -> int:
-    """The dimensions of features."""
-    weight = next(model.visual.parameters())  # type: ignore[union-attr]
-    with torch.no_grad():
-        picture = weight.new_zeros(1, 3, *image_size(model))
-        return int(model.encode_image(picture).shape[-1])  # type: ignore[operator]
 
 
 def _bottleneck(weight: Tensor, rank: int) -> dict[str, nn.Module]:

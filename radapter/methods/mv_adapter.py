@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -54,6 +55,7 @@ class Block(nn.Module):
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.enter, self.leave = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.quick_gelu = QuickGELU()
         nn.init.normal_(self.queries.weight, std=of**-0.5)
         for layer in (self.out, self.enter, self.leave):
             nn.init.normal_(layer.weight, std=(2 * of) ** -0.5)
@@ -66,7 +68,7 @@ class Block(nn.Module):
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
-        added: Tensor = self.leave(_quick_gelu(self.enter(self.norm_2(x))))
+        added: Tensor = self.leave(self.quick_gelu(self.enter(self.norm_2(x))))
         return x + added
 
 
@@ -78,7 +80,7 @@ class Temporal(nn.Module):
         super().__init__()
         self.whole = nn.Parameter(width**-0.5 * torch.randn(width))
         self.places = nn.Parameter(PLACES * torch.randn(1 + 2 * frames, width))
-        self.norm, self.block = nn.LayerNorm(width), Block(width, of)
+        self.norm, self.block, self.quick_gelu = nn.LayerNorm(width), Block(width, of), QuickGELU()
 
     def forward(
         self, classes: Tensor, means: Tensor, there: Tensor
@@ -91,7 +93,7 @@ class Temporal(nn.Module):
         x = torch.cat([self.whole.expand(clips, 1, -1), classes, means], dim=1) + torch.cat(taken)
         whole = torch.ones(clips, 1, dtype=torch.bool, device=there.device)
         seen = torch.cat([whole, there, there], dim=1)[:, None, None]
-        x = _quick_gelu(self.block(self.norm(x), seen))
+        x = self.quick_gelu(self.block(self.norm(x), seen))
         return x[:, 1 : 1 + number], x[:, 1 + number :], x[:, 0]
 
 
@@ -117,12 +119,13 @@ class Words(nn.Module):
     def __init__(self, width: int, length: int, of: int) -> None:
         super().__init__()
         self.places = nn.Parameter(PLACES * torch.randn(length, width))
-        self.norm, self.block = nn.LayerNorm(width), Block(width, of)
+        self.norm, self.block, self.quick_gelu = nn.LayerNorm(width), Block(width, of), QuickGELU()
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[1]
         before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        return _quick_gelu(self.block(self.norm(x + self.places[:length]), before))
+        changed: Tensor = self.quick_gelu(self.block(self.norm(x + self.places[:length]), before))
+        return changed
 
 
 class Factor(nn.Module):
@@ -165,11 +168,11 @@ class VideoAdapter(Adapter):
 
     def __init__(self, parts: dict[str, Any], scale: float, clip: Clip) -> None:
         super().__init__(parts, scale)
-        self.clip = clip
+        self.clip, self.quick_gelu = clip, QuickGELU()
 
     def change(self, x: Tensor) -> Tensor:
         there = self.clip.frames_there(x.shape[0], x.device)
-        h = _quick_gelu(self.lowered(x))
+        h = self.quick_gelu(self.lowered(x))
         classes, patches = h[:, 0], h[:, 1:]
         means = patches.mean(dim=1).unflatten(0, there.shape)
         c, p, whole = self.temporal(classes.unflatten(0, there.shape), means, there)
@@ -298,7 +301,3 @@ def _length(model: nn.Module) -> int:
             f"{type(tower).__name__}: use method.towers=image."
         )
     return len(tower.positional_embedding)
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)

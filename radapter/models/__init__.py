@@ -1,4 +1,5 @@
-"""open_clip models: load by name or from a folder, encode, hash, save. Built in: `emoji-clip`."""
+"""open_clip models: load by name or from a folder, encode, hash, save. Built in is
+`pictogram-clip`."""
 
 from radapter.models.ensemble import together
 from radapter.models.loaded import (

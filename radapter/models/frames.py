@@ -1,8 +1,9 @@
 """Clips [n, frames, 3, height, width] through a model, a frame that a clip lacks being NaN.
 
 A model of pictures has no `encode_video`: a clip is the mean of its frames. A model of clips has
-one. `see_clips` makes one of a model of pictures into whose tower a method has put modules that
-look at several frames; a picture is then a clip of one frame.
+one, and `encode_frames`, which gives what this is the mean of. `see_clips` makes one of a model of
+pictures into whose tower a method has put modules that look at several frames; a picture is then a
+clip of one frame.
 """
 
 from __future__ import annotations
@@ -37,14 +38,23 @@ def mean_of_frames(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
         encode: pictures [n, 3, height, width] -> features [n, dim].
         clips: [n, frames, 3, height, width]; frames of NaN are none; each clip has one at least.
     """
-    there = _there(clips)
+    features = each_frame(encode, clips)
+    return F.normalize((features * which_frames(clips)[:, :, None]).sum(dim=1), dim=-1)
+
+
+def each_frame(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
+    """Features [n, frames, dim], float32, unit norm, of every frame of clips [n, frames, 3, height,
+    width]; what stands for a frame that is none means nothing.
+
+    Args:
+        encode: pictures [n, 3, height, width] -> features [n, dim].
+    """
     features = encode(clips.nan_to_num(0.0).flatten(0, 1))
-    features = F.normalize(features.float(), dim=-1).unflatten(0, clips.shape[:2])
-    return F.normalize((features * there[:, :, None]).sum(dim=1), dim=-1)
+    return F.normalize(features.float(), dim=-1).unflatten(0, clips.shape[:2])
 
 
-def _there(clips: Tensor) -> Tensor:
-    """Which frames are there, [n, frames], bool."""
+def which_frames(clips: Tensor) -> Tensor:
+    """Which frames of clips [n, frames, 3, height, width] are there, [n, frames], bool."""
     return ~clips[:, :, 0, 0, 0].isnan()
 
 
@@ -88,9 +98,23 @@ class _OfClips:
         Raises:
             UsageError: they have more frames than it takes.
         """
+        return mean_of_frames(self._in(clips), clips)
+
+    def encode_frames(self: Any, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width] -> features of their frames, each with the others of
+        its clip in view: [n, frames, dim], float32, unit norm, as `each_frame` has them.
+
+        Raises:
+            UsageError: they have more frames than it takes.
+        """
+        return each_frame(self._in(clips), clips)
+
+    def _in(self: Any, clips: Tensor) -> Callable[[Tensor], Tensor]:
+        """What encodes all frames of these clips."""
         check_frames(clips.shape[1], self.clip.frames)
-        self.clip.there = _there(clips)
-        return mean_of_frames(super().encode_image, clips)  # type: ignore[misc]
+        self.clip.there = which_frames(clips)
+        encode: Callable[[Tensor], Tensor] = super().encode_image  # type: ignore[misc]
+        return encode
 
     def encode_image(self: Any, image: Tensor, normalize: bool = False) -> Tensor:
         self.clip.there = None
@@ -106,6 +130,14 @@ def check_frames(number: int, most: int) -> None:
             f"{number}: give fewer by --frames or data.frames, or train with "
             f"method.frames={number}."
         )
+
+
+def without_frames(runtime: str) -> UsageError:
+    """Why an exported model of clips has no `encode_frames`."""
+    return UsageError(
+        f"{runtime} has no features of single frames, since the exported file for clips gives one "
+        "feature a clip: score `match` in a suite with --runtime torch."
+    )
 
 
 def filled_up(clips: Tensor, frames: int) -> Tensor:

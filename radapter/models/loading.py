@@ -27,7 +27,10 @@ from radapter.models import (
 from radapter.models.loaded import CONFIG, TEXT_TOWER, WEIGHTS, LoadedModel
 from radapter.quiet import quiet
 
-EMOJI_CLIP = Path(__file__).parent / "emoji_clip"
+BUILT_IN = "pictogram-clip"
+FOLDER = Path(__file__).parent / "pictogram_clip"
+FORMER = "emoji-clip"
+"""The built-in model before; runs name it as their base"""
 OTHERS = (
     "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
@@ -38,7 +41,7 @@ TOKENIZERS = ("tokenizer*.json", "*.model", "vocab.*")
 
 def names() -> list[str]:
     """Every `NAME:TAG` that can be loaded, the built-in model first."""
-    return ["emoji-clip", *(f"{name}:{tag}" for name, tag in open_clip.list_pretrained())]
+    return [BUILT_IN, *(f"{name}:{tag}" for name, tag in open_clip.list_pretrained())]
 
 
 def load(
@@ -47,8 +50,8 @@ def load(
     """A model by name, from a folder or from a checkpoint file.
 
     Args:
-        path_or_name: `emoji-clip` (built in), `NAME:TAG` as open_clip knows them, `NAME:FILE` for
-            weights of a known architecture, `NAME:random` for random weights, a folder in
+        path_or_name: `pictogram-clip` (built in), `NAME:TAG` as open_clip knows them, `NAME:FILE`
+            for weights of a known architecture, `NAME:random` for random weights, a folder in
             open_clip's format (`local-dir:FOLDER` too) or of Hugging Face's CLIP, or
             `hf-hub:OWNER/NAME`. A file does not say its preprocessing and its activation; where
             published weights of the architecture do not agree, they are stated behind it, as
@@ -63,17 +66,18 @@ def load(
     name = str(path_or_name)
     if Path(name).is_dir():
         return _from_folder(Path(name), name)
+    _refuse_former(name)
     stated = conventions.read(name)
     source = stated.source
     architecture, separator, tag = source.partition(":")
-    known = ["emoji-clip", *open_clip.list_models()]
+    known = [BUILT_IN, *open_clip.list_models()]
     if source != name and not (architecture in known and _is_file_name(tag)):
         raise UsageError(
             f"{name}: only a bare weights file (NAME:FILE) takes settings, and {source} "
             "has its own. Leave them out."
         )
-    if name == "emoji-clip":
-        return _from_folder(EMOJI_CLIP, name)
+    if name == BUILT_IN:
+        return _from_folder(FOLDER, name)
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
         if not folder.is_dir():
@@ -84,13 +88,13 @@ def load(
         return _described(name, name, config, weights)
     if not separator and (os.sep in name or Path(name).suffix):
         raise BrokenInput(f"No model folder at {name}.")
-    if architecture == "emoji-clip" and tag == "random":
-        config = json.loads((EMOJI_CLIP / CONFIG).read_text())
-        return _random(f"local-dir:{EMOJI_CLIP}", name, config["model_cfg"], seed)
-    if architecture == "emoji-clip" and _is_file_name(tag):
+    if architecture == BUILT_IN and tag == "random":
+        config = json.loads((FOLDER / CONFIG).read_text())
+        return _random(f"local-dir:{FOLDER}", name, config["model_cfg"], seed)
+    if architecture == BUILT_IN and _is_file_name(tag):
         raise UsageError(
-            f"{name}: emoji-clip comes with its weights. Others of its form are a folder in "
-            f"open_clip's format: put them beside a copy of {CONFIG} from {EMOJI_CLIP}."
+            f"{name}: {BUILT_IN} comes with its weights. Others of its form are a folder in "
+            f"open_clip's format: put them beside a copy of {CONFIG} from {FOLDER}."
         )
     check_name(name)
     if tag == "random":
@@ -116,9 +120,10 @@ def check_name(name: str) -> None:
     """
     architecture, separator, tag = conventions.read(name).source.partition(":")
     a_path = Path(name).is_dir() or (not separator and (os.sep in name or Path(name).suffix))
-    if a_path or name == "emoji-clip" or architecture in ("local-dir", "hf-hub"):
+    if a_path or name == BUILT_IN or architecture in ("local-dir", "hf-hub"):
         return
-    known = ["emoji-clip", *open_clip.list_models()]
+    _refuse_former(name)
+    known = [BUILT_IN, *open_clip.list_models()]
     if architecture not in known:
         raise UsageError(f"Unknown model '{architecture}'.{nearest(architecture, known)}")
     tags = [*open_clip.list_pretrained_tags_by_model(architecture), "random"]
@@ -129,6 +134,14 @@ def check_name(name: str) -> None:
         )
     if tag not in tags and not Path(tag).is_dir() and not _is_file_name(tag):
         raise UsageError(f"Unknown weights '{tag}' for {architecture}.{nearest(tag, tags)}")
+
+
+def _refuse_former(name: str) -> None:
+    if name.partition(":")[0] == FORMER:
+        raise UsageError(
+            f"{FORMER} was replaced by {BUILT_IN}. Take {BUILT_IN}; runs on {FORMER} need the "
+            "radapter that trained them. Bundles work without it."
+        )
 
 
 def _is_file_name(tag: str) -> bool:

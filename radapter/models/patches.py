@@ -19,10 +19,11 @@ from radapter.errors import UsageError
 
 def has_patches(model: nn.Module) -> bool:
     """Whether a model is one of which patch features are known: a ViT of open_clip's own code whose
-    picture feature is one token's."""
+    picture feature is one token's, without prompts."""
     tower: Any = getattr(model, "visual", None)
     return (
         isinstance(tower, VisionTransformer)
+        and type(tower).forward is VisionTransformer.forward
         and tower.attn_pool is None
         and tower.proj is not None
         and isinstance(tower.transformer.resblocks[-1].attn, nn.MultiheadAttention)

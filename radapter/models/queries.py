@@ -9,6 +9,7 @@ id of the token that these words take the place of; `template`, what goes around
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,18 @@ def check_tower(model: nn.Module, what: str) -> None:
         kind = type(text_tower(model)).__name__
         raise UsageError(
             f"{what} needs a causal text tower of open_clip's own code, and this one is a {kind}."
+        )
+
+
+def check_place(tokenize: Callable[[list[str]], Tensor], place: int) -> None:
+    """Raise UsageError if `$` is another token than `place`, or several of them are."""
+    ids = tokenize([PLACE])[0]
+    token = int(ids[1])
+    twice = tokenize([f"{PLACE} {PLACE}"])[0]
+    if token != place or not torch.equal(twice[1:3].cpu(), ids[[1, 1]].cpu()):
+        raise UsageError(
+            f"method.place is {place}, and this model's tokenizer has {token} for '{PLACE}': set "
+            f"method.place={token}."
         )
 
 

@@ -40,7 +40,7 @@ def shorten(model: nn.Module, tokens: Tensor) -> Tensor:
     """Cut token ids [batch, length] to the longest text, where that changes nothing."""
     if not takes_short_texts(model) or not len(tokens):
         return tokens
-    return tokens[:, : int(_ends(text_tower(model), tokens).max()) + 1]
+    return tokens[:, : int(ends(text_tower(model), tokens).max()) + 1]
 
 
 def encode_text(model: nn.Module, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
@@ -77,12 +77,12 @@ def token_features(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
         )
     tower = text_tower(model)
     x = _projected(tower, _states(tower, tokens))
-    ends = _ends(tower, tokens)
-    read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]
+    last = ends(tower, tokens)
+    read = torch.arange(tokens.shape[1], device=tokens.device) <= last[:, None]
     return behind(model, "text", x), read
 
 
-def _ends(tower: Any, tokens: Tensor) -> Tensor:
+def ends(tower: Any, tokens: Tensor) -> Tensor:
     """The place of each text's end, [batch]."""
     pool, end_token = _pooling(tower)
     is_end = tokens if pool == "argmax" else torch.eq(tokens, int(end_token or 0)).int()

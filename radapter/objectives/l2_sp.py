@@ -19,7 +19,7 @@ def term(context: Context, *, weight: Annotated[float, Field(gt=0.0)] = 0.01) ->
     """weight / 2 times the squared distance of the weights from their start (Li et al., ICML 2018).
 
     For an adapter that folds it is that of the merged weights, ||W_rep - W_org||^2, which most
-    methods know without forming them; for one that does not, that of the adapter's own weights.
+    methods know without forming them; for one that does not, that of the trained weights.
 
     Args:
         context: what is trained.

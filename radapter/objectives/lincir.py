@@ -12,7 +12,7 @@ from torch import Tensor
 
 from radapter.errors import UsageError
 from radapter.models import encode_text, shorten
-from radapter.models.queries import PLACE, has_queries, query_features
+from radapter.models.queries import PLACE, check_place, has_queries, query_features
 from radapter.objectives.terms import Batch, Context, Features, Term
 
 EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"noise": 0.5, "runs": "but-last", "weight": 2.0})
@@ -86,15 +86,7 @@ def inverting(context: Context, term: str) -> Any:
             f"{context.place}: {term} could have no effect, as the model has no inversion network: "
             "give method={name: inversion}"
         )
-    ids = context.tokenize([PLACE])[0]
-    token = int(ids[1])
-    if token != model.inversion.place or not torch.equal(
-        context.tokenize([f"{PLACE} {PLACE}"])[0][1:3].cpu(), ids[[1, 1]].cpu()
-    ):
-        raise UsageError(
-            f"method.place is {model.inversion.place}, and this model's tokenizer has {token} for "
-            f"'{PLACE}': set method.place={token}."
-        )
+    check_place(context.tokenize, model.inversion.place)
     return model
 
 

@@ -13,6 +13,7 @@ from radapter.data import Dataset
 from radapter.data.settings import Unlabelled
 from radapter.errors import UsageError
 from radapter.methods.attached import Attached
+from radapter.models.matching import has_matching
 from radapter.registry import Rows
 
 Batch = dict[str, Any]
@@ -71,6 +72,9 @@ class Features:
     """Of the term's own texts"""
     logit_scale: Tensor
     """Exponentiated"""
+    matches: Tensor | None = None
+    """Logits [pairs, 2] of the pictures and texts that the term's `pairs` names, by the model's
+    matching head; see `models.matching`"""
 
 
 @dataclass
@@ -80,10 +84,19 @@ class Queue:
 
     size: int
     """Rows that are kept, at most: the last ones"""
+    of: str | None = None
+    """`size` rows are kept of each value of this column; None: of all"""
+    values: int = 1
+    """How many values it has"""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """[rows, ...] each, of batches whose step was taken"""
     next: dict[str, Tensor] = field(default_factory=dict)
     """What is kept once the present step has been taken"""
+
+    @property
+    def rows(self) -> int:
+        """The most that are kept."""
+        return self.size * self.values
 
     def with_kept(self, rows: Mapping[str, Tensor], name: str) -> Tensor:
         """The rows of a batch, and those that are kept under them."""
@@ -91,11 +104,27 @@ class Queue:
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
         """Keep these rows, too, the newest first, if the present step is taken."""
-        self.next = {name: self.with_kept(rows, name)[: self.size].detach() for name in rows}
+        joined = {name: self.with_kept(rows, name).detach() for name in rows}
+        if self.of is None:
+            self.next = {name: column[: self.size] for name, column in joined.items()}
+        else:
+            kept = _number_of_its_kind(joined[self.of]) < self.size
+            self.next = {name: column[kept] for name, column in joined.items()}
 
     def advance(self) -> None:
         """The step was taken."""
         self.kept, self.next = self.next or self.kept, {}
+
+
+def _number_of_its_kind(column: Tensor) -> Tensor:
+    """How many equal values stand before each, [rows]."""
+    order = column.argsort(stable=True)
+    ordered = column[order]
+    number = torch.empty_like(order)
+    number[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(
+        ordered, ordered
+    )
+    return number
 
 
 @dataclass(frozen=True)
@@ -117,6 +146,11 @@ class Term:
     """Whether `loss` reads features of the batch's pictures; if no term does, they are not read"""
     queue: Queue | None = None
     """What `loss` reads of steps before"""
+    pairs: Callable[[Features, Batch], Tensor] | None = None
+    """Which pictures and texts the model's decoder is to read together, rows of `images` and of
+    `texts` [pairs, 2], drawn anew each step; the loss has their `matches`"""
+    paired: int = 0
+    """How many pairs these are for each picture of a batch"""
     penalty: Callable[[], Tensor] | None = None
     """Of parameters alone, a scalar"""
     weight: float = 1.0
@@ -133,6 +167,16 @@ def check_rows(context: Context, terms: Sequence[Term]) -> None:
     raise UsageError(
         "unlabelled: no term of the objective is of these pictures. Add {name: "
         "in-batch-distillation} to it, or `rows: all` to a term that asks for no label."
+    )
+
+
+def check_pairs(context: Context, terms: Sequence[Term]) -> None:
+    """UsageError if there is a matching head, and no term reads it."""
+    if not has_matching(context.attached.model) or any(term.pairs for term in terms):
+        return
+    raise UsageError(
+        "method.multimodal trains a matching head, and no term of the objective reads it: add "
+        "{name: image-text-matching}, or set method.multimodal=false."
     )
 
 
@@ -157,7 +201,8 @@ def labelled_part(batch: Batch) -> Batch:
     if "labelled" not in batch:
         return batch
     own = rows_of(batch, "labelled")
-    return {**batch, **{name: batch[name][own] for name in ("text_of", "groups", "own")}}
+    columns = [name for name in ("text_of", "groups", "domains", "own") if name in batch]
+    return {**batch, **{name: batch[name][own] for name in columns}}
 
 
 def trains(terms: Sequence[Term], batch: Batch) -> bool:

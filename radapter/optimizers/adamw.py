@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from radapter.methods.attached import Attached
 from radapter.registry import Momentum
@@ -39,11 +40,21 @@ def optimizer(
 def decayed(attached: Attached, weight_decay: float) -> list[dict[str, Any]]:
     """Groups of parameters; weight decay spares biases, norms and scales, as everywhere in the
     field."""
-    parameters = list(attached.parameters())
-    matrices = [p for p in parameters if p.dim() >= 2]
-    others = [p for p in parameters if p.dim() < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for group in by_rate(attached):
+        matrices = [p for p in group["params"] if p.dim() >= 2]
+        others = [p for p in group["params"] if p.dim() < 2]
+        groups += [
+            {**group, "params": matrices, "weight_decay": weight_decay},
+            {**group, "params": others, "weight_decay": 0.0},
+        ]
     return [group for group in groups if group["params"]] or groups
+
+
+def by_rate(attached: Attached) -> list[dict[str, Any]]:
+    """Groups of parameters, each with its `rate`, by which the learning rate is multiplied in every
+    step; one at least."""
+    groups: dict[float, list[nn.Parameter]] = {} if attached.trained else {1.0: []}
+    for name, parameter in attached.trained.items():
+        groups.setdefault(attached.rates.get(name, 1.0), []).append(parameter)
+    return [{"params": own, "rate": rate} for rate, own in groups.items()]

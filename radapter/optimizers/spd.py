@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from radapter.methods.attached import Attached
+from radapter.optimizers.adamw import by_rate
 from radapter.registry import Momentum
 
 COPIES = 2
@@ -27,7 +28,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = ({}, {"decay": 0.3})
 
 class SPD(torch.optim.AdamW):
     """Args:
-    parameters: what is trained.
+    groups: what is trained.
     start: the w0 of each; one that is not in it starts at zero.
     decay: how much of what a step leads away from the start is taken back.
     adam: Adam's settings, without weight decay.
@@ -35,13 +36,13 @@ class SPD(torch.optim.AdamW):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        groups: list[dict[str, Any]],
         start: Mapping[nn.Parameter, Tensor],
         decay: float,
         **adam: Any,
     ):
         # The fused kernels would be run, to do nothing, when fp16's gradients overflow.
-        super().__init__(parameters, weight_decay=0.0, foreach=True, **adam)
+        super().__init__(groups, weight_decay=0.0, foreach=True, **adam)
         self.start, self.decay = start, decay
 
     @torch.no_grad()
@@ -82,4 +83,4 @@ def optimizer(
     """
     attached.keep_start()
     start = {attached.trained[name]: value for name, value in attached.start.items()}
-    return SPD(list(attached.parameters()), start, decay, lr=lr, betas=betas, eps=eps)
+    return SPD(by_rate(attached), start, decay, lr=lr, betas=betas, eps=eps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,12 @@ def curve(result: dict[str, Any], label: str) -> Curve:
     )
 
 
-def draw(
-    result: dict[str, Any], label: str, path: Path, others: Sequence[Curve] = ()
-) -> Path | None:
-    """Draw the result of `radapter eval --alphas`, and other curves over its axes; None, if the
-    suite has one role only or there is no matplotlib."""
+def draw(result: dict[str, Any], label: str, path: Path) -> Path | None:
+    """Draw the result of `radapter eval --alphas`; None, if the suite has one role only or there is
+    no matplotlib."""
     x, panels = axes(result)
     if not panels or not importlib.util.find_spec("matplotlib"):
         return None
     labels = [axis_label(axis, result) for axis in (x, *panels)]
-    trade_off([*others, curve(result, label)], labels[0], labels[1:], path)
+    trade_off([curve(result, label)], labels[0], labels[1:], path)
     return path

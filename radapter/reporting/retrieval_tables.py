@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from radapter.evaluation.tasks.retrieval import METRICS, RECALLS, WAYS
+from radapter.evaluation.tasks.retrieval import METRICS, RECALLS, RERANKED, WAYS
 from radapter.reporting.suite_tables import anchor_cells, notes, tuned_and_engine, with_interval
 from radapter.reporting.table import GROUP, Column, Table
 
 
 def retrieval_table(result: dict[str, Any], title: str) -> Table:
-    """For each data set, way and model recalls at 1, 5 and 10 and the median rank, then the sum of
-    the six recalls; under a model whose numbers are published these and how far it is from them.
-    After that, what the numbers depend on."""
+    """For each data set, way and model recalls at 1, 5 and 10, median and mean rank, then the sum
+    of the six recalls; under a model whose numbers are published these and how far it is from them,
+    and under one that puts its best answers in order again what it has then. After that, what the
+    numbers depend on."""
     models = result["models"]
     first = next(iter(models.values()))
     tuned, engine = tuned_and_engine(models)
     columns = [Column("in %", left=True, wrap="never")]
-    columns += [Column(name) for name in (*(f"R@{k}" for k in RECALLS), "median")]
+    columns += [Column(name) for name in (*(f"R@{k}" for k in RECALLS), "median", "mean")]
     table = Table(columns, title=title, notes=[notes(result)])
     for name, facts in first["datasets"].items():
         part = " (partial)" if facts["partial"] else ""
@@ -30,8 +31,13 @@ def retrieval_table(result: dict[str, Any], title: str) -> Table:
             for label, model in models.items():
                 own = model["datasets"][name]
                 recalls = [with_interval(own[metric], METRICS[metric]) for metric in metrics]
-                rank = own["retrieval"][f"{way}_median_rank"]
-                table.add(f"    {label}", *recalls, f"{rank:g}")
+                ranks = _ranks(own["retrieval"], way)
+                table.add(f"    {label}", *recalls, *ranks)
+                if RERANKED[1:] in own:
+                    again = [f"{way}{RERANKED}_r{k}" for k in RECALLS]
+                    recalls = [with_interval(own[metric], METRICS[metric]) for metric in again]
+                    ranks = _ranks(own[RERANKED[1:]], way)
+                    table.add("      re-ranked", *recalls, *ranks)
                 anchors = model.get("anchors", {}).get(name, {})
                 if anchors.keys() & set(metrics):
                     pairs = [anchor_cells(anchors.get(metric)) for metric in metrics]
@@ -44,6 +50,13 @@ def retrieval_table(result: dict[str, Any], title: str) -> Table:
                 table.add(f"    {engine} - alpha", *cells)
         table.add("  sum of the six")
         for label, model in models.items():
-            total = model["datasets"][name]["retrieval"]["recall_sum"]
-            table.add(f"    {label}", f"{total:.1f}     ")
+            own = model["datasets"][name]
+            table.add(f"    {label}", f"{own['retrieval']['recall_sum']:.1f}     ")
+            if RERANKED[1:] in own:
+                table.add("      re-ranked", f"{own[RERANKED[1:]]['recall_sum']:.1f}     ")
     return table
+
+
+def _ranks(found: dict[str, Any], way: str) -> tuple[str, str]:
+    """The median and the mean rank."""
+    return f"{found[f'{way}_median_rank']:g}", f"{found[f'{way}_mean_rank']:.1f}"

@@ -14,7 +14,6 @@ from radapter.registry import folds
 from radapter.reporting.comparison import data_in_words, method_in_words
 from radapter.run import Run
 
-Curves = dict[str, list[tuple[int, float]]]
 OF_THE_LAST_STEP = ("data_wait_share", "peak_memory_bytes", "memory_of", "loss", "lr")
 
 
@@ -112,17 +111,6 @@ def run_facts(run: Run) -> dict[str, Any]:
         "bundles": _folders(run, "bundles"),
         "evaluations": sorted(path.stem for path in run.evaluations.glob("*.json")),
     }
-
-
-def run_curves(run: Run) -> Curves:
-    """(step, value) by name: `loss`, `lr`, and `validation METRIC` in %."""
-    curves: Curves = {
-        name: [(line["step"], line[name]) for line in run.logged("loss")] for name in ("loss", "lr")
-    }
-    for line in run.logged("validation"):
-        value = 100 * line["validation"][line["metric"]]
-        curves.setdefault(f"validation {line['metric']}", []).append((line["step"], value))
-    return {name: points for name, points in curves.items() if points}
 
 
 def adapter_facts(run: Run) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ ABREAST = 4
 HEADER = ["method", "alpha", "chosen setting", "trained parameters", "stored", "training",
           "peak memory"]  # fmt: skip
 NOT_SHOWN, SURVIVES = "~", "*"
+ABOVE = "above the control, and so many standard errors"
 Summary = Mapping[str, Any]
 
 
@@ -28,9 +29,11 @@ def tables(summary: Summary) -> Iterator[Table]:
         for start in range(0, len(places), ABREAST):
             part = places[start : start + ABREAST]
             scores, apart = score_table(summary, part), difference_table(summary, part)
+            above = control_table(summary, part)
             scores.title = f"\n{title}"
             apart.title = f"\n{title}: difference from {study['baseline']}"
-            shown += [scores, *([apart] if apart.rows else [])]
+            above.title = f"\n{title}: {ABOVE}"
+            shown += [scores, *(table for table in (apart, above) if table.rows)]
     for line in footnotes(summary):
         shown[-1].note(line)
     yield from shown
@@ -49,6 +52,9 @@ def to_markdown(summary: Summary) -> str:
         apart = difference_table(summary, places)
         if apart.rows:
             parts += [f"Difference from {escaped(study['baseline'])}:\n", apart.to_markdown()]
+        above = control_table(summary, places)
+        if above.rows:
+            parts += [f"{ABOVE.capitalize()}:\n", above.to_markdown()]
     return "\n".join([*filter(str.strip, parts), *(f"{escaped(n)}\n" for n in footnotes(summary))])
 
 
@@ -123,7 +129,7 @@ def _table(summary: Summary, places: Sequence[int]) -> Table:
 
 
 def score_table(summary: Summary, places: Sequence[int]) -> Table:
-    """Means and deviations in some of the columns."""
+    """Means and deviations in some of the columns; below, what takes no look at the pictures."""
     table = _table(summary, places)
     for method in summary["methods"]:
         cells = []
@@ -135,6 +141,11 @@ def score_table(summary: Summary, places: Sequence[int]) -> Table:
                 metric.text(own["mean"]) + ("" if apart is None else f" sd {metric.text(apart)}")
             )
         table.add(method["label"], *cells)
+    for row in summary["trivial"]:
+        values = [(metric_of(summary["columns"][p]["metric"]), row["values"][p]) for p in places]
+        if any(value is not None for _, value in values):
+            cells = ["-" if value is None else metric.text(value) for metric, value in values]
+            table.add(row["label"], *cells, style="dim")
     return table
 
 
@@ -151,6 +162,27 @@ def difference_table(summary: Summary, places: Sequence[int]) -> Table:
             low, high = (_signed(metric.text(end)) for end in own["interval"])
             mark = SURVIVES if own["holm"] else "" if own["shown"] else f" {NOT_SHOWN}"
             cells.append(f"{_signed(metric.text(own['mean']))} [{low}, {high}]{mark}")
+        table.add(method["label"], *cells)
+    return table
+
+
+def control_table(summary: Summary, places: Sequence[int]) -> Table:
+    """What methods score above the controls that are in some of the columns; no rows if none is."""
+    pairs = [
+        (n, own["column"], own["control"])
+        for n, own in enumerate(summary["methods"][0]["controls"])
+        if own["control"] in places
+    ]
+    names = [summary["columns"][control]["place"] for *_, control in pairs]
+    table = Table([Column("method", left=True), *(Column(f"above {name}") for name in names)])
+    for method in summary["methods"] if pairs else ():
+        cells = []
+        for number, column, _ in pairs:
+            metric = metric_of(summary["columns"][column]["metric"])
+            own = method["controls"][number]
+            low, high = (_signed(metric.text(end)) for end in own["interval"])
+            errors = f", {own['mean'] / own['error']:.1f} se" if own["error"] else ""
+            cells.append(f"{_signed(metric.text(own['mean']))} [{low}, {high}]{errors}")
         table.add(method["label"], *cells)
     return table
 

@@ -39,15 +39,19 @@ def dataset_table(result: dict[str, Any], title: str) -> Table:
     table = Table(columns, title=title, notes=[notes(result)])
 
     def add(
-        title: str, metric: Metric, items: list[dict[str, Any]], anchor: dict[str, Any] | None
+        title: str,
+        metric: Metric,
+        items: list[dict[str, Any] | None],
+        anchor: dict[str, Any] | None,
     ) -> None:
-        cells = [with_interval(item, metric) for item in items]
+        cells = [with_interval(item, metric) if item else Styled("") for item in items]
         if anchors:
             cells[1:1] = anchor_cells(anchor)
         if engine:
             values = dict(zip(models, items, strict=True))
-            difference = values[engine]["value"] - values[str(tuned)]["value"]
-            cells.append(Styled(f"{100 * difference:+.2f}"))
+            theirs, ours = values[engine], values[str(tuned)]
+            both = theirs["value"] - ours["value"] if theirs and ours else None
+            cells.append(Styled("" if both is None else f"{100 * both:+.2f}"))
         table.add(title, *cells)
 
     def add_harmonic(key: str, second: str) -> None:
@@ -60,37 +64,50 @@ def dataset_table(result: dict[str, Any], title: str) -> Table:
                 table.add(f"  harmonic mean: {name}: not all is whole", style="dim")
 
     for key, metric in headlines().items():
-        having = {name: facts for name, facts in datasets.items() if key in facts}
-        chances = [metric.text(facts[key]["chance"]) for facts in having.values()]
-        if not chances:
+        # Not every model has all: that of re-ranked captions needs a matching head.
+        having = {
+            name: found[0]
+            for name in datasets
+            if (found := [own for m in models.values() if key in (own := m["datasets"][name])])
+        }
+        if not having:
             continue
+        chances = [metric.text(facts[key]["chance"]) for facts in having.values()]
         table.add(f"{metric.heading} (chance {_range(chances)})", style=GROUP)
         for name, facts in having.items():
             label = f"  {facts['role']}: {name}" + (" (partial)" if facts["partial"] else "")
             anchor = anchors.get(name, {}).get(key)
-            add(label, metric, [m["datasets"][name][key] for m in models.values()], anchor)
+            add(label, metric, [m["datasets"][name].get(key) for m in models.values()], anchor)
             add_harmonic(key, name)
+        for title in _trivial([facts[key] for facts in having.values()], metric):
+            table.add(f"  {title}", style="dim")
         for role, mean in means_of_roles(first).items():
             if key not in mean:
                 continue
-            items = [m["roles"][role][key] for m in models.values()]
+            items = [m["roles"][role].get(key) for m in models.values()]
             add(f"  {role}: mean of {counted(mean)}", metric, items, None)
         for name, mean in first.get("averages", {}).items():
             if key in mean:
-                items = [m["averages"][name][key] for m in models.values()]
+                items = [m["averages"][name].get(key) for m in models.values()]
                 add(f"  {name}", metric, items, None)
             elif "left_out" in mean:
                 table.add(f"  {name}: not all is whole", style="dim")
             add_harmonic(key, name)
     if any("calibration_error" in facts for facts in datasets.values()):
-        table.add("expected calibration error, %", style=GROUP)
-        for name in datasets:
-            cells = [
-                f"{100 * m['datasets'][name]['calibration_error']['value']:.1f}     "
-                for m in models.values()
-            ]
-            table.add(f"  {name}", *(cells[:1] + [""] * 2 * bool(anchors) + cells[1:]))
+        _add_calibration(table, models, published=bool(anchors))
     return table
+
+
+def _add_calibration(table: Table, models: dict[str, Any], *, published: bool) -> None:
+    """Rows of the calibration error; `published`: two columns behind the first model's are others'
+    numbers."""
+    table.add("expected calibration error, %", style=GROUP)
+    for name in next(iter(models.values()))["datasets"]:
+        cells = [
+            f"{100 * m['datasets'][name]['calibration_error']['value']:.1f}     "
+            for m in models.values()
+        ]
+        table.add(f"  {name}", *(cells[:1] + [""] * 2 * published + cells[1:]))
 
 
 def means_of_roles(model: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +130,33 @@ def counted(mean: dict[str, Any]) -> str:
     left_out = len(mean.get("left_out", []))
     used = len(mean["datasets"])
     return f"{used} of {used + left_out}" if left_out else f"{used}"
+
+
+def _trivial(items: Sequence[dict[str, Any]], metric: Metric) -> Iterator[str]:
+    """What answers that look at no picture score, beside chance, over data sets."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        for name, value in item.get("trivial", {}).items():
+            found.setdefault(name, []).append(metric.text(value))
+    for name, values in found.items():
+        yield f"{name}: {_range(values)}"
+
+
+def _not_above(label: str, datasets: dict[str, Any]) -> Iterator[str]:
+    """Where a model's score is not above all that takes no look at the picture, by its interval;
+    of metrics that have such rows beside chance."""
+    found = []
+    for key, metric in headlines().items():
+        names = [
+            name
+            for name, facts in datasets.items()
+            if (item := facts.get(key)) and item.get("trivial")
+            if item["interval"][0] <= max(item["chance"], *item["trivial"].values())
+        ]
+        if names:
+            found.append(f"{', '.join(names)} ({metric.title})")
+    if found:
+        yield f"{label} is NOT above every trivial row by its interval: {'; '.join(found)}."
 
 
 def _range(values: Sequence[str]) -> str:
@@ -148,18 +192,23 @@ def notes(result: dict[str, Any]) -> Styled:
         weights = str(model["provenance"].get("weights_hash"))[:16]
         used = ", ".join([model["runtime"], model["device"], model["precision"], weights])
         lines.append(f"{label}: {used}.")
+        lines += _not_above(label, model["datasets"])
         lines += [f"For the server, by {label}: {path}" for path in model.get("for_servers", ())]
     first = next(iter(result["models"].values()))
     lines += [f"{result['seen']}."] if "seen" in result else []
     lines += protocol_notes(first, result["protocol"])
     tuned, _ = tuned_and_engine(result["models"])
     if tuned:
-        lines += _own_remarks(tuned, result["models"][tuned]["datasets"], first["datasets"])
+        own = result["models"][tuned]["datasets"]
+        lines += _own_remarks(tuned, own, first["datasets"])
+        for label, model in result["models"].items():
+            if model["kind"] == "engine":
+                lines += _own_remarks(label, model["datasets"], own)
     return Styled("\n".join(lines), "dim")
 
 
 def _own_remarks(label: str, datasets: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
-    """What is remarked on a model's scores and not on those of the first model of the result."""
+    """What is remarked on a model's scores and not on those of another."""
     sets_of: dict[str, list[str]] = {}
     for name, facts in datasets.items():
         for remark in facts.get("remarks", ()):

@@ -25,6 +25,9 @@ class Runtime(Protocol):
     """Where the weights come from (`weights_hash`) and what really serves."""
     logit_scale: float
     """What cosines are multiplied by to become logits; already exponentiated."""
+    frames: int | None
+    """The most of a clip that a model of clips takes; None: a model of pictures, whose mean of
+    frames is of any number"""
     identity: dict[str, Any] | None
     """All that the bits of its features depend on, as plain data: features of an equal one may be
     used again. None: each is to be computed, as an engine's are while it is being verified"""
@@ -36,6 +39,12 @@ class Runtime(Protocol):
     def encode_video(self, clips: Tensor) -> Tensor:
         """Clips [n, frames, 3, height, width], float, a frame that a clip lacks being NaN ->
         features [n, dim], float32, unit norm."""
+        ...
+
+    def encode_frames(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width] -> features of their frames [n, frames, dim],
+        float32, unit norm: those that `encode_video` is the mean of. What stands for a frame that a
+        clip lacks means nothing."""
         ...
 
     def encode_text(self, tokens: Tensor) -> Tensor:

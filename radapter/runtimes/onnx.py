@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,17 @@ from radapter.errors import (
     UsageError,
     ran_out_of_memory,
 )
-from radapter.models.frames import filled_up, mean_of_frames
-from radapter.runtimes import BATCH
-from radapter.runtimes.engines import ENGINES, Engine
+from radapter.models.frames import each_frame, filled_up, mean_of_frames, without_frames
+from radapter.runtimes.engines import Engine
+from radapter.runtimes.providers import (
+    CPU,
+    NAMES,
+    TENSORRT,
+    chosen,
+    largest_batch,
+    may_use_tf32,
+)
 
-NAMES = {engine.provider: name for name, engine in ENGINES.items() if engine.provider}
-CPU, CUDA, TENSORRT = NAMES
 # What a model spends its time in. Arithmetic on shapes stays on the CPU whatever the provider.
 COMPUTE = {"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "Gemm", "FusedGemm", "Conv",
            "FusedConv", "Attention", "MultiHeadAttention", "Softmax", "LayerNormalization",
@@ -125,25 +128,32 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self.precision = precision or manifest["precisions"][0]
+        if self.precision == bundle.QDQ:
+            # Products are then in fp32 between the Q/DQ nodes, as exact as TensorRT's int32:
+            # onnxruntime's own, of signed bytes, overflow on a CPU without VNNI.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if bundle.in_precision(bundle.VISION, self.precision) not in manifest["files"]:
             raise UsageError(
                 f"Bundle {folder} has no {self.precision}, only "
                 f"{', '.join(manifest['precisions'])}. Export it with --precision."
             )
         self._towers: dict[str, Any] = {}
-        self._frames: int | None = manifest.get("frames")
-        towers = bundle.towers(self._frames)
+        self.frames: int | None = manifest.get("frames")
+        towers = bundle.towers(self.frames)
         files = {t.name: bundle.in_precision(t.file, self.precision) for t in towers}
-        for name, further in (("patch_model", bundle.PATCHES), ("query_model", bundle.QUERY)):
+        for name, further in bundle.FURTHER.items():
             file = bundle.in_precision(further, self.precision)
             if file in manifest["files"] and provider != TENSORRT:
                 files[name] = file
         for file in files.values():  # before any session: onnxruntime would open what they name
             bundle.external_data(folder, manifest, file)
+        self._matching = files.pop("matching_model", None)
+
+        self._open = lambda name: _session(
+            ort, folder / name, options, chosen(provider, manifest, name, index)
+        )
         try:
-            for tower, file in files.items():
-                providers = _providers(provider, manifest, file, index)
-                self._towers[tower] = _session(ort, folder / file, options, providers)
+            self._towers |= {tower: self._open(file) for tower, file in files.items()}
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
             self._pads = manifest["text_length"] == "fixed"
@@ -162,7 +172,7 @@ class OnnxRuntime:
             },
             "threads": options.intra_op_num_threads,
             "files": {name: manifest["files"][name] for name in files.values()},
-            **({"arithmetic": "TF32"} if provider == TENSORRT and _may_use_tf32() else {}),
+            **({"arithmetic": "TF32"} if provider == TENSORRT and may_use_tf32() else {}),
         }
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
@@ -172,10 +182,21 @@ class OnnxRuntime:
     def encode_video(self, clips: Tensor) -> Tensor:
         """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm; of a
         model of pictures the means of their frames."""
-        if self._frames is None:
+        if self.frames is None:
             return mean_of_frames(self.encode_image, clips)
-        clips = filled_up(clips.detach().cpu().float(), self._frames)
+        clips = filled_up(clips.detach().cpu().float(), self.frames)
         return self._run(self._towers["video_model"], clips)
+
+    def encode_frames(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width], float -> features of their frames [n, frames, dim],
+        float32, unit norm.
+
+        Raises:
+            UsageError: the model is of clips, and its file gives one feature a clip.
+        """
+        if self.frames is not None:
+            raise without_frames(self.name)
+        return each_frame(self.encode_image, clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""
@@ -184,16 +205,21 @@ class OnnxRuntime:
             tokens = F.pad(tokens, (0, self._context_length - tokens.shape[1]))
         return self._run(self._towers["text_model"], tokens)
 
+    @property
+    def makes_patches(self) -> bool:
+        """Whether there is a file for `encode_patches`."""
+        return "patch_model" in self._towers
+
     def encode_patches(self, pixel_values: Tensor) -> Tensor:
         """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.
 
         Raises:
             UsageError: the bundle has no file for it.
         """
-        if "patch_model" not in self._towers:
+        if not self.makes_patches:
             raise UsageError(
                 f"The bundle has no patch model for {self.name} in {self.precision}: export it "
-                "with --patches, or leave data sets by patches out with --without."
+                "with --patches, in fp32 or fp16."
             )
         return self._run(self._towers["patch_model"], pixel_values.detach().cpu().float())
 
@@ -207,6 +233,17 @@ class OnnxRuntime:
         for [n, dim], float32, unit norm."""
         session = self._towers["query_model"]
         return self._run(session, pixel_values.detach().cpu().float(), tokens.detach().cpu().long())
+
+    def match(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
+        """Pictures, and token ids of as many texts -> logits [n, 2], float32; the second says that
+        the text is of the picture. UsageError: the bundle has no file for it."""
+        if self._matching is None:
+            raise UsageError(f"The bundle has no matching model in {self.precision}.")
+        if "matching_model" not in self._towers:  # it is as large as all others together
+            self._towers["matching_model"] = self._open(self._matching)
+        tokens = F.pad(tokens.detach().cpu(), (0, self._context_length - tokens.shape[1])).long()
+        session = self._towers["matching_model"]
+        return self._run(session, pixel_values.detach().cpu().float(), tokens)
 
     def _run(self, session: Any, *values: Tensor) -> Tensor:
         """In parts where the provider was made for batches up to a size."""
@@ -248,61 +285,6 @@ def open_file(folder: Path, file: str) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     return _session(ort, folder / file, options, [CPU])
-
-
-def _providers(provider: str, manifest: Mapping[str, Any], path: str, index: int) -> list[Any]:
-    """What a session is opened with: the provider with its options, the best first."""
-    if provider == CPU:
-        return [CPU]
-    cuda = {
-        "device_id": str(index),
-        "use_tf32": "0",  # on by default: fp32 would have fp16's digits
-        "cudnn_conv_algo_search": "HEURISTIC",  # not every algorithm, for every new batch size
-    }
-    if provider == CUDA:
-        return [(CUDA, cuda)]
-    # CUDA is for the nodes that TensorRT leaves; `served` sees that they are no work.
-    tensorrt = {"device_id": str(index)} | tensorrt_options(manifest, path)
-    return [(TENSORRT, tensorrt), (CUDA, cuda)]
-
-
-def _may_use_tf32() -> bool:
-    """onnxruntime's TensorRT provider has no option for it; NVIDIA's own variable forbids it."""
-    return os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-
-
-def largest_batch(manifest: Mapping[str, Any]) -> int:
-    """The largest batch that onnxruntime's TensorRT provider builds for."""
-    return max(int(manifest["max_batch"]), BATCH)
-
-
-def tensorrt_options(manifest: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Options of onnxruntime's TensorRT provider for one file of a bundle: the shapes to build for,
-    and the graph's precision.
-
-    The provider is TensorRT 10, which has flags of precision; one fp16 session needs it. Its own
-    cache of engines stays off: what it would load next time is checked by nobody.
-    """
-    tower = bundle.tower_of(path)
-    assert tower
-    height, width = (int(size) for size in manifest["image_size"])
-    context = int(manifest["context_length"])
-    largest = largest_batch(manifest)
-    shortest = context if manifest["text_length"] == "fixed" else 2
-
-    def shapes(batch: int, length: int) -> str:
-        sizes = {"height": height, "width": width, "length": length}
-        sizes["frames"] = int(manifest.get("frames", 1))
-        axes = (sizes[axis] if isinstance(axis, str) else axis for axis in tower.axes)
-        return f"{tower.input}:{'x'.join(map(str, (batch, *axes)))}"
-
-    return {
-        "trt_profile_min_shapes": shapes(1, shortest),
-        "trt_profile_opt_shapes": shapes(max(1, largest // 4), context),
-        "trt_profile_max_shapes": shapes(largest, context),
-        "trt_fp16_enable": str("_fp16" in path),
-        "trt_engine_cache_enable": "False",
-    }
 
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:

@@ -23,7 +23,8 @@ from radapter.models import LoadedModel, canonical_preprocessing
 from radapter.models.loaded import INTERPOLATION
 from radapter.models.queries import template_of
 from radapter.runtimes import Runtime
-from radapter.runtimes.onnx import CPU, CUDA, OnnxRuntime, import_onnxruntime
+from radapter.runtimes.onnx import OnnxRuntime, import_onnxruntime
+from radapter.runtimes.providers import CPU, CUDA
 from radapter.runtimes.pytorch import PyTorchRuntime
 from radapter.runtimes.trt.runtime import TensorRTRuntime
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from radapter import models
 from radapter.errors import MissingDependency, UsageError, nearest, ran_out_of_memory
-from radapter.models import half, patches, queries, text
-from radapter.models.frames import mean_of_frames, most_frames, video_features
-from radapter.precision import exact_fp32
+from radapter.models import half, matching, patches, queries, text
+from radapter.models.frames import each_frame, mean_of_frames, most_frames, video_features
+from radapter.precision import cpu_has_bf16, exact_fp32
+from radapter.runtimes import BATCH
 from radapter.runtimes.engines import TORCH_PRECISIONS, Engine
 
 TYPES = dict(zip(TORCH_PRECISIONS, (torch.float32, torch.float16, torch.bfloat16), strict=True))
@@ -69,6 +70,11 @@ class PyTorchRuntime:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.precision = precision
         self._model = loaded.model
+        if precision == "bf16" and device == "cpu" and not cpu_has_bf16():
+            warnings.warn(
+                "This CPU has no bf16 and emulates it slowly. Next to try: precision fp32.",
+                stacklevel=2,
+            )
         if precision != "fp32":
             self._model = half.to_half(copy.deepcopy(loaded.model), TYPES[precision])
         try:
@@ -88,6 +94,7 @@ class PyTorchRuntime:
         self.device = device
         self.place = next(self._model.parameters()).device
         self.logit_scale = loaded.logit_scale
+        self.frames = most_frames(loaded.model)
         self.provenance: dict[str, Any] = {
             "weights_hash": loaded.weights_hash,
             "torch": torch.__version__,
@@ -119,11 +126,23 @@ class PyTorchRuntime:
     def encode_video(self, clips: Tensor) -> Tensor:
         """Clips [n, frames, 3, height, width] -> features [n, dim], float32, unit norm; of a model
         of pictures the means of their frames."""
-        if most_frames(self._model) is None:
+        if self.frames is None:
             return mean_of_frames(self.encode_image, clips)
         with evaluation_mode(self._model):
             pixels = moved(clips, self.place).to(half.image_dtype(self._model))
             return video_features(self._model, pixels).cpu()
+
+    def encode_frames(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width] -> features of their frames [n, frames, dim],
+        float32, unit norm; of a model of clips each with the others of its clip in view."""
+        if self.frames is None:
+            return each_frame(self.encode_image, clips)
+        with evaluation_mode(self._model):
+            pixels = moved(clips, self.place).to(half.image_dtype(self._model))
+            return self._model.encode_frames(pixels).cpu()  # type: ignore[operator]
+
+    makes_patches = True
+    """`encode_patches` is there, and says of which image towers it knows none"""
 
     def encode_patches(self, pixel_values: Tensor) -> Tensor:
         """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.
@@ -149,6 +168,39 @@ class PyTorchRuntime:
             z = self._model.encode_image(pixels)  # type: ignore[operator]
             features = queries.query_features(self._model, z, moved(tokens, self.place))
         return F.normalize(features.float(), dim=-1).cpu()
+
+    @property
+    def matches(self) -> bool:
+        """Whether `match` and `matcher` work."""
+        return matching.has_matching(self._model)
+
+    def match(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
+        """Pictures, and token ids of as many texts -> logits [n, 2], float32; the second says that
+        the text is of the picture."""
+        every = torch.arange(len(tokens))
+        return self.matcher(pixel_values)(tokens, every, every)
+
+    def matcher(self, pixel_values: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Read pictures [n, 3, height, width] once, for many texts.
+
+        Returns:
+            A function of token ids [texts, length], and of the numbers of pictures and of texts
+            [pairs] each, that gives the logits of these pairs [pairs, 2], as `match` does.
+        """
+        with evaluation_mode(self._model):
+            parts = moved(pixel_values, self.place).to(half.image_dtype(self._model)).split(BATCH)
+            seen = torch.cat([matching.of_pictures(self._model, part)[1] for part in parts])
+
+        def match(tokens: Tensor, pictures: Tensor, texts: Tensor) -> Tensor:
+            with evaluation_mode(self._model):
+                length = matching.longest(self._model, tokens)
+                last = matching.last_tokens(self._model, tokens).to(self.place)
+                _, read = matching.of_texts(self._model, moved(tokens, self.place), length)
+                pictures, texts = pictures.to(self.place), texts.to(self.place)
+                args = seen[pictures], read[texts], last[texts]
+                return matching.match_logits(self._model, *args).cpu()
+
+        return match
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""

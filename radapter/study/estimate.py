@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from radapter import training
+from radapter.evaluation.alphas import PAIRS
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import held_out_suite
+from radapter.merging import tpgm
 from radapter.models import load
 from radapter.runtimes.opened import from_loaded
 from radapter.study.planning import Job, Plan, missing, suite_for
 from radapter.study.results import Folder
 from radapter.study.running import distinct
+from radapter.study.schema import Merge
 
 STEPS, SECONDS = 3, 20.0
 """A timing ends after so many steps, or after the first step behind so much time"""
@@ -53,6 +56,8 @@ class Pace:
 
     epoch: Mapping[str, float]
     """Seconds of training for an epoch, by method; under "" for those not in it"""
+    step: float
+    """Seconds of an optimizer step"""
     picture: float
     """Seconds for a picture at one alpha"""
     held_out: int
@@ -64,11 +69,18 @@ class Pace:
         if job.zero_shot:
             return START
         if job.merge:  # its run is a finalist of its method
-            return START
+            return START + self.merging(job.merge)
         if job.soup:  # so is the first run of its own
             return START + sum(self.training(need) for need in job.needs[1:])
         epochs = job.recipe.optimisation.epochs
         return START + epochs * self.epoch.get(job.label, self.epoch[""])
+
+    def merging(self, merge: Merge) -> float:
+        if merge.rule == "tpgm":
+            return self.step * int(merge.settings.get("steps", tpgm.STEPS))
+        if merge.rule == "per-tower":
+            return PAIRS * self.picture * self.held_out
+        return 2 * self.picture * self.held_out  # by the zero-shot and by the tuned model
 
     def scoring(self, plan: Plan, job: Job, suites: bool) -> float:
         alphas = plan.held_out_alphas(job)
@@ -107,15 +119,19 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
 def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
     """From runs of this study that are there."""
     times: dict[str, list[float]] = {}
+    steps: list[float] = []
     pictures: list[float] = []
     count: dict[str, int] = {}
     for job in jobs:
         result = folder.read_run(job.name)
         if result is None or job.zero_shot or result["cost"]["seconds"] is None:
             continue
-        epochs = job.recipe.optimisation.epochs
-        for label in (job.label, ""):
-            times.setdefault(label, []).append(result["cost"]["seconds"] / epochs)
+        if job.is_trained:
+            epochs, seconds = job.recipe.optimisation.epochs, result["cost"]["seconds"]
+            for label in (job.label, ""):
+                times.setdefault(label, []).append(seconds / epochs)
+            if result["cost"]["steps"]:  # a head may be made and not trained
+                steps.append(seconds / result["cost"]["steps"])
         scored = len(result["held_out"]["points"]) * result["held_out"]["items"]
         count["held-out"] = result["held_out"]["items"]
         for own in result["suites"].values():
@@ -128,7 +144,8 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
     suites = count.get("suites") or _pictures_of_suites(plan, jobs[-1])
     means = {label: sum(own) / len(own) for label, own in times.items()}
     by = f"the {len(pictures)} finished runs of this study"
-    return Pace(means, sum(pictures) / len(pictures), count["held-out"], suites, by)
+    per_step, per_picture = sum(steps) / max(1, len(steps)), sum(pictures) / len(pictures)
+    return Pace(means, per_step, per_picture, count["held-out"], suites, by)
 
 
 def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
@@ -136,24 +153,25 @@ def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
     cores that each of `jobs` processes has."""
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     of_methods = {job.label: job for job in reversed(last) if not job.zero_shot}
-    timed = ((job, _epoch_of(job)) for job in reversed(of_methods.values()))
-    job, epoch = next(((job, epoch) for job, epoch in timed if epoch), (last[0], 0.0))
+    timed = ((job, *_pace_of(job)) for job in reversed(of_methods.values()))
+    nothing = last[0], 0.0, 0.0
+    job, epoch, step = next((found for found in timed if found[1]), nothing)
     recipe = job.recipe
     suite = held_out_suite(recipe)
     opened = suite.open()
     base = load(recipe.model, seed=recipe.seed)
-    model = from_loaded(base, device=recipe.device, precision=plan.study.precision)
+    model = from_loaded(base, device=recipe.device, precision=plan.precision)
     started = time.monotonic()
-    evaluate(suite, model, opened=opened)
+    evaluate(suite, model, opened=opened, keep_features=False)
     pictures = _pictures(opened)
     per_picture = (time.monotonic() - started) / pictures
     by = f"a timing of {job.label}: {STEPS} steps, and its held-out data scored once"
-    return Pace({"": epoch}, per_picture, pictures, _pictures_of_suites(plan, job), by)
+    return Pace({"": epoch}, step, per_picture, pictures, _pictures_of_suites(plan, job), by)
 
 
-def _epoch_of(job: Job) -> float:
-    """Seconds of an epoch, from a few steps in a folder that is removed; 0 without any, of a head
-    that is not trained."""
+def _pace_of(job: Job) -> tuple[float, float]:
+    """Seconds of an epoch and of a step, from a few steps in a folder that is removed; 0 without
+    any, of a head that is not trained."""
     seen: list[tuple[int, int, float]] = []
 
     def enough() -> bool:
@@ -166,11 +184,11 @@ def _epoch_of(job: Job) -> float:
             on_step=lambda m: seen.append((m["step"], m["steps"], m["seconds"])),
         )  # fmt: skip
     if not seen:
-        return 0.0
+        return 0.0, 0.0
     (first, _, before), (step, steps, after) = seen[0], seen[-1]
     # The first step is slow; alone it is all there is.
     per_step = (after - before) / (step - first) if step > first else after / step
-    return per_step * steps / job.recipe.optimisation.epochs
+    return per_step * steps / job.recipe.optimisation.epochs, per_step
 
 
 def _pictures_of_suites(plan: Plan, job: Job) -> int:

@@ -22,11 +22,13 @@ from filelock import FileLock
 
 from radapter import merging, training
 from radapter import recipe as recipes
-from radapter.errors import RadapterError
+from radapter.errors import RadapterError, UsageError
 from radapter.evaluation.alphas import (
     ALPHAS,
     alpha_curve,
     behind_the_best,
+    choose_per_tower,
+    merge_per_tower,
     smallest_within_one_error,
 )
 from radapter.evaluation.cache import user_cache
@@ -41,12 +43,12 @@ from radapter.merging import Trained
 from radapter.merging.soup import soup
 from radapter.models import LoadedModel, canonical_preprocessing, load
 from radapter.recipe import Recipe
-from radapter.registry import TASKS, folds
+from radapter.registry import OF_QUERIES, TASKS, folds
 from radapter.registry import load as registered
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
 from radapter.study.planning import agrees, suite_for, suite_of
-from radapter.study.results import Clusters, Folder, summed
+from radapter.study.results import Clusters, Folder, curves_of, summed
 from radapter.training.projecting import merge_by_tpgm
 from radapter.versions import versions
 
@@ -94,6 +96,8 @@ class Order:
     """Only try that all works"""
     precision: str
     """Of scores"""
+    auto: bool
+    """Whether a method takes it"""
     held_out_alphas: list[float]
     suite_alphas: list[float]
     """Beside the one that `auto` takes"""
@@ -149,20 +153,27 @@ def carry_out(order: Order, stop: Stop) -> None:
     trained = merging.open_trained(made[-1]) if made else None
     base = trained.base if trained else load(recipe.model, seed=recipe.seed)
     subject = Subject(recipe, base, trained)
+    kept = folder.read_run(order.name)
+    started = time.monotonic()
+    merging_seconds = 0.0
     if trained and order.training.merge:
         merged = merged_by(made[-1], trained, **order.training.merge)
         subject = replace(subject, merged=merged)
-    kept = folder.read_run(order.name)
-    started = time.monotonic()
+        merging_seconds, started = time.monotonic() - started, time.monotonic()
     if kept is None or "held-out" in order.parts:
         suites = kept["suites"] if kept else {}
-        kept = described(order, recipe, made)
-        kept |= {"held_out": held_out(order, subject), "suites": suites}
+        found = held_out(order, subject, kept["held_out"] if kept else None)
+        kept = described(order, recipe, made, merging_seconds)
+        kept |= {"held_out": found, "suites": suites}
+    if "curves" not in kept:  # runs that a soup or a rule merges are those of another method
+        apart = order.training.soup or order.training.merge or not made
+        kept["curves"] = {} if apart else curves_of(made[-1])
         folder.write_run(order.name, kept)
     for suite in (suite_of(name, order.smoke) for name in order.suites):
         if suite.name in order.parts:
-            auto = kept["held_out"]["auto"]
-            kept["suites"][suite.name] = of_suite(order, subject, suite, auto)
+            scored = kept["suites"].get(suite.name, {}).get("alphas", [])
+            at = {*order.suite_alphas, *scored, kept["held_out"]["auto"]} - {None}
+            kept["suites"][suite.name] = of_suite(order, subject, suite, sorted(at))
     before = kept["cost"]["scoring_seconds"] or 0.0
     kept["cost"]["scoring_seconds"] = round(before + time.monotonic() - started, 3)
     folder.write_run(order.name, kept)
@@ -202,11 +213,13 @@ def merged_by(
     """The run as a rule merges it that learns on held-out data."""
     device = run.recipe().device
     with FileLock(run.path.parent / ".lock"), run.lock():  # another rule may want it
-        folder, _ = (
-            merge_by_tpgm(run, trained, device=device, **settings)
-            if rule == "tpgm"
-            else merge_by_gate(run, trained, rule, device=device, **settings)
-        )
+        if rule == "tpgm":
+            folder, _ = merge_by_tpgm(run, trained, device=device, **settings)
+        elif rule == "per-tower":
+            choice = choose_per_tower(run.recipe(), trained, device=device)
+            folder, _ = merge_per_tower(run, trained, choice)
+        else:
+            folder, _ = merge_by_gate(run, trained, rule, device=device, **settings)
     return merging.load_merged(folder)
 
 
@@ -226,8 +239,11 @@ def run_in(place: Path, recipe: Recipe, stop: Stop) -> Run:
     return run
 
 
-def described(order: Order, recipe: Recipe, made: Sequence[Run]) -> dict[str, Any]:
-    """What the result says of the run itself, and of those that it needed."""
+def described(
+    order: Order, recipe: Recipe, made: Sequence[Run], merging_seconds: float
+) -> dict[str, Any]:
+    """What the result says of the run itself, and of those that it needed. What a rule learned in
+    the merge was trained too."""
     cost: dict[str, Any] = dict.fromkeys(COST)
     if made:
         facts = radapter_facts(made[-1].adapter)
@@ -235,7 +251,8 @@ def described(order: Order, recipe: Recipe, made: Sequence[Run]) -> dict[str, An
         cost["stored_bytes"] = made[-1].adapter.stat().st_size
         trained = [own for own in (run.cost() for run in made) if own["seconds"] is not None]
         cost |= trained[-1] if trained else {}
-        cost["seconds"] = sum(own["seconds"] for own in trained) if trained else None
+        if trained:
+            cost["seconds"] = sum(own["seconds"] for own in trained) + merging_seconds
     return {
         "key": order.training.key,
         "kind": "zero-shot" if order.zero_shot else "trained",
@@ -258,12 +275,14 @@ def curve(
     where: dict[str, Any] = {"device": subject.recipe.device, "precision": precision}
 
     def scored(loaded: LoadedModel, **how: Any) -> Evaluation:
-        return evaluate(suite, from_loaded(loaded, **where), opened=opened, **how)
+        model = from_loaded(loaded, **where)
+        return evaluate(suite, model, opened=opened, keep_features=False, **how)
 
-    if 0.0 in alphas:
+    of_queries = trained is not None and subject.recipe.method.name in OF_QUERIES
+    if 0.0 in alphas and not of_queries:
         head = trained.head_at(0.0) if trained and not subject.merged else None
         yield 0.0, scored(replace(subject.base, head=head), cache=user_cache())
-    rest = [alpha for alpha in alphas if alpha != 0.0]
+    rest = [alpha for alpha in alphas if alpha != 0.0 or of_queries]
     if not rest or trained is None:
         return
     if subject.merged is not None:
@@ -275,28 +294,37 @@ def curve(
             yield alpha, scored(trained.attached(alpha))
 
 
-def held_out(order: Order, subject: Subject) -> dict[str, Any]:
-    """Scores on held-out data of the training distribution, and the alpha that `auto` takes."""
+def held_out(order: Order, subject: Subject, kept: dict[str, Any] | None) -> dict[str, Any]:
+    """Scores on held-out data of the training distribution, and the alpha that `auto` takes, if a
+    method takes it. What was scored before for another method is scored again."""
     recipe, trained = subject.recipe, subject.trained
     main = trained_metric(recipe)
+    before = [point["alpha"] for point in kept["points"]] if kept else []
+    alphas = sorted({*order.held_out_alphas, *before})
+    asked = order.auto or (kept is not None and kept["auto"] is not None)
     tasks = [t for t in TASKS if registered(TASKS, t).METRICS.keys() & set(order.metrics)]
     suite = held_out_suite(recipe, trained.classes if trained else None)
     suite = suite.model_copy(update={"tasks": tasks})
-    found = {
-        alpha: evaluated.sets["held-out"].metrics
-        for alpha, evaluated in curve(suite, subject, order.held_out_alphas, order.precision)
-    }
+    found = {}
+    for alpha, evaluated in curve(suite, subject, alphas, order.precision):
+        found[alpha] = evaluated.sets["held-out"].metrics
+        lacking = [name for name in order.metrics if name not in found[alpha]]
+        if lacking and not order.zero_shot and alpha != 0:
+            raise UsageError(
+                f"The model has no {lacking[0]}, by which settings are chosen: in `choose.metric` "
+                f"name another, such as {main}."
+            )
     of_main = {alpha: scored[main] for alpha, scored in found.items()}
     behind = behind_the_best(of_main)
     steps = behind_the_best({alpha: own for alpha, own in of_main.items() if alpha in ALPHAS})
     return {
-        "items": len(of_main[0.0].scores),
+        "items": len(next(iter(of_main.values())).scores),
         "precision": order.precision,
-        "auto": 1.0 if subject.merged else smallest_within_one_error(steps),
+        "auto": 1.0 if subject.merged else smallest_within_one_error(steps) if asked else None,
         "points": [
             {
                 "alpha": alpha,
-                **{name: float(scored[name].scores.mean()) for name in order.metrics},
+                **{m: float(scored[m].scores.mean()) for m in order.metrics if m in scored},
                 "behind": behind[alpha][0],
                 "standard_error": behind[alpha][1],
             }
@@ -305,10 +333,12 @@ def held_out(order: Order, subject: Subject) -> dict[str, Any]:
     }
 
 
-def of_suite(order: Order, subject: Subject, suite: Suite, auto: float) -> dict[str, Any]:
+def of_suite(
+    order: Order, subject: Subject, suite: Suite, alphas: Sequence[float]
+) -> dict[str, Any]:
     """A suite's part of the result."""
     suite, definition = suite_for(suite, subject.recipe, order.precision)
-    alphas = sorted({*order.suite_alphas, auto}) if subject.trained else [0.0]
+    alphas = alphas if subject.trained else [0.0]
     clusters = Clusters()
     datasets: dict[str, Any] = {}
     for _, evaluated in curve(suite, subject, alphas, order.precision):
@@ -336,8 +366,9 @@ def add_scores(entry: dict[str, Any], scored: SetResult, clusters: Clusters) -> 
         place, member = clusters.of(item.clusters)
         if name not in entry["metrics"]:
             items = summed(np.ones(len(member)), member)
-            known = {"clusters": place, "chance": item.chance, "items": items, "right": []}
-            entry["metrics"][name] = known
+            trivial = {"trivial": item.trivial} if item.trivial else {}
+            known = {"clusters": place, "chance": item.chance, **trivial, "items": items}
+            entry["metrics"][name] = {**known, "right": []}
         entry["metrics"][name]["right"].append(summed(item.scores, member))
 
 

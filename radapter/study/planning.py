@@ -10,20 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from radapter import recipe as recipes
 from radapter.errors import UsageError, nearest
 from radapter.evaluation import seeing
 from radapter.evaluation.alphas import ALPHAS
 from radapter.evaluation.suite import Suite, load_suite, trained_metric
+from radapter.precision import on_cpu
 from radapter.recipe import Recipe
-from radapter.registry import folds
+from radapter.registry import OF_QUERIES
 from radapter.study.results import Folder
 from radapter.study.schema import Merge, Study
 
 NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "workers",
                "checkpoints", "alpha")  # fmt: skip
 """Keys of a recipe that change nothing of what is trained"""
-SMOKE = ("optimisation.epochs=1", "optimisation.warmup_steps=0")
+SMOKE = ("optimisation.epochs=1", "optimisation.max_steps=3", "optimisation.warmup_steps=0")
 OF_THE_BASE = ("model", "data", "validation")
 """Keys that say what the zero-shot model is, and what it is held out of"""
 
@@ -108,7 +111,7 @@ class Plan:
     Args:
         study: checked.
         place: of its file, for messages.
-        smoke: only try that all works: one trial, one seed, one epoch, few alphas and data sets.
+        smoke: only try that all works: one trial, one seed, three steps, few alphas and data sets.
 
     Raises:
         UsageError: a recipe or suite is missing, a change does not fit its recipe, or a method has
@@ -117,22 +120,28 @@ class Plan:
 
     def __init__(self, study: Study, place: str, smoke: bool = False) -> None:
         self.study, self.place, self.smoke = study.smallest() if smoke else study, place, smoke
+        on_gpu, wanted = torch.cuda.is_available(), study.precision
+        self.precision = wanted if on_gpu else on_cpu(wanted, "scores are computed")
+        """What scores are computed in"""
         suites = [suite_of(name, smoke) for name in study.suites]
         self.suites = {suite.name: suite for suite in suites}
         self.choices: dict[str, list[str]] = {}
         """The chosen changes of methods; as long as there are none, the first stand for them"""
+        self._keys: dict[str, set[str]] = {}
+        """Of each method's runs, one for each setting"""
         of_each: dict[str, str] = {}
         for label in study.methods:
-            for own in study.methods[label].settings():
-                self.job(label, own, study.trials.seeds[0])
+            settings, first = study.methods[label].settings() or [[]], study.trials.seeds[0]
+            self._keys[label] = {self.job(label, own, first).key for own in settings}
             example = self.finalists(label)[0].recipe
             self._check(label, example)
             of_each.setdefault(trained_metric(example), label)
         if len(of_each) > 1:
             said = ", ".join(f"{label} by {metric}" for metric, label in of_each.items())
             raise UsageError(
-                f"{place}: methods are trained on different tasks ({said}). A study compares "
-                "methods of one task: make a study for each."
+                f"{place}: methods are chosen by different measures ({said}). A study compares "
+                "methods of one task: make a study for each, or give all the same held-out data, "
+                "as `validation` in the study's `set`."
             )
         self.trained_metric = next(iter(of_each))
         """What held-out data is scored by"""
@@ -199,13 +208,24 @@ class Plan:
         on = self.study.methods[label].rests_on
         return on is None or self.is_settled(on)
 
+    def alphas_of(self, label: str) -> tuple[bool, list[float]]:
+        """Whether a method that has runs of this one takes `auto`, and the alphas that such methods
+        state."""
+        same = [
+            own.alpha
+            for other, own in self.study.methods.items()
+            if not own.zero_shot and self._keys[other] & self._keys[label]
+        ]
+        return "auto" in same, [float(alpha) for alpha in same if alpha != "auto"]
+
     def held_out_alphas(self, job: Job) -> list[float]:
-        """Where held-out data is scored: the steps of `auto`, and every alpha that is stated. What
+        """Where held-out data is scored: as its methods say, the steps of `auto` or an alpha. What
         is merged by a rule is one model, beside the zero-shot one."""
         if job.zero_shot or job.merge:
             return [0.0] if job.zero_shot else [0.0, 1.0]
-        stated = [own.alpha for own in self.study.methods.values() if own.alpha != "auto"]
-        return sorted({*(ALPHAS[::5] if self.smoke else ALPHAS), *map(float, stated)})
+        auto, stated = self.alphas_of(job.label)
+        steps = ALPHAS[::5] if self.smoke else ALPHAS
+        return sorted({*(steps if auto else ()), *stated})
 
     def metrics(self) -> list[str]:
         """Those that held-out data is scored by."""
@@ -213,12 +233,13 @@ class Plan:
             dict.fromkeys([self.trained_metric, *self.study.choose.metrics(self.trained_metric)])
         )
 
-    def suite_alphas(self, job: Job, auto: float) -> list[float]:
-        """Where a finalist is scored whose `auto` this is."""
+    def suite_alphas(self, job: Job, auto: float | None) -> list[float]:
+        """Where a finalist is scored whose `auto` this is; None: it is not known, or none's."""
         if job.zero_shot or job.merge:
             return [0.0] if job.zero_shot else [1.0]
-        stated = [own.alpha for own in self.study.methods.values() if own.alpha not in ("auto", 0)]
-        return sorted({*self.study.alphas, *map(float, stated), auto})
+        asked, stated = self.alphas_of(job.label)
+        own = [auto] if asked and auto is not None else []
+        return sorted({*self.study.alphas, *stated, *own})
 
     def _check_names(self, recipe: Recipe) -> None:
         """That `compare` names places of the suites."""
@@ -242,15 +263,15 @@ class Plan:
                 "it: set data.hold_out (such as 0.1) or `validation`."
             )
         method = self.study.methods[label]
+        if recipe.method.name in OF_QUERIES and method.alpha == "auto":
+            raise UsageError(
+                f"{where}: {recipe.method.name} changes no feature of pictures and texts, by which "
+                "`alpha: auto` chooses: write alpha: 1."
+            )
         if recipe.start is not None and method.start is None and method.rests_on is None:
             raise UsageError(
                 f"{where}: the recipe starts from the run {recipe.start}, of which the study knows "
                 "nothing: name the method of the study that it is of, in `start`."
-            )
-        if method.alpha == "auto" and not folds(recipe.method.name):
-            raise UsageError(
-                f"{where}: what {recipe.method.name} trains does not fold into plain weights, so "
-                "`auto` has nothing to choose from: write a number, such as `alpha: 1`."
             )
         try:
             seeing.open_checked(recipe, self.suites.values())
@@ -258,7 +279,8 @@ class Plan:
             raise UsageError(f"{where}: {error}") from None
         for suite in self.suites.values():
             for dataset in suite.for_recipe(recipe).datasets:
-                if not dataset.data.overlaps(held_out):
+                # A control shows again what another data set has.
+                if dataset.role == "control" or not dataset.data.overlaps(held_out):
                     continue
                 if dataset.role != "in-distribution":
                     raise UsageError(
@@ -309,17 +331,17 @@ def missing(plan: Plan, job: Job, result: Mapping[str, Any] | None, final: bool)
     """What a run still has to do: `held-out`, and the names of suites."""
     if result is None or not is_of(result, job):
         return ["held-out", *(plan.suites if final else ())]
-    same = result["held_out"].get("precision", "fp32") == plan.study.precision
+    same = result["held_out"].get("precision", "fp32") == plan.precision
     points = {point["alpha"]: point for point in result["held_out"]["points"]}
-    wanted = plan.held_out_alphas(job)
+    needed = {plan.trained_metric} if job.zero_shot else set(plan.metrics())
     lacking = [
         "held-out"
-        for alpha in wanted
-        if not (same and alpha in points and set(plan.metrics()) <= points[alpha].keys())
+        for alpha in plan.held_out_alphas(job)
+        if not (same and alpha in points and needed <= points[alpha].keys())
     ][:1]
     for name, suite in plan.suites.items() if final else ():
         own = result["suites"].get(name)
-        _, definition = suite_for(suite, job.recipe, plan.study.precision)
+        _, definition = suite_for(suite, job.recipe, plan.precision)
         at = plan.suite_alphas(job, result["held_out"]["auto"])
         if own is None or own["definition"] != definition or not set(at) <= set(own["alphas"]):
             lacking.append(name)
@@ -361,35 +383,6 @@ def chosen(plan: Plan, label: str, folder: Folder, failed: Sequence[str] = ()) -
         elif not any(job.name in failed for job in jobs):
             return None
     return max(scores, key=lambda place: scores[place], default=None)
-
-
-def outline(plan: Plan) -> dict[str, Any]:
-    """`study.json`, see `radapter.study.results`, with what `plan.choose` found."""
-    methods: dict[str, Any] = {}
-    for label, method in plan.study.methods.items():
-        own, settings = plan.choices.get(label), method.settings()
-        trials = [
-            {"set": list(job.own), "fold": job.fold, "seed": job.seed, "run": job.name}
-            for jobs in plan.trials(label)
-            for job in jobs
-        ]
-        jobs = plan.finalists(label) if plan.is_settled(label) else []
-        methods[label] = {
-            "alpha": method.alpha,
-            "trials": trials,
-            "settings": settings,
-            "chosen": None if own is None else settings.index(own),
-            "finalists": [
-                {"fold": fold, "seed": seed, "run": job.name}
-                for (fold, seed), job in zip(plan.study.places(), jobs, strict=bool(jobs))
-            ],
-        }
-    return {
-        "study": plan.study.model_dump(mode="json"),
-        "trained_metric": plan.trained_metric,
-        "suites": list(plan.suites),
-        "methods": methods,
-    }
 
 
 def path_of(results: Path | None, study: Study) -> Path:

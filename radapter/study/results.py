@@ -17,6 +17,7 @@ fine-tuning at alpha 1, and interpolated). `study.json`:
     suites          their names; the study has files of one's own by their paths
     methods         by label, in the order of the study file
         alpha       "auto" or a number; 0 is the zero-shot model, which has no trials
+        shows       measures of the table that its row has from others, by name
         settings    the changes of each trial, a list of lists: the grid
         trials      a list of {set, fold, seed, run}, for each setting and seed: `set` are its
                     changes, `run` is the name of its file without .json
@@ -32,13 +33,18 @@ The file of a run:
     recipe          the resolved recipe with all defaults
     base_hash       of the weights that training started from
     versions        of the packages that a number depends on
-    cost            trained_parameters, stored_bytes, steps, seconds (of training),
+    cost            trained_parameters, stored_bytes, steps, seconds (of training, and
+                    of a merge that learns),
                     peak_memory_bytes, memory_of ("cuda", "process"), scoring_seconds; null where
                     it is not known, and of the zero-shot model
+    curves          of training, as far as it was logged: by name, as `loss` and `validation
+                    METRIC` in %, a list of [step, value], at most 50; empty of soups, of runs that
+                    a rule merges, and of the zero-shot model. Absent in results of earlier versions
     held_out        scores on held-out data of the training distribution, which choices look at
         items       how many there are, of the trained metric
         precision   what they were computed in, as the study says; fp32 where it is absent
-        auto        the alpha that `radapter merge --alpha auto` takes
+        auto        the alpha that `radapter merge --alpha auto` takes; null where no method of the
+                    run does
         points      a list of {alpha, METRIC: share, ..., behind, standard_error}: the last two are
                     of the trained metric, see `evaluation.alphas`
     suites          by name; empty for a run that is a trial alone: no trial is scored on them
@@ -56,6 +62,8 @@ The file of a run:
             metrics     by name, those that tables show
                 clusters  which of the suite's `clusters` its items belong to, by place
                 chance    what guessing scores
+                trivial   what further answers that look at no picture score, by what they are;
+                          absent where there are none
                 items     how many items each cluster has: counts
                 right     a list, an entry for each alpha: how many of them are hits: counts
 
@@ -78,7 +86,12 @@ The file of a run:
         differences for each column {mean, interval, p, shown, holm} from the baseline, paired;
                     null for the baseline itself. `shown`: the interval does not hold 0. `holm`: it
                     survives Holm's correction for all comparisons; null if it is none of them
+        controls    a list of {column, control, mean, interval, error}: what it scores in a column
+                    above its control in another, both by their place in `columns`; `error` is the
+                    standard error whose normal interval is as wide
         curve       a list of {alpha, values}: the mean in each column, where every run was scored
+    trivial         a list of {label, values}: what guessing ("chance") and further answers that
+                    look at no picture score, for each column; null where there is none
     comparisons     how many there are, and so what Holm's correction is for
     incomplete      a list of {label, done, of}: methods that lack runs, and are not in `methods`
     notes           sentences
@@ -100,8 +113,11 @@ import numpy as np
 
 from radapter.errors import BrokenInput
 from radapter.files import write_atomic
+from radapter.run import Run
 
 SCHEMA_VERSION = 1
+POINTS = 50
+"""Of each curve of training at most"""
 Counts = str | list[float]
 
 
@@ -180,6 +196,12 @@ def _text(content: Any, depth: int = 0) -> str:
 
 
 # ---------------------------------------------------------------- counts of clusters
+
+
+def curves_of(run: Run) -> dict[str, Any]:
+    """What training logged of a run, thinned and rounded."""
+    logged = run.curves(POINTS).items()
+    return {n: [(step, float(f"{v:.5g}")) for step, v in own] for n, own in logged if n != "lr"}
 
 
 def counts_of(values: np.ndarray) -> Counts:

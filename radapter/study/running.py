@@ -27,7 +27,6 @@ from radapter.study.planning import (
     alpha_of,
     is_of,
     missing,
-    outline,
     score_of,
 )
 from radapter.study.results import Folder
@@ -213,13 +212,44 @@ def order(plan: Plan, folder: Folder, runs: Path, job: Job, final: bool) -> Orde
         parts=missing(plan, job, result, final),
         suites=plan.study.suites,
         smoke=plan.smoke,
-        precision=plan.study.precision,
+        precision=plan.precision,
+        auto=plan.alphas_of(job.label)[0],
         held_out_alphas=plan.held_out_alphas(job),
-        suite_alphas=plan.suite_alphas(job, 0.0),
+        suite_alphas=plan.suite_alphas(job, None),
         metrics=plan.metrics(),
         results=str(folder.path.absolute()),
         runs=str(runs.absolute()),
     )
+
+
+def outline(plan: Plan) -> dict[str, Any]:
+    """`study.json`, see `radapter.study.results`, with what `plan.choose` found."""
+    methods: dict[str, Any] = {}
+    for label, method in plan.study.methods.items():
+        own, settings = plan.choices.get(label), method.settings()
+        trials = [
+            {"set": list(job.own), "fold": job.fold, "seed": job.seed, "run": job.name}
+            for jobs in plan.trials(label)
+            for job in jobs
+        ]
+        jobs = plan.finalists(label) if plan.is_settled(label) else []
+        methods[label] = {
+            "alpha": method.alpha,
+            "shows": method.shows,
+            "trials": trials,
+            "settings": settings,
+            "chosen": None if own is None else settings.index(own),
+            "finalists": [
+                {"fold": fold, "seed": seed, "run": job.name}
+                for (fold, seed), job in zip(plan.study.places(), jobs, strict=bool(jobs))
+            ],
+        }
+    return {
+        "study": plan.study.model_dump(mode="json"),
+        "trained_metric": plan.trained_metric,
+        "suites": list(plan.suites),
+        "methods": methods,
+    }
 
 
 def training_of(job: Job) -> Training:
@@ -251,8 +281,11 @@ def reason(code: int, said: str) -> str:
 
 
 def standing(plan: Plan, rule: str | float, result: Mapping[str, Any]) -> tuple[float, float]:
-    """The alpha of a run by a method's rule, and what it scores there on held-out data."""
+    """The alpha of a run by a method's rule, and what it scores there on held-out data; the
+    zero-shot model, of which nothing is chosen, may lack what others are chosen by."""
     metrics = plan.study.choose.metrics(plan.trained_metric)
+    if not set(metrics) <= result["held_out"]["points"][0].keys():
+        metrics = [plan.trained_metric]
     return alpha_of(rule, result), score_of(result, rule, metrics)
 
 

@@ -29,7 +29,9 @@ Alpha = Annotated[float, Field(ge=0.0, le=1.0)]
 APART = 1000
 """Between the seeds of a soup's runs"""
 STAGES = ("trials", "finalists")
-MERGE_SETTINGS = {"tpgm": ("norm", "steps"), "dawin": ("clusters",), "vrf": ("distance",)}
+MERGE_SETTINGS = {
+    "tpgm": ("norm", "steps"), "per-tower": (), "dawin": ("clusters",), "vrf": ("distance",)
+}  # fmt: skip
 HELD_OUT = (
     "settings are chosen on held-out data of the training distribution alone. A method that was "
     "chosen on a shift is no longer tested by it. Write `on: held-out`, and name shifts in `suites`"
@@ -104,18 +106,20 @@ class Merge(Section):
 
     of: str
     """The method. Its runs are merged; nothing more is trained."""
-    rule: Literal["tpgm", "dawin", "vrf"]
-    """`tpgm`: how far each tensor goes. `dawin`, `vrf`: the zero-shot and the tuned model together,
-    mixed per picture, which costs both of them at inference."""
+    rule: Literal["tpgm", "per-tower", "dawin", "vrf"]
+    """`tpgm`: how far each tensor goes. `per-tower`: an alpha for the image tower and one for all
+    else, as by `radapter merge --alpha auto-per-tower`. `dawin`, `vrf`: the zero-shot and the tuned
+    model together, mixed per picture, which costs both of them at inference."""
     settings: dict[str, Any] = Field(default={})
     """Of the rule, such as `{norm: l2}` of tpgm, `{clusters: 3}` of dawin, `{distance: euclidean}`
-    of vrf."""
+    of vrf. DaWin's clusters are fitted on held-out pictures: the released form, which fits them on
+    the test pictures, has no place among methods that have not seen these."""
 
     @model_validator(mode="after")
     def _settings_are_of_the_rule(self) -> Merge:
         for key in self.settings:
             if key not in MERGE_SETTINGS[self.rule]:
-                own = ", ".join(MERGE_SETTINGS[self.rule])
+                own = ", ".join(MERGE_SETTINGS[self.rule]) or "none"
                 raise ValueError(f"{self.rule} has no setting '{key}': it has {own}")
         return self
 
@@ -140,6 +144,10 @@ class StudyMethod(Section):
     merge: Merge | None = None
     """Nothing is trained: each run of another method is merged by a rule of its own. `null`: by
     alpha."""
+    shows: dict[MetricName, MetricName] = Field(default={})
+    """Measures that this row has from others of its model: with `{query_r1: text_alone_r1}` the row
+    of the zero-shot model is that of the text alone, beside methods that make queries of their
+    own."""
     alpha: Literal["auto"] | Alpha = "auto"
     """How much of the training is kept. `auto`: as `merge --alpha auto` takes it in each run, on
     held-out data. A number is the same for all runs. 0 is the zero-shot model: nothing is
@@ -231,7 +239,8 @@ class Study(Section):
     """Where finalists are scored for their curves, beside their own alpha."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """What scores are computed in. `bf16` takes half of the time where the processor has it; a
-    picture in some hundreds then gets another answer, of every method alike."""
+    picture in some hundreds then gets another answer, of every method alike. A CPU without bf16
+    computes them in fp32."""
     unequal_trials: str | None = None
     """Why some methods have more trials than others. It stands below the table. `null`: all have
     the same number."""
@@ -252,6 +261,17 @@ class Study(Section):
         for label, own in self.methods.items():
             if not (own.recipe or self.recipe or own.soup or own.merge):
                 raise ValueError(f"method '{label}' has no recipe: name one there or in `recipe`")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_show_what_tables_have(self) -> Study:
+        for label, own in self.methods.items():
+            if unknown := [other for other in own.shows.values() if other not in headlines()]:
+                raise ValueError(f"method '{label}' shows {unknown[0]}, which is in no table")
+            for name in own.shows:
+                if name not in self.metrics:
+                    known = nearest(name, list(self.metrics))
+                    raise ValueError(f"method '{label}' shows '{name}', not in `metrics`.{known}")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ import numpy as np
 
 from radapter.errors import BrokenInput, UsageError, nearest
 from radapter.evaluation import intervals
+from radapter.study.controls import add_controls
+from radapter.study.remarks import not_above, remarks, trivial_rows
 from radapter.study.results import SCHEMA_VERSION, Folder, numbers_of, share_of
 
 Result = dict[str, Any]
@@ -34,6 +36,20 @@ class Method:
     runs: list[dict[str, Any]]
     """`fold`, `seed` and `run`, and the `alpha` of each"""
     results: list[Result]
+    shows: dict[str, str]
+    """See `schema.StudyMethod`"""
+
+    def scored(self, result: Result, column: Column, name: str) -> dict[str, Any]:
+        """What one of its results has of a data set in the place of the column's metric."""
+        metrics = result["suites"][column.suite]["datasets"][name]["metrics"]
+        found: dict[str, Any] = metrics[self.shows.get(column.metric, column.metric)]
+        return found
+
+    def has(self, metric: str, suite: str, name: str) -> bool:
+        """Whether all its results have such a number of a data set."""
+        wanted = self.shows.get(metric, metric)
+        return all(wanted in own["suites"][suite]["datasets"][name]["metrics"]
+                   for own in self.results)  # fmt: skip
 
     def places(self, suite: str, alpha: float | None = None) -> list[int]:
         """Where in the suite's alphas each run is, at its own alpha or a common one."""
@@ -75,17 +91,21 @@ def summarise(folder: Folder) -> Summary:
     compared = of_names(columns, study.get("compare", []))
     drawn = np.stack([resampled(methods, column) for column in columns], axis=2)
     rows = [row_of(method, columns, drawn[:, m]) for m, method in enumerate(methods)]
+    add_controls(rows, columns, drawn)
     labels = [method.label for method in methods]
     count = 0
     if study["baseline"] in labels:
         count = add_differences(rows, drawn, labels.index(study["baseline"]), compared)
     else:
         notes.append(f"The baseline, {study['baseline']}, lacks runs: there are no differences.")
+    trivial = trivial_rows(methods, columns)
+    notes += not_above(rows, columns, trivial)
     return {
         "schema_version": SCHEMA_VERSION,
         "study": {key: study.get(key, "") for key in ("name", "description", "baseline")},
         "columns": [vars(column) | {"sets": list(column.sets)} for column in columns],
         "methods": rows,
+        "trivial": trivial,
         "comparisons": count,
         "incomplete": incomplete,
         "notes": [*notes, *remarks(study, methods, incomplete)],
@@ -116,7 +136,8 @@ def read_methods(
             incomplete.append({"label": label, "done": len(results), "of": len(found) or None})
             continue
         chosen = own["settings"][own["chosen"]] if own["chosen"] is not None else []
-        there.append(Method(label, own["alpha"], chosen, runs, results))
+        shows = own.get("shows", {})
+        there.append(Method(label, own["alpha"], chosen, runs, results, shows))
     return there, incomplete
 
 
@@ -153,7 +174,7 @@ def columns_of(
         if left_out:
             notes.append(f"Not every run was scored on {', '.join(sorted(left_out))} of {suite}.")
         for metric in metrics:
-            names = [n for n in common if metric in datasets[n]["metrics"]]
+            names = [n for n in common if all(m.has(metric, suite, n) for m in methods)]
             roles = {n: datasets[n]["role"] for n in names}
             whole = [n for n in names if not datasets[n]["partial"]]
             for place, members in _places(roles, of_all[0]["protocol"].get("averages", {})):
@@ -210,7 +231,7 @@ def by_run(method: Method, column: Column, alpha: float | None = None) -> list[f
     """The share of hits of each training; over several data sets their mean."""
     return [
         float(np.mean([
-            share_of(result["suites"][column.suite]["datasets"][name]["metrics"][column.metric], at)
+            share_of(method.scored(result, column, name), at)
             for name in column.sets
         ]))
         for at, result in zip(method.places(column.suite, alpha), method.results, strict=True)
@@ -245,16 +266,16 @@ def _clusters(methods: Sequence[Method], column: Column, name: str) -> set[Any]:
         cluster
         for method in methods
         for run, result in zip(method.runs, method.results, strict=True)
-        for cluster in _clusters_of(run, result, column, name)
+        for cluster in _clusters_of(method, run, result, column, name)
     }
 
 
 def _clusters_of(
-    run: Mapping[str, Any], result: Result, column: Column, name: str
+    method: Method, run: Mapping[str, Any], result: Result, column: Column, name: str
 ) -> Sequence[Any]:
     """The clusters of a data set in a run, in their order."""
-    suite = result["suites"][column.suite]
-    found = suite["clusters"][suite["datasets"][name]["metrics"][column.metric]["clusters"]]
+    place = method.scored(result, column, name)["clusters"]
+    found = result["suites"][column.suite]["clusters"][place]
     if isinstance(found, int):  # pictures, which are those of the fold and no other set's
         return [(name, run["fold"], number) for number in range(found)]
     return list(found)
@@ -270,10 +291,16 @@ def _counts(
     for m, method in enumerate(methods):
         alphas = method.places(column.suite)
         for r, (run, result) in enumerate(zip(method.runs, method.results, strict=True)):
-            metric = result["suites"][column.suite]["datasets"][name]["metrics"][column.metric]
-            own = [places[cluster] for cluster in _clusters_of(run, result, column, name)]
+            metric = method.scored(result, column, name)
+            own = [places[cluster] for cluster in _clusters_of(method, run, result, column, name)]
             sums[m, r, own] = numbers_of(metric["right"][alphas[r]])
-            counts[r, own] = numbers_of(metric["items"])
+            items = numbers_of(metric["items"])
+            if m and not np.array_equal(counts[r, own], items):
+                raise BrokenInput(
+                    f"{method.label}: its {name} in {column.suite} has other items than that of "
+                    f"{methods[0].label}. `shows` takes measures of the same items."
+                )
+            counts[r, own] = items
     return sums, counts
 
 
@@ -358,24 +385,3 @@ def add_differences(
     for entry, does in zip(family, survive, strict=True):
         entry["holm"] = does and entry["shown"]
     return len(family)
-
-
-def remarks(
-    study: Mapping[str, Any], methods: Sequence[Method], incomplete: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """What a reader has to know to read the numbers."""
-    found = []
-    trainings = len(methods[0].runs)
-    if trainings == 1:
-        found.append("There is one seed: intervals are over test items alone.")
-    if study.get("unequal_trials"):
-        found.append(f"Methods had different numbers of trials: {study['unequal_trials']}")
-    weights = {result["base_hash"][:8] for method in methods for result in method.results}
-    if len(weights) > 1:
-        found.append(f"Methods start from different weights: {', '.join(sorted(weights))}.")
-    for own in incomplete:
-        of = (
-            f"{own['done']} of {own['of']} runs are there" if own["of"] else "nothing is chosen yet"
-        )
-        found.append(f"{own['label']} is not in the table: {of}.")
-    return found

@@ -29,7 +29,13 @@ from radapter.objectives import contrastive
 from radapter.objectives.terms import Features
 from radapter.recipe import Recipe
 from radapter.registry import OPTIMIZERS, load
-from radapter.training.gradients import encode_pictures, encode_tokens
+from radapter.training.encoding import (
+    encode_pictures,
+    encode_tokens,
+    match_pairs,
+    picture_states,
+    text_states,
+)
 from radapter.training.step import PRECISIONS
 
 
@@ -66,6 +72,8 @@ class Sizes:
     micro_batch: int | None = None
     frames: int | None = None
     """Of a clip; None: pictures"""
+    pairs: int = 0
+    """Of a picture and a text, which the decoder reads together"""
 
     def shape(self) -> tuple[int, ...]:
         return (self.pictures,) if self.frames is None else (self.pictures, self.frames)
@@ -129,11 +137,16 @@ def _step(
     most = max(sizes.pictures, sizes.texts)
     part = min(sizes.micro_batch or most, most)
 
-    def pictures(chunk: Tensor) -> Tensor:
-        return encode_pictures(model, chunk.float().mul_(1.0), precision)
+    def pictures(chunk: Tensor) -> tuple[Tensor, ...]:
+        pixels = chunk.float().mul_(1.0)
+        if sizes.pairs:
+            return picture_states(model, pixels, precision)
+        return (encode_pictures(model, pixels, precision),)
 
-    def texts(chunk: Tensor) -> Tensor:
-        return encode_tokens(model, chunk, precision)
+    def texts(chunk: Tensor) -> tuple[Tensor, ...]:
+        if sizes.pairs:
+            return text_states(None, model, chunk, precision)
+        return (encode_tokens(model, chunk, precision),)
 
     towers = [(encode, inputs[:part]) for encode, inputs in ((pictures, images), (texts, tokens))]
     # What a second chunk finds: the gradients of the first one.
@@ -144,7 +157,7 @@ def _step(
             graphs: list[Any] = [encode(chunk) for encode, chunk in towers]
             kept = alive.now
         features = [
-            torch.empty(n, graphs[0].shape[-1], device=device, requires_grad=True)
+            torch.empty(n, graphs[0][0].shape[-1], device=device, requires_grad=True)
             for n in (sizes.batch, sizes.texts)
         ]
         batch = {
@@ -157,15 +170,47 @@ def _step(
         contrast = contrastive.term(None).loss
         assert contrast is not None
         contrast(now, None, batch).backward()
+        states: list[Tensor] = []
+        if sizes.pairs:
+            like = [own[1] for own in graphs]
+            states = [torch.empty(sizes.batch, *own.shape[1:], device=device) for own in like]
+            for whole in states:
+                whole.requires_grad_().grad = torch.empty_like(whole)
+            kept = max(kept, _read_together(model, sizes, states, precision, alive))
         for number, (encode, chunk) in enumerate(towers):
             for _ in range(chunks):
                 graph = graphs[number] if chunks == 1 else encode(chunk)
                 graphs[number] = None
                 kept = max(kept, alive.now)
-                if graph.requires_grad:
-                    graph.backward(torch.empty_like(graph))
-                del graph
+                trained = [rows for rows in graph if rows.requires_grad]
+                if trained:
+                    torch.autograd.backward(trained, [torch.empty_like(rows) for rows in trained])
+                del graph, trained
     return of_pictures, kept, alive.peak
+
+
+def _read_together(
+    model: nn.Module,
+    sizes: Sizes,
+    states: Sequence[Tensor],
+    precision: torch.dtype | None,
+    alive: _Alive,
+) -> int:
+    """Run the decoder, forward and back, on no more than two chunks of pairs; the bytes that were
+    alive after the (last) forward pass.
+
+    Args:
+        states: of all pictures, and of all texts.
+    """
+    part = min(sizes.micro_batch or sizes.pairs, sizes.pairs)
+    some = torch.zeros(part, dtype=torch.int64, device=states[0].device)
+    kept = 0
+    for _ in range(1 if part == sizes.pairs else 2):
+        logits = match_pairs(model, states[0][some], states[1][some], some, precision)
+        kept = max(kept, alive.now)
+        logits.backward(torch.empty_like(logits))
+        del logits
+    return kept
 
 
 class _Alive(TorchDispatchMode):

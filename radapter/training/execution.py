@@ -1,10 +1,12 @@
-"""How the towers are run: compiled, with their activations computed again, with which attention."""
+"""How the towers are run: in which precision, compiled, with their activations computed again, with
+which attention."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import shutil
+import warnings
 from typing import Any
 
 import torch
@@ -13,11 +15,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter.errors import MissingDependency
 from radapter.models.text import text_tower
+from radapter.precision import cuda_has_bf16, on_cpu
 from radapter.recipe import Recipe
 from radapter.training.kept import keep_less
 
 SHORT = 100
 """Patches of a picture up to which plain attention is taken on a CPU, in half precision"""
+
+
+def precision_on(recipe: Recipe, device: torch.device) -> str:
+    """What the towers compute in: the recipe's precision, but fp32 on a CPU that emulates bf16. A
+    GPU that emulates it still saves memory by it."""
+    if device.type == "cpu":
+        return on_cpu(recipe.precision, "the towers compute")
+    if recipe.precision == "bf16" and device.type == "cuda" and not cuda_has_bf16():
+        warnings.warn(
+            "This GPU has no bf16 and emulates it slowly. Next to try: precision=fp16.",
+            stacklevel=2,
+        )
+    return recipe.precision
 
 
 def set_up(model: nn.Module, recipe: Recipe, device: str = "cpu") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ON_DEVICE = ("images", "text_of", "groups", "own")
+ON_DEVICE = ("images", "text_of", "groups", "domains", "own")
 """What of a batch the device needs; token ids are joined with others and cut first."""
 
 

@@ -15,6 +15,7 @@ from radapter import files
 from radapter import run as runs
 from radapter.data.accounts import FILE, read_accounts
 from radapter.training.preparing import Parts
+from radapter.training.sizing import rows_of
 from radapter.training.validation import Validation
 from radapter.versions import TRAINING, versions
 
@@ -45,7 +46,7 @@ def write_best(run: runs.Run, parts: Parts, validation: Validation) -> None:
 def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
     facts = {
         "schema_version": 1,
-        "method": parts.recipe.method.model_dump(mode="json"),
+        "method": parts.method.model_dump(mode="json"),
         "base_model": parts.recipe.model,
         "base_seed": parts.recipe.seed if parts.recipe.model.endswith(":random") else 0,
         "base_hash": parts.base_hash,
@@ -53,6 +54,8 @@ def _adapter(parts: Parts, stored: dict[str, Tensor], facts: dict[str, Any]) -> 
         "trained_parameters": sum(p.numel() for p in parts.trained),
         **facts,
     }
+    if rows := rows_of(parts.method, parts.pairs.dataset):
+        facts["rows"] = rows
     if parts.head is not None:
         facts["head"], stored = parts.head.facts, {**stored, **parts.head.stored()}
     return to_safetensors(stored, metadata=files.facts_metadata(facts))
@@ -88,12 +91,14 @@ def write_data(
     files.write_atomic(run.path / FILE, json.dumps(content, indent=1) + "\n")
 
 
-def write_environment(run: runs.Run) -> None:
-    """Write environment.json: versions, platform, threads and the GPU."""
+def write_environment(run: runs.Run, precision: str) -> None:
+    """Write environment.json: versions, platform, threads, the GPU, and what the towers compute
+    in."""
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": versions(TRAINING),
     }

@@ -50,7 +50,7 @@ def train(recipe: Recipe, root: Path = runs.DEFAULT_ROOT, **hooks: Any) -> runs.
         run = runs.Run(Path(distributed.all_gather_object(path)[0]))
         with _locked(run):
             if distributed.is_main_process():
-                write_environment(run)
+                write_environment(run, parts.precision)
             _train(run, parts, given, None)
     return run
 
@@ -172,6 +172,6 @@ def _set_learning_rate(parts: Parts, step: int, steps: int) -> float:
         final=o.final_lr,
         added=o.add_final_lr,
     )
-    for group in parts.optimizer.param_groups:
-        group["lr"] = lr
+    for group in parts.optimizer.param_groups:  # some learn at a rate of their own
+        group["lr"] = group["rate"] * lr
     return lr

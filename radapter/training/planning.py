@@ -58,6 +58,8 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
 def fit(parts: Parts, processes: int = 1) -> Fit:
     """Estimate the memory of a step, and whether it fits the device."""
     recipe, batch = parts.recipe, parts.order().batch_size
+    if recipe.gpu is None:  # else it is that one, of which nothing here tells what it emulates
+        recipe = recipe.model_copy(update={"precision": parts.precision})
     distinct = batch
     if parts.pairs.classify and not recipe.mix_captions:
         names = set(parts.pairs.dataset.class_names)
@@ -74,10 +76,11 @@ def fit(parts: Parts, processes: int = 1) -> Fit:
         text_length=_text_length(parts),
         micro_batch=recipe.optimisation.micro_batch,
         frames=parts.frames(),
+        pairs=math.ceil(batch * sum(term.paired for term in parts.terms) / processes),
     )
     copies = parts.held_out_models()
     # Beside its rows, each pair's similarities to them in both directions, four times over.
-    rows = sum(term.queue.size for term in parts.terms if term.queue)
+    rows = sum(term.queue.rows for term in parts.terms if term.queue)
     of_queues = 4 * (parts.queued() + 8 * batch * rows)
 
     def needs(micro_batch: int | None) -> Memory:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +24,15 @@ from radapter.evaluation import seeing
 from radapter.heads.head import Examples, Training
 from radapter.methods.attached import Attached
 from radapter.models import LoadedModel, check_name, load, takes_short_texts
-from radapter.objectives.terms import Context, Term, check_rows
-from radapter.precision import cuda_has_bf16
+from radapter.objectives.terms import Context, Term, check_pairs, check_rows
 from radapter.processors import readers
 from radapter.recipe import Recipe
-from radapter.registry import METHODS, OPTIMIZERS, TERMS, folds
+from radapter.registry import METHODS, OPTIMIZERS, TERMS, Call, folds
 from radapter.registry import load as registered
 from radapter.training import execution, tracking
 from radapter.training.feeding import Pixels
+from radapter.training.reaching import check_reach
+from radapter.training.sizing import sized
 from radapter.training.validation import Validation, Validator, open_held_out
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Parts:
     base_hash: str
     parameters: int
     """Of the base model"""
+    method: Call
+    """The recipe's, with all that follows from the data"""
     attached: Attached
     trained: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -89,6 +91,8 @@ class Parts:
     head: Training | None
     """None: the recipe trains none"""
     device: torch.device
+    precision: str
+    """What the towers compute in: see `execution.precision_on`"""
     scaler: torch.amp.GradScaler | None
     """Of the gradients, in fp16"""
     held_out: Validator | None
@@ -110,7 +114,9 @@ class Parts:
         size = min(labelled, len(self.pairs))
         shuffle = recipe.data.shuffle(self.pairs.shards, size)
         epochs = o.epochs if self.trained else 0  # a head may be made and not trained
-        order = BatchOrder(len(self.pairs), size, epochs, recipe.seed, start_step, shuffle)
+        order = BatchOrder(
+            len(self.pairs), size, epochs, recipe.seed, start_step, shuffle, o.max_steps
+        )
         if self.unlabelled is None or recipe.unlabelled is None:
             return order
         pictures = self.unlabelled
@@ -121,7 +127,8 @@ class Parts:
         if self.held_out is None:
             return None
         order = self.order()
-        return Validation(self.recipe, self.held_out, order.steps_per_epoch, order.steps, self.head)
+        steps = order.steps_per_epoch, order.steps
+        return Validation(self.recipe, self.method, self.held_out, *steps, self.head)
 
     @property
     def encodes_once(self) -> bool:
@@ -177,7 +184,7 @@ class Parts:
     def queued(self) -> int:
         """Numbers that the queues of terms come to hold: two features a row."""
         dim = self.base.config["model_cfg"]["embed_dim"]
-        return sum(2 * dim * term.queue.size for term in self.terms if term.queue)
+        return sum(2 * dim * term.queue.rows for term in self.terms if term.queue)
 
     def _numbers(self) -> int:
         """What is kept beside activations: see `Plan.state_bytes`."""
@@ -200,9 +207,10 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     """
     check_name(recipe.model)
     device = device_of(recipe)
-    _warn_of_emulation(recipe, device)
+    precision = execution.precision_on(recipe, device)
     trackers = tracking.trackers(recipe)
     dataset = open_data(recipe.data)
+    call = sized(recipe, dataset)
     unlabelled = seeing.open_checked(recipe)
     base = load(recipe.model, seed=recipe.seed)
     base_hash = base.weights_hash
@@ -213,8 +221,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        method = registered(METHODS, recipe.method.name)
-        attached = method.attach(base.model, **recipe.method.arguments())
+        attached = registered(METHODS, call.name).attach(base.model, **call.arguments())
     head = _head(recipe, dataset, base, attached)
     if head is not None:
         attached.add("head", head.module.to(device))
@@ -226,12 +233,8 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
     pairs = Pairs(dataset, recipe.data, transform, recipe.seed, recipe.mix_captions)
     if len(pairs) < 2:
         raise BrokenInput(f"{dataset.source} has {len(pairs)} pair: training needs at least two.")
-    labelled, more = recipe.in_a_batch()
-    recipe.data.check_batch(min(labelled, len(pairs)))
-    pictures = None
-    if unlabelled is not None and recipe.unlabelled is not None:
-        pictures = Pictures(unlabelled, _transform(recipe.unlabelled, base), recipe.seed)
-        recipe.unlabelled.check_batch(min(more, len(pictures)))
+    recipe.data.check_batch(min(recipe.in_a_batch()[0], len(pairs)))
+    pictures = _unlabelled(recipe, unlabelled, base)
     trained = list(attached.parameters())
     if not trained and head is None:
         raise UsageError(
@@ -247,8 +250,9 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         for place, (name, given) in zip(recipe.places(), recipe.terms(), strict=True)
         if trained
     ]
-    _check_reach(attached, terms)
+    check_reach(attached, terms, pairs.templates)
     check_rows(context, terms)
+    check_pairs(context, terms)
     pairs.pictures = not terms or any(term.reads_images for term in terms)
     if any(term.teacher for term in terms):
         attached.keep_start()
@@ -258,6 +262,7 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         base=base,
         base_hash=base_hash,
         parameters=parameters,
+        method=call,
         attached=attached,
         trained=trained,
         optimizer=registered(OPTIMIZERS, rates.name).optimizer(
@@ -268,7 +273,8 @@ def prepare(recipe: Recipe, processes: int | None = None) -> Parts:
         terms=terms,
         head=head,
         device=device,
-        scaler=torch.amp.GradScaler(device.type) if recipe.precision == "fp16" else None,
+        precision=precision,
+        scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
         held_out=held_out,
         trackers=trackers,
         workers=workers if workers != "auto" else readers(len(pairs), device.type, processes),
@@ -318,6 +324,15 @@ def _head(
     return Training(recipe.head, names, dim, blank)
 
 
+def _unlabelled(recipe: Recipe, dataset: Dataset | None, base: LoadedModel) -> Pictures | None:
+    """The pictures without labels as batches have them; None: the recipe has none."""
+    if dataset is None or recipe.unlabelled is None:
+        return None
+    pictures = Pictures(dataset, _transform(recipe.unlabelled, base), recipe.seed)
+    recipe.unlabelled.check_batch(min(recipe.in_a_batch()[1], len(pictures)))
+    return pictures
+
+
 def _transform(data: Data, base: LoadedModel) -> Callable[[Any], Any]:
     """What training makes of a picture or clip."""
     if data.augmentation is None:
@@ -338,16 +353,6 @@ def _check_mixing(recipe: Recipe, dataset: Dataset) -> None:
     )
 
 
-def _check_reach(attached: Attached, terms: Sequence[Term]) -> None:
-    """UsageError if the text tower is trained and no term reads texts."""
-    reads_texts = any(t.penalty or t.texts or (t.loss and t.reads_texts) for t in terms)
-    if "text" in attached.towers() and not reads_texts:
-        raise UsageError(
-            "The loss does not reach the text tower, as no term reads texts: `method.towers` has "
-            "to be image."
-        )
-
-
 def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
     if wanted is None:
         return
@@ -357,14 +362,6 @@ def _check_text_length(wanted: int | None, base: LoadedModel) -> None:
         raise UsageError(
             f"data.text_length is {wanted}, and the context length of {base.name} is "
             f"{base.context_length}."
-        )
-
-
-def _warn_of_emulation(recipe: Recipe, device: torch.device) -> None:
-    if recipe.precision == "bf16" and device.type == "cuda" and not cuda_has_bf16():
-        warnings.warn(
-            "This GPU has no bf16 and emulates it slowly. Next to try: precision=fp16.",
-            stacklevel=2,
         )
 
 

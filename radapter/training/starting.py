@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from radapter import distributed, merging
+from radapter import recipe as recipes
 from radapter import run as runs
 from radapter.classes import key_of
 from radapter.data import Dataset, same_pictures
@@ -29,6 +31,7 @@ from radapter.registry import load as registered
 from radapter.runtimes import BATCH
 from radapter.runtimes.opened import OpenModel, from_loaded
 from radapter.training.preparing import Parts
+from radapter.training.sizing import rows_of
 
 
 def begin(parts: Parts) -> None:
@@ -73,7 +76,9 @@ def found(recipe: Recipe) -> Recipe:
     try:
         run = runs.find(Path(recipe.start).expanduser())
     except RadapterError as error:
-        raise type(error)(f"start: {error}") from None
+        absent = isinstance(error, BrokenInput) and recipe.start in recipes.shipped()
+        first = f" Type first: radapter train {recipe.start}" if absent else ""
+        raise type(error)(f"start: {error}{first}") from None
     run.trained()
     return recipe.model_copy(update={"start": str(run.path.resolve())})
 
@@ -89,10 +94,10 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
             f"{facts['base_hash'][:16]}, and {recipe.model} has {parts.base_hash[:16]}: start from "
             "a run of the same base model."
         )
-    if distributed.is_main_process() and not _follows(recipe):  # that run trained on texts
+    if distributed.is_main_process() and _follows(recipe) != "inversion":  # which read texts alone
         _warn_if_seen(recipe, run)
     own = _head_of_run(parts.head, facts.get("head"), head, run.path)
-    there, wanted = facts["method"], recipe.method.model_dump(mode="json")
+    there, wanted = facts["method"], parts.method.model_dump(mode="json")
     if not parts.attached.modules and folds(there["name"]):  # the model's own weights are trained
         base = parts.base.model.state_dict()
         on_cpu = {name: tensor.detach().cpu() for name, tensor in base.items()}
@@ -104,7 +109,32 @@ def _of_run(parts: Parts) -> dict[str, Tensor]:
             f"start: {run.path} trained {there['name']}, and {wanted['name']} with these settings "
             "cannot go on from that: give the same `method`, or method.name=full."
         )
+    _check_alike(run.path, there, wanted)
+    _check_rows(run.path, facts.get("rows", {}), rows_of(parts.method, parts.pairs.dataset))
     return {**towers, **own}
+
+
+def _check_alike(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """UsageError if two methods differ in a setting that both have, but for the average."""
+    for key in wanted:
+        if key in there and key not in ("name", "average") and there[key] != wanted[key]:
+            raise UsageError(
+                f"start: {path} was trained with method.{key}={there[key]}, and here it is "
+                f"{wanted[key]}: {wanted['name']} goes on from that with the same."
+            )
+
+
+def _check_rows(path: Path, there: Mapping[str, list[str]], ours: Mapping[str, list[str]]) -> None:
+    """UsageError if what was learned is of other classes or domains, or of them in another
+    order."""
+    for key, names in ours.items():
+        before = there.get(key, names)
+        for number, pair in enumerate(itertools.zip_longest(before, names, fillvalue="none")):
+            if pair[0] != pair[1]:
+                raise UsageError(
+                    f"start: {path} has learned of other {key} than the data's: number {number} "
+                    f"is '{pair[0]}' there and '{pair[1]}' here."
+                )
 
 
 def _follows(recipe: Recipe) -> str | None:

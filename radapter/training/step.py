@@ -45,7 +45,7 @@ def optimizer_step(parts: Parts, batch: dict[str, Any]) -> float:
     optimizer, recipe, model = parts.optimizer, parts.recipe, parts.base.model
     scaler = parts.scaler
     optimizer.zero_grad()
-    precision = PRECISIONS[recipe.precision]
+    precision = PRECISIONS[parts.precision]
     with attention(model, parts.device, precision):
         loss = gradients(
             model,

@@ -125,6 +125,7 @@ class Validation:
     def __init__(
         self,
         recipe: Recipe,
+        method: Call,
         held_out: Validator,
         steps_per_epoch: int,
         steps: int,
@@ -133,7 +134,7 @@ class Validation:
         monitor = recipe.monitor
         self.every = monitor.every_steps or steps_per_epoch * (monitor.every_epochs or 1)
         self.steps, self.held_out = steps, held_out
-        self.method, self.head = recipe.method, head
+        self.method, self.head = method, head
         self.metric = trained_metric(recipe)
         self.alpha = recipe.alpha if monitor.alpha is None else monitor.alpha
         self.patience = monitor.early_stop.patience if monitor.early_stop else None

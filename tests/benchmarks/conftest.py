@@ -9,10 +9,21 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
+def script(monkeypatch, name):
+    """A script, and not the tests of that name, until the patch ends."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(name)
+    del sys.modules[name]  # what was there before comes back with the patch
+
+
 @pytest.fixture
 def training(monkeypatch):
-    """benchmarks/training.py, and not the tests of training."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "training", raising=False)
-    yield importlib.import_module("training")
-    del sys.modules["training"]  # what was there before comes back with the patch
+    """benchmarks/training.py."""
+    yield from script(monkeypatch, "training")
+
+
+@pytest.fixture
+def inference(monkeypatch):
+    """benchmarks/inference.py."""
+    yield from script(monkeypatch, "inference")

@@ -22,7 +22,15 @@ WHOLE = ("full", "open_clip in bf16")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_case_is_measured(case):
-    command = [sys.executable, str(SCRIPT), "one", json.dumps(CASES[case]), "emoji-clip", "2", "1"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "one",
+        json.dumps(CASES[case]),
+        "pictogram-clip",
+        "2",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -49,7 +57,7 @@ def test_a_case_without_room_is_named_and_no_failure(training, monkeypatch, caps
     for names, fails in ((("ours", "full"), False), (("full",), False), (tuple(done), True)):
         cases = {name: {"method": name} for name in names}
         with pytest.raises(SystemExit) if fails else contextlib.nullcontext():
-            training.measure(cases, "emoji-clip", 2, 1, 1)
+            training.measure(cases, "pictogram-clip", 2, 1, 1)
         table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
         assert "| full | does not fit | | | | | |" in table
         ours = "| ours | 1000 ms | 1.00 | 1.00 | 2 MB | 1.00 | 2.1 % |"
@@ -69,7 +77,7 @@ def test_no_lever_is_the_first_case_again(training, monkeypatch):
 def test_a_case_that_fails_is_named_and_the_others_are_measured(training, capsys):
     cases = {"ours": {}, "none": {"method": "absent"}}
     with pytest.raises(SystemExit):
-        training.measure(cases, "emoji-clip", 2, 1, 1)
+        training.measure(cases, "pictogram-clip", 2, 1, 1)
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert table[1].startswith("| ours | ")
     assert table[2] == "| none | exit code 1 | | | | | |"

@@ -13,12 +13,17 @@ from radapter.evaluation.cache import texts_key
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 
+from .deployed import all_else_works, predicts_alike
+
 PRECISIONS = "fp32", "fp16", "int8"
 METHODS = {
     "uniadapter": "method={name: uniadapter, rank: 4, scale: 1.0}",
     "multiway": "method={name: multiway, rank: 4, scale: 1.0}",
     "mv-adapter": "method={name: mv-adapter, rank: 4, scale: 1.0, frames: 3}",
+    "stan": "method={name: stan, depth: 1, frames: 3}",
+    "gru": "method={name: gru, width: 8, frames: 3}",
 }
+OF_CLIPS = "mv-adapter", "stan", "gru"
 
 
 @pytest.fixture(params=METHODS)
@@ -55,7 +60,7 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert (manifest["method"], manifest["alpha"]) == (method, 0.8)
     assert manifest["adapters"] == run.recipe().method.model_dump(mode="json")
     assert manifest["verified"]
-    assert ("frames" in manifest) == (method == "mv-adapter")
+    assert ("frames" in manifest) == (method in OF_CLIPS)
     (card,) = run.path.glob("bundles/*/README.md")
     assert "fold into no weight: this is no plain CLIP model" in card.read_text()
     assert cli("export").out.startswith("Up to date")
@@ -72,14 +77,7 @@ def test_from_training_to_prediction(run, cli, shapes):
     assert kinds == {"zero-shot": "zero-shot", "alpha 0.80": "tuned", **deployed}
     assert [found["passed"] for found in result["parity"]] == [True, True, True]
 
-    picture = next(shapes.rglob("*.png"))
-    shares = []
-    for runtime in ("torch", "onnx"):
-        predicted = cli("predict", picture, "--json", "--runtime", runtime)
-        assert predicted.code == 0, predicted.err
-        labels = json.loads(predicted.out)["pictures"][0]["labels"]
-        shares.append({label["label"]: label["probability"] for label in labels})
-    assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+    predicts_alike(cli, shapes)
 
     over = cli("eval", "--data", shapes, "--alphas", "0:1:0.4", "--json")
     assert over.code == 0, over.err
@@ -96,15 +94,7 @@ def test_from_training_to_prediction(run, cli, shapes):
         engines |= {"tensorrt/video_model.rtx.engine"} if "frames" in manifest else set()
         assert engines <= {*json.loads(built.out)["built"]}
 
-    for words in (
-        ("embed", shapes, "--out", "f.safetensors"),
-        ("search", "a red square", "--in", "f.safetensors"),
-        ("bench", "--rounds", "1", "--seconds", "0", "--batch", "1"),
-        ("compare", run.name),
-        ("report", "--out", "r.html"),
-    ):
-        outcome = cli(*words)
-        assert outcome.code == 0, outcome.err
+    all_else_works(cli, run, shapes)
 
 
 def test_features_of_one_scale_are_never_those_of_another(run, tiny_folder):

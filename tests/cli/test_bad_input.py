@@ -78,8 +78,14 @@ def runs(folder):
 
 
 def test_alpha_that_is_no_number(cli, trained):
-    check(cli("merge", "--alpha", "half"), 2, "--alpha takes a number or `auto`, found 'half'")
-    check(cli("merge", "--alpha", "nan"), 2, "finite")
+    check(
+        cli("merge", "--alpha", "half"),
+        2,
+        "--alpha takes a finite number, `image=0.4,text=0.7`, `auto` or",
+        "found 'half'",
+    )
+    for text in ("nan", "=0.5", "image=0.4", "image=0.4,text=0.7,image=0.9"):
+        check(cli("merge", "--alpha", text), 2, "finite", f"found '{text}'")
     assert not (trained.path / "merged").exists()
 
 

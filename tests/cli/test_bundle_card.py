@@ -176,6 +176,6 @@ def test_licences_of_the_training_data(tmp_path, data, name, licence):
 
 def test_names_on_the_hub():
     assert hub_name("ViT-B-16:openai") == "timm/vit_base_patch16_clip_224.openai"
-    assert hub_name("emoji-clip") is None
+    assert hub_name("pictogram-clip") is None
     assert hub_name("ViT-B-16:random") is None
     assert hub_name("some/folder") is None

@@ -431,16 +431,17 @@ def test_help_is_quick_and_loads_no_torch():
         "heavy = [m for m in ('torch', 'open_clip', 'onnx', 'pydantic') if m in sys.modules]\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
     )
-    seconds = []
-    for _ in range(3):
+    seconds = {code: [], "import typer, rich.console, rich.table": []}
+    for of in [*seconds] * 3:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", of], capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Processor time: a busy machine is not our slowness.
-        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        seconds[of].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
-    assert min(seconds) < 0.5
+        assert ("Usage" in done.stdout) == (of == code)
+    own, least = map(min, seconds.values())  # beside the packages that any such command needs
+    assert own < 5 * least
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["recipes", "--json"]])

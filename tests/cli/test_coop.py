@@ -95,6 +95,46 @@ def test_few_shot_runs_side_by_side(cli, tiny_folder, coop, tmp_path):
     assert cli("merge", "--alpha", "auto", "--data-root", coop).code == 0
 
 
+HEADED = {
+    "clip-adapter": "clip-adapter",
+    "tip-adapter": "tip-adapter",
+    "tip-adapter-f": "tip-adapter-f",
+    "linear": "tip-adapter-f",  # whose recipe it is put into
+    "xmadapter": "xmadapter",
+}
+
+
+@pytest.mark.parametrize(
+    ("head", "suite"),
+    [
+        ("tip-adapter", "base-to-novel"),
+        *(
+            pytest.param(head, suite, marks=pytest.mark.slow)
+            for head in HEADED
+            for suite in ("base-to-novel", "few-shot")
+            if (head, suite) != ("tip-adapter", "base-to-novel")
+        ),
+    ],
+)
+def test_heads_know_base_classes_and_leave_novel_ones_to_texts(cli, tiny_folder, coop, head, suite):
+    """So novel classes are scored as zero-shot, as the towers are those of the base model."""
+    classes = "base" if suite == "base-to-novel" else "all"
+    more = [f"suites=[{suite}]", f"data.classes={classes}", "data.dataset=eurosat", "data.shots=2"]
+    more += ["head={name: linear}"] * (head == "linear") + ["optimisation.lr=0.1"]
+    _, result = run_of_coop(cli, tiny_folder, coop, HEADED[head], *more)
+    zero_shot, tuned = (result["models"][name]["datasets"] for name in ("zero-shot", "alpha 1.00"))
+    known = f"the trained head ({head}) tells the classes apart"
+    if suite == "few-shot":
+        assert known in tuned["eurosat"]["remarks"]
+        return
+    assert known in tuned["eurosat-base"]["remarks"]
+    unknown = f"texts tell the classes apart: the trained head ({head}) does not know '"
+    assert any(unknown in remark for remark in tuned["eurosat-novel"]["remarks"])
+    for key in ("accuracy", "calibration_error"):
+        of_novel = [of["eurosat-novel"][key]["value"] for of in (zero_shot, tuned)]
+        assert of_novel[1] == of_novel[0]
+
+
 @pytest.mark.slow
 def test_means_over_seeds_and_sets(cli, tiny_folder, coop, tmp_path):
     """Two sets, trained and scored once each; the other seed is a copy with other numbers."""

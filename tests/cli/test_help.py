@@ -4,13 +4,15 @@ import re
 
 import pytest
 
-from radapter_cli.main import COMMANDS
+from radapter_cli.main import COMMANDS, GROUPS
+
+ACTIONS = {f"{n} {a}": does for n, group in GROUPS.items() for a, does in group.items()}
 
 
 def help_of(cli, monkeypatch, name, width):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", width)
-    outcome = cli(*([name] if name else []), "--help")
+    outcome = cli(*name.split(), "--help")
     assert outcome.code == 0
     return outcome.out
 
@@ -21,11 +23,12 @@ def examples(text):
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("name", ["", *COMMANDS, *ACTIONS])
 def test_examples_do_not_wrap_and_have_no_line_between(cli, monkeypatch, name, width):
     from radapter_cli.main import HELP
 
-    source = (COMMANDS[name].__doc__ or "").replace("\n    ", "\n") if name else HELP
+    function = (COMMANDS | ACTIONS).get(name)
+    source = (function.__doc__ or "").replace("\n    ", "\n") if function else HELP
     printed = [line.strip() for line in help_of(cli, monkeypatch, name, width).splitlines()]
     blocks = examples(source)
     assert len(blocks) == (name not in ("demo", "info"))

@@ -1,6 +1,6 @@
 """Runs and results that were made before still open; what is made today has their form.
 
-`tests/older` holds runs of the tiny model on drawn shapes, with a result and a manifest.
+`tests/older` holds runs of the tiny model on drawn shapes, with results, and manifests of bundles.
 """
 
 import json
@@ -9,13 +9,24 @@ from pathlib import Path
 
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 
+from radapter.files import facts_metadata, radapter_facts
 from radapter.reporting.comparison import OF_TASKS
 from radapter.run import Run
 
 OLDER = Path(__file__).parents[1] / "older"
-UNFOLDED = "uniadapter"
-NAMES = sorted(path.name for path in OLDER.iterdir() if path.name != UNFOLDED)
+UNFOLDED = ("multiway", "uniadapter")
+NAMES = sorted(path.name for path in OLDER.iterdir() if path.name not in UNFOLDED)
+ANSWERS = {
+    "uniadapter": (0.48688, 0.41499, 0.09812),
+    "multiway": (0.53324, 0.43734, 0.02942),
+    "linear-probe": (0.47036, 0.25576, 0.27388),
+    "tip-adapter": (0.84489, 0.14898, 0.00612),
+    "xmadapter": (0.46122, 0.31959, 0.21919),
+}
+"""Shares of red square, blue circle and green cross that the radapter which trained the run gives a
+red square: at alpha 1 of heads, else at the recipe's"""
 SUITE = """\
 name: mine
 tasks: [classification]
@@ -59,15 +70,82 @@ def test_a_run_made_before_is_merged(cli, older, name):
     assert facts["weights_hash"] != facts["base_hash"]
 
 
-def test_adapters_made_before_that_do_not_fold_give_the_same_answers(cli, older):
-    older(UNFOLDED)
-    outcome = cli("predict", "shapes/red_square/00.png", "--json", "--runtime", "torch")
+def answers(cli, *options):
+    """The shares of `ANSWERS`, as `predict` gives them."""
+    outcome = cli("predict", "shapes/red_square/00.png", "--json", *options)
     assert outcome.code == 0, outcome.err
     (picture,) = json.loads(outcome.out)["pictures"]
     shares = {label["label"]: label["probability"] for label in picture["labels"]}
-    assert shares == pytest.approx(
-        {"red square": 0.48688, "blue circle": 0.41499, "green cross": 0.09812}, abs=1e-4
+    return tuple(shares[name] for name in ("red square", "blue circle", "green cross"))
+
+
+def deployed(cli, name):
+    """Merge the run as its answers were found."""
+    if name not in UNFOLDED:
+        assert cli("merge", "--alpha", "1").code == 0
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_adapters_that_do_not_fold_and_heads_made_before_give_the_same_answers(cli, older, name):
+    older(name)
+    deployed(cli, name)
+    assert answers(cli, "--runtime", "torch") == pytest.approx(ANSWERS[name], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multiway", "tip-adapter"])
+def test_a_bundle_with_a_manifest_made_before_is_read(cli, older, name):
+    """The manifest is the older one, but for the hashes of files; files that it does not list are
+    not there."""
+    run = older(name)
+    deployed(cli, name)
+    outcome = cli("export", "--precision", "fp32")
+    assert outcome.code == 0, outcome.err
+    (folder,) = run.path.glob("bundles/*")
+    before, now = read(run.path / "manifest.json"), read(folder / "manifest.json")
+    assert form(before) - form(now) == set()
+    assert before["weights_hash"] == now["weights_hash"]
+    assert before["files"].keys() <= now["files"].keys()
+    for file in now["files"].keys() - before["files"].keys():
+        (folder / file).unlink()
+    files = {file: now["files"][file] for file in before["files"]}
+    (folder / "manifest.json").write_text(json.dumps(before | {"files": files}))
+    for given in ([], ["--model", folder]):
+        found = answers(cli, "--runtime", "onnx", *given)
+        assert found == pytest.approx(ANSWERS[name], abs=1e-4)
+    outcome = cli("eval", "--suite", "mine.yaml", "--runtime", "all", "--no-cache")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_bundle_of_the_first_schema_is_to_be_exported_again(cli, older, tmp_path):
+    """Its towers stood without their precision."""
+    files = ("config.json", "preprocessor_config.json", "tokenizer.json", "onnx/vision_model.onnx")
+    first = {"schema_version": 1, "precision": "fp32", "files": dict.fromkeys(files, "0" * 64)}
+    older("multiway")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/manifest.json").write_text(json.dumps(first))
+    outcome = cli("predict", "shapes/red_square/00.png", "--model", "first")
+    assert (outcome.code, outcome.err) == (
+        4,
+        "error: first/manifest.json is damaged or older than this radapter: it does not say in "
+        "which precisions its files are. Export the bundle again: radapter export --force --run "
+        "RUN\n",
     )
+
+
+@pytest.mark.parametrize("name", ["merged.json", "head.safetensors"])
+def test_a_merged_model_of_a_newer_radapter_is_refused(cli, older, tmp_path, name):
+    run = older("tip-adapter")
+    deployed(cli, "tip-adapter")
+    path = run.merged() / name
+    if name == "merged.json":
+        path.write_text(json.dumps(read(path) | {"schema_version": 2}))
+    else:
+        facts = radapter_facts(path) | {"schema_version": 2}
+        save_file(load_file(path), path, metadata=facts_metadata(facts))
+    outcome = cli("predict", "shapes/red_square/00.png", "--runtime", "torch")
+    said = "has schema version 2; this radapter reads up to 1. Upgrade radapter."
+    assert (outcome.code, outcome.err) == (4, f"error: {path.relative_to(tmp_path)} {said}\n")
 
 
 def test_results_made_before_are_compared(cli, older):

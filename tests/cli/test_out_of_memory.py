@@ -1,6 +1,7 @@
 """Memory that runs out is exit code 5 in every command, with what of its own options needs less."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,25 @@ COMMANDS = {
 
 def full(self, pixels):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+FILTER = """
+name: list
+model: {model}
+method: {{name: full}}
+data: {{source: table, path: list.csv, task: captions}}
+"""
+
+
+def test_of_an_action(cli, tiny_folder, shapes, monkeypatch):
+    monkeypatch.setattr(PyTorchRuntime, "encode_image", full)
+    picture = next(shapes.rglob("*.png"))
+    Path("list.csv").write_text(f"filepath,title\n{picture},a square\n")
+    Path("list.yaml").write_text(FILTER.format(model=tiny_folder))
+    outcome = cli("data", "filter", "list.yaml", "--dry-run")
+    assert outcome.code == 5
+    said = " ".join(outcome.err.split())
+    assert "What needs less: --precision fp16, or --device cpu" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

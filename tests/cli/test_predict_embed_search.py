@@ -19,6 +19,7 @@ from radapter.export import export_bundle
 from radapter.export.facts import run_facts
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
+from radapter.training import train
 
 
 @pytest.fixture(scope="module")
@@ -442,6 +443,30 @@ def test_features_of_videos(cli, tiny_folder, tmp_path):
     assert {result["picture"] for result in found} == {"a.gif", "b.gif"}
     assert all(result["path"].endswith(f"v/{result['picture']}") for result in found)
     assert not any("when" in result for result in found)
+
+
+def test_a_model_of_clips_says_how_many_frames_it_takes(cli, tiny_folder, shapes, tmp_path):
+    """As many are taken where none are named; more are refused before a video is read."""
+    frames = [trees.draw(k) for k in range(9)]
+    (tmp_path / "v").mkdir()
+    frames[0].save(tmp_path / "v" / "a.gif", save_all=True, append_images=frames[1:])
+    method = "method={name: gru, width: 4, frames: 3}"
+    run = train(tiny.recipe(tiny_folder, shapes, method, "optimisation.epochs=1"), tmp_path)
+    command = ("embed", tmp_path / "v", "--run", run.path, "--json", "--out")
+    for given, taken in ((("--window", "10"), "3"), (("--frames", "2"), "2")):
+        outcome = cli(*command, tmp_path / f"{taken}.safetensors", *given)
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["facts"]["reading"]["frames"] == taken
+    for refused in (
+        (*command, tmp_path / "f.safetensors", "--frames", "12"),
+        (*command, tmp_path / "f.safetensors", "--frames", "12", "--window", "10"),
+        ("predict", tmp_path / "v", "--run", run.path, "--frames", "12"),
+    ):
+        outcome = cli(*refused)
+        assert outcome.code == 2
+        said = "takes clips of up to 3 frames, and --frames is 12: give --frames 3."
+        assert said in " ".join((outcome.out + outcome.err).split())
+    assert not (tmp_path / "f.safetensors").exists()
 
 
 def test_what_is_in_videos(cli, tiny_folder, tmp_path):

@@ -6,19 +6,23 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from radapter.data import emoji
+from radapter.errors import UsageError
 from radapter.evaluation.answers import read_answers
+from radapter.evaluation.scores import name_of
 from radapter.reporting import averages, comparison, comparison_tables, study_tables
 from radapter.reporting.report import page
 from radapter.reporting.report.gallery import EACH, Gallery, drawn
+from radapter.reporting.report.over_steps import median_curve
 from radapter.run import Run
 from radapter.study.results import Folder
 from radapter.study.table import summarise
+
+from .elements import Read
 
 SUITE = """\
 name: mine
@@ -29,40 +33,7 @@ datasets:
   - {{name: other, role: shifted, data: {{source: folder, root: {root}, split: all}}}}
 """
 EXAMPLE = Path(__file__).parents[1] / "study/example"
-VOID = {"meta", "link", "img", "br", "input", "hr"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Read(HTMLParser):
-    """Every element with its attributes and its text; end tags have to match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open = [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        element = {
-            "tag": tag,
-            "attributes": dict(attrs),
-            "text": "",
-            "in": [e["tag"] for e in self.open],
-        }
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()["tag"] == tag
-
-    def handle_data(self, data):
-        for element in self.open:
-            element["text"] += data
-
-    def all(self, tag):
-        return [element for element in self.elements if element["tag"] == tag]
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +236,45 @@ def test_a_study_has_its_table_and_its_curves(cli, tmp_path):
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in own[0]["text"][0]
 
 
+def test_a_study_has_curves_of_training(cli, tmp_path):
+    """The median over seeds, with the lowest and the highest; without them the page says so."""
+    place = shutil.copytree(EXAMPLE, tmp_path / "example")
+    text = _page(cli, place, tmp_path)
+    figures = json.loads(next(s["text"] for s in Read(text).all("script") if s["attributes"]))
+    titled = [f for f in figures if "title" in f["layout"]["yaxis"]]
+    panels = {f["layout"]["yaxis"]["title"]["text"]: f for f in titled}
+    for title, middle, low, high in (
+        ("loss", [2.1, 1.2, 0.6], [2.0, 1.0, 0.5], [2.2, 1.4, 0.7]),
+        (f"validation, {name_of('accuracy')}, %", [45.0, 61.0], [40.0, 60.0], [50.0, 62.0]),
+    ):
+        bands = [t for t in panels[title]["data"] if t.get("fill") == "toself"]
+        lines = [t for t in panels[title]["data"] if "fill" not in t]
+        assert len(bands) == len(lines) == 2  # full and R-Adapter
+        assert lines[0]["x"] == [1, 5, 9][-len(middle) :]
+        assert lines[0]["y"] == pytest.approx(middle)
+        assert bands[0]["y"] == pytest.approx(high + low[::-1])
+        assert bands[0]["x"] == lines[0]["x"] + lines[0]["x"][::-1]
+    assert "<td>1.2 (1 to 1.4)</td>" in text
+    for path in place.glob("*-seed*.json"):
+        content = json.loads(path.read_text())
+        content.pop("curves", None)
+        path.write_text(json.dumps(content))
+    assert "The results have no curves of training" in _page(cli, place, tmp_path)
+
+
+def _page(cli, place, folder):
+    outcome = cli("report", place)
+    assert outcome.code == 0, outcome.err
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_median_is_taken_where_all_runs_were_trained():
+    one, other = [(2, 4.0), (4, 2.0), (6, 1.0)], [(1, 9.0), (5, 1.0)]
+    assert median_curve([one]) == one
+    assert median_curve([one, one]) == [(x, y, y, y) for x, y in one]
+    assert median_curve([one, other]) == [(5, 1.25, 1.0, 1.5)]
+
+
 def test_a_study_file_means_its_results(cli, tmp_path):
     study = json.loads((EXAMPLE / "study.json").read_text())["study"]
     (tmp_path / "mine.yaml").write_text(
@@ -272,12 +282,48 @@ def test_a_study_file_means_its_results(cli, tmp_path):
         "methods: {one: {alpha: 0}, two: {}}\n"
     )
     outcome = cli("report", "mine.yaml")
-    assert outcome.code == 4
-    assert "results/example has no results of a study" in outcome.err
+    assert (outcome.code, outcome.err) == (
+        4,
+        "error: results/example has no results of the study example. Type first: radapter study "
+        "mine.yaml. If they are elsewhere, name their folder: radapter report mine.yaml --results "
+        "FOLDER\n",
+    )
+    outcome = cli("report", "mine.yaml", "--results", "nowhere")
+    assert (outcome.code, outcome.err) == (
+        4,
+        "error: nowhere has no results of the study example. Type first: radapter study "
+        "mine.yaml\n",
+    )
+    outcome = cli("report", "mine.yaml", "--results", EXAMPLE)
+    assert outcome.code == 0, outcome.err
+    assert f"Study: {study['name']}" in (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").unlink()
     shutil.copytree(EXAMPLE, tmp_path / "results/example")
     outcome = cli("report", "mine.yaml")
     assert outcome.code == 0, outcome.err
     assert f"Study: {study['name']}" in (tmp_path / "report.html").read_text()
+    outcome = cli("report", "example", "--out", "two.html")
+    assert outcome.code == 0, outcome.err
+    assert f"Study: {study['name']}" in (tmp_path / "two.html").read_text()
+
+
+def test_results_are_of_the_study_that_is_named(cli):
+    outcome = cli("report", "icons", "--results", EXAMPLE)
+    said = f"error: {EXAMPLE} has results of the study example, not of icons.\n"
+    assert (outcome.code, outcome.err) == (2, said)
+    outcome = cli("report", "--results", EXAMPLE)
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: --results is where the results of one study are. Name that study: radapter report "
+        f"STUDY --results {EXAMPLE}\n",
+    )
+
+
+def test_a_name_is_a_run_before_it_is_a_study(cli, trained, tmp_path):
+    shutil.copytree(EXAMPLE, tmp_path / "results" / trained.name)
+    outcome = cli("report", trained.name)
+    assert outcome.code == 0, outcome.err
+    assert "Study:" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_study_stands_alone(cli, trained):
@@ -330,6 +376,31 @@ def test_pictures_that_are_gone_are_names():
         assert why in wall.why_names
 
 
+def test_a_page_leaves_out_the_pictures_that_it_has_no_room_for(tmp_path, monkeypatch):
+    """The last ones, all of whose names stay; a page that is too large without any is refused."""
+    concepts = [c for c in emoji.concepts() if emoji.in_split(c, "test", 0)][:6]
+    rows = [[f"noto/{c['hexcode']}", "x", "x", "y"] for c in concepts]
+    gallery = Gallery()
+    walls = page.Walls("one", "", gallery.walls(answers_of(["noto"], rows)))
+    section = page.Section("pictures", "Pictures", [walls])
+    whole = page.Page("t", "", [section], gallery.credits())
+    path = tmp_path / "page.html"
+    size = page.write(whole, path)
+    everything = path.read_text()
+    assert everything.count("<img") == len(rows)
+    assert page.NO_ROOM not in everything
+    first = len(walls.walls[0].lost[0].picture)
+    for limit, shown in ((size, 6), (size - 1, 5), (size - gallery.used + first + 200, 1)):
+        monkeypatch.setattr(page, "LARGEST", limit)
+        assert page.write(whole, path) == path.stat().st_size <= limit
+        assert path.read_text().count("<img") == shown
+        assert (page.NO_ROOM in path.read_text()) == (shown < 6)
+        assert all(key in path.read_text() for key, *_ in rows)
+    monkeypatch.setattr(page, "LARGEST", 1_000_000)
+    with pytest.raises(UsageError, match=r"would have 1\.2 MB without pictures, and .* 1\.0\. Re"):
+        page.write(whole, path)
+
+
 def test_which_pictures_are_shown_does_not_depend_on_their_order():
     rows = [[f"{i}.png", "x", "x", "y"] for i in range(50)]
     assert drawn(rows) == drawn(rows[::-1])
@@ -353,6 +424,26 @@ def browse(path, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here")
+@pytest.mark.parametrize(
+    "rising",
+    [
+        ["50.0 s", "3 min 20 s", "1 h 5 min", "2 d 3 h"],
+        ["9.5 kB", "20 kB", "1.2 MB", "3 GB"],
+        ["-", "2.1 ±3.0", "10.0 ±0.4", "1,200"],
+        ["AdamW", "full", "LoRA"],
+    ],
+)
+def test_a_column_sorts_by_what_it_says(rising):
+    """With the page's own functions, in Node."""
+    script = (page.FOLDER / "page.js").read_text(encoding="utf-8")
+    own = script[script.index("const units") : script.index("for (const table of")]
+    shuffled = json.dumps([*rising[1::2], *rising[::2]])
+    show = f"console.log(JSON.stringify({shuffled}.sort((a, b) => compare(a, b))))"
+    done = subprocess.run(["node", "-e", own + show], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == rising
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 def test_it_opens_in_a_browser_which_draws_all_and_says_nothing(text, kept, tmp_path):
     shown, said = browse(kept / "page.html", tmp_path)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 import trees
@@ -129,6 +130,7 @@ def test_a_model_by_both_protocols(cli, root, suite_file, tiny_folder, tmp_path)
     lines = [line.rstrip() for line in outcome.out.splitlines()]
     assert lines[lines.index("zero-shot: coco") + 1] == "  5 pictures, 25 captions"
     assert lines[lines.index("zero-shot: flickr30k") + 1] == "  4 pictures, 20 captions"
+    assert re.search(r"R@1 .*median +mean$", "\n".join(lines), re.MULTILINE)
     for text in ("R@1", "R@5", "R@10", "median", "sum of the six", "picture to caption"):
         assert text in outcome.out
     assert "All: captions: vse++." in outcome.out

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from radapter import merging
-from radapter.reporting.runs import run_curves, run_facts
+from radapter.reporting.runs import run_facts
 from radapter.run import Run
 from radapter.training import Interrupted, train
 
@@ -130,7 +130,7 @@ def test_a_run_without_anything_yet(cli, stopped):
     outcome = cli("runs", "show")
     assert outcome.code == 0, outcome.err
     assert "0 steps" in outcome.out
-    assert run_curves(stopped) == {}
+    assert stopped.curves() == {}
     assert not (stopped.path / ".lock").exists()  # looking leaves nothing
 
 

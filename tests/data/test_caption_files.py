@@ -100,7 +100,7 @@ def test_cocos_two_caption_protocols(coco):
 def test_the_files_val_split_is_what_validates(coco):
     text = f"""\
 name: a
-model: emoji-clip
+model: pictogram-clip
 method: {{name: r-adapter}}
 data: {{source: karpathy, path: {coco}/dataset_coco.json}}
 """

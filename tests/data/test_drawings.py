@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -63,6 +64,24 @@ def test_an_epoch_has_each_drawing_once_and_each_epoch_another_picture(root):
     assert (first["image"] != later["image"]).any()
     assert data[0, 3, False] == {key: first[key] for key in ("text", "group", "own")}
     assert (pairs(settings(root), seed=1)[0, 3]["image"] != first["image"]).any()
+
+
+def test_the_list_says_how_often_an_epoch_has_a_drawing(root, tmp_path):
+    folder = shutil.copytree(root, tmp_path / "set")
+    entries = json.loads((folder / "drawings.json").read_text())
+    entries[3]["times"] = 3
+    (folder / "drawings.json").write_text(json.dumps(entries))
+    data = pairs(settings(folder))
+    assert len(data) == 12 + 2
+    again = [i for i, key in enumerate(data.dataset.keys) if key.startswith(entries[3]["key"])]
+    assert len(again) == 3
+    assert len(set(data.dataset.keys)) == len(data)
+    assert len({data.dataset.groups[i] for i in again}) == 1
+    first, second, third = (data[0, i]["image"] for i in again)
+    assert (first != second).any()
+    assert (second != third).any()
+    held_out = settings(folder, held_out_families=[entries[3]["family"]]).held_out()
+    assert len(open_data(held_out)) == 4  # once each
 
 
 def test_workers_draw_the_same(root):

@@ -82,7 +82,7 @@ def test_classes_that_are_too_small_are_said(tmp_path):
 
 RECIPE = """
 name: old
-model: emoji-clip
+model: pictogram-clip
 method: {name: r-adapter}
 data: {source: folder, root: ROOT, hold_out: 0.3}
 """

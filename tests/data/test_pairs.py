@@ -72,6 +72,8 @@ def test_an_order_resumes_at_any_step():
         assert list(part) == whole[step:]
         assert len(part) == len(whole) - step
     assert list(BatchOrder(25, 8, epochs=3, seed=6)) != whole
+    for most in (1, 4, 99):
+        assert list(BatchOrder(25, 8, epochs=3, seed=5, most=most)) == whole[:most]
 
 
 # ------------------------------------------------------------------ pairs

@@ -1,5 +1,6 @@
 """Clips on a disk: real videos of several kinds, animated pictures, folders of frames."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import trees
 from PIL import Image
-from video_files import number_of, video
+from video_files import number_of, turn, two_colours, video
 
 from radapter.data import open_data, videos
 from radapter.data.clip_files import find_clips, list_clips
@@ -67,12 +68,49 @@ def test_a_long_video_is_not_read_whole(tmp_path, monkeypatch):
     assert len(read) < 60  # of 1,200: a key frame's group and a frame each
 
 
+def test_frames_are_turned_as_a_phone_says_and_may_be_left_as_they_lie(tmp_path):
+    path = turn(two_colours(tmp_path / "a.mp4"))  # what is on the left is to be seen above
+    for picture in decoded(path, shares(3), USUAL):
+        assert picture.size == (48, 64)
+        assert picture.getpixel((12, 8))[0] < 50 < 200 < picture.getpixel((12, 56))[0]
+    for picture in decoded(path, shares(3), dataclasses.replace(USUAL, orientation="ignore")):
+        assert picture.size == (64, 48)
+
+
 def test_the_same_frames_with_and_without_a_leap(tmp_path, monkeypatch):
     path = video(tmp_path / "a.mp4", 300, every=7)
     leaping = decoded(path, shares(5), USUAL)
     monkeypatch.setattr(videos, "FAR", 1e9)
     in_order = decoded(path, shares(5), USUAL)
     assert [p.tobytes() for p in leaping] == [p.tobytes() for p in in_order]
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [(".ts", "mpeg2video"), (".ts", "libx264"), (".mpeg", "mpeg2video")]
+)
+def test_streams_without_an_index_give_the_same_frames(ending, codec, tmp_path, monkeypatch):
+    path = video(tmp_path / f"a{ending}", 500, codec=codec, rate=25, every=100)
+    leaping = decoded(path, shares(3), USUAL)
+    monkeypatch.setattr(videos, "FAR", 1e9)
+    in_order = decoded(path, shares(3), USUAL)
+    assert [p.tobytes() for p in leaping] == [p.tobytes() for p in in_order]
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".mpg", "mpeg1video"), (".webm", "libvpx")])
+def test_a_length_that_is_not_said_is_counted_once_and_nothing_decoded(
+    ending, codec, tmp_path, monkeypatch
+):
+    path = video(tmp_path / f"a{ending}", 100, codec=codec, rate=25)
+    path.write_bytes(path.read_bytes().replace(b"DURATION", b"XURATION"))
+    decoding, counting = [], videos._counted
+    monkeypatch.setattr(videos, "_frames", lambda *_: decoding.append(1))
+    before = counting.cache_info().misses
+    assert [videos.length_of(path) for _ in range(2)] == pytest.approx([4.0, 4.0])
+    assert not decoding
+    assert counting.cache_info().misses == before + 1
+    video(path, 50, codec=codec, rate=25)
+    path.write_bytes(path.read_bytes().replace(b"DURATION", b"XURATION"))
+    assert videos.length_of(path) == pytest.approx(2.0)  # another file now
 
 
 def test_sound_that_is_longer_than_the_pictures_does_not_matter(tmp_path):
@@ -143,6 +181,16 @@ def test_frames_of_animated_pictures_and_of_stills(tmp_path):
     (tmp_path / "c.gif").write_bytes((tmp_path / "a.gif").read_bytes()[:200])
     with pytest.raises(BrokenInput, match=r"^Video cannot be read: .*c\.gif"):
         animated(tmp_path / "c.gif", shares(4), USUAL)
+
+
+def test_all_frames_of_an_animated_picture_are_read_one_by_one(tmp_path, monkeypatch):
+    pictures, read, to_rgb = [trees.draw(k) for k in range(4)], [], videos.to_rgb
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40)
+    monkeypatch.setattr(videos, "to_rgb", lambda *of: read.append(1) or to_rgb(*of))
+    found = videos.all_pictures(tmp_path / "a.gif")
+    assert next(found)[0] == 0.125
+    assert len(read) == 1
+    assert [place for place, _ in found] == [0.375, 0.625, 0.875]
 
 
 def test_frames_in_a_folder_stand_in_the_order_of_their_numbers(tmp_path):

@@ -136,6 +136,10 @@ def check_radapter(words: list[str]) -> None:
             return
         name, command, rest = GROUP.resolve_command(root, left)
         parsed = command.make_context(name, rest, parent=root)
+        if hasattr(command, "commands"):
+            left = [*parsed._protected_args, *parsed.args]
+            action, command, rest = command.resolve_command(parsed, left)
+            name, parsed = f"{name} {action}", command.make_context(action, rest, parent=parsed)
     except typer.Exit:  # of --help and --version
         return
     CHECKS.get(name, lambda **_: None)(**parsed.params)
@@ -197,7 +201,9 @@ def _suite(name: str) -> Any:
 
 
 def _check_merge(alpha: str | None, **_: Any) -> None:
-    assert alpha in (None, "auto", "A") or 0 <= float(alpha) <= 2
+    if alpha not in (None, "auto", "auto-per-tower", "A"):
+        for number in re.sub("^image=|text=", "", alpha).split(","):
+            assert 0 <= float(number) <= 2
 
 
 def _check_recipes(action: str, name: str | None, **_: Any) -> None:
@@ -206,10 +212,7 @@ def _check_recipes(action: str, name: str | None, **_: Any) -> None:
     assert name is None or name in known, name
 
 
-def _check_data(action: str, suite: str | None, **_: Any) -> None:
-    _check_action("data", action)
-    if action == "frames":
-        return  # of a folder of videos
+def _check_data(suite: str | None, **_: Any) -> None:
     if suite not in (None, "SUITE") and not str(suite).endswith(".yaml"):
         _suite(str(suite))
 
@@ -229,7 +232,8 @@ CHECKS = {
     "eval": _check_eval,
     "merge": _check_merge,
     "recipes": _check_recipes,
-    "data": _check_data,
+    "data list": _check_data,
+    "data check": _check_data,
     "study": _check_study,
 }
 

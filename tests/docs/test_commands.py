@@ -53,10 +53,12 @@ def recipe_comments():
 
 
 def help_examples():
-    for name in NAMES:
-        for line in (GROUP.commands[name].help or "").splitlines():
+    commands = [GROUP.commands[name] for name in NAMES]
+    commands += [own for group in commands for own in getattr(group, "commands", {}).values()]
+    for command in commands:
+        for line in (command.help or "").splitlines():
             if line.strip().startswith("radapter "):
-                yield f"{name} --help", line.strip()
+                yield f"{command.name} --help", line.strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -126,7 +128,7 @@ def test_a_wrong_command_is_seen(line):
     "text",
     [
         "optimisation: {learning_rate: 1}",
-        "name: x\nmodel: emoji-clip\nmethod: {name: none}\ndata: {source: emoji}",
+        "name: x\nmodel: pictogram-clip\nmethod: {name: none}\ndata: {source: emoji}",
         "name: x\ntasks: [classification]\ndatasets: [{name: a, role: new, data: {source: emoji}}]",
         "identical_captions: both",
         "data: {source: table}",

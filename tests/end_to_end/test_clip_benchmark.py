@@ -24,7 +24,7 @@ RECALLS = [1, 5, 10]
 
 @pytest.fixture(scope="module")
 def loaded():
-    return models.load("emoji-clip")
+    return models.load("pictogram-clip")
 
 
 class Pictures(torch.utils.data.Dataset):

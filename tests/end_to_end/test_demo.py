@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from radapter.reporting import study
+from radapter_cli.demo import ROWS
 
 
 def radapter(folder, *arguments):
@@ -19,34 +19,35 @@ def radapter(folder, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # three minutes on two quiet cores without bf16; other tests are on them
 def test_demo(tmp_path):
     done = radapter(tmp_path, "demo")
     assert done.returncode == 0, done.stderr
-    for command in ("train emoji", "merge", "export", "eval --runtime all"):
+    for command in ("train icons-demo", "merge", "export", "eval --runtime all"):
         assert f"$ radapter {command}" in done.stderr
-    assert "parity with pytorch fp32" in done.stdout
-    assert "in all" in done.stdout
-    # This run beside the study, which says which base model it was made on.
-    assert "this run" in done.stdout
-    assert "study" in done.stdout
-    assert study.table("emoji")["runs"]
+    assert "Next: radapter report" in done.stderr
+    assert "Next: radapter merge" not in done.stderr
+    # One screen: zero-shot, tuned and merged, a row a data set with its size; the engine in a line.
+    lines = done.stdout.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) < 120 + len(str(tmp_path))
+    for words in ROWS.values():
+        (row,) = [line for line in lines if line.startswith(f"{words} ")]
+        assert len(row.removeprefix(words).split()) == 4
+    assert "engine agrees with PyTorch" in done.stdout
     (run,) = (tmp_path / "runs").iterdir()
-    files = sorted(path.name for path in (run / "eval").iterdir())
-    assert files == [
-        "answers",
-        "beside-the-study.png",
-        "emoji-shifts-alpha-0.50.json",
-        "emoji-shifts-alphas.json",
-        "emoji-shifts-alphas.png",
-    ]
-    result = json.loads((run / "eval" / "emoji-shifts-alpha-0.50.json").read_text())
+    files = {path.name for path in (run / "eval").iterdir()}
+    names = {f"icons-demo-{name}" for name in ("alpha-0.50.json", "alphas.json", "alphas.png")}
+    assert files == {"answers", *names}
+    result = json.loads((run / "eval" / "icons-demo-alpha-0.50.json").read_text())
     assert all(verdict["passed"] for verdict in result["parity"])
     assert set(result["models"]) == {"zero-shot", "alpha 0.50", "onnx"}
-    roles = result["models"]["zero-shot"]["roles"]
-    assert set(roles) == {"in-distribution", "unseen", "seen"}
+    scored = result["models"]["zero-shot"]["datasets"]
+    assert set(scored) == set(ROWS)
     # The shipped base knows more than chance: what it knows exactly is not for a test.
-    for role in roles.values():
-        assert role["text_to_image_r1"]["interval"][0] > role["text_to_image_r1"]["chance"]
+    for name in ("line", "solid", "novel", "noto"):
+        accuracy = scored[name]["accuracy"]
+        assert accuracy["interval"][0] > accuracy["chance"]
 
     # The four commands go on from there, each on the newest run.
     assert radapter(tmp_path, "merge", "--alpha", "0").returncode == 0

@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_stops_all_at_once(start, blocked):
     process.send_signal(signal.SIGINT)
     assert any("press again" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=5)  # until the last process of theirs has closed them
+    out, err = process.communicate(timeout=60)  # until the last process of theirs has closed them
     assert process.returncode == 130
     assert json.loads(out)["error"] == {"code": 130, "message": "Interrupted."}
     assert "Stopped after step" not in err

@@ -16,7 +16,7 @@ import trees
 from onnx import numpy_helper
 from PIL import Image
 from tiny_bundle import NAMES
-from video_files import video
+from video_files import turn, two_colours, video
 
 from radapter import bundle
 from radapter.data.pixels import USUAL
@@ -181,6 +181,9 @@ def test_it_searches_videos(run, exported, tiny, tmp_path):
         frames[name] = animated(tmp_path / name, shares(12), USUAL)
     video(tmp_path / "c.mp4", 30)
     frames["c.mp4"] = decoded(tmp_path / "c.mp4", shares(12), USUAL)
+    turn(two_colours(tmp_path / "d.mp4"))
+    frames["d.mp4"] = decoded(tmp_path / "d.mp4", shares(12), USUAL)
+    assert frames["d.mp4"][0].size == (48, 64)
     done = run(EXAMPLE.with_name("search_videos.py"), exported, tmp_path, "a cat")
     assert done.returncode == 0, done.stderr
     said = {Path(line.split("  ")[1]).name: float(line.split()[0]) for line in

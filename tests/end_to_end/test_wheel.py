@@ -20,7 +20,8 @@ def test_the_wheel_works_without_the_clone(tmp_path):
     with zipfile.ZipFile(wheel) as content:
         sizes = {info.filename: info.compress_size for info in content.infolist()}
         content.extractall(tmp_path / "site")
-    assert sizes["radapter/models/emoji_clip/open_clip_model.safetensors"] < 12e6
+    assert sizes["radapter/models/pictogram_clip/open_clip_model.safetensors"] < 24e6
+    assert sum(sizes.values()) < 45e6
     clips = sizes.pop("radapter/data/emoji_video/clips.tar")
     assert clips < 5e6
     assert sum(size for name, size in sizes.items() if name.endswith(".tar")) < 10e6
@@ -45,7 +46,7 @@ def test_the_wheel_works_without_the_clone(tmp_path):
     where = [sys.executable, "-P", "-c", "import radapter; print(radapter.__file__)"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     assert str(tmp_path) in subprocess.check_output(where, cwd=tmp_path, env=env, text=True)
-    for name in ("emoji", "own-data", "pretrain/emoji-clip"):
+    for name in ("emoji", "own-data", "pretrain/pictogram-clip"):
         assert name in radapter("recipes")
     radapter("train", "emoji", "optimisation.epochs=1")
     radapter("merge")

@@ -291,7 +291,7 @@ def test_templates_of_the_shipped_suites():
     for described in (*FEW.datasets, *HALVES.datasets):
         assert FEW.prompts(described) == [LAYOUTS[described.data.dataset].template]
     emoji = load_suite("emoji-shifts")
-    assert {tuple(emoji.prompts(d)) for d in emoji.datasets} == {("a picture of {}.",)}
+    assert {tuple(emoji.prompts(d)) for d in emoji.datasets} == {("{}",)}
 
 
 def test_anchors_stand_beside_whole_halves(root):

@@ -20,7 +20,7 @@ from radapter.evaluation.suite import Suite, SuiteDataset, load_suite
 from radapter.methods.batch_rows import bernoulli_of_rows, of_frames, rows
 from radapter.models.frames import mean_of_frames
 from radapter.runtimes.opened import from_loaded
-from radapter.training.gradients import encode_pictures
+from radapter.training.encoding import encode_pictures
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_a_motion_is_right_if_its_caption_is_nearer_than_all_others():
     assert found.metrics["motion_accuracy"].chance == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("name", ["emoji-video", "moving-emoji"])
+@pytest.mark.parametrize(
+    "name", ["emoji-video", "emoji-video-short", "moving-emoji", "moving-emoji-short"]
+)
 def test_controls_stand_in_every_table_and_in_no_mean(name):
     """Suites of clips have the first frame and shuffled frames beside each set."""
     suite = load_suite(name)

@@ -16,6 +16,7 @@ from radapter.evaluation.composed import (
     summed_query,
     values,
 )
+from radapter.evaluation.suite import load_suite, shipped_suites
 
 
 def brute_force(edit, query, features, measure):
@@ -125,3 +126,10 @@ def test_what_goes_to_a_server_is_in_order_without_the_reference():
     assert first(edit, similarity, 50) == [3, 4, 1, 2]
     assert first(edit, similarity, 2) == [3, 4]
     assert first(edit, similarity, 3, subset=True) == [4, 1]
+
+
+def test_suites_say_what_the_built_in_model_has_seen():
+    suites = [load_suite(name) for name in shipped_suites()]
+    composed = [suite for suite in suites if suite.tasks == ["composed"]]
+    assert len(composed) == 3
+    assert all("pictogram-clip" in suite.seen for suite in composed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from radapter import models
+from radapter import models, registry
 from radapter.data.sources.videos import VideosData
 from radapter.errors import UsageError
 from radapter.evaluation.cache import Cache
@@ -16,7 +16,7 @@ from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.matching import pooled
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.evaluation.suite_dataset import Match
-from radapter.runtimes.opened import from_loaded
+from radapter.runtimes.opened import from_loaded, open_bundle
 
 CLIPS = {"a": ("a dog", 3), "b": ("a red square on a wall", 1), "c": ("two cats run", 4)}
 FORMS = ["similarities", "features"]
@@ -78,6 +78,22 @@ def suite(clips, more="more", **match):
     )  # fmt: skip
     described = SuiteDataset(name="clips", role="zero-shot", data=data, match=Match(**match))
     return Suite(name="clips", tasks=["retrieval"], datasets=[described])
+
+
+@pytest.fixture(scope="module", params=["mv-adapter", "stan", "gru"])
+def of_clips(request, tiny_folder):
+    """A model of clips whose weights are away from their start."""
+    settings = {"mv-adapter": {"rank": 4, "scale": 1.0}, "stan": {"depth": 2, "places": "random"}}
+    settings["gru"] = {"width": 8}
+    loaded = models.load(tiny_folder)
+    torch.manual_seed(3)
+    attach = registry.load(registry.METHODS, request.param).attach
+    attached = attach(loaded.model, frames=4, **settings[request.param])
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    loaded.model.eval().requires_grad_(False)
+    return loaded
 
 
 def features_by_hand(loaded, clips):
@@ -151,6 +167,58 @@ def test_frames_weighted_by_auxiliary_captions(loaded, clips):
     assert "auxiliary captions" in result.facts["protocol"]["match"]
 
 
+def frames_together(loaded, clips):
+    """Of a model of clips, each clip with its own frames alone: what its feature is the mean of."""
+    found = {}
+    for name, (_, number) in CLIPS.items():
+        files = [Image.open(clips / name / f"{k}.png").convert("RGB") for k in range(number)]
+        clip = torch.stack(list(map(loaded.preprocess, files)))[None]
+        with torch.no_grad():
+            found[name] = loaded.model.encode_frames(clip)[0].numpy()
+            mean = found[name].mean(axis=0)
+            whole = loaded.model.encode_video(clip)[0]
+        assert np.allclose(whole, mean / np.linalg.norm(mean), atol=1e-5)
+    return found
+
+
+def test_the_frames_of_a_model_of_clips_are_seen_together(of_clips, clips):
+    from radapter.evaluation import matching
+    from radapter.evaluation.result import Evaluation
+    from radapter.evaluation.texts import Texts
+
+    together, model = frames_together(of_clips, clips), from_loaded(of_clips)
+    alone, tokens, _ = features_by_hand(of_clips, clips)
+    assert np.abs(together["c"] - alone["c"]).max() > 0.01
+    described = suite(clips, by="mug", temperature=9.0)
+    dataset = described.open()["clips"]["retrieval"]
+    texts = Texts(Evaluation(described, model.runtime), model, None)
+    found, there = matching.frames_of(dataset, texts)
+    for name, own, real in zip(CLIPS, found, there, strict=True):
+        assert np.allclose(own[real], together[name], atol=1e-5)
+    captions = [caption for caption, _ in CLIPS.values()]
+    similar, _ = matching.mug(dataset, captions, texts, described.datasets[0].match)
+    expected = [[mug(tokens[t] @ together[v].T, 9.0, "similarities") for v in CLIPS] for t in CLIPS]
+    assert np.allclose(similar, expected, atol=1e-5)
+    found = matching.weighted(dataset, texts, described.datasets[0].match)
+    mean = together["b"].mean(axis=0)  # it has no auxiliary captions
+    assert np.allclose(found[1], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("match", [{"by": "mug"}, {"frames": "auxiliary"}])
+def test_an_exported_model_of_clips_has_no_frames(of_clips, clips, match, tmp_path):
+    from tiny_bundle import FACTS
+
+    from radapter.export import Contents, Sample, export_bundle
+
+    frames = [Image.open(clips / "c" / f"{k}.png").convert("RGB") for k in range(4)]
+    sample = Sample(frames, ["a dog", "a cat", "two", "run"], clips=[frames, frames[::-1]] * 2)
+    export_bundle(of_clips, tmp_path / "b", Contents(["fp32"]), facts=FACTS, sample=sample)
+    message = "onnx has no features of (single frames|tokens), since .* with --runtime torch"
+    with pytest.raises(UsageError, match=message):
+        evaluate(suite(clips, **match), open_bundle(tmp_path / "b"))
+
+
 def test_what_cannot_be_is_refused(loaded, clips):
     with pytest.raises(UsageError, match="auxiliary_column"):
         suite(clips, more=None, frames="auxiliary").open()
@@ -161,7 +229,8 @@ def test_what_cannot_be_is_refused(loaded, clips):
         identity = None
         encode_image = staticmethod(model.runtime.encode_image)
         encode_text = staticmethod(model.runtime.encode_text)
-        encode_video = staticmethod(getattr(model.runtime, "encode_video", None))
+        encode_video = staticmethod(model.runtime.encode_video)
+        encode_frames = staticmethod(model.runtime.encode_frames)
 
     with pytest.raises(UsageError, match="onnx has no features of tokens.*--runtime torch"):
         evaluate(suite(clips, by="mug"), dataclasses.replace(model, runtime=Exported()))

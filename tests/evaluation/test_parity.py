@@ -12,6 +12,7 @@ from radapter import models
 from radapter.data.sources.folder import FolderData
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.parity import compare
+from radapter.evaluation.result import TextKey
 from radapter.evaluation.suite import Suite, SuiteDataset
 from radapter.runtimes.opened import from_loaded
 
@@ -66,6 +67,41 @@ def test_other_answers_fail_even_with_the_same_features(reference):
     assert any("accuracy differs" in failure for failure in verdict["failures"])
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "query_r1"])
+def test_what_is_missing_is_an_error(reference, metric):
+    whole, engine = copy.deepcopy(reference), copy.deepcopy(reference)
+    whole.sets["set"].metrics[metric] = whole.sets["set"].metrics["accuracy"]
+    engine.sets["set"].metrics.pop(metric, None)
+    engine.runtime = Runtime(engine.runtime, makes_queries=True)
+    with pytest.raises(KeyError, match=metric):
+        compare(whole, engine)
+
+
+def test_of_a_text_too(reference):
+    engine = copy.deepcopy(reference)
+    key, _ = engine.text_features.popitem()
+    with pytest.raises(KeyError, match=key.text):
+        compare(reference, engine)
+
+
+def test_an_engine_without_a_file_for_queries_is_not_compared_in_them(reference):
+    whole, engine = copy.deepcopy(reference), copy.deepcopy(reference)
+    whole.sets["set"].metrics["query_r1"] = whole.sets["set"].metrics["accuracy"]
+    whole.text_features[TextKey("query", "in blue", ("1.png",))] = torch.ones(16)
+    engine.runtime = Runtime(engine.runtime, makes_queries=False)
+    verdict = compare(whole, engine)
+    assert verdict["passed"]
+    assert [row["metric"] for row in verdict["metrics"]] == ["accuracy"]
+
+
+class Runtime:
+    """Another one, but for whether it makes queries."""
+
+    def __init__(self, of, makes_queries):
+        self.name, self.precision, self.logit_scale = of.name, of.precision, of.logit_scale
+        self.makes_queries = makes_queries
+
+
 def test_another_temperature_fails(reference):
     engine = copy.copy(reference)
     engine.runtime = copy.copy(reference.runtime)
@@ -100,6 +136,10 @@ def test_a_loss_too_small_for_any_one_set_shows_in_their_mean(reference):
         (result,) = evaluated.sets.values()
         item = result.metrics["accuracy"]
         evaluated.sets = {}
+        (described,) = evaluated.suite.datasets
+        names = [f"set {number}" for number in range(40)]
+        datasets = [described.model_copy(update={"name": name}) for name in names]
+        evaluated.suite = evaluated.suite.model_copy(update={"datasets": datasets})
         for number in range(40):
             own = copy.copy(item)
             own.scores = np.arange(24) < right

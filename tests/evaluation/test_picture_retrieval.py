@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from radapter.data.dataset import GALLERY, QUERY, Dataset
+from radapter.errors import UsageError
 from radapter.evaluation import picture_retrieval as module
 from radapter.evaluation.picture_retrieval import NEVER, expected, measures, score
+from radapter.evaluation.trivial import RawPixels
 
 
 def brute_force(query, gallery, right, k):
@@ -46,6 +48,13 @@ def test_metrics_equal_a_brute_force_sort(chunk, monkeypatch):
         wanted.append(brute_force(features[i], features[there], labels[there] == labels[i], 6))
     found = [values[name] for name in ("map", "map_6", "map_6_found", "precision_6")]
     np.testing.assert_allclose(np.stack(found, 1), wanted, atol=1e-12)
+
+
+def test_raw_pixels_have_no_texts():
+    pixels = RawPixels([0.5, 0.5, 0.5], [0.2, 0.2, 0.2])
+    assert pixels.encode_image(torch.rand(2, 3, 40, 32)).shape == (2, 256)
+    with pytest.raises(UsageError, match="Raw pixels have no features of texts: score them in"):
+        pixels.encode_text(torch.zeros(1, 4, dtype=torch.int64))
 
 
 def test_by_hand():

@@ -1,15 +1,21 @@
 """Mean IoU and pixel accuracy against plain loops; a model that knows colours segments by them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from radapter.evaluation import dense, segmentation
+from radapter import models
+from radapter.evaluation import dense, parity, segmentation
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.segmentation import THRESHOLDS, counts_of
+from radapter.evaluation.suite import Suite
 from radapter.evaluation.suite_dataset import Dense
-from radapter.runtimes.opened import OpenModel
+from radapter.evaluation.tasks import segmentation as task
+from radapter.runtimes.opened import OpenModel, from_loaded
 
 CLASSES = 3
 
@@ -128,22 +134,96 @@ def test_a_model_that_knows_colours_segments_by_them(model, quarters, by, least,
     picture, mask = quarters
     regions = [mask == n for n in (1, 2, 3)]
     how = Dense(by=by, short_side=short_side)
-    found = dense.similarities(model, torch.eye(3), picture, how, regions)
-    assert found.shape == (3, 48, 64)
-    assert (found.argmax(dim=0).numpy() + 1 == mask).mean() >= least
+    named, sure = dense.named(model, torch.eye(3), picture, how, regions)
+    assert named.shape == sure.shape == (48, 64)
+    assert (named + 1 == mask).mean() >= least
+    assert (sure > 1 / 3).all()
+    assert (sure <= 1).all()
+
+
+@pytest.mark.parametrize("by", ["values", "windows"])
+@pytest.mark.parametrize("short_side", [None, 96])
+def test_a_few_classes_at_a_time_name_what_all_at_once_do(model, by, short_side, monkeypatch):
+    """Of noise, where probabilities are near each other."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (40, 56, 3), generator=generator, dtype=torch.uint8)
+    picture = Image.fromarray(noise.numpy())
+    classes = F.normalize(torch.rand(7, 3, generator=generator), dim=-1)
+    how = Dense(by=by, short_side=short_side)
+    held = []
+    averaged = dense._averaged
+
+    def recorded(*arguments):
+        held.append(averaged(*arguments))
+        return held[-1]
+
+    monkeypatch.setattr(dense, "_averaged", recorded)
+    named, sure = dense.named(model, classes, picture, how)
+    (cosines,) = held
+    cosines = F.interpolate(cosines[None], (40, 56), mode="bilinear", align_corners=False)[0]
+    assert (named == cosines.argmax(dim=0).numpy()).all()
+    likely = (50.0 * cosines).softmax(dim=0).amax(dim=0)
+    np.testing.assert_allclose(sure, likely, rtol=1e-5)
+    pixels = max(cosines[0].numel(), held[0][0].numel())
+    for some in (3, 1):
+        held.clear()
+        monkeypatch.setattr(dense, "FLOATS", some * pixels)
+        again, as_sure = dense.named(model, classes, picture, how)
+        assert (again == named).all()
+        np.testing.assert_allclose(as_sure, sure, rtol=1e-5)
+        assert [len(own) for own in held] == ([3, 3, 1] if some == 3 else [1] * 7)
+
+
+def test_whole_pictures_are_encoded_for_parity_alone(monkeypatch, tiny_folder):
+    """Scores are the same without."""
+    scenes = {"source": "scenes", "pictures": 2, "words": 3, "size": 32}
+    sets = [{"name": "set", "role": "zero-shot", "data": scenes}]
+    suite = Suite.model_validate({"name": "mine", "tasks": ["segmentation"], "datasets": sets})
+    opened = from_loaded(models.load(tiny_folder))
+    sizes = []
+    encode = opened.runtime.encode_image
+
+    def counted(pixels):
+        sizes.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(opened.runtime, "encode_image", counted)
+    whole = evaluate(suite, opened)
+    assert whole.sets["set"].image_features.shape == (2, 16)
+    before, sizes[:] = sum(sizes), []
+    found = evaluate(suite, opened, keep_features=False)
+    assert sum(sizes) == before - 2
+    assert found.sets["set"].image_features is None
+    assert found.result() == whole.result()
 
 
 def test_outside_of_regions_nothing_is_named(model, quarters):
     picture, mask = quarters
     regions = [mask == 1, np.zeros_like(mask, bool)]
-    found = dense.similarities(model, torch.eye(3), picture, Dense(by="regions"), regions)
-    assert found.isfinite().all(dim=0).numpy().tolist() == (mask == 1).tolist()
+    named, sure = dense.named(model, torch.eye(3), picture, Dense(by="regions"), regions)
+    assert ((named == 0) == (mask == 1)).all()
+    assert (named[mask != 1] == -1).all()
+    assert (sure[mask != 1] == 0).all()
 
 
 def test_windows_cover_a_picture_and_a_small_one_is_enlarged(model):
     assert dense.positions(40, 16, 8) == [0, 8, 16, 24]
     assert dense.positions(41, 16, 8) == [0, 8, 16, 24, 25]
     small = Image.new("RGB", (10, 7), "red")
-    found = dense.similarities(model, torch.eye(3), small, Dense(by="values"))
-    assert found.shape == (3, 7, 10)
-    assert (found.argmax(dim=0) == 0).all()
+    named, _ = dense.named(model, torch.eye(3), small, Dense(by="values"))
+    assert named.shape == (7, 10)
+    assert (named == 0).all()
+
+
+def test_an_engine_without_a_patch_model_is_not_scored_by_values():
+    runtime = SimpleNamespace(name="onnx", precision="int8")
+    sets = [SimpleNamespace(name=by, dense=Dense(by=by)) for by in ("values", "windows")]
+    texts = SimpleNamespace(model=SimpleNamespace(runtime=runtime))
+    found = task.score(None, None, texts, suite=None, described=sets[0], clusters=None)
+    assert found.metrics == {}
+    assert found.remarks == ["onnx has no patch model in int8, so no score by values"]
+    engine = SimpleNamespace(runtime=runtime, suite=SimpleNamespace(datasets=sets))
+    assert parity._cannot(engine, "values", "miou")
+    assert not parity._cannot(engine, "windows", "miou")
+    runtime.makes_patches = True
+    assert not parity._cannot(engine, "values", "miou")

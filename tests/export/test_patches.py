@@ -8,7 +8,7 @@ from torch import nn
 
 from radapter import bundle, models
 from radapter.errors import UsageError
-from radapter.export import export_bundle
+from radapter.export import export_bundle, towers
 from radapter.export.bundling import Contents
 from radapter.models.patches import has_patches, patch_features
 from radapter.runtimes.onnx import OnnxRuntime
@@ -61,6 +61,18 @@ def test_the_file_gives_what_pytorch_gives(written):
         found = OnnxRuntime(folder, precision=precision).encode_patches(pixels)
         assert found.shape == (3, *loaded.model.visual.grid_size, 16)
         assert (found - wanted).abs().max() < off
+
+
+@pytest.mark.slow  # one more export
+def test_weights_that_are_too_many_for_one_file_stand_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(towers, "ONE_FILE", 1000)
+    loaded, folder = make(), tmp_path / "bundle"
+    manifest = export_bundle(loaded, folder, Contents(patches=True), facts=FACTS)
+    assert (folder / f"{bundle.PATCHES}.data").is_file()
+    assert manifest["models"][bundle.PATCHES]["worst_cosine"] > 0.99999
+    pixels = torch.randn(3, 3, *models.image_size(loaded.model))
+    found = OnnxRuntime(folder).encode_patches(pixels)
+    assert (found - PyTorchRuntime(loaded).encode_patches(pixels)).abs().max() < 1e-5
 
 
 def test_a_bundle_without_it_says_what_to_type(exported):

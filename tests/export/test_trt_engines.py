@@ -200,7 +200,7 @@ def engines_of(loaded, folder: Path, source: Path, name: str, twice=()) -> dict[
 
 @pytest.mark.slow
 def test_the_built_in_model_in_three_precisions(tmp_path):
-    loaded = models.load("emoji-clip")
+    loaded = models.load("pictogram-clip")
     folder = tmp_path / "bundle"
     export_bundle(loaded, folder, facts=FACTS)
     before = contents(folder)

@@ -23,7 +23,8 @@ from radapter.export import Contents, Sample, export_bundle, triton
 from radapter.export.bundling import plan
 from radapter.export.gate import run_gate
 from radapter.inference.features import embed, names_of
-from radapter.methods import mv_adapter
+from radapter.inference.opening import with_frames
+from radapter.registry import METHODS, load
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.opened import open_bundle
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -49,11 +50,18 @@ def moving(split):
     )
 
 
-@pytest.fixture(scope="module")
-def loaded():
+OF_CLIPS = {
+    "mv-adapter": {"rank": 8, "scale": 1.0, "frames": FRAMES},
+    "stan": {"depth": 2, "frames": FRAMES, "towers": "none", "places": "random"},
+    "gru": {"width": 32, "frames": FRAMES},
+}
+
+
+@pytest.fixture(scope="module", params=OF_CLIPS)
+def loaded(request):
     loaded = tiny.build(quick_gelu=True)
     torch.manual_seed(1)
-    attached = mv_adapter.attach(loaded.model, rank=8, scale=1.0, frames=FRAMES)
+    attached = load(METHODS, request.param).attach(loaded.model, **OF_CLIPS[request.param])
     with torch.no_grad():
         for parameter in attached.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -130,8 +138,10 @@ def test_features_of_files_of_clips_are_the_models(loaded, exported, tmp_path):
     for name, count in (("a.gif", 2), ("b.webp", 9)):
         shown = [trees.draw(7 * k + count) for k in range(count)]
         shown[0].save(root / name, save_all=True, append_images=shown[1:], lossless=True)
-    found, out = open_clips(root, frames=FRAMES), tmp_path / "f.safetensors"
-    embed(open_bundle(exported), found, out)
+    opened, out = open_bundle(exported), tmp_path / "f.safetensors"
+    found = with_frames(opened, open_clips(root), None)
+    assert found.frames == opened.runtime.frames == FRAMES
+    embed(opened, found, out)
     names = names_of(out, [0, 1])
     text = PyTorchRuntime(loaded).encode_text(loaded.tokenizer(["a cat"]))[0]
     command = [sys.executable, EXAMPLES / "search_videos.py", exported, root, "a cat"]

@@ -42,16 +42,37 @@ def test_tip_adapter(start, module):
     assert trained == (["keys"] if module is tip_adapter_f else [])
 
 
-def test_clip_adapter(start):
+@pytest.mark.parametrize("last_relu", [True, False])
+def test_clip_adapter(start, last_relu):
     f = unit(5, DIM)
-    head = clip_adapter.head(start, ratio=0.3, reduction=2)
+    head = clip_adapter.head(start, ratio=0.3, reduction=2, last_relu=last_relu)
     down, up = (p.detach().double().numpy() for p in (head.down, head.up))
     assert down.shape == (4, DIM)
     x = f.double().numpy()
-    mixed = 0.3 * np.maximum(np.maximum(x @ down.T, 0) @ up.T, 0) + 0.7 * x
+    adapted = np.maximum(x @ down.T, 0) @ up.T
+    assert (adapted < 0).any()
+    mixed = 0.3 * (np.maximum(adapted, 0) if last_relu else adapted) + 0.7 * x
     expected = SCALE * normalised(mixed) @ start.weights.double().numpy().T
     np.testing.assert_allclose(head(f).detach(), expected, atol=1e-5)
     assert [name for name, _ in head.named_parameters()] == ["down", "up"]
+    again = clip_adapter.of(head.state_dict())
+    assert torch.equal(again(f), head(f))
+
+
+def test_clip_adapter_is_the_released_one_by_default(start):
+    """`ratio = 0.2`, a reduction of 4, no biases and two ReLUs, of features before normalisation:
+    a length of them cancels."""
+    f = unit(5, DIM)
+    head = clip_adapter.head(start)
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(DIM, DIM // 4, bias=False), torch.nn.ReLU(),
+        torch.nn.Linear(DIM // 4, DIM, bias=False), torch.nn.ReLU(),
+    )  # fmt: skip
+    layers.load_state_dict({"0.weight": head.down, "2.weight": head.up})
+    long = 9.0 * f
+    mixed = 0.2 * layers(long) + (1 - 0.2) * long
+    expected = SCALE * mixed / mixed.norm(dim=-1, keepdim=True) @ start.weights.T
+    torch.testing.assert_close(head(f), expected, atol=1e-5, rtol=0)
 
 
 def test_xmadapter(start):

@@ -298,6 +298,20 @@ def test_a_start_that_has_seen_what_is_held_out_is_said(recipe, tmp_path, recwar
     assert len(said) == warns
 
 
+def test_a_start_that_is_not_there_names_the_command(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = recipe(*TUNED, "start=linear-probe-icons")
+    with pytest.raises(BrokenInput, match="Type first: radapter train linear-probe-icons"):
+        plan(first)
+    for number in (1, 2):
+        folder = tmp_path / f"runs/linear-probe-icons-{number}"
+        folder.mkdir(parents=True)
+        (folder / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match="Give more of the name") as caught:
+        plan(first)
+    assert "Type first" not in str(caught.value)
+
+
 def test_a_start_that_does_not_fit_is_said(recipe, tmp_path, tmp_path_factory):
     probe = train(recipe(*FROZEN), tmp_path / "probe")
     start = f"start={probe.path}"

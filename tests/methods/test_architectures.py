@@ -12,18 +12,20 @@ import open_clip
 import pytest
 import tiny
 import torch
+from open_clip.transformer import VisionTransformer
 
 from radapter import bundle, models, registry
 from radapter.errors import UsageError
 from radapter.export.towers import export_towers
 from radapter.losses import multi_positive
-from radapter.methods import full
+from radapter.methods import full, gru, stan
 from radapter.methods.blocks import residual_blocks, tower_of
 from radapter.models.text import text_tower
 from radapter.registry import METHODS, AdapterAverage
 from radapter.training.step import training_mode
 
 TABLE = Path(__file__).parents[2] / "docs" / "models.md"
+ARCHITECTURES = open_clip.list_models()  # here, since other tests add their own to the list
 COLUMNS = ("family", "names", "tried", "image", "tokenizer")
 
 
@@ -91,7 +93,7 @@ def towers_of(name):
 def test_every_architecture_is_in_the_table_and_attached_or_refused_as_it_says(small):
     """Both methods, the adapters in what a forward pass of their tower runs and nowhere else."""
     rows_met = set()
-    for name in open_clip.list_models():
+    for name in ARCHITECTURES:
         assert row_of(name), name
         rows_met.add(row_of(name)["family"])
         towers, refused = towers_of(name)
@@ -149,6 +151,7 @@ def test_a_step_and_a_merge(small, name, method):
             assert (theirs - before).abs().max() > 1e-3, tower
 
 
+ANY_TOWER = [m for m in tiny.TRAINED if tiny.of_towers(m) and m not in ("stan", "gru")]
 SPLIT = ("CoCa with RoBERTa", "RoBERTa, XLM-RoBERTa", "NLLB-CLIP")
 """Families with text towers whose MLPs are several modules of a block"""
 
@@ -160,7 +163,7 @@ def has_class_token(visual):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [m for m in tiny.TRAINED if not registry.folds(m)])
+@pytest.mark.parametrize("method", [m for m in ANY_TOWER if not registry.folds(m)])
 @pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
 def test_what_does_not_fold_is_attached_and_learns(small, name, method):
     loaded, towers = small.load(name), towers_of(name)[0]
@@ -183,11 +186,17 @@ def test_what_does_not_fold_is_attached_and_learns(small, name, method):
         before = features(loaded.model.eval(), *batch)
     settings = {"norm": "own"} if method == "uniadapter" else {}
     attached = attach(loaded.model, towers=towers, **settings)
-    training_mode(loaded.model)
+    check_it_learns(loaded.model, attached, batch, before, towers)
+
+
+def check_it_learns(model, attached, batch, before, towers):
+    """Gradients reach all that is trained; at 0 features are those of before, at 1 they are not."""
+    attached.keep_start()
+    training_mode(model)
     with torch.no_grad():
         for parameter in attached.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    gradients(loaded.model, attached, *batch)
+    gradients(model, attached, *batch)
     for alpha in (0.0, 1.0):
         with torch.no_grad(), attached.at(alpha) as model:
             found = features(model, *batch)
@@ -197,7 +206,65 @@ def test_what_does_not_fold_is_attached_and_learns(small, name, method):
             assert change > 1e-3 if moves else change < 1e-5, tower
 
 
-@pytest.mark.parametrize("method", tiny.TRAINED)
+CLASS_TOKEN = ("ViT-B-32", "ViT-H-14-worldwide", "coca_roberta-ViT-B-32", "roberta-ViT-B-32",
+               "mt5-base-ViT-B-32", "nllb-clip-base")  # fmt: skip
+"""Models whose image tower is a ViT of open_clip's own code that is read at its class token"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
+def test_stan_is_attached_and_learns_or_is_refused(small, name):
+    loaded = small.load(name)
+    if name not in CLASS_TOKEN:
+        with pytest.raises(UsageError, match="stan needs a ViT of open_clip's own code"):
+            stan.attach(loaded.model, depth=2)
+        return
+    batch = inputs(loaded)
+    with torch.no_grad():
+        before = features(loaded.model.eval(), *batch)
+    attached = stan.attach(loaded.model, depth=2, drop=0.0)
+    check_it_learns(loaded.model, attached, batch, before, "both")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
+def test_a_gru_is_attached_to_every_model_and_learns(small, name):
+    loaded = small.load(name)
+    batch = inputs(loaded)
+    with torch.no_grad():
+        before = features(loaded.model.eval(), *batch)
+    check_it_learns(loaded.model, gru.attach(loaded.model), batch, before, "both")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [m for m in tiny.TRAINED if not tiny.of_towers(m)])
+@pytest.mark.parametrize("name", [quoted(row["tried"])[0] for row in rows()])
+def test_prompts_fit_vits_that_are_read_at_their_class_token(small, name, method):
+    loaded, attach = small.load(name), registry.load(METHODS, method).attach
+    visual, settings = loaded.model.visual, {"domains": 2, "classes": 3}
+    plain = isinstance(visual, VisionTransformer) and visual.attn_pool is None
+    if not (plain and visual.pool_type == "tok" and not visual.output_tokens):
+        with pytest.raises(UsageError, match=f"{method} needs a ViT of open_clip's own code"):
+            attach(loaded.model, **settings)
+        return
+    if not hasattr(text_tower(loaded.model), "token_embedding"):
+        with pytest.raises(UsageError, match=r"puts its context into.*set method.context=0"):
+            attach(small.load(name).model, **settings)
+        settings["context"] = 0
+    batch = inputs(loaded)
+    with torch.no_grad():
+        before = features(loaded.model.eval(), *batch)
+    attached = attach(loaded.model, **settings)
+    for alpha in (0.0, 1.0):
+        with torch.no_grad(), attached.at(alpha) as model:
+            change = [
+                (a - b).abs().max() for a, b in zip(features(model, *batch), before, strict=True)
+            ]
+        assert change[1] < 1e-5  # no text has a place for the context
+        assert change[0] > 1e-3 if alpha else change[0] < 1e-5
+
+
+@pytest.mark.parametrize("method", ANY_TOWER)
 def test_the_decoder_of_coca_is_in_no_tower(small, method):
     attached = registry.load(METHODS, method).attach(small.load("coca_ViT-B-32").model)
     assert {"visual", "text"} <= {name.split(".")[0] for name in attached.trained}

@@ -13,7 +13,7 @@ from radapter.methods import mv_adapter
 from radapter.models.frames import mean_of_frames, video_features
 from radapter.models.text import encode_text
 from radapter.runtimes.pytorch import PyTorchRuntime
-from radapter.training.gradients import encode_pictures
+from radapter.training.encoding import encode_pictures
 
 FRAMES = 4
 
@@ -30,15 +30,6 @@ def shaken(**settings):
             parameter.add_(0.3 * torch.randn_like(parameter))
     loaded.model.eval()
     return plain, loaded, {n: v.double().numpy() for n, v in attached.stored().items()}
-
-
-def clips_of(*counts, seed=0):
-    """Noise; a clip of fewer frames than the longest lacks the last ones."""
-    generator = torch.Generator().manual_seed(seed)
-    clips = torch.randn(len(counts), max(counts), 3, 32, 32, generator=generator)
-    for clip, count in zip(clips, counts, strict=True):
-        clip[count:] = torch.nan
-    return clips
 
 
 # ---------------------------------------------------------------- in numpy
@@ -133,7 +124,7 @@ def adapters_of(model):
 @pytest.mark.parametrize("tied", [0, 1, 2])
 def test_the_formulas_in_every_layer(tied):
     plain, loaded, stored = shaken(tied=tied)
-    clips, (_, tokens) = clips_of(3, 2), tiny.batch(loaded)
+    clips, (_, tokens) = tiny.clips_of(3, 2), tiny.batch(loaded)
     there = ~clips[:, :, 0, 0, 0].isnan()
     loaded.model.clip.there = there
     pixels = clips.nan_to_num(0.0).flatten(0, 1)
@@ -180,7 +171,7 @@ def test_an_adapter_is_added_behind_the_mlp():
 def test_it_starts_at_the_mean_of_frames_exactly():
     plain, loaded = tiny.build(), tiny.build()
     mv_adapter.attach(loaded.model, frames=FRAMES)
-    clips = clips_of(4, 1, 3)
+    clips = tiny.clips_of(4, 1, 3)
     for training in (False, True):
         for model in (plain.model, loaded.model):
             model.requires_grad_(False).train(training)  # torch rounds otherwise with gradients
@@ -193,7 +184,7 @@ def test_it_starts_at_the_mean_of_frames_exactly():
 @torch.no_grad()
 def test_the_order_of_frames_counts_and_not_for_their_mean():
     plain, loaded, _ = shaken()
-    clips = clips_of(4, 4)
+    clips = tiny.clips_of(4, 4)
     other = clips[:, [2, 0, 3, 1]]
     mean = mean_of_frames(plain.model.encode_image, clips)
     torch.testing.assert_close(mean, mean_of_frames(plain.model.encode_image, other))
@@ -205,7 +196,7 @@ def test_the_order_of_frames_counts_and_not_for_their_mean():
 @torch.no_grad()
 def test_a_short_clip_is_the_same_alone_and_beside_longer_ones():
     _, loaded, _ = shaken()
-    several = clips_of(4, 2, 1)
+    several = tiny.clips_of(4, 2, 1)
     found = loaded.model.encode_video(several)
     for clip, count, row in zip(several, (4, 2, 1), found, strict=True):
         torch.testing.assert_close(loaded.model.encode_video(clip[None, :count])[0], row)
@@ -217,12 +208,12 @@ def test_a_short_clip_is_the_same_alone_and_beside_longer_ones():
 @torch.no_grad()
 def test_a_picture_is_a_clip_of_one_frame():
     _, loaded, _ = shaken()
-    clips = clips_of(1, 1)
+    clips = tiny.clips_of(1, 1)
     runtime = PyTorchRuntime(loaded)
     pictures = runtime.encode_image(clips[:, 0])
     torch.testing.assert_close(runtime.encode_video(clips), pictures)
     copied = copy.deepcopy(loaded.model)
-    copied.encode_video(clips_of(4))
+    copied.encode_video(tiny.clips_of(4))
     torch.testing.assert_close(
         runtime.encode_image(clips[:, 0]), pictures
     )  # knows of its own alone
@@ -231,7 +222,7 @@ def test_a_picture_is_a_clip_of_one_frame():
 def test_more_frames_than_it_has_places_for():
     _, loaded, _ = shaken()
     with pytest.raises(UsageError, match="clips of up to 4 frames .* these have 5: .*frames=5"):
-        loaded.model.encode_video(clips_of(5))
+        loaded.model.encode_video(tiny.clips_of(5))
 
 
 def test_an_image_tower_without_a_class_token():

@@ -86,7 +86,7 @@ def test_what_cannot_be_stated(end, message, tmp_path):
         models.load(f"ViT-B-32:{tmp_path / 'weights.pt'},{end}")
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32:openai", "ViT-B-32:random", "emoji-clip"])
+@pytest.mark.parametrize("name", ["ViT-B-32:openai", "ViT-B-32:random", "pictogram-clip"])
 def test_what_says_it_itself_is_not_told(name):
     with pytest.raises(UsageError, match="only a bare weights file"):
         models.load(f"{name},mean=0.5")

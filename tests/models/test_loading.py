@@ -48,12 +48,12 @@ def picture():
 def test_random_weights_depend_on_the_seed_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = models.load("emoji-clip:random", seed=5)
+    first = models.load("pictogram-clip:random", seed=5)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    again = models.load("emoji-clip:random", seed=5)
+    again = models.load("pictogram-clip:random", seed=5)
     assert first.weights_hash == again.weights_hash
-    assert first.weights_hash != models.load("emoji-clip:random", seed=6).weights_hash
+    assert first.weights_hash != models.load("pictogram-clip:random", seed=6).weights_hash
     assert not first.model.training
     assert first.tokenizer(["a cat"]).shape == (1, 77)
     assert first.preprocess(picture()).shape == (3, 64, 64)
@@ -185,10 +185,12 @@ def test_the_hash_changes_with_one_bit_one_name_one_shape():
     ("name", "message"),
     [
         ("ViT-B-61:openai", "Unknown model 'ViT-B-61'.*Did you mean 'ViT-B-16'"),
-        ("emoji-clop", "Unknown model 'emoji-clop'.*'emoji-clip'"),
+        ("pictogram-clop", "Unknown model 'pictogram-clop'.*'pictogram-clip'"),
+        ("emoji-clip", "emoji-clip was replaced by pictogram-clip"),
+        ("emoji-clip:random", "was replaced"),
         ("ViT-B-16:opnai", "Unknown weights 'opnai' for ViT-B-16.*'openai'"),
         ("ViT-B-16", "needs its weights named too: ViT-B-16:TAG.*openai.*random"),
-        ("emoji-clip:rndom", "Unknown weights 'rndom'.*'random'"),
+        ("pictogram-clip:rndom", "Unknown weights 'rndom'.*'random'"),
     ],
 )
 def test_unknown_names(name, message):
@@ -198,7 +200,7 @@ def test_unknown_names(name, message):
 
 def test_names_of_all_models():
     known = models.names()
-    assert known[0] == "emoji-clip"
+    assert known[0] == "pictogram-clip"
     assert "ViT-B-16:openai" in known
 
 
@@ -311,5 +313,5 @@ def test_safetensors_whose_length_looks_like_a_pickle(tmp_path, start):
 
 def test_a_file_of_the_built_in_model_says_what_to_do(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"x")
-    with pytest.raises(UsageError, match="emoji-clip comes with its weights"):
-        models.load(f"emoji-clip:{tmp_path / 'w.pt'}")
+    with pytest.raises(UsageError, match="pictogram-clip comes with its weights"):
+        models.load(f"pictogram-clip:{tmp_path / 'w.pt'}")

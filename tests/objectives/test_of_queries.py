@@ -133,7 +133,7 @@ def test_mota_goes_on_from_inversion_stops_and_goes_on(
     assert resume(caught.value.run).adapter.read_bytes() == whole.adapter.read_bytes()
     other = tiny.recipe(tiny_folder, photos, *mota, f"start={first.path}",
                         "method={name: mota, hidden: 2, template: '$ {}'}")  # fmt: skip
-    with pytest.raises(UsageError, match="cannot go on from with these settings"):
+    with pytest.raises(UsageError, match="mota goes on from that with the same"):
         train(other, tmp_path / "other")
 
 

@@ -66,11 +66,25 @@ def test_a_suite_without_averages_has_every_set_and_every_choice_in_80_columns(e
         assert sum(row.startswith(f"  {role}: mean of {count} ") for row in rows) == 3
     assert "class accuracy, % (chance 1.3)" in lines
     assert f"alpha 0.50: pytorch, cpu, fp32, {loaded.weights_hash[:16]}." in lines
-    assert "Templates: 'a picture of {}.'." in lines
+    assert "Templates: '{}'." in lines
     assert f"Scored: {first['datasets']['noto']['pictures']} of each set." in lines
     assert "Published recalls count them apart: `identical_captions: apart`." in lines
     for choice in ("Head: ", "Calibration:", "Retrieval: ", "Pictures: ", "± is half"):
         assert choice in text
+
+
+def test_a_score_that_is_not_above_every_trivial_row_is_named(emoji):
+    """By the lower end of its interval; an answer without a look at the picture is such a row."""
+    result = copy.deepcopy(emoji)
+    for name, share in (("noto", 0.2), ("twemoji", 0.19)):
+        item = result["models"]["zero-shot"]["datasets"][name]["accuracy"]
+        item |= {"interval": [0.2, 0.4], "trivial": {"one class everywhere": share}}
+    lines = printed(evaluation_tables(result))
+    assert "  one class everywhere: 19.0 to 20.0" in [line.rstrip() for line in lines]
+    said = [line for line in lines if "NOT above every trivial row" in line]
+    wanted = "zero-shot is NOT above every trivial row by its interval: noto (class accuracy)."
+    assert " ".join(lines).count("NOT above") == len(said) == 1
+    assert wanted in " ".join(" ".join(lines).split())
 
 
 def test_the_table_of_parity_fits_beside_it(emoji):

@@ -10,7 +10,8 @@ from fake_tensorrt import GPU, with_engines
 
 from radapter.errors import MissingDependency, UsageError
 from radapter.runtimes.engines import ENGINES, EXPORTED, PROGRAMS, open_engine, runnable
-from radapter.runtimes.onnx import NAMES, OnnxRuntime
+from radapter.runtimes.onnx import OnnxRuntime
+from radapter.runtimes.providers import NAMES
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.fitting import choose_engines
 

@@ -18,7 +18,8 @@ from radapter import bundle, models
 from radapter.errors import BrokenInput, GateFailed, MissingDependency
 from radapter.evaluation import of_run
 from radapter.files import file_hash
-from radapter.runtimes.onnx import CPU, CUDA, TENSORRT, OnnxRuntime, served, tensorrt_options
+from radapter.runtimes.onnx import OnnxRuntime, served
+from radapter.runtimes.providers import CPU, CUDA, TENSORRT, tensorrt_options
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 TEXTS = ["", "a cat", "a photo of two dogs and a house", "word " * 100]

@@ -71,7 +71,8 @@ def small(tmp_path, monkeypatch, tiny_folder, shapes, other_shapes) -> Small:
                         "grid": {"optimisation.lr": [1e-3, 1e-2]},
                         "alpha": 1,
                     },
-                    "WiSE-FT": {
+                    "WiSE-FT": {  # the same runs as of full, in other words
+                        "recipe": "tiny.yaml",
                         "set": {"method": {"name": "full"}},
                         "grid": {"optimisation.lr": [1e-3, 1e-2]},
                     },

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from radapter import recipe as recipes
 from radapter.errors import UsageError
+from radapter.evaluation.alphas import ALPHAS
 from radapter.evaluation.evaluate import evaluate
 from radapter.merging import load_merged
+from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
 from radapter.study import running, schema
 from radapter.study.estimate import estimate
@@ -49,6 +51,39 @@ def test_trials_choose_and_finalists_run_with_every_seed(small):
     finalists = {own["run"] for method in (full, interpolated) for own in method["finalists"]}
     for name in wanted:
         assert bool(small.folder.read_run(name)["suites"]) == (name in finalists)
+
+
+def test_curves_of_training_are_kept(small):
+    """Those of a run, of at most so many points; they come back where they are missing."""
+    small.run()
+    run = small.folder.read_study()["methods"]["full"]["finalists"][0]["run"]
+    kept = small.folder.read_run(run)
+    key = kept["key"][:16]
+    (folder,) = (path for path in trained(small) if path.parent.name.startswith(key))
+    logged = Run(folder).curves()
+    assert kept["curves"].keys() == logged.keys() - {"lr"}
+    for name, points in kept["curves"].items():
+        assert [step for step, _ in points] == [step for step, _ in logged[name]]
+        values = [value for _, value in points]
+        assert values == pytest.approx([value for _, value in logged[name]], rel=1e-4)
+    assert len(Run(folder).curves(2)["loss"]) == min(2, len(logged["loss"]))
+    zero_shot = small.folder.read_study()["methods"]["zero-shot"]["finalists"][0]["run"]
+    assert small.folder.read_run(zero_shot)["curves"] == {}
+    small.folder.write_run(run, {key: own for key, own in kept.items() if key != "curves"})
+    small.run(alphas=[0, 0.3, 1])
+    assert small.folder.read_run(run)["curves"] == kept["curves"]
+
+
+def test_runs_are_scored_where_their_methods_look(small):
+    """`full` and `WiSE-FT` share trainings, and one takes `auto`; alone `full` needs its own
+    alpha."""
+    plan = small.plan()
+    job = plan.finalists("full")[0]
+    assert set(plan.held_out_alphas(job)) == {*ALPHAS}
+    assert 0.7 in plan.suite_alphas(job, 0.7)
+    plan.study.methods.pop("WiSE-FT")
+    assert plan.held_out_alphas(job) == [1.0]
+    assert plan.suite_alphas(job, None) == sorted({*plan.study.alphas, 1.0})
 
 
 def test_what_is_there_is_not_run_again(small):
@@ -90,7 +125,7 @@ def test_keys_follow_what_is_trained_alone(small):
     (job, *_) = plan.trials("full")[0]
     same = {"description": "x", "alpha": 0.7, "workers": 0, "suites": ["few-shot"]}
     assert key_of(job.recipe.model_copy(update=same), False) == job.key
-    for change in ({"seed": 5}, {"precision": "bf16"}, {"model": "emoji-clip"}):
+    for change in ({"seed": 5}, {"precision": "bf16"}, {"model": "pictogram-clip"}):
         assert key_of(job.recipe.model_copy(update=change), False) != job.key
     # The zero-shot model has no seed and no method.
     assert key_of(job.recipe, True) == key_of(plan.trials("full")[1][0].recipe, True)
@@ -128,6 +163,31 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(small, cli):
         ({"set": {"data.hold_out": 0.3, "start": "tiny"}}, "name the method of the study that it"),
         ({"set": {"data.hold": 1}}, "methods.*: override data.hold"),
         ({"metrics": ["text_to_image_r5"]}, "text_to_image_r5 is in no table"),
+        (
+            {
+                "metrics": ["accuracy"],
+                "methods": {"zero-shot": {"alpha": 0, "shows": {"acc": "r1"}}},
+            },
+            r"methods.zero-shot.shows",
+        ),
+        (
+            {
+                "metrics": ["accuracy"],
+                "methods": {"zero-shot": {"alpha": 0, "shows": {"composed_r1": "accuracy"}}},
+            },
+            "method 'zero-shot' shows 'composed_r1', not in `metrics`",
+        ),
+        (
+            {
+                "methods": {
+                    "zero-shot": {"alpha": 0},
+                    "LinCIR": {
+                        "set": {"method": {"name": "inversion"}, "objective": [{"name": "lincir"}]}
+                    },
+                }
+            },
+            "inversion changes no feature",
+        ),
         ({"finalists": {"seeds": [1, 1]}}, "finalists.seeds: a seed is there twice"),
     ],
 )
@@ -229,7 +289,8 @@ def test_a_soup_is_of_runs_that_no_other_soup_has(small):
     assert small.done == []
 
 
-def test_scores_may_be_computed_in_half_precision(small):
+def test_scores_may_be_computed_in_half_precision(small, monkeypatch):
+    monkeypatch.setattr("radapter.precision.cpu_has_bf16", lambda: True)
     methods = {"zero-shot": {"alpha": 0}, "full": FULL | {"grid": {}}}
     small.run(methods=methods, finalists={"seeds": [0]})
     before = small.folder.read_run(small.plan().finalists("full")[0].name)
@@ -244,6 +305,12 @@ def test_scores_may_be_computed_in_half_precision(small):
     small.done.clear()
     small.run()
     assert small.done == []
+    monkeypatch.setattr("radapter.precision.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.warns(UserWarning, match="scores are computed in fp32"):
+        small.run()
+    now = small.folder.read_run(small.plan().finalists("full")[0].name)
+    assert now["held_out"] == before["held_out"]
 
 
 def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
@@ -251,6 +318,7 @@ def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
         return {"merge": {"of": "full", "rule": rule, "settings": settings}, "alpha": 1}
 
     rules = {"TPGM": by("tpgm", steps=3), "l2": by("tpgm", norm="l2", steps=3), "VRF": by("vrf")}
+    rules["per tower"] = by("per-tower")
     methods = {"zero-shot": {"alpha": 0}, **rules, "full": FULL}
     assert small.run(methods=methods) == []
     plan = small.plan()
@@ -258,10 +326,17 @@ def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
     # Two trials and a finalist more were trained, and nothing for the rules.
     none = Folder(small.place / "none")
     assert estimate(small.plan(), none, 1).trainings_missing == 2 + 1
-    for label, folder in (("TPGM", "tpgm"), ("l2", "tpgm-l2"), ("VRF", "vrf")):
+    for label, folder in (
+        ("TPGM", "tpgm"),
+        ("l2", "tpgm-l2"),
+        ("VRF", "vrf"),
+        ("per tower", "image-*"),
+    ):
         for job, full in zip(plan.finalists(label), plan.finalists("full"), strict=True):
             assert job.needs == (full,)
             (of,) = small.place.glob(f"runs/{full.key[:16]}-*/*/merged/{folder}")
+            merged, tuned = (small.folder.read_run(j.name)["cost"]["seconds"] for j in (job, full))
+            assert merged > tuned  # the merge took its time too
             suite = plan.suites["shapes-shift"]
             scored = evaluate(suite, from_loaded(load_merged(of)))
             own = small.folder.read_run(job.name)["suites"]["shapes-shift"]
@@ -269,10 +344,15 @@ def test_a_run_is_merged_by_rules_that_learn_on_held_out_data(small):
             for name, found in scored.sets.items():
                 right = own["datasets"][name]["metrics"]["accuracy"]
                 assert share_of(right, 0) == pytest.approx(found.metrics["accuracy"].scores.mean())
-    assert {m["label"] for m in summarise(small.folder)["methods"]} == methods.keys()
+    found = summarise(small.folder)
+    assert {m["label"] for m in found["methods"]} == methods.keys()
+    assert [note for note in found["notes"] if note.startswith("VRF: the zero-shot and the tuned")]
     small.done.clear()
     assert small.run() == []
     assert small.done == []
+    dear = rules | {"TPGM": by("tpgm", steps=100_000)}
+    few, many = (estimate(small.plan(methods=methods | m), none, 1).seconds for m in ({}, dear))
+    assert many > 10 * few
 
 
 def test_a_method_starts_from_the_chosen_run_of_another(small):

@@ -71,6 +71,53 @@ def test_means_deviations_and_intervals(example):
         assert apart["shown"] == (apart["interval"][0] > 0 or apart["interval"][1] < 0)
 
 
+def test_what_a_method_scores_above_its_control(example):
+    """Paired: the same seeds, classes and draws, of a set and of NAME-... with the role control."""
+    for path in example.path.glob("*seed*.json"):
+        tree = json.loads(path.read_text())
+        for own in tree["suites"].values():
+            control = own["datasets"].pop("grey") | {"role": "control"}
+            own["datasets"]["sharp-grey"] = control
+        path.write_text(json.dumps(tree))
+    summary = summarise(example)
+    names = [column["place"] for column in summary["columns"]]
+    (method,) = [own for own in summary["methods"] if own["label"] == "R-Adapter"]
+    (found,) = method["controls"]
+    assert [names[found[key]] for key in ("column", "control")] == ["sharp", "sharp-grey"]
+    tree = [example.read_run(f"r-adapter-seed{seed}-{'2' * 11}{seed}") for seed in (0, 1)]
+    apart = []
+    for run in tree:
+        own = run["suites"]["shapes-shifts"]
+        right = [
+            numbers_of(own["datasets"][n]["metrics"]["accuracy"]["right"][own["alphas"].index(0.5)])
+            for n in ("sharp", "sharp-grey")
+        ]
+        apart.append((np.array(right[0]) - np.array(right[1])) / 6)
+    apart = np.array(apart)  # [seeds, classes]
+    assert found["mean"] == pytest.approx(apart.mean())
+    # Both sources of variance, seeds by Student's t of one degree of freedom.
+    generator = np.random.default_rng(5)
+    size = 100_000
+    classes = generator.multinomial(4, [0.25] * 4, size=size) / 4
+    by_seed = classes @ apart.T
+    spread = np.abs(by_seed[:, 0] - by_seed[:, 1]) / 2  # the standard error of their mean
+    drawn = by_seed.mean(axis=1) + spread * generator.standard_t(1, size)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found["interval"] == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert found["error"] == pytest.approx((high - low) / 3.92, rel=0.1)
+    (table,) = [t for t in study_tables.tables(summary) if study_tables.ABOVE in (t.title or "")]
+    errors = f", {found['mean'] / found['error']:.1f} se"
+    shown = {cells[0]: cells[1] for cells, _ in table.rows}
+    assert shown["R-Adapter"].endswith(errors)
+    assert "| above sharp-grey |" in study_tables.to_markdown(summary)
+
+
+def test_without_controls_there_is_no_such_table(example):
+    summary = summarise(example)
+    assert all(method["controls"] == [] for method in summary["methods"])
+    assert not [t for t in study_tables.tables(summary) if study_tables.ABOVE in (t.title or "")]
+
+
 def test_the_interval_has_the_spread_of_seeds_and_of_classes():
     """Two sources of variance add up: sigma_seeds^2 / seeds + sigma_classes^2 / classes."""
     generator = np.random.default_rng(1)
@@ -161,6 +208,52 @@ def test_fewer_comparisons_are_corrected_for_less(example):
     assert summary["comparisons"] == 4
     counted = [d["holm"] is not None for d in summary["methods"][2]["differences"]]
     assert counted == [True, True, False, False]
+
+
+def test_what_looks_at_no_picture_stands_below_the_scores(example):
+    """A mean over data sets has a row where each of them has one."""
+    for path in sorted(example.path.glob("*-seed*.json")):
+        content = example.read_run(path.stem)
+        for suite in content["suites"].values():  # a trial has none
+            for name, share in (("blurred", 0.3), ("grey", 0.9)):
+                metric = suite["datasets"][name]["metrics"]["accuracy"]
+                metric["trivial"] = {"one class everywhere": share}
+        example.write_run(path.stem, content)
+    summary = summarise(example)
+    places = [column["place"] for column in summary["columns"]]
+    assert places == ["sharp", "shifts", "blurred", "grey"]
+    chance, one_class = summary["trivial"]
+    assert chance == {"label": "chance", "values": [0.25] * 4}
+    assert one_class["label"] == "one class everywhere"
+    assert one_class["values"] == [None, pytest.approx(0.6), 0.3, 0.9]
+    text = study_tables.to_markdown(summary)
+    assert "| chance | 25.0 | 25.0 | 25.0 | 25.0 |" in text
+    assert "| one class everywhere | - | 60.0 | 30.0 | 90.0 |" in text
+    for method in summary["methods"]:
+        bars = [max(own for own in pair if own is not None)
+                for pair in zip(chance["values"], one_class["values"], strict=True)]  # fmt: skip
+        below = [f"{place} (class accuracy)" for place, value, bar
+                 in zip(places, method["values"], bars, strict=True)
+                 if value["interval"][0] <= bar]  # fmt: skip
+        assert below  # of grey at least
+        said = f"{method['label']} is not above every trivial row by its interval in "
+        assert f"{said}{', '.join(below)}." in summary["notes"]
+
+
+def test_a_row_shows_another_measure_of_its_model(example):
+    """The zero-shot model has no measure by the table's name, and a row by another of its own."""
+    name = "zero-shot-seed0-" + 12 * "0"
+    content = example.read_run(name)
+    for facts in content["suites"]["shapes-shifts"]["datasets"].values():
+        facts["metrics"] = {"top5_accuracy": facts["metrics"].pop("accuracy")}
+    before = summarise(example)
+    example.write_run(name, content)
+    with pytest.raises(BrokenInput, match="has a number of the metric that it compares"):
+        summarise(example)
+    outline = example.read_study()
+    outline["methods"]["zero-shot"]["shows"] = {"accuracy": "top5_accuracy"}
+    example.write_study({k: v for k, v in outline.items() if k != "schema_version"})
+    assert summarise(example) == before
 
 
 def test_methods_that_lack_runs_are_named_and_left_out(example):

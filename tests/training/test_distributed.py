@@ -19,8 +19,7 @@ from radapter import run as runs
 from radapter.data.pairs import Pairs, loader
 from radapter.errors import BrokenInput, GateFailed
 from radapter.registry import METHODS, OPTIMIZERS
-from radapter.training import Interrupted, checkpoints, preparing, resume, train
-from radapter.training import gradients as gradients_of
+from radapter.training import Interrupted, checkpoints, encoding, preparing, resume, starting, train
 from radapter.training.gradients import gradients
 from radapter.training.step import training_mode
 
@@ -35,6 +34,11 @@ CASES = {
     "a draw an element": [
         "method={name: multiway, rank: 4, drop: 0.4}", "optimisation.micro_batch=2",
         "activation_checkpointing=true",
+    ],
+    "a projection for both towers": ["method={name: uniadapter, rank: 4}"],
+    "a head with a memory": [
+        "method={name: frozen}", "head={name: xmadapter}", "objective=[{name: cross-entropy}]",
+        "data.augmentation=null",
     ],
     "full": ["method={name: full, train_temperature: true, average: {momentum: 0.9}}"],
     "lora, retention": [
@@ -55,6 +59,7 @@ def first_steps(recipes):
     with distributed.joined():
         for recipe in recipes:
             parts = preparing.prepare(recipe)
+            starting.begin(parts)
             with torch.no_grad():  # away from the start, where half the gradients are zero
                 for number, parameter in enumerate(parts.trained):
                     wave = torch.sin(torch.arange(parameter.numel()) + number)
@@ -109,12 +114,12 @@ def losses_of(run):
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def equal_end(one, two):
+def equal_end(one, two, rtol=1e-4, atol=1e-5):
     expected, found = load_file(one.adapter), load_file(two.adapter)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
-    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol)
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=rtol)
 
 
 def training(recipe, root, **hooks):
@@ -145,7 +150,9 @@ def test_an_optimizer_ends_as_in_one_process(recipe, tmp_path, name):
     settings = recipe("method={name: full}", *changes)
     alone = train(settings, tmp_path / "alone")
     results(in_ranks(2, training, settings, tmp_path / "together"))
-    equal_end(alone, runs.find(root=tmp_path / "together"))
+    # Making momentum orthogonal, in bfloat16, gives directions that are next to rounding full size.
+    near = {"rtol": 1e-2, "atol": 1e-2} if name == "muon" else {}
+    equal_end(alone, runs.find(root=tmp_path / "together"), **near)
 
 
 def test_validation_is_shared_and_ends_as_in_one_process(recipe, tmp_path):
@@ -248,14 +255,14 @@ def test_broken_pictures_are_counted_over_all_ranks(tiny_folder, damaged, tmp_pa
 
 def spoiled(recipe, root):
     """Training of which one rank's features are no numbers in the third step."""
-    real, calls = gradients_of.encode_pictures, []
+    real, calls = encoding.encode_pictures, []
 
     def encode(model, pictures, precision):
         calls.append(1)
         features = real(model, pictures, precision)
         return features * float("nan") if len(calls) == 3 and distributed.rank() else features
 
-    gradients_of.encode_pictures = encode  # in a forked process: nobody else sees it
+    encoding.encode_pictures = encode  # in a forked process: nobody else sees it
     return training(recipe, root)
 
 

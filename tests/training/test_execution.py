@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import tiny
@@ -12,10 +13,11 @@ from safetensors.torch import load_file
 
 from radapter import models, registry
 from radapter.errors import MissingDependency
-from radapter.precision import exact_fp32
+from radapter.methods.batch_rows import rows
+from radapter.precision import cpu_has_bf16, exact_fp32
 from radapter.registry import METHODS
-from radapter.training import execution, plan, preparing, train, waiting
-from radapter.training.gradients import encode_pictures
+from radapter.training import execution, plan, train, waiting
+from radapter.training.encoding import encode_pictures
 from radapter.training.waiting import Waited
 
 compiler = pytest.mark.skipif(
@@ -94,7 +96,33 @@ def test_without_triton_it_is_said_on_a_gpu(recipe, monkeypatch):
     execution.set_up(model, recipe(), "cuda")
 
 
-@pytest.mark.parametrize("method", ["r-adapter", "full", "lora"])
+@compiler
+@pytest.mark.slow
+def test_what_is_known_of_pictures_reaches_compiled_towers(recipe):
+    found = []
+    for compiled in ("false", "true"):
+        loaded = models.load(recipe().model)
+        torch.manual_seed(1)
+        attach = registry.load(METHODS, "ucdr-prompts").attach
+        attached = attach(loaded.model, domains=2, classes=3, context=0)
+        execution.set_up(loaded.model, recipe(f"compile={compiled}"))
+        images, _ = tiny.batch(loaded)
+        own = []
+        for groups, domains in (([0, 1, 2], [0, 1, 1]), ([2, 2, 0], [1, 0, 0])):
+            known = {"groups": torch.tensor(groups), "domains": torch.tensor(domains)}
+            for parameter in attached.parameters():
+                parameter.grad = None
+            with rows(0, 3, known):
+                features = loaded.model.encode_image(images)
+            features.square().sum().backward()
+            own += [features.detach(), *(p.grad for p in attached.parameters())]
+        found.append(own)
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+    assert (found[0][0] - found[0][3]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("method", ["r-adapter", "full", "lora", "ucdr-prompts, context: 0"])
 def test_activation_checkpointing_trains_the_same_adapter(recipe, tmp_path, method):
     change = () if method == "r-adapter" else (f"method={{name: {method}}}",)
     adapters = []
@@ -196,16 +224,38 @@ def test_validation_is_no_waiting(monkeypatch):
 
 @pytest.mark.parametrize(
     ("precision", "device", "has", "said"),
-    [("bf16", "cuda", False, 1), ("bf16", "cuda", True, 0), ("bf16", "cpu", False, 0),
-     ("fp16", "cuda", False, 0)],
-)  # fmt: skip
+    [("bf16", "cuda", False, 1), ("bf16", "cuda", True, 0), ("fp16", "cuda", False, 0)],
+)
 def test_a_gpu_that_emulates_bf16_is_told(recipe, monkeypatch, precision, device, has, said):
-    monkeypatch.setattr(preparing, "cuda_has_bf16", lambda: has)
+    monkeypatch.setattr(execution, "cuda_has_bf16", lambda: has)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        preparing._warn_of_emulation(recipe(f"precision={precision}"), torch.device(device))
+        asked = recipe(f"precision={precision}")
+        assert execution.precision_on(asked, torch.device(device)) == precision
     assert len(caught) == said
     assert all("precision=fp16" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_run_says_what_its_towers_compute_in(recipe, tmp_path, monkeypatch, has):
+    """Without bf16 the run is that of `precision: fp32`, bit for bit; its recipe stays as it is."""
+    monkeypatch.setattr("radapter.precision.cpu_has_bf16", lambda: has)
+    with nullcontext() if has else pytest.warns(UserWarning, match="compute in fp32"):
+        run = train(recipe("precision=bf16"), tmp_path)
+    facts = json.loads((run.path / "environment.json").read_text())
+    assert (facts["precision"], run.recipe().precision) == ("bf16" if has else "fp32", "bf16")
+    exact = train(recipe("precision=fp32"), tmp_path)
+    one, two = (load_file(r.adapter) for r in (run, exact))
+    assert all(torch.equal(one[name], two[name]) for name in two) == (not has)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_torch_says_whether_a_cpu_has_bf16(monkeypatch, has):
+    name = "_is_mkldnn_bf16_supported"
+    monkeypatch.setattr(torch.ops.mkldnn, name, lambda: has, raising=False)
+    assert cpu_has_bf16() is has
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert cpu_has_bf16()  # this torch does not say
 
 
 def attention_of(loaded, precision):

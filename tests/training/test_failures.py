@@ -74,7 +74,8 @@ def full(*_, **__):
 # ------------------------------------------------------------------ going on exactly
 
 VARIANTS = {"workers": ["workers=2"]} | {
-    case.id: [f"method={tiny.method(*case.values)}"] for case in tiny.methods(first=True)
+    case.id: [f"method={tiny.method(*case.values)}"]
+    for case in tiny.methods(first=True, alone=True)
 }
 
 

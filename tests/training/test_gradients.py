@@ -40,6 +40,7 @@ def batch_of(loaded, size=11):
         "tokens": loaded.tokenizer(TEXTS),
         "text_of": torch.arange(size) % len(TEXTS),
         "groups": torch.arange(size) % len(TEXTS) % 4,
+        "domains": torch.arange(size) % 2,
         "own": torch.arange(size) == 5,
     }
 
@@ -72,7 +73,9 @@ def in_one_piece(loaded, attached, batch, smoothing=0.0, retained=None):
     if retained:
         with torch.no_grad(), attached.at(0.0) as before:
             then = before.encode_image(batch["images"], True), before.encode_text(pool, True)
-    images = F.normalize(loaded.model.encode_image(batch["images"]), dim=-1)
+    known = {name: batch[name] for name in ("groups", "domains")}
+    with rows(0, len(batch["images"]), known):
+        images = F.normalize(loaded.model.encode_image(batch["images"]), dim=-1)
     texts = F.normalize(encode_text(loaded.model, tokens), dim=-1)
     kappa = loaded.model.logit_scale.exp()
     loss = multi_positive(

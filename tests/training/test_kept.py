@@ -7,7 +7,7 @@ from open_clip.transformer import LayerNorm, LayerNormFp32, QuickGELU
 
 from radapter import models
 from radapter.training import execution, train
-from radapter.training.gradients import encode_pictures
+from radapter.training.encoding import encode_pictures
 from radapter.training.kept import keep_less
 
 HALF = [torch.bfloat16, torch.float16]

@@ -13,6 +13,7 @@ from radapter.data import open_data
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation import alphas
 from radapter.evaluation.suite import held_out_suite
+from radapter.registry import OF_QUERIES
 from radapter.training import Interrupted, files, resume, session, train
 from radapter.training.validation import Validator
 
@@ -303,6 +304,11 @@ def test_on_cuda_the_number_is_that_of_the_merged_model(recipe, tmp_path):
     ("overrides", "words"),
     [
         (["monitor.every_steps=1"], "monitor needs held-out data"),
+        *(
+            ([f"method={{name: {name}}}", "data.hold_out=0.2", how], f"method {name} changes no")
+            for name in OF_QUERIES
+            for how in ("monitor.every_steps=1", "monitor={every_epochs: 1, early_stop: {}}")
+        ),
         (["data.hold_out=0.2", "monitor={every_steps: 1, every_epochs: 1}"], "give one"),
         (["data.hold_out=0.2", "monitor={early_stop: {}}"], "early_stop needs every_epochs"),
         (["data.hold_out=0.2", "monitor.every_steps=0"], "greater than or equal to 1"),

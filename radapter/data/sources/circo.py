@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from radapter.data.captions import read_json
-from radapter.data.composed import edited, place_of, read_list
+from radapter.data.composed import edited, place_of
 from radapter.data.dataset import Dataset
 from radapter.data.edits import Edit
+from radapter.data.json_files import read_list, read_object
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, first_folder
 from radapter.errors import BrokenInput
@@ -60,7 +60,7 @@ class CircoData(Data):
         root = first_folder(self, self.root, USUAL, "CIRCO")
         listed = root / COCO / "annotations" / "image_info_unlabeled2017.json"
         try:
-            names = {int(p["id"]): str(p["file_name"]) for p in read_json(listed)["images"]}
+            names = {int(p["id"]): str(p["file_name"]) for p in read_object(listed)["images"]}
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenInput(f"{listed} is malformed: {error}.") from None
         places = {number: i for i, number in enumerate(names)}

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from radapter.data.composed import edited, place_of, read_any, read_list
+from radapter.data.composed import edited, place_of
 from radapter.data.dataset import Dataset
 from radapter.data.edits import Edit
+from radapter.data.json_files import read_json, read_list
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, first_folder
 from radapter.errors import BrokenInput
@@ -60,7 +61,7 @@ class CirrData(Data):
         root = first_folder(self, self.root, USUAL, "CIRR")
         own = NAMES[self.split]
         listed = root / "cirr" / "image_splits" / f"split.rc2.{own}.json"
-        pictures = read_any(listed)
+        pictures = read_json(listed)
         if not isinstance(pictures, dict) or not all(isinstance(p, str) for p in pictures.values()):
             raise BrokenInput(f"{listed} is not a JSON object with the path of each picture.")
         pictures = {name: path.removeprefix("./") for name, path in pictures.items()}

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from radapter.data.captions import CaptionProtocol, pictures_with_captions, read_json
+from radapter.data.captions import CaptionProtocol, pictures_with_captions
 from radapter.data.dataset import Dataset
+from radapter.data.json_files import read_object
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import HeldOut, located
 from radapter.errors import BrokenInput
@@ -36,7 +37,7 @@ class CocoCaptionsData(HeldOut):
     def open(self) -> Dataset:
         """The pictures of the file, each with its captions in the file's order."""
         path = located(self, self.path)
-        content = read_json(path)
+        content = read_object(path, "data.path")
         if not is_coco_captions(content):
             raise BrokenInput(
                 f"{path} is not a COCO captions file with `images` and `annotations`."

@@ -131,6 +131,7 @@ class DomainsData(Data):
         order = sorted(wanted, key=lambda number: names[number])
         keys: list[str] = []
         labels: list[int] = []
+        domains: list[int] = []
         left_out: list[LeftOut] = []
         for (domain, folder, _), number in zip(found, numbers, strict=True):
             if number not in wanted:
@@ -139,6 +140,7 @@ class DomainsData(Data):
             left_out.append(listed.under(f"{domain}/{folder}"))
             keys += [f"{domain}/{folder}/{name}" for name in listed.pictures]
             labels += [order.index(number)] * len(listed.pictures)
+            domains += [self.domains.index(domain)] * len(listed.pictures)
         files = Files(root, [self._path(root, places, key) for key in keys], self.reading())
         dataset = Dataset(
             source=self.in_words(),
@@ -147,6 +149,8 @@ class DomainsData(Data):
             labels=labels,
             class_names=[names[number] for number in order],
             groups=list(range(len(keys))),
+            domains=domains,
+            domain_names=self.domains,
             stamp=files.stamp,
             digest=files.digest,
             protocol=self._protocol(),

@@ -30,7 +30,8 @@ EASY = 0.8
 class DrawingsData(Data):
     """A folder of drawings by several designers, as `benchmarks/icon_pretraining.py` writes it.
 
-    In training, an epoch has every drawing once: one of its variants, with one of its texts."""
+    In training, an epoch has every drawing as often as the list says: each time one of its
+    variants, with one of its texts."""
 
     source: Literal["drawings"]
     named_by = ("path",)
@@ -93,6 +94,8 @@ class DrawingsData(Data):
         if self.split != "all":
             held = self.split == "validation"
             entries = [e for e in entries if (e["family"] in self.held_out_families) == held]
+        if self.split == "train":
+            entries = [time for entry in entries for time in _times(entry)]
         pictures = Drawings(folder, entries, self)
         names = [entry["name"] for entry in entries]
         trained = self.split != "validation"
@@ -118,14 +121,21 @@ def texts_of(entry: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
+def _times(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """A drawing as often as an epoch has it, each time under a key of its own."""
+    more = range(2, 1 + entry.get("times", 1))
+    return [entry, *({**entry, "key": f"{entry['key']}, {time}"} for time in more)]
+
+
 @dataclass(frozen=True)
 class Drawings:
     """Drawings of a folder by their number in `entries`; small where it is sent."""
 
     folder: Path
     entries: list[dict[str, Any]]
-    """`key`, `name`, `family`, `keywords`, `phrases`; `pictures`, the numbers of the variants in
-    the file of coverages; and `colours`, theirs in that of colours, -1 for one-colour variants"""
+    """`key`, `name`, `family`, `keywords`, `phrases`; `times`, how often an epoch has it (once, if
+    it is not there); `pictures`, the numbers of the variants in the file of coverages; and
+    `colours`, theirs in that of colours, -1 for one-colour variants"""
     settings: DrawingsData
 
     def drawing(self, index: int, variant: int = 0) -> Drawing:

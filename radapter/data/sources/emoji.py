@@ -72,6 +72,8 @@ class EmojiData(Data):
             class_names=names if classify else [],
             captions=[emoji.captions(concept, list(self.captions)) for _, _, concept in chosen],
             groups=[number for _, number, _ in chosen],
+            domains=[self.styles.index(style) for style, _, _ in chosen],
+            domain_names=self.styles,
             stamp=drawn.stamp,
         )
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from radapter.data.composed import edited, place_of, read_list
+from radapter.data.composed import edited, place_of
 from radapter.data.dataset import Dataset
 from radapter.data.edits import Edit
+from radapter.data.json_files import read_list
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, first_folder
 

@@ -18,9 +18,9 @@ from typing import Any, Literal
 from PIL import Image
 
 from radapter.data.captions import find_pictures
-from radapter.data.composed import read_list
 from radapter.data.dataset import Dataset
 from radapter.data.edits import Edit
+from radapter.data.json_files import read_list
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, first_folder
 from radapter.data.stores import Files, Stamp

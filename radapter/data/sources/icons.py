@@ -89,6 +89,7 @@ class IconsData(Data):
         halves = ("base", "novel") if self.classes == "all" else (self.classes,)
         labels = [n for n, facts in enumerate(icons.classes()) if facts["half"] in halves]
         number = {label: place for place, label in enumerate(labels)}
+        kinds: list[str] = [*self.kinds]
         chosen = [
             icon
             for icon in icons.pictures()
@@ -109,6 +110,8 @@ class IconsData(Data):
             class_names=[icons.classes()[label]["name"] for label in labels],
             captions=[self._texts(icon) for icon in chosen],
             groups=[FIRST_GROUP + icon.label for icon in chosen],
+            domains=[kinds.index(icon.kind) for icon in chosen],
+            domain_names=kinds,
             makers=[icons.designer(icon) for icon in chosen],
             protocol={"drawing": f"{drawn.how}, seed {self.drawing_seed}"},
             stamp=drawn.stamp,

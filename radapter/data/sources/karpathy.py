@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from radapter.data.captions import CaptionProtocol, pictures_with_captions, read_json
+from radapter.data.captions import CaptionProtocol, pictures_with_captions
 from radapter.data.dataset import Dataset
+from radapter.data.json_files import read_object
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, located
 from radapter.errors import BrokenInput
@@ -97,7 +98,7 @@ def is_karpathy(content: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = read_object(path, "data.path")
     if not is_karpathy(content):
         raise BrokenInput(
             f"{path} is not in Karpathy's form: `images` with filename, split and sentences."

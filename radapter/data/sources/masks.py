@@ -99,7 +99,7 @@ class MasksData(Data):
     PICTURE/*.png, of which all that is not 0 is the region."""
     task: Literal["segmentation"] = "segmentation"
 
-    no_training = "Masks are for scoring alone"
+    no_training = "Masks are for scoring alone: train on `source: regions`"
 
     @model_validator(mode="after")
     def _one_set(self) -> MasksData:
@@ -214,7 +214,7 @@ class Masks:
         import numpy as np  # here, as recipes are checked without it
 
         path = self.paths[index]
-        found = _numbers(path)
+        found = numbers_in(path)
         mask = found.astype(np.int64)
         mask[found == 0] = self.zero
         mask[found == NOWHERE] = IGNORED
@@ -236,10 +236,10 @@ class Regions:
         folder = self.folders[index]
         if not folder.is_dir():
             raise BrokenInput(f"No regions for {folder.name}: no such folder {folder}.")
-        return [_numbers(folder / name) > 0 for name in list_pictures(folder).pictures]
+        return [numbers_in(folder / name) > 0 for name in list_pictures(folder).pictures]
 
 
-def _numbers(path: Path) -> np.ndarray:
+def numbers_in(path: Path) -> np.ndarray:
     """The numbers in a PNG, [height, width]; of a palette its places, not its colours."""
     import numpy as np  # here, as recipes are checked without it
 

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from PIL import Image
@@ -39,8 +40,11 @@ class ScenesData(Data):
     source: Literal["scenes"]
     named_by = ("of", "kinds", "styles", "classes", "ground")
     of: Literal["icons", "emoji"] = "icons"
-    """What is in them: `icons` of the test designers, or `emoji` of the test concepts, those of
+    """What is in them: `icons` of a split's designers, or `emoji` of a split's concepts, those of
     things, places, animals and food."""
+    split: Literal["train", "test"] = "test"
+    """Whose drawings are in them. Those of `train` are for `source: regions`, to train on; no
+    designer, and no concept, is in both."""
     styles: Annotated[list[str], Field(min_length=1)] = Field(default=["noto"])
     """Of emoji: the styles that are taken."""
     kinds: Annotated[list[Kind], Field(min_length=1)] = Field(default=["solid", "colour"])
@@ -65,7 +69,24 @@ class ScenesData(Data):
         "licence": "by part: see radapter/data/icons/NOTICE.md and radapter/data/emoji/NOTICE.md "
         "in radapter",
     }
-    no_training = "Scenes are for scoring: train on `source: icons` or `source: emoji`"
+    no_training = (
+        "Scenes are for scoring: train on `source: icons`, `source: emoji`, or on `source: "
+        "regions` with scenes of the split train"
+    )
+
+    @property
+    def may_be_passed_on(self) -> bool:
+        """As what is in them may be."""
+        return True
+
+    def credited(self, key: str) -> tuple[Path, set[str]]:
+        """The sets of a scene's drawings."""
+        _, scenes = self.parts()
+        drawings = scenes.drawings(int(key.split("/")[-1]))
+        if self.of == "emoji":
+            return emoji.HERE, {style for style, _ in drawings}  # type: ignore[misc]
+        names = [icons.pictures()[number].name for number in drawings]  # type: ignore[index]
+        return icons.HERE, {name.split(":")[0] for name in names}
 
     @classmethod
     def built_in(cls) -> str:
@@ -78,22 +99,30 @@ class ScenesData(Data):
     def held_out(self) -> None:
         """None: scenes are not trained on."""
 
-    def open(self) -> Dataset:
-        """Classes are numbered as in their own set, and called as there."""
+    def parts(self) -> tuple[list[str], Scenes]:
+        """The names of the classes, numbered as in their own set and called as there, and the
+        scenes."""
         found = self._icons() if self.of == "icons" else self._emoji()
         chosen = set(sorted(found, key=_hash)[: self.words])
         by_class = {name: drawings for name, drawings in found.items() if name in chosen}
-        drawn = Scenes(list(by_class.values()), self)
-        style = f"{self.ground} ground, {self.size} pixels, seed {self.scenes_seed}"
+        return list(by_class), Scenes(list(by_class.values()), self)
+
+    def style(self) -> str:
+        """What results say of them."""
+        return f"{self.ground} ground, {self.size} pixels, seed {self.scenes_seed}"
+
+    def open(self) -> Dataset:
+        """See `parts`."""
+        names, drawn = self.parts()
         return Dataset(
             source=self.in_words(),
             keys=[
                 f"{self.of}/{self.ground}/{self.scenes_seed}/{i:04}" for i in range(self.pictures)
             ],
             read=drawn.read,
-            class_names=list(by_class),
+            class_names=names,
             groups=list(range(self.pictures)),
-            protocol={"scenes": style},
+            protocol={"scenes": self.style()},
             stamp=drawn.stamp,
             mask=drawn.mask,
             regions=drawn.regions,
@@ -105,19 +134,19 @@ class ScenesData(Data):
         by_class: dict[int, list[Drawn]] = defaultdict(list)
         for icon in icons.pictures():
             fits = icons.classes()[icon.label]["half"] in halves
-            if fits and icon.split == "test" and icon.kind in self.kinds:
+            if fits and icon.split == self.split and icon.kind in self.kinds:
                 by_class[icon.label].append(icon.number)
         return {icons.classes()[label]["name"]: by_class[label] for label in sorted(by_class)}
 
     def _emoji(self) -> dict[str, list[Drawn]]:
-        """The emoji of each test concept, by its name."""
+        """The emoji of each concept of the split, by its name."""
         for style in self.styles:
             if style not in emoji.styles():
                 raise UsageError(f"Unknown emoji style '{style}'.{nearest(style, emoji.styles())}")
         return {
             concept["name"]: [(style, concept["hexcode"]) for style in self.styles]
             for concept in emoji.concepts()
-            if emoji.in_split(concept, "test", 0) and concept["group"] not in NO_THINGS
+            if emoji.in_split(concept, self.split, 0) and concept["group"] not in NO_THINGS
         }
 
     def reading_facts(self) -> dict[str, str]:
@@ -146,12 +175,25 @@ class Scenes:
     """The drawings of each class"""
     settings: ScenesData
 
-    def made(self, index: int) -> tuple[Scene, list[int]]:
-        """A scene with its masks, and the class of each of its drawings."""
+    def _begun(self, index: int) -> tuple[random.Random, list[int]]:
         of = self.settings
         chance = random.Random(f"{of.scenes_seed}/{of.of}/{of.ground}/{index}")
         number = 2 + int((OBJECTS - 1) * chance.random())
-        labels = [int(len(self.of_class) * chance.random()) for _ in range(number)]
+        return chance, [int(len(self.of_class) * chance.random()) for _ in range(number)]
+
+    def labels(self, index: int) -> list[int]:
+        """The class of each of a scene's drawings."""
+        return self._begun(index)[1]
+
+    def drawings(self, index: int) -> list[Drawn]:
+        """What is in a scene."""
+        chance, labels = self._begun(index)
+        return [self.of_class[n][int(len(self.of_class[n]) * chance.random())] for n in labels]
+
+    def made(self, index: int) -> tuple[Scene, list[int]]:
+        """A scene with its masks, and the class of each of its drawings."""
+        of = self.settings
+        chance, labels = self._begun(index)
         chosen = [self.of_class[n][int(len(self.of_class[n]) * chance.random())] for n in labels]
         coloured = float(of.ground != "white")
         style = Style(of.size, coloured, float(of.ground == "clouded"), smallest=0.4)
@@ -171,9 +213,14 @@ class Scenes:
             mask[coverage >= OPAQUE] = label + 1
         return mask
 
+    def cut(self, index: int) -> tuple[Image.Image, list[np.ndarray]]:
+        """A scene's picture, and the exact mask of each drawing."""
+        found = self.made(index)[0]
+        return found.picture, [coverage >= OPAQUE for coverage in found.coverages]
+
     def regions(self, index: int) -> list[np.ndarray]:
         """The exact mask of each drawing."""
-        return [coverage >= OPAQUE for coverage in self.made(index)[0].coverages]
+        return self.cut(index)[1]
 
     def stamp(self, index: int) -> Stamp:
         """Of a scene nothing but its seed and number can change, and they are in its name."""

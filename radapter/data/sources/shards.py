@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from braceexpand import braceexpand
 from pydantic import Field, model_validator
 
-from radapter.data.captions import read_json
 from radapter.data.dataset import Dataset, check_broken
+from radapter.data.json_files import read_object
 from radapter.data.left_out import LeftOut, Reason, merged
 from radapter.data.pixels import IMAGE_EXTENSIONS
 from radapter.data.settings import HeldOut, MissingData, Shuffle, located
@@ -277,6 +277,6 @@ def _counts(path: Path, samples: int, facts: Callable[[Path], dict[str, Any]]) -
 def _facts(path: Path) -> dict[str, Any]:
     """A JSON file beside a shard; nothing if there is none."""
     try:
-        return read_json(path)
+        return read_object(path)
     except MissingData:
         return {}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 
-from radapter.data.class_names import gathered, joined_notes
+from radapter.data.class_names import classes_listed
 from radapter.data.dataset import Dataset, check_broken
 from radapter.data.names_file import names_for
-from radapter.data.settings import HeldOut, MissingData, located
+from radapter.data.settings import HeldOut, Listing, MissingData, located
 from radapter.data.stores import Files
 from radapter.data.table_rows import Form, read_rows
 from radapter.errors import BrokenInput
@@ -88,7 +89,10 @@ class TableData(HeldOut):
         """How the file is to be read."""
         return Form(self.image_column, self.columns, self.delimiter, self.quoting)
 
-    def listed(self, path: str) -> TableData:
+    def listing(self) -> Listing:
+        return Listing(self._listed, self._rows, self._captions)
+
+    def _listed(self, path: str) -> TableData:
         """With JSON lines in the place of the table; pictures lie where they do."""
         named = self.text_column if isinstance(self.text_column, str) else self.text_column[0]
         root = located(self, self.root) if self.root else located(self, self.path).parent
@@ -97,9 +101,9 @@ class TableData(HeldOut):
         update |= {"path": path, "root": str(root.absolute()), "text_column": named}
         return self.model_copy(update=update)
 
-    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
+    def _rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
         """The picture, the caption and, where the table has groups, the group."""
-        names = self.listed("")
+        names = self._listed("")
 
         def row(place: int, text: str) -> dict[str, Any]:
             found = {names.image_column: dataset.keys[place], str(names.text_column): text}
@@ -108,9 +112,9 @@ class TableData(HeldOut):
 
         return row
 
-    def captions_listed(self, path: Path) -> dict[str, list[str]]:
+    def _captions(self, path: Path) -> dict[str, list[str]]:
         """By picture its texts in another table with the same columns; it needs no groups."""
-        found = gather(path, self.listed(str(path)).model_copy(update={"group_column": None}))
+        found = gather(path, self._listed(str(path)).model_copy(update={"group_column": None}))
         check_broken(found.broken, self.broken_rows, f"{path}: data.broken_rows")
         return found.texts
 
@@ -137,19 +141,10 @@ class TableData(HeldOut):
         class_names: list[str] = []
         notes: list[str] = []
         if self.task == "classification":
-            ambiguous = next((key for key in keys if len(set(texts[key])) > 1), None)
-            if ambiguous:
-                raise BrokenInput(
-                    f"{path}: {ambiguous} has several classes. Classification takes one a picture."
-                )
-            spelled = sorted({texts[key][0] for key in keys})
-            names = spelled
+            names: Callable[[Sequence[str]], list[str]] = list
             if self.class_names_in:
-                names = names_for(spelled, located(self, self.class_names_in))
-            class_names, numbers = gathered(names)
-            number = dict(zip(spelled, numbers, strict=True))
-            labels = [number[texts[key][0]] for key in keys]
-            notes = joined_notes(spelled, numbers)
+                names = partial(names_for, path=located(self, self.class_names_in))
+            labels, class_names, notes = classes_listed(texts, path, "picture", names)
         files = Files(root, [picture_path(root, key, self) for key in keys], self.reading())
         return Dataset(
             source=f"table {path}" + (f", {self.dataset_split}" if self.dataset_split else ""),

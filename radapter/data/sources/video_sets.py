@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from radapter.data import holding_out
-from radapter.data.captions import read_json
 from radapter.data.clip_files import find_clips
 from radapter.data.clips import ClipData
 from radapter.data.dataset import Dataset
+from radapter.data.json_files import read_list, read_object
 from radapter.data.pixels import PUBLISHED
 from radapter.data.settings import Data, MissingData, first_folder
 from radapter.data.videos import Videos, need_decoder
@@ -183,7 +182,7 @@ def _msr_vtt(root: Path, settings: VideoSetsData) -> Texts:
         return {row["video_id"]: [row["sentence"].strip()] for row in rows}
     rows = _table(root / f"MSRVTT_train.{settings.train_list}.csv", "video_id")
     texts: Texts = {row["video_id"]: [] for row in rows}
-    for entry in read_json(root / "MSRVTT_data.json")["sentences"]:
+    for entry in read_object(root / "MSRVTT_data.json")["sentences"]:
         if entry["video_id"] in texts:
             texts[entry["video_id"]].append(entry["caption"].strip())
     return _whole(texts, root / "MSRVTT_data.json")
@@ -195,7 +194,7 @@ def _msvd(root: Path, settings: VideoSetsData) -> Texts:
     texts: Texts = {video: [] for video in _lines(root / f"{name}_list.txt")}
     path = root / "captions_msvd.json"
     if path.is_file():
-        said = read_json(path)
+        said = read_object(path)
         return _whole({v: [str(t) for t in said.get(v, [])] for v in texts}, path)
     path = root / "AllVideoDescriptions.txt"
     for line in _lines(path):
@@ -226,7 +225,7 @@ def _didemo(root: Path, settings: VideoSetsData) -> Texts:
     name = {"train": "train", "validation": "val", "test": "test"}[settings.split]
     texts: Texts = {video: [] for video in _lines(root / f"{name}_list.txt")}
     path = root / f"{name}_data.json"
-    for entry in _json_list(path):
+    for entry in read_list(path):
         if entry["video"] in texts:
             texts[entry["video"]].append(entry["description"].strip())
     return {video: [" ".join(own)] for video, own in _whole(texts, path).items()}
@@ -235,7 +234,7 @@ def _didemo(root: Path, settings: VideoSetsData) -> Texts:
 def _activitynet(root: Path, settings: VideoSetsData) -> Texts:
     """All sentences of a video are its one caption."""
     path = root / {"train": "train.json", "test": "val_1.json"}[settings.split]
-    entries = read_json(path).items()
+    entries = read_object(path).items()
     return {video: [" ".join(s.strip() for s in facts["sentences"])] for video, facts in entries}
 
 
@@ -304,16 +303,6 @@ def _table(path: Path, *columns: str) -> Iterator[dict[str, str]]:
         if missing:
             raise BrokenInput(f"{path} has no column '{missing[0]}'.")
         yield from rows
-
-
-def _json_list(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(_need(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BrokenInput(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, list):
-        raise BrokenInput(f"{path} is not a list of records.")
-    return content
 
 
 def _whole(texts: Texts, path: Path) -> Texts:

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from radapter.data.class_names import class_name, gathered, joined_notes
+from radapter.data.class_names import class_name, classes_listed
 from radapter.data.clip_files import find_clips, list_clips
 from radapter.data.clips import ClipData
 from radapter.data.dataset import Dataset, check_broken
-from radapter.data.settings import HeldOut, MissingData, located
+from radapter.data.settings import HeldOut, Listing, MissingData, located
 from radapter.data.table_rows import Form, read_rows
 from radapter.data.videos import Videos, need_decoder
 from radapter.errors import BrokenInput
@@ -57,11 +57,17 @@ class VideosData(ClipData, HeldOut):
     broken_rows: Annotated[int, Field(ge=0)] = 0
     """How many rows without a video or a text are skipped and named; one more is an error."""
 
-    def listed(self, path: str) -> VideosData | None:
-        """With JSON lines in the place of the list; None where folders are classes."""
-        return self.model_copy(update={"path": path}) if self.path else None
+    def listing(self) -> Listing:
+        """Where folders are classes, there is none."""
+        if not self.path:
+            return super().listing()
+        return Listing(self._listed, self._row_of, self._captions)
 
-    def rows(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
+    def _listed(self, path: str) -> VideosData:
+        """With JSON lines in the place of the list."""
+        return self.model_copy(update={"path": path})
+
+    def _row_of(self, dataset: Dataset) -> Callable[[int, str], dict[str, Any]]:
         """The video, the caption, and the frames and the auxiliary captions that are listed."""
         further = self.frames_column or self.auxiliary_column
         rows = self._rows() if further else Rows({})
@@ -78,7 +84,7 @@ class VideosData(ClipData, HeldOut):
 
         return row
 
-    def captions_listed(self, path: Path) -> dict[str, list[str]]:
+    def _captions(self, path: Path) -> dict[str, list[str]]:
         """By video its texts in another list with the same columns; it needs no frames."""
         alone = {"path": str(path), "frames_column": None, "auxiliary_column": None}
         found = self.model_copy(update=alone)._rows()
@@ -110,16 +116,7 @@ class VideosData(ClipData, HeldOut):
         class_names: list[str] = []
         notes: list[str] = []
         if self.task == "classification":
-            several = next((key for key in keys if len(set(texts[key])) > 1), None)
-            if several:
-                raise BrokenInput(
-                    f"{self.path}: {several} has several classes. Classification takes one a video."
-                )
-            spelled = sorted({texts[key][0] for key in keys})
-            class_names, numbers = gathered(spelled)
-            notes = joined_notes(spelled, numbers)
-            number = dict(zip(spelled, numbers, strict=True))
-            labels = [number[texts[key][0]] for key in keys]
+            labels, class_names, notes = classes_listed(texts, self.path, "video")
         frames = [listed.get(key) for key in keys] if listed else None
         clips = Videos(root, places, self.frames, self.view, self.reading(), frames)
         return Dataset(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from radapter.data.edits import MEASURES, Edit
 from radapter.errors import BrokenInput
 from radapter.evaluation.scores import Metric, Scored, Scores
+from radapter.evaluation.shown import Firsts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +116,13 @@ def score(
         chance = composed.chance(edits, MEASURES[name])
         for way, values in scored.items():
             found.metrics[f"{way}_{name}"] = Scored(values[name], own, chance)
+    way = "query" if "query" in ways else "composed"
+    found.shown = Firsts(
+        [edit.reference for edit in edits],
+        [edit.texts[0] for edit in edits],
+        *composed.firsts(edits, ways[way], features),
+        way=WAYS[way],
+    )
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from radapter.data.dataset import GALLERY, QUERY
 from radapter.data.searched import of_classes, searchable
 from radapter.evaluation.scores import Metric, Scored, Scores
+from radapter.evaluation.shown import Firsts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,12 +69,21 @@ def score(
     from radapter.evaluation import picture_retrieval
 
     values, chances = picture_retrieval.score(dataset, features)
+    first, best, ranks = picture_retrieval.firsts(dataset, features)
     roles = np.array(dataset.searched)
-    own = clusters[np.flatnonzero(roles & QUERY)]
+    queries = np.flatnonzero(roles & QUERY)
+    own = clusters[queries]
     return Scores(
         {name: Scored(values[name], own, float(chances[name].mean())) for name in METRICS},
         facts={
             "queries": len(own),
             "gallery": int(np.count_nonzero(roles & GALLERY)),
         },
+        shown=Firsts(
+            queries.tolist(),
+            [dataset.class_names[dataset.labels[i]] for i in queries],
+            first.tolist(),
+            best.tolist(),
+            ranks.tolist(),
+        ),
     )

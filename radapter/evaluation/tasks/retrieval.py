@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from radapter.data.scored import captioned
 from radapter.errors import UsageError
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 WAYS = {"text_to_image": "caption to picture", "image_to_text": "picture to caption"}
 RECALLS = (1, 5, 10)
+RERANKED = "_reranked"
+"""In the names of metrics of models that put the best answers in order again, beside the others"""
 METRICS = {
-    f"{way}_r{k}": Metric(f"{title} R@{k}", headline=k == 1)
+    f"{way}{kind}_r{k}": Metric(f"{title}{words} R@{k}", headline=k == 1)
+    for kind, words in (("", ""), (RERANKED, ", re-ranked"))
     for way, title in WAYS.items()
     for k in RECALLS
 }
@@ -38,6 +41,8 @@ EQUAL_CAPTIONS = {
 def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
     """The pictures with a caption; of clips, with what `match` needs of them."""
     said = described.match.in_words()
+    if described.match.rerank and dataset.frames is not None:
+        raise UsageError(f"{dataset.source} has clips, and `match.rerank` is of pictures.")
     if said is None:
         return captioned(dataset)
     if dataset.frames is None:
@@ -73,47 +78,95 @@ def score(
 ) -> Scores:
     """Recalls both ways, and what papers report beside them: their sum, in %, and median and mean
     ranks, from 1, a half of the median rounded down, as VSE++ has it."""
-    import numpy as np
     import torch
 
-    from radapter.evaluation import matching, retrieval
+    from radapter.evaluation import matching, reranking, retrieval
 
     match = described.match
     alike = texts.by_tokens(dataset.captions)
     task = retrieval.caption_task(alike, suite.identical_captions == "apart")
     ones = torch.ones(len(dataset), dtype=torch.int32)
-    sides: Any
-    remarks = []
-    if match.by == "mug":
-        similar, said = matching.mug(dataset, task.texts, texts, match)
-        sides = (similar, None), (similar.T, None)
-        remarks = [said]
-    else:
-        captions = texts.captions(task.texts)
-        if match.frames == "auxiliary":
-            features = matching.weighted(dataset, texts, match)
-        sides = (captions, features), (features, captions)
-    # Queries, targets, the row of each query, copies of targets, the right ones, what is one item.
-    ways = {
-        "text_to_image": (*sides[0], task.queries, ones, task.pictures_of,
-                          clusters[[right[0] for right in task.pictures_of]]),
-        "image_to_text": (*sides[1], None, task.copies, task.captions_of, clusters),
-    }  # fmt: skip
-    scored, medians, means = {}, {}, {}
-    for way, (queries, targets, which, copies, right, own) in ways.items():
-        ranks = retrieval.best_ranks(queries, targets, right, copies=copies, which=which)
-        medians[f"{way}_median_rank"] = 1 + int(np.median(ranks.numpy()))
-        means[f"{way}_mean_rank"] = 1 + float(ranks.double().mean())
-        chance = retrieval.chance(right, int(copies.sum()))
-        for k in RECALLS:
-            scored[f"{way}_r{k}"] = Scored((ranks < k).numpy(), own, min(1.0, chance * k))
-    recalls = [scored[f"{way}_r{k}"].scores.mean() for way in reversed(WAYS) for k in RECALLS]
-    return Scores(
-        scored,
+    found = Scores(
+        {},
         facts={
             "captions": sum(map(len, dataset.captions)),
             "shared_captions": retrieval.shared_captions(alike),
         },
-        remarks=remarks,
-        further={"retrieval": {"recall_sum": 100 * float(sum(recalls))} | medians | means},
     )
+    by_text: tuple[Tensor, Tensor | None]
+    by_picture: tuple[Tensor, Tensor | None]
+    if match.by == "mug":
+        similar, said = matching.mug(dataset, task.texts, texts, match)
+        by_text, by_picture = (similar, None), (similar.T, None)
+        found.remarks.append(said)
+    else:
+        captions = texts.captions(task.texts)
+        if match.frames == "auxiliary":
+            features = matching.weighted(dataset, texts, match)
+        by_text, by_picture = (captions, features), (features, captions)
+    of_texts = clusters[[right[0] for right in task.pictures_of]]
+    ways = {
+        "text_to_image": Way(by_text, task.pictures_of, ones, task.queries, of_texts),
+        "image_to_text": Way(by_picture, task.captions_of, task.copies, None, clusters),
+    }
+    ranks = {
+        name: retrieval.best_ranks(*w.sides, w.right, copies=w.copies, which=w.which)
+        for name, w in ways.items()
+    }
+    _add(found, ways, ranks)
+    if match.rerank is None or not getattr(texts.model.runtime, "matches", False):
+        return found
+    of_pictures, of_captions, pairs = reranking.orders(
+        texts.model, dataset, features, task.texts, captions, match.rerank, texts.on_pairs
+    )
+    order = {"text_to_image": of_captions, "image_to_text": of_pictures}
+    ranks = {
+        name: reranking.best_ranks(*w.sides, w.right, order[name], w.copies, w.which)
+        for name, w in ways.items()
+    }
+    _add(found, ways, ranks, RERANKED)
+    said = match.rerank.in_words()
+    found.further["reranked"] |= {"pairs": pairs, "protocol": said, **match.rerank.model_dump()}
+    found.remarks.append(
+        f"re-ranked: {said}. It read {pairs:,} pairs of a picture and a text together, where a "
+        f"cosine takes {len(dataset):,} pictures and {len(task.texts):,} texts alone"
+    )
+    return found
+
+
+class Way(NamedTuple):
+    """One direction."""
+
+    sides: tuple[Tensor, Tensor | None]
+    """Features of queries and of targets; or similarities [queries, targets]"""
+    right: list[list[int]]
+    """The right targets of each query"""
+    copies: Tensor
+    """How many equal targets each one stands for"""
+    which: list[int] | None
+    """The row of each query"""
+    items: np.ndarray
+    """What is one item for the interval, by query"""
+
+
+def _add(
+    found: Scores, ways: Mapping[str, Way], ranks_of: Mapping[str, Tensor], kind: str = ""
+) -> None:
+    """Add recalls both ways, their sum, and median and mean ranks."""
+    import numpy as np
+
+    from radapter.evaluation import retrieval
+
+    medians, means = {}, {}
+    for name, way in ways.items():
+        ranks = ranks_of[name]
+        medians[f"{name}_median_rank"] = 1 + int(np.median(ranks.numpy()))
+        means[f"{name}_mean_rank"] = 1 + float(ranks.double().mean())
+        chance = retrieval.chance(way.right, int(way.copies.sum()))
+        for k in RECALLS:
+            hits = (ranks < k).numpy()
+            found.metrics[f"{name}{kind}_r{k}"] = Scored(hits, way.items, min(1.0, chance * k))
+    names = [f"{way}{kind}_r{k}" for way in reversed(WAYS) for k in RECALLS]
+    recalls = [found.metrics[name].scores.mean() for name in names]
+    further = {"recall_sum": 100 * float(sum(recalls))} | medians | means
+    found.further[kind.removeprefix("_") or "retrieval"] = further

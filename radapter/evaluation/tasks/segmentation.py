@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from radapter.data.scored import mask_of
 from radapter.errors import BrokenInput, UsageError
 from radapter.evaluation.scores import Metric, Scored, Scores
+from radapter.evaluation.shown import MAPS, Maps, drawn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,9 @@ METRICS = {
     "pixel_accuracy": Metric("pixel accuracy without background"),
 }
 DATA = "segmentation"
+ENCODES_ITSELF = True
+"""Features of whole pictures are of use to parity alone"""
+ONE_CLASS, NOTHING = "one class everywhere", "background everywhere"
 WORDS = {
     "values": "values of the last block, of patches in windows of the model's size that overlap by "
     "half",
@@ -71,13 +75,25 @@ def score(
     described: SuiteDataset,
     clusters: np.ndarray,
 ) -> Scores:
-    """Every metric; pictures are encoded here, one by one, and no dense features are kept."""
+    """Every metric; pictures are encoded here, one by one, and no dense features are kept. None by
+    patches of an engine that has no file for them: a remark says so."""
     import numpy as np
 
-    from radapter.evaluation import segmentation
+    from radapter.evaluation import dense, segmentation
 
+    runtime = texts.model.runtime
+    if dense.lacks_patches(runtime, described.dense):
+        said = f"{runtime.name} has no patch model in {runtime.precision}, so no score by values"
+        return Scores({}, remarks=[said])
     classes = texts.features(dataset, suite.prompts(described))
-    counts = [_counted(dataset, i, classes, texts, described) for i in range(len(dataset))]
+    kept = set(drawn(range(len(dataset)), MAPS, dataset.keys))
+    maps: dict[int, np.ndarray] = {}
+    counts = []
+    for i in range(len(dataset)):
+        named, counted = _counted(dataset, i, classes, texts, described)
+        counts.append(counted)
+        if i in kept:
+            maps[i] = named + 1
     right, named, there = (
         np.stack([getattr(c, key) for c in counts]) for key in ("right", "named", "there")
     )
@@ -85,41 +101,31 @@ def score(
     if not sums.any():
         raise BrokenInput(f"{dataset.source} has no pixel of a class.")
     chance = segmentation.by_chance(sums)
-    metrics = {"miou": Scored(segmentation.iou_shares(right, named, there), clusters, chance)}
+    shares = segmentation.iou_shares(right, named, there)
+    one = {ONE_CLASS: segmentation.of_one_class(sums, int(sums.argmax()))}
+    metrics = {"miou": Scored(shares, clusters, chance, one)}
     every = np.stack([c.there_all for c in counts]).sum(axis=0)
-    facts: dict[str, Any] = {"one_class": segmentation.of_one_class(sums, int(sums.argmax()))}
-    remarks = [f"one class everywhere has a mIoU of {100 * facts['one_class']:.1f} %"]
+    further: dict[str, Any] = {}
     if every[0]:
-        shares, facts["thresholds"] = segmentation.with_background(counts)
-        metrics["miou_background"] = Scored(shares, clusters, segmentation.by_chance(every))
-        facts["all_background"] = segmentation.of_one_class(every, 0)
-        remarks.append(
-            f"background everywhere {100 * facts['all_background']:.1f} %, with background"
-        )
+        shares, thresholds = segmentation.with_background(counts)
+        further["segmentation"] = {"thresholds": thresholds}
+        by_chance = segmentation.by_chance(every)
+        nothing = {NOTHING: segmentation.of_one_class(every, 0)}
+        metrics["miou_background"] = Scored(shares, clusters, by_chance, nothing)
     accuracy = segmentation.accuracy_shares(right, there)
-    metrics["pixel_accuracy"] = Scored(accuracy, clusters, 1 / number)
-    return Scores(metrics, remarks=["; ".join(remarks)], further={"segmentation": facts})
+    one = {ONE_CLASS: float(sums.max() / sums.sum())}
+    metrics["pixel_accuracy"] = Scored(accuracy, clusters, 1 / number, one)
+    return Scores(metrics, further=further, shown=Maps(maps))
 
 
 def _counted(
     dataset: Dataset, index: int, classes: Tensor, texts: Texts, described: SuiteDataset
-) -> Any:
-    """What is counted of one picture."""
-    import numpy as np
-
+) -> tuple[np.ndarray, Any]:
+    """The class of each pixel of one picture, -1 for none, and what is counted of it."""
     from radapter.evaluation import dense, segmentation
 
     picture = dataset.read(index)
     mask = mask_of(dataset, index, picture)
     regions = dataset.regions(index) if dataset.regions is not None else None
-    found = dense.similarities(texts.model, classes, picture, described.dense, regions)
-    best, named = found.max(dim=0)
-    scale = texts.model.runtime.logit_scale
-    sure = 1 / (scale * (found - best)).exp().sum(dim=0)
-    outside = (~best.isfinite()).numpy()
-    return segmentation.counts_of(
-        np.where(outside, -1, named.numpy()),
-        np.where(outside, 0.0, sure.numpy()),
-        mask,
-        len(dataset.class_names),
-    )
+    named, sure = dense.named(texts.model, classes, picture, described.dense, regions)
+    return named, segmentation.counts_of(named, sure, mask, len(dataset.class_names))

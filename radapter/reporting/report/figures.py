@@ -8,8 +8,7 @@ page's style sheet, which knows light and dark.
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,9 +151,10 @@ def trade_off(title: str, lines: Sequence[Line], x: Place, ys: Sequence[Place]) 
             cells = [number_text(values.get(place), place[1]) for place in (x, *ys)]
             table.add(line.label, of, *cells)
     note = (
-        "Each line starts at the star, the zero-shot model (alpha 0), and runs to alpha 1, the "
-        "tuned model as it is. The filled marker is the merged model, with its interval. Further "
-        "right is better on what was trained, higher is better on the other."
+        "A line starts at the star, the zero-shot model (alpha 0), and runs to alpha 1, the tuned "
+        "model as it is; what was scored at one alpha alone has no line. The filled marker is the "
+        "merged model, with its interval. Further right is better on what was trained, higher is "
+        "better on the other."
     )
     return Figure(title, note, panels, table, [line.label for line in lines])
 
@@ -247,41 +247,6 @@ def number_text(number: Number | None, metric: str) -> str:
 
 
 # ---------------------------------------------------------------- other figures
-
-
-def lines_over(
-    title: str,
-    x: str,
-    panels: dict[str, list[tuple[int, str, list[tuple[float, float]]]]],
-    names: list[str],
-    note: str,
-    text: Callable[[float], str] = lambda value: f"{value:.4g}",
-) -> Figure:
-    """Curves over one x axis, such as steps.
-
-    Args:
-        panels: by what is drawn, (number of the style, name, points) of each curve.
-    """
-    found = []
-    table = Table(
-        [Column("line", left=True), Column("what", left=True), Column(x), Column("value")]
-    )
-    for what, curves in panels.items():
-        traces, said = [], []
-        for number, name, points in curves:
-            for at, value in points:
-                table.add(name, what, f"{at:g}", text(value))
-            hover = f"<b>{html.escape(name)}</b><br>{x} %{{x}}: %{{y:.4g}}<extra></extra>"
-            xs, ys = [p[0] for p in points], [p[1] for p in points]
-            shown = style(number)
-            shown["marker"]["maxdisplayed"] = 8
-            traces.append(
-                {"x": xs, "y": ys, "mode": "lines+markers", "hovertemplate": hover} | shown
-            )
-            said.append(f"{name}: from {text(ys[0])} to {text(ys[-1])}")
-        alt = f"{what} over {x}. {'; '.join(said)}."
-        found.append(Panel(what, alt, traces, layout(x, what)))
-    return Figure(title, note, found, table, names)
 
 
 def reliability(
@@ -382,11 +347,3 @@ def layout(x: str, y: str) -> dict[str, Any]:
         "yaxis": axis | {"title": {"text": html.escape(y), "standoff": 6}},
         "showlegend": False,
     }
-
-
-def thinned(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
-    """At most so many of the finite points, evenly spaced, with the first and the last."""
-    finite = [(x, y) for x, y in points if math.isfinite(y)]
-    if len(finite) <= most:
-        return finite
-    return [finite[round(i * (len(finite) - 1) / (most - 1))] for i in range(most)]

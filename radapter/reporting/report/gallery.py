@@ -4,9 +4,8 @@ the reverse. Pictures are shown only of data that may be passed on; of other dat
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from radapter.data.clips import frames_of
 from radapter.data.opening import DataSource
 from radapter.data.settings import Data
 from radapter.errors import RadapterError
+from radapter.evaluation.shown import drawn as of_hash
 
 EACH = 6
 """Pictures of each direction on each data set"""
@@ -28,6 +28,8 @@ PLAIN = 96
 """Pictures up to this side are PNG, as they are; larger ones JPEG"""
 BUDGET = 4_500_000
 """Characters that all pictures of a page may take"""
+NOT_PASSED_ON = "Names alone: nothing says that these pictures may be passed on."
+GONE = "The pictures cannot be read any more, or the page would be too large."
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,43 @@ class Gallery:
         """A wall for each data set, from the content of an answers file."""
         return [self._wall(name, facts) for name, facts in answers["datasets"].items()]
 
+    def picture(
+        self,
+        dataset: Dataset | None,
+        place: int | None,
+        credited: Callable[[str], tuple[Path, set[str]] | None],
+        change: Callable[[Image.Image], Image.Image] = lambda picture: picture,
+    ) -> str | None:
+        """A picture as a data address, with whose work it is; None: it is not shown.
+
+        Args:
+            dataset: of pictures that may be passed on; None: there is none.
+            place: of the picture there; None: it is not there any more.
+            credited: see `Data.credited`.
+            change: what is made of it before it is shown.
+        """
+        if dataset is None or place is None or self.used >= BUDGET:
+            return None
+        whose = credited(dataset.keys[place])
+        found = None if whose is None else embedded(dataset, place, change)
+        if found is not None and whose is not None:
+            self.used += len(found)
+            self.sets.setdefault(whose[0], set()).update(whose[1])
+        return found
+
     def _wall(self, name: str, facts: dict[str, Any]) -> Wall:
         chosen = {way: drawn(facts[way]) for way in ("lost", "gained")}
         settings, dataset, why = _opened(facts["data"])
         place = {key: i for i, key in enumerate(dataset.keys)} if dataset else {}
+        credited = settings.credited if settings else lambda key: None
         shown: dict[str, list[Shown]] = {}
         for way, rows in chosen.items():
             shown[way] = []
             for key, label, before, after in rows:
-                picture = None
-                if dataset and key in place and self.used < BUDGET:
-                    picture = embedded(dataset, place[key])
-                    self.used += len(picture or "")
-                if picture and settings and settings.notices:
-                    self.sets.setdefault(settings.notices, set()).add(key.split("/")[-2])
+                picture = self.picture(dataset, place.get(key), credited)
                 shown[way].append(Shown(key, label, before, after, picture))
         if not why and any(not s.picture for s in shown["lost"] + shown["gained"]):
-            why = "The pictures cannot be read any more, or the page would be too large."
+            why = GONE
         counts = len(facts["lost"]), len(facts["gained"])
         return Wall(name, facts["pictures"], shown["lost"], shown["gained"], counts, why)
 
@@ -95,8 +117,8 @@ class Gallery:
 
 
 def drawn(rows: Sequence[list[str]], most: int = EACH) -> list[list[str]]:
-    """Some of the rows, drawn by a hash of their names, so that nobody picked them."""
-    return sorted(rows, key=lambda row: hashlib.sha256(repr(row[0]).encode()).digest())[:most]
+    """Some of the rows, drawn by a hash of their names."""
+    return of_hash(rows, most, [row[0] for row in rows])
 
 
 def _opened(section: dict[str, Any]) -> tuple[Data | None, Dataset | None, str]:
@@ -104,17 +126,26 @@ def _opened(section: dict[str, Any]) -> tuple[Data | None, Dataset | None, str]:
     try:
         settings: Data = TypeAdapter(DataSource).validate_python(section)
         if not settings.may_be_passed_on:
-            return settings, None, "Names alone: nothing says that these pictures may be passed on."
+            return settings, None, NOT_PASSED_ON
         return settings, open_data(settings), ""
     except (RadapterError, ValueError) as error:
-        return None, None, f"Names alone: the data cannot be opened ({str(error).splitlines()[0]})."
+        return None, None, not_opened(error)
 
 
-def embedded(dataset: Dataset, place: int) -> str | None:
+def not_opened(error: Exception) -> str:
+    """Why there are names alone."""
+    return f"Names alone: the data cannot be opened ({str(error).splitlines()[0]})."
+
+
+def embedded(
+    dataset: Dataset,
+    place: int,
+    change: Callable[[Image.Image], Image.Image] = lambda picture: picture,
+) -> str | None:
     """A small copy of a picture, of a clip its first frame, as a data address; None if it cannot be
     read."""
     try:
-        picture = frames_of(dataset.read(place))[0]
+        picture = change(frames_of(dataset.read(place))[0])
     except RadapterError:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

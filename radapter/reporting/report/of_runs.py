@@ -29,18 +29,20 @@ from radapter.reporting.report.cost import COST, costs
 from radapter.reporting.report.figures import (
     Figure,
     Line,
-    lines_over,
     reliability,
-    thinned,
     trade_off,
 )
-from radapter.reporting.report.gallery import Gallery
+from radapter.reporting.report.gallery import Gallery, Wall
 from radapter.reporting.report.over_alpha import mean_line, over_alpha, trained_place
+from radapter.reporting.report.over_steps import Curve, curve_title, lines_over
 from radapter.reporting.report.page import Folded, Page, Section, Walls
-from radapter.reporting.runs import run_curves
+from radapter.reporting.report.strips import Strips, strips
 from radapter.reporting.suite_tables import notes
 from radapter.reporting.table import Column, Table
 from radapter.run import Run
+
+POINTS = 60
+"""Of a curve of training at most"""
 
 
 @dataclass(frozen=True)
@@ -185,19 +187,15 @@ def mean_lines(groups: Sequence[Group]) -> Iterator[tuple[Group, str, Line]]:
 
 
 def _training(groups: Sequence[Group]) -> Figure:
-    panels: dict[str, list[tuple[int, str, list[tuple[float, float]]]]] = {}
+    panels: dict[str, list[Curve]] = {}
     for i, group in enumerate(groups):
         for run in group.runs:
-            for what, points in run_curves(run).items():
-                title = {"lr": "learning rate"}.get(what, what)
-                if what.startswith("validation "):
-                    title = f"validation, {name_of(what.split()[1])}, %"
-                shown = thinned(points)
-                if shown:
-                    name = f"{group.label}: {run.name}" if len(group.runs) > 1 else group.label
-                    panels.setdefault(title, []).append((i, name, shown))
+            for what, points in run.curves(POINTS).items():
+                name = f"{group.label}: {run.name}" if len(group.runs) > 1 else group.label
+                panels.setdefault(curve_title(what), []).append((i, name, points))
     names = [group.label for group in groups]
-    note = "Loss, learning rate and validation as they were logged; of long runs, 60 points each."
+    note = "Loss, learning rate and validation as they were logged; of long runs, "
+    note += f"{POINTS} points each."
     return lines_over("Over the steps of training", "step", panels, names, note)
 
 
@@ -279,13 +277,14 @@ def _pictures(groups: Sequence[Group], gallery: Gallery) -> list[Any]:
     for group in groups:
         run = group.runs[0]
         for path, result in _with_answers(run):
-            answers = read_answers(path)
-            if answers and answers["datasets"]:
+            answers = read_answers(path) or {}
+            walls: list[Wall | Strips] = [*gallery.walls(answers), *strips(gallery, answers)]
+            if walls:
                 labels = f"{answers['before']} and {answers['after']}"
                 note = f"Of {len(group.runs)} seeds, the first." if len(group.runs) > 1 else ""
                 title = f"{group.first}: {result['suite']}, {labels}"
-                found.append(Walls(title, note, gallery.walls(answers)))
-    return found or ["No result says it. Those of classes do: type radapter eval."]
+                found.append(Walls(title, note, walls))
+    return found or ["No result says it. Type: radapter eval"]
 
 
 def _with_answers(run: Run) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -8,9 +8,12 @@ from radapter.evaluation.scores import metric_of
 from radapter.reporting.comparison import Number
 from radapter.reporting.report.cost import COST, costs
 from radapter.reporting.report.figures import Figure, Line, Place, trade_off
+from radapter.reporting.report.over_steps import Curve, curve_title, lines_over, median_curve
 from radapter.reporting.report.page import Folded, Page, Section
 from radapter.reporting.study_tables import (
+    ABOVE,
     column_groups,
+    control_table,
     difference_table,
     footnotes,
     methods_table,
@@ -21,8 +24,13 @@ from radapter.study.results import Folder
 
 OWN_ALPHA = "each run at its own alpha"
 RUNS = (
-    "Curves of training, parity of engines and pictures whose answer changed are not among the "
-    "results of a study. Trained runs that are still there have them: radapter report RUN"
+    "The parity of engines and the pictures whose answer changed are not among the results of a "
+    "study. Type radapter export, radapter eval and radapter report for one of its runs in "
+    "runs/studies."
+)
+NO_CURVES = (
+    "The results have no curves of training: nothing was logged, or an earlier version of radapter "
+    "wrote them. radapter report RUN has those of a run in runs/studies."
 )
 
 
@@ -37,10 +45,14 @@ def report_on_study(folder: Folder, summary: dict[str, Any]) -> Page:
     for title, places in column_groups(summary):
         scores.append(score_table(summary, places))
         scores[-1].title = title
+        above = control_table(summary, places)
+        above.title = f"{title}: {ABOVE}"
+        scores += [above] if above.rows else []
     sections = [
         Section("short", f"Beside {study['baseline']}", _differences(summary)),
         Section("trade-off", "What is gained, and what it costs elsewhere", _trade_offs(summary)),
         Section("numbers", "Every number", scores),
+        Section("training", "Training", [_training(folder, summary)]),
         Section("calibration", "Calibration", _calibration(folder, summary)),
         Section(
             "cost", "What was run, and its cost", [methods_table(summary), _cost(summary), RUNS]
@@ -97,6 +109,30 @@ def _place(column: dict[str, Any]) -> Place:
     name, role, sets = column["place"], column["role"], column["sets"]
     several = f", mean of {len(sets)}" if len(sets) > 1 else ""
     return name + several + (f" ({role})" if role and role != name else ""), column["metric"]
+
+
+def _training(folder: Folder, summary: dict[str, Any]) -> Figure | str:
+    """Loss and validation of the finalists over steps: of each method the median over its runs,
+    with their range."""
+    panels: dict[str, list[Curve]] = {}
+    methods = [method for method in summary["methods"] if method["kind"] != "zero-shot"]
+    for number, method in enumerate(methods):  # as in the figures over alpha
+        runs = dict.fromkeys(run["run"] for run in method["runs"])
+        results = [result for result in map(folder.read_run, runs) if result]
+        logged = [result["curves"] for result in results if result.get("curves")]
+        for what in logged[0] if logged else ():
+            points = median_curve([curves[what] for curves in logged if what in curves])
+            if points:
+                panels.setdefault(curve_title(what), []).append((number, method["label"], points))
+    if not panels:
+        return NO_CURVES
+    note = (
+        "The line is the median over the runs of a method, the band reaches from the lowest to the "
+        "highest, as far as all of them were trained. Losses can be compared between methods of "
+        "the same objective alone. Soups, and runs that a rule merges, have no curve of their own."
+    )
+    names = [method["label"] for method in methods]
+    return lines_over("Over the steps of training", "step", panels, names, note)
 
 
 def _calibration(folder: Folder, summary: dict[str, Any]) -> list[Table | str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,11 @@ import jinja2
 from markupsafe import Markup
 
 import radapter
-from radapter.errors import BrokenInput
+from radapter.errors import BrokenInput, UsageError
 from radapter.files import write_atomic
 from radapter.reporting.report.figures import Figure, Panel
 from radapter.reporting.report.gallery import Wall
+from radapter.reporting.report.strips import Strips
 from radapter.reporting.table import GROUP, Table
 
 FOLDER = Path(__file__).parent / "page"
@@ -30,7 +32,8 @@ PLOTLY = FOLDER / "plotly-basic-4.1.1.min.js"
 """npm package plotly.js-basic-dist-min 4.1.1"""
 PLOTLY_SHA256 = "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 LARGEST = 8_000_000
-"""Bytes of a page"""
+"""Bytes of a page at most"""
+NO_ROOM = "The page has no room for all pictures: of the last ones there are names alone."
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class Folded:
 
 @dataclass(frozen=True)
 class Walls:
-    """Pictures whose answer one run changed, data set by data set."""
+    """What one run changed, data set by data set, in pictures."""
 
     title: str
     note: str
-    walls: list[Wall]
+    walls: list[Wall | Strips]
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,28 @@ class Page:
     """Of each built-in set whose pictures are shown: changes, authors, licences"""
 
 
-def render(page: Page) -> str:
+@dataclass
+class Room:
+    """For the pictures of a page, in the order in which they stand there."""
+
+    left: float = float("inf")
+    """Characters"""
+    used: int = 0
+
+    def fits(self, picture: str | None) -> bool:
+        """Whether there is one, and room for it; from the first that does not fit, for none."""
+        if picture is None:
+            return False
+        self.left -= len(picture)
+        self.used += len(picture) if self.left >= 0 else 0
+        return self.left >= 0
+
+
+def render(page: Page, room: Room | None = None) -> str:
     """The page as HTML.
+
+    Args:
+        room: for pictures; None: for all of them.
 
     Raises:
         BrokenInput: the installed plotly.js is not the one that it should be.
@@ -82,6 +105,7 @@ def render(page: Page) -> str:
         raise BrokenInput(
             f"{PLOTLY} is not the file that radapter came with: install radapter again."
         )
+    room = room or Room()
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     drawn: list[dict[str, Any]] = []
 
@@ -100,6 +124,9 @@ def render(page: Page) -> str:
     return environment.get_template("page.html").render(
         page=page,
         kind=kind,
+        fits=room.fits,
+        no_room=NO_ROOM if math.isfinite(room.left) else "",
+        is_strips=lambda wall: isinstance(wall, Strips),
         sortable=lambda table: all(style != GROUP for _, style in table.rows),
         cells=lambda cells: [cell if isinstance(cell, str) else cell.text for cell in cells],
         plot=plot,
@@ -125,8 +152,22 @@ def kind(part: Any) -> str:
 
 
 def write(page: Page, path: Path) -> int:
-    """Write the page, and say how many bytes it has."""
-    content = render(page).encode("utf-8", "replace")
+    """Write the page, and say how many bytes it has. Pictures for which it has no room, the last
+    ones, are left out.
+
+    Raises:
+        UsageError: it is too large without any.
+    """
+    room = Room()
+    content = render(page, room).encode("utf-8", "replace")
+    if len(content) > LARGEST:
+        bare = len(content) - room.used + 2 * len(NO_ROOM)
+        content = render(page, Room(LARGEST - bare)).encode("utf-8", "replace")
+    if len(content) > LARGEST:
+        raise UsageError(
+            f"{path} would have {len(content) / 1e6:.1f} MB without pictures, and a page has at "
+            f"most {LARGEST / 1e6:.1f}. Report on fewer runs, or on a study of fewer methods."
+        )
     write_atomic(path, content)
     return len(content)
 

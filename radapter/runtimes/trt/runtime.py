@@ -21,7 +21,7 @@ from torch import Tensor
 
 from radapter import bundle
 from radapter.errors import BrokenInput, GateFailed, MissingDependency, UsageError
-from radapter.models.frames import filled_up, mean_of_frames
+from radapter.models.frames import each_frame, filled_up, mean_of_frames, without_frames
 from radapter.runtimes.engines import Engine
 from radapter.runtimes.trt import cuda, flavours
 from radapter.runtimes.trt.fitting import check_engine, choose_engines
@@ -81,7 +81,7 @@ class TensorRTRuntime:
                 check_engine(entry, manifest, trt, gpu)
             self.precision = str(one["precision"])
             self.logit_scale = float(manifest["logit_scale"])
-            self._frames: int | None = manifest.get("frames")
+            self.frames: int | None = manifest.get("frames")
             with torch.cuda.device(index):
                 self._towers = {
                     tower.name: Tower(trt, chosen, folder, manifest, entry, tower, index, graphs)
@@ -107,9 +107,20 @@ class TensorRTRuntime:
     def encode_video(self, clips: Tensor) -> Tensor:
         """Clips [n, frames, 3, height, width], float -> features [n, dim], float32, unit norm; of a
         model of pictures the means of their frames."""
-        if self._frames is None:
+        if self.frames is None:
             return mean_of_frames(self.encode_image, clips)
-        return self._towers["video_model"](filled_up(clips, self._frames))
+        return self._towers["video_model"](filled_up(clips, self.frames))
+
+    def encode_frames(self, clips: Tensor) -> Tensor:
+        """Clips [n, frames, 3, height, width], float -> features of their frames [n, frames, dim],
+        float32, unit norm.
+
+        Raises:
+            UsageError: the model is of clips, and its file gives one feature a clip.
+        """
+        if self.frames is not None:
+            raise without_frames(self.name)
+        return each_frame(self.encode_image, clips)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [n, length <= context], int64 -> features [n, dim], float32, unit norm."""

@@ -13,8 +13,13 @@ for (const place of document.querySelectorAll("[data-plot]")) {
 }
 // Tables: a click on a heading sorts by it, numbers by their size and words by the alphabet.
 const value = (row, column) => row.cells[column].textContent.trim();
+const units = {d: 86400, h: 3600, min: 60, s: 1, ms: 1e-3, B: 1, kB: 1e3, MB: 1e6, GB: 1e9};
+const amount = (text) => {
+  const parts = [...text.replaceAll(",", "").matchAll(/([\d.]+) (d|h|min|ms|s|B|kB|MB|GB)\b/g)];
+  return parts.length ? parts.reduce((sum, [, number, unit]) => sum + number * units[unit], 0) : parseFloat(text.replaceAll(",", ""));
+};
 const compare = (one, other) => {
-  const [a, b] = [one, other].map((text) => parseFloat(text.replaceAll(",", "")));
+  const [a, b] = [one, other].map(amount);
   if (Number.isNaN(a) && Number.isNaN(b)) return one.localeCompare(other);
   return Number.isNaN(a) ? -1 : Number.isNaN(b) ? 1 : a - b;
 };
