@@ -85,5 +85,5 @@ def attach(
     hold = holding_both(added, [branch], own, lambda: attached.start)
     parts: dict[str, Any] = {**own, **added}
     rates = dict.fromkeys(own, rate)
-    attached = Attached(model, parts, hold, average, towers=("image",), rates=rates)
+    attached = Attached(model, parts, hold, average, towers=("image",), rates=rates, behind=True)
     return attached

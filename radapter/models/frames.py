@@ -54,8 +54,8 @@ def each_frame(encode: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
 
 
 def which_frames(clips: Tensor) -> Tensor:
-    """Which frames of clips [n, frames, 3, height, width] are there, [n, frames], bool."""
-    return ~clips[:, :, 0, 0, 0].isnan()
+    """Which frames of clips [n, frames, ...] are there, [n, frames], bool."""
+    return ~clips.flatten(2)[:, :, 0].isnan()
 
 
 class Clip:

@@ -25,11 +25,19 @@ def behind(model: nn.Module, tower: str, z: Tensor) -> Tensor:
     return z + added
 
 
+def tower_alone(model: Any, images: Tensor) -> Tensor:
+    """What the image tower gives for pictures [n, 3, height, width], [n, dim], before the module
+    behind it: `encode_image` takes this in their place."""
+    z: Tensor = super(_WithJoint, model).encode_image(images)  # type: ignore[misc]
+    return z
+
+
 class _WithJoint:
     """In front of the class of an open_clip model."""
 
     def encode_image(self: Any, image: Tensor, normalize: bool = False) -> Tensor:
-        z = super().encode_image(image, normalize=False)  # type: ignore[misc]
+        read = image.dim() == 2  # see `tower_alone`
+        z = image if read else super().encode_image(image, normalize=False)  # type: ignore[misc]
         z = behind(self, "image", z)
         return F.normalize(z, dim=-1) if normalize else z
 

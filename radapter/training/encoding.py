@@ -21,6 +21,8 @@ from radapter.models.frames import video_features
 
 Encoded = tuple[Tensor, ...]
 """A row for each input: its features, and where they are asked for the states of its tokens"""
+OF_CLIPS = 3, 5
+"""Dimensions of clips: of their frames' features, of their pixels"""
 Encode = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor | Encoded]
 
 
@@ -92,7 +94,7 @@ class BatchFeatures:
             if not trained:  # nothing of this tower is trained
                 return
             # What is computed again in here has the same rows.
-            frames = part.shape[1] if part.dim() == 5 else 1
+            frames = part.shape[1] if part.dim() in OF_CLIPS else 1
             with self.inputs.rows(start), of_frames(frames):
                 torch.autograd.backward(
                     [found[n] for n in trained],
@@ -131,7 +133,8 @@ def read_together(
 
 def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype | None) -> Tensor:
     """Features [batch, dim], unit norm, fp32, of pictures [batch, 3, height, width], or of clips
-    [batch, frames, 3, height, width].
+    [batch, frames, 3, height, width], or [batch, frames, dim] of which the image tower has read
+    the frames.
 
     The towers compute in `precision`, if there is one; the normalisation does not. What are
     features already stays as it is.
@@ -139,7 +142,7 @@ def encode_pictures(model: nn.Module, pictures: Tensor, precision: torch.dtype |
     if pictures.dim() == 2:
         return pictures
     with _autocast(pictures.device, precision):
-        if pictures.dim() == 5:
+        if pictures.dim() in OF_CLIPS:
             with of_frames(pictures.shape[1]):
                 return video_features(model, pictures)
         features = model.encode_image(pictures)  # type: ignore[operator]

@@ -132,11 +132,14 @@ class Parts:
 
     @property
     def encodes_once(self) -> bool:
-        """Whether features of the pictures are the same in all epochs: see `starting.encoded`."""
+        """Whether what the image tower gives is the same in all epochs: see
+        `starting.encode_once`."""
         dataset = self.pairs.dataset
         drawn = dataset.varies or dataset.draw is not None
         augmented = bool(self.recipe.data.augmentation and self.trained)
-        return self.pairs.pictures and not (drawn or augmented or self.attached.trains_model)
+        behind = self.attached.behind and dataset.frames is not None and self.unlabelled is None
+        changed = self.attached.trains_model and not behind
+        return self.pairs.pictures and not (drawn or augmented or changed)
 
     def plan(self) -> Plan:
         order = self.order()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radapter import distributed, merging
 from radapter import recipe as recipes
@@ -25,6 +25,8 @@ from radapter.errors import BrokenInput, RadapterError, UsageError
 from radapter.evaluation.encoding import Together, encode_set
 from radapter.heads import head as heads
 from radapter.heads import zero_shot
+from radapter.models.frames import filled_up, which_frames
+from radapter.models.joint import tower_alone
 from radapter.recipe import Recipe
 from radapter.registry import METHODS, folds
 from radapter.registry import load as registered
@@ -186,9 +188,13 @@ def _head_of_run(
 
 
 def encode_once(parts: Parts) -> None:
-    """Let pairs give features in place of pictures, where each step would compute the same."""
+    """Let pairs give features in place of pictures, where each step would compute the same; for
+    a module that reads features of frames, those of each frame."""
     if parts.encodes_once and parts.pairs.transform is not torch.as_tensor:
-        parts.pairs.dataset = encoded(parts.pairs.dataset, _open(parts))
+        dataset = parts.pairs.dataset
+        frames = dataset.frames if parts.attached.behind else None
+        alone = None if frames is None else _FramesAlone(parts.base.model, frames)
+        parts.pairs.dataset = encoded(dataset, _open(parts), alone)
         parts.pairs.transform = torch.as_tensor
         parts.workers = 0  # there is nothing to read
 
@@ -251,15 +257,39 @@ def examples(dataset: Dataset, names: Sequence[str], config: Mapping[str, Any]) 
     return features, labels
 
 
-def encoded(dataset: Dataset, model: OpenModel) -> Dataset:
-    """The data set with features [dim] in place of pictures. Several ranks share the work."""
+def encoded(dataset: Dataset, model: OpenModel, alone: _FramesAlone | None = None) -> Dataset:
+    """The data set with features [dim] in place of pictures; with `alone` those that it gives in
+    place of clips, [frames, dim]. Several ranks share the work."""
     places = [(key, dataset, index) for index, key in enumerate(dataset.keys)]
+    runtime: Any = alone or model.runtime
     (features,), broken = encode_set(
-        [model.runtime], model.preprocess, model.preprocessing, places, batch_size=BATCH, cache=None
+        [runtime], model.preprocess, model.preprocessing, places, batch_size=BATCH, cache=None
     )
-    good = iter(features)
+    good = iter(features if alone is None else map(alone.of_clip, features))
     rows = [broken.get(key) or next(good) for key in dataset.keys]
     return dataclasses.replace(dataset, read=functools.partial(_row, rows))
+
+
+class _FramesAlone:
+    """In the place of a runtime: clips [n, frames, 3, height, width] -> what the image tower gives
+    for each frame, [n, most * dim], without what stands behind it; NaN for a frame that is none."""
+
+    identity = None
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        self.model, self.most = model, most
+
+    def of_clip(self, row: Tensor) -> Tensor:
+        """[most, dim] of a row of these."""
+        return row.unflatten(0, (self.most, -1))
+
+    @torch.no_grad()
+    def encode_video(self, clips: Tensor) -> Tensor:
+        filled = filled_up(clips.to(next(self.model.parameters()).device), self.most)
+        found = tower_alone(self.model, filled.nan_to_num(0.0).flatten(0, 1)).float()
+        found = found.unflatten(0, filled.shape[:2])
+        there = which_frames(filled)[:, :, None]
+        return found.masked_fill(~there, torch.nan).flatten(1)
 
 
 def _row(rows: list[Any], index: int) -> Any:

@@ -14,6 +14,7 @@ from radapter.merging import read_stored
 from radapter.runtimes.opened import from_loaded
 from radapter.training import train
 from radapter.training.planning import plan
+from radapter.training.preparing import Parts
 
 DATA = "{source: moving-emoji, task: captions, concepts: 2, frames: 3, start: random}"
 
@@ -85,6 +86,36 @@ def test_a_model_of_clips_trains_alike_in_chunks_and_with_less_memory(
     _, other, _ = read_stored(train(two, tmp_path / "b").trained())
     for name, tensor in whole.items():
         assert torch.allclose(tensor, other[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("changes", [[], ["optimisation.micro_batch=3", "method.towers=none"]])
+def test_frames_are_read_once_where_what_is_trained_stands_behind_the_tower(
+    changes, tiny_folder, tmp_path, monkeypatch
+):
+    """To the same end as with frames read in each step; changed at random, they are."""
+    few = ["optimisation.epochs=3", "optimisation.eps=1e-4"]
+    recipe_of = [GRU, "data.augmentation=null", *few, *changes]
+    plain, read = models.load(tiny_folder), []
+    encode_image = type(plain.model.visual).forward
+
+    def forward(self, pixels):
+        read.append(len(pixels))
+        return encode_image(self, pixels)
+
+    monkeypatch.setattr(type(plain.model.visual), "forward", forward)
+    clips = 2 * 10
+    once = train(recipe(tiny_folder, *recipe_of), tmp_path / "a")
+    assert sum(count for count in read if count > 1) == 3 * clips
+    read.clear()
+    augmented = [*recipe_of, "data.augmentation={flip: 0.5}", "optimisation.max_steps=1"]
+    train(recipe(tiny_folder, *augmented), tmp_path / "c")
+    assert sum(read) >= 3 * 8
+    monkeypatch.setattr(Parts, "encodes_once", False)
+    each_step = train(recipe(tiny_folder, *recipe_of), tmp_path / "b")
+    _, ours, _ = read_stored(once.trained())
+    _, theirs, _ = read_stored(each_step.trained())
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor, theirs[name], atol=1e-4), name
 
 
 def test_the_rate_of_the_towers_is_kept_in_every_step(tiny_folder, tmp_path):
