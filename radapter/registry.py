@@ -85,6 +85,7 @@ TERMS = {
     "cross-entropy": "radapter.objectives.cross_entropy",
     "class-texts": "radapter.objectives.class_texts",
     "triplet": "radapter.objectives.triplet",
+    "supervised-contrast": "radapter.objectives.supervised_contrast",
     "lincir": "radapter.objectives.lincir",
     "entropy-contrast": "radapter.objectives.entropy_contrast",
 }

@@ -27,7 +27,7 @@ def setting(method, settings=None, **sizes):
     torch.manual_seed(2)
     attached = registry.load(METHODS, method).attach(loaded.model, **settings, average=average)
     dataset = Dataset(
-        "x", ["a"], lambda i: None, class_names=["cat", "sea", "sun"],
+        "x", ["a"], lambda i: None, domains=[0], class_names=["cat", "sea", "sun"],
         captions=[[f"{text} here" for text in TEXTS]],
         edits=[Edit("", 0, ("x",), (), (), told="y")],
     )  # fmt: skip
