@@ -49,6 +49,13 @@ def study(
     tables: Annotated[
         bool, typer.Option("--tables", help="Only the table, from results that are there.")
     ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="With --tables: the method that differences are from, in place of the study's.",
+        ),
+    ] = None,
     smoke: Annotated[
         bool,
         typer.Option(
@@ -91,11 +98,13 @@ def study(
 
         radapter study emoji --dry-run
         radapter study mine.yaml --jobs 2
-        radapter study mine.yaml --tables --out mine.md
+        radapter study mine.yaml --tables --baseline LoRA --out mine.md
     """
     for path in out or []:
         if path.suffix[1:] not in ENDINGS:
             raise UsageError(f"--out takes names that end in .json, .md or .png, found '{path}'.")
+    if baseline is not None and not tables:
+        raise UsageError("--baseline is for --tables: a study is run for its own baseline.")
     from radapter.study import schema
     from radapter.study.results import Folder
 
@@ -107,7 +116,7 @@ def study(
     folder = Folder(results or Path("results") / loaded.name)
     if tables:
         say_if_changed(loaded, folder)
-        return show(folder, out or [], as_json)
+        return show(folder, out or [], as_json, baseline=baseline)
     with console.status("loading"):
         from radapter.study.planning import Plan
     if smoke:
@@ -180,7 +189,9 @@ def say_if_changed(loaded: Study, folder: Folder) -> None:
         )
 
 
-def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> None:
+def show(
+    folder: Folder, out: list[Path], as_json: bool, keep: bool = False, baseline: str | None = None
+) -> None:
     """Print the table made of a folder's results, and write it where that is asked for; the report
     with it, if the folder is to keep them."""
     from radapter.files import write_atomic
@@ -190,7 +201,7 @@ def show(folder: Folder, out: list[Path], as_json: bool, keep: bool = False) -> 
     from radapter.study.table import summarise
 
     with console.status("resampling"):
-        summary = summarise(folder)
+        summary = summarise(folder, baseline)
     own = [folder.table, folder.table.with_suffix(".md")] if keep else []
     for path in [*own, *out]:
         if path.suffix == ".png":

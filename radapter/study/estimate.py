@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from radapter.evaluation.suite import held_out_suite
 from radapter.merging import tpgm
 from radapter.models import load
 from radapter.runtimes.opened import from_loaded
-from radapter.study.planning import Job, Plan, missing, suite_for
+from radapter.study.planning import NOT_TRAINED, Job, Plan, missing, suite_for
 from radapter.study.results import Folder
 from radapter.study.running import distinct
 from radapter.study.schema import Merge
@@ -28,6 +29,8 @@ STEPS, SECONDS = 3, 20.0
 """A timing ends after so many steps, or after the first step behind so much time"""
 START = 10.0
 """Seconds that a process takes to start and to load its model"""
+GATED = 3
+"""Models that encode a picture where two are mixed, the mixture being one of them"""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Pace:
 
     epoch: Mapping[str, float]
     """Seconds of training for an epoch, by method; under "" for those not in it"""
-    step: float
-    """Seconds of an optimizer step"""
+    step: Mapping[str, float]
+    """Seconds of an optimizer step, likewise"""
     picture: float
     """Seconds for a picture at one alpha"""
     held_out: int
@@ -69,15 +72,15 @@ class Pace:
         if job.zero_shot:
             return START
         if job.merge:  # its run is a finalist of its method
-            return START + self.merging(job.merge)
+            return START + self.merging(job.merge, job.needs[0].label)
         if job.soup:  # so is the first run of its own
             return START + sum(self.training(need) for need in job.needs[1:])
         epochs = job.recipe.optimisation.epochs
         return START + epochs * self.epoch.get(job.label, self.epoch[""])
 
-    def merging(self, merge: Merge) -> float:
+    def merging(self, merge: Merge, of: str) -> float:
         if merge.rule == "tpgm":
-            return self.step * int(merge.settings.get("steps", tpgm.STEPS))
+            return self.step.get(of, self.step[""]) * int(merge.settings.get("steps", tpgm.STEPS))
         if merge.rule == "per-tower":
             return PAIRS * self.picture * self.held_out
         return 2 * self.picture * self.held_out  # by the zero-shot and by the tuned model
@@ -86,7 +89,8 @@ class Pace:
         alphas = plan.held_out_alphas(job)
         at = plan.suite_alphas(job, 0.55)  # auto may be one more
         pictures = self.suites * len(at) if suites else self.held_out * len(alphas)
-        return self.picture * pictures
+        models = GATED if job.merge and job.merge.rule in ("dawin", "vrf") else 1
+        return self.picture * pictures * models
 
 
 def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
@@ -119,7 +123,7 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
 def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
     """From runs of this study that are there."""
     times: dict[str, list[float]] = {}
-    steps: list[float] = []
+    steps: dict[str, list[float]] = {"": [0.0]}
     pictures: list[float] = []
     count: dict[str, int] = {}
     for job in jobs:
@@ -130,8 +134,8 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
             epochs, seconds = job.recipe.optimisation.epochs, result["cost"]["seconds"]
             for label in (job.label, ""):
                 times.setdefault(label, []).append(seconds / epochs)
-            if result["cost"]["steps"]:  # a head may be made and not trained
-                steps.append(seconds / result["cost"]["steps"])
+                if result["cost"]["steps"]:  # a head may be made and not trained
+                    steps.setdefault(label, []).append(seconds / result["cost"]["steps"])
         scored = len(result["held_out"]["points"]) * result["held_out"]["items"]
         count["held-out"] = result["held_out"]["items"]
         for own in result["suites"].values():
@@ -142,20 +146,31 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
     if not times:
         return None
     suites = count.get("suites") or _pictures_of_suites(plan, jobs[-1])
-    means = {label: sum(own) / len(own) for label, own in times.items()}
+    means, of_steps = (
+        {label: sum(own) / len(own) for label, own in of.items()} for of in (times, steps)
+    )
     by = f"the {len(pictures)} finished runs of this study"
-    per_step, per_picture = sum(steps) / max(1, len(steps)), sum(pictures) / len(pictures)
-    return Pace(means, per_step, per_picture, count["held-out"], suites, by)
+    per_picture = sum(pictures) / len(pictures)
+    return Pace(means, of_steps, per_picture, count["held-out"], suites, by)
 
 
 def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
-    """From a few steps of the first method that takes any, and one look at held-out data, with the
-    cores that each of `jobs` processes has."""
+    """From a few steps of each kind of training, and one look at held-out data, with the cores that
+    each of `jobs` processes has."""
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    of_methods = {job.label: job for job in reversed(last) if not job.zero_shot}
-    timed = ((job, *_pace_of(job)) for job in reversed(of_methods.values()))
-    nothing = last[0], 0.0, 0.0
-    job, epoch, step = next((found for found in timed if found[1]), nothing)
+    of_methods = {job.label: job for job in reversed(last) if job.is_trained}
+    if not of_methods:
+        of_methods = {last[0].label: last[0]}
+    timed: dict[str, tuple[float, float]] = {}
+    for job in of_methods.values():
+        if not job.zero_shot and _kind(job) not in timed:
+            timed[_kind(job)] = _pace_of(job)
+    paces = {label: timed.get(_kind(job), (0.0, 0.0)) for label, job in of_methods.items()}
+    slowest = max(paces.values())
+    epoch, step = (
+        {"": slowest[n]} | {label: own[n] for label, own in paces.items()} for n in (0, 1)
+    )
+    job = next(iter(of_methods.values()))
     recipe = job.recipe
     suite = held_out_suite(recipe)
     opened = suite.open()
@@ -165,8 +180,18 @@ def _by_timing(plan: Plan, last: list[Job], jobs: int) -> Pace:
     evaluate(suite, model, opened=opened, keep_features=False)
     pictures = _pictures(opened)
     per_picture = (time.monotonic() - started) / pictures
-    by = f"a timing of {job.label}: {STEPS} steps, and its held-out data scored once"
-    return Pace({"": epoch}, step, per_picture, pictures, _pictures_of_suites(plan, job), by)
+    kinds = f"{len(timed)} kind{'s' * (len(timed) != 1)} of training"
+    by = f"a timing of {kinds}, {STEPS} steps each, and held-out data scored once"
+    return Pace(epoch, step, per_picture, pictures, _pictures_of_suites(plan, job), by)
+
+
+def _kind(job: Job) -> str:
+    """What says how long a step takes: all of its recipe but numbers that are tried."""
+    tree = job.recipe.model_dump(mode="json")
+    rates = {"lr", "weight_decay", "warmup_steps", "epochs"}
+    tree["optimisation"] = {k: v for k, v in tree["optimisation"].items() if k not in rates}
+    kept = {k: v for k, v in tree.items() if k not in {*NOT_TRAINED, "seed", "start", "validation"}}
+    return json.dumps(kept, sort_keys=True)
 
 
 def _pace_of(job: Job) -> tuple[float, float]:

@@ -316,11 +316,16 @@ def held_out(order: Order, subject: Subject, kept: dict[str, Any] | None) -> dic
             )
     of_main = {alpha: scored[main] for alpha, scored in found.items()}
     behind = behind_the_best(of_main)
-    steps = behind_the_best({alpha: own for alpha, own in of_main.items() if alpha in ALPHAS})
+    auto = None
+    if subject.merged:
+        auto = 1.0
+    elif asked:
+        steps = {alpha: own for alpha, own in of_main.items() if alpha in ALPHAS}
+        auto = smallest_within_one_error(behind_the_best(steps))
     return {
         "items": len(next(iter(of_main.values())).scores),
         "precision": order.precision,
-        "auto": 1.0 if subject.merged else smallest_within_one_error(steps) if asked else None,
+        "auto": auto,
         "points": [
             {
                 "alpha": alpha,

@@ -99,6 +99,8 @@ def agrees(kept: Any, now: Any) -> bool:
     if isinstance(kept, Mapping) and isinstance(now, Mapping):
         keys = kept.keys() & now.keys() - {*NOT_TRAINED, "start"}
         return all(agrees(kept[key], now[key]) for key in keys)
+    if isinstance(kept, list) and isinstance(now, list):  # such as the terms of an objective
+        return len(kept) == len(now) and all(map(agrees, kept, now))
     return bool(kept == now)
 
 

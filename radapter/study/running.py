@@ -178,7 +178,7 @@ def stage(
         job, given = one
         started = time.monotonic()
         code, said = workers.call(given)
-        if code == INTERRUPTED or workers.stopped:
+        if workers.stopped:
             return
         result = folder.read_run(job.name) if code == 0 else None
         if result is None:
@@ -273,6 +273,8 @@ def reason(code: int, said: str) -> str:
     """Why a process failed, from its exit code and what it left on stderr."""
     if code < 0:
         return f"its process was ended by signal {-code}, as one that takes too much memory is."
+    if code == INTERRUPTED:
+        return "something else than the study asked its process to stop; its state is saved."
     lines = [line for line in said.splitlines() if line.strip()] or ["it left no result."]
     try:
         return str(json.loads(lines[-1])["message"])

@@ -70,16 +70,23 @@ class Column:
     metric: str
 
 
-def summarise(folder: Folder) -> Summary:
+def summarise(folder: Folder, baseline: str | None = None) -> Summary:
     """`table.json`, see `radapter.study.results`.
+
+    Args:
+        baseline: the method that differences are from, if not the study's.
 
     Raises:
         BrokenInput: no method has all its runs, a file is missing or damaged, or methods were
             scored on different pictures.
-        UsageError: `compare` names what no suite has.
+        UsageError: `compare` names what no suite has, or there is no such baseline.
     """
     outline = folder.read_study()
     study = outline["study"]
+    if baseline is not None and baseline not in outline["methods"]:
+        known = nearest(baseline, list(outline["methods"]))
+        raise UsageError(f"--baseline '{baseline}' is not one of the methods.{known}")
+    study = study | {"baseline": baseline or study["baseline"]}
     methods, incomplete = read_methods(folder, outline)
     if not methods:
         raise BrokenInput(
