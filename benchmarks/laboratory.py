@@ -26,6 +26,7 @@ from radapter.study.results import Folder
 
 RESULTS = Path("results") / "laboratory"
 GAIN, ERRORS, SEEDS = 0.08, 3.0, 3
+LABELS = ("zero-shot", "full", "WiSE-FT", "ten times the rate")
 SHIFTS = ("solid", "two-tone", "colour", "pixel")
 
 
@@ -62,6 +63,11 @@ def difference(one: table.Method, other: table.Method, column: table.Column) -> 
     return Difference(means[0] - means[1], float(above - below) / 2, low, high)
 
 
+def rate_of(method: table.Method) -> float:
+    """The learning rate of its runs."""
+    return float(method.results[0]["recipe"]["optimisation"]["lr"])
+
+
 def main(
     results: Annotated[Path, typer.Argument(help="The study's results.")] = RESULTS,
 ) -> None:
@@ -71,6 +77,8 @@ def main(
     methods = {m.label: m for m in table.read_methods(folder, outline)[0]}
     columns, _ = table.columns_of(list(methods.values()), outline["suites"], ["accuracy"])
     of = {column.place: column for column in columns}
+    if missing := [label for label in LABELS if label not in methods]:
+        raise typer.BadParameter(f"{results} lacks runs of {', '.join(missing)}.")
     zero, full, bad = methods["zero-shot"], methods["full"], methods["ten times the rate"]
     few, wise = first(full, 0), first(methods["WiSE-FT"], 0)
     base = dataclasses.replace(zero, runs=zero.runs[:SEEDS], results=zero.results[:SEEDS])
@@ -103,9 +111,11 @@ def main(
         *(f"{name} {d}{', told apart' if d.told else ''}" for name, d in groups.items()),
     )
     worse = {c.place: difference(bad, full, c) for c in columns}
+    times = rate_of(bad) / rate_of(full)
     truth(
         "(e) ten times the rate is seen in every column",
-        all(d.high < 0 for d in worse.values()),
+        all(d.high < 0 for d in worse.values()) and bool(np.isclose(times, 10)),
+        f"{times:g} times the rate that is chosen for full",
         *(f"{name} {d}{'' if d.high < 0 else ', not seen'}" for name, d in worse.items()),
     )
     if not all(shown):

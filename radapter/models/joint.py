@@ -28,7 +28,7 @@ def behind(model: nn.Module, tower: str, z: Tensor) -> Tensor:
 def tower_alone(model: Any, images: Tensor) -> Tensor:
     """What the image tower gives for pictures [n, 3, height, width], [n, dim], before the module
     behind it: `encode_image` takes this in their place."""
-    z: Tensor = super(_WithJoint, model).encode_image(images)  # type: ignore[misc]
+    z: Tensor = super(_WithJoint, model).encode_image(images)
     return z
 
 

@@ -15,6 +15,8 @@ ABREAST = 4
 HEADER = ["method", "alpha", "chosen setting", "trained parameters", "stored", "training",
           "peak memory"]  # fmt: skip
 NOT_SHOWN, SURVIVES = "~", "*"
+MOST_COMPARISONS = 250
+"""That Holm's correction lets any survive among: p is 2 / 10,001 at least"""
 ABOVE = "above the control, and so many standard errors"
 Summary = Mapping[str, Any]
 
@@ -78,6 +80,11 @@ def footnotes(summary: Summary) -> Iterator[str]:
             f"made. {found} of them show a difference, and {survive} survive. If there were no "
             f"differences, about {0.05 * summary['comparisons']:.1f} would be shown by chance."
         )
+        if summary["comparisons"] > MOST_COMPARISONS:
+            yield (
+                f"Of more than {MOST_COMPARISONS} comparisons none can survive, since p is known "
+                "from 10,000 resamples: name those that matter in `compare`."
+            )
     yield from summary["notes"]
 
 

@@ -93,9 +93,21 @@ def dataset_table(result: dict[str, Any], title: str) -> Table:
             elif "left_out" in mean:
                 table.add(f"  {name}: not all is whole", style="dim")
             add_harmonic(key, name)
+        _add_worst(table, models, key, metric, published=bool(anchors))
     if any("calibration_error" in facts for facts in datasets.values()):
         _add_calibration(table, models, published=bool(anchors))
     return table
+
+
+def _add_worst(
+    table: Table, models: dict[str, Any], key: str, metric: Metric, *, published: bool
+) -> None:
+    """A row of the shifted data set that is worst for each model, if there are several."""
+    shifted = [model["roles"].get("shifted", {}) for model in models.values()]
+    if any(len(own.get("datasets", [])) < 2 or key not in own for own in shifted):
+        return
+    cells = [f"{own[key]['worst_dataset']} {metric.text(own[key]['worst'])}     " for own in shifted]
+    table.add("  worst of shifted", *(cells[:1] + [""] * 2 * published + cells[1:]))
 
 
 def _add_calibration(table: Table, models: dict[str, Any], *, published: bool) -> None:

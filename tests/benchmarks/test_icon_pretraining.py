@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from radapter import recipe as recipes
 from radapter.data import emoji, icons
 from radapter.data.sources.emoji import EmojiData
 from radapter.evaluation.suite import load_suite
@@ -67,8 +68,11 @@ def test_no_unseen_concept_by_name_or_keyword(drawings, scripts):
     assert sum(name in words for name in known) > 0.6 * len(known)
 
 
-def test_no_class_prompt(drawings):
-    """Names stand in captions as words; no caption is the prompt of a suite."""
-    texts = {text for _, _, _, name, keywords in drawings for text in (name, *keywords.split(", "))}
-    assert not texts & {f"a picture of {name}." for name in emoji.class_names()}
-    assert not [text for text in texts if text.startswith("a picture of ")]
+def test_names_are_captions_and_no_class_head_is_taught():
+    """The prompts of the suites are bare names, which stand in captions."""
+    for name in ("emoji-shifts", "icons-shifts"):
+        assert load_suite(name).templates == ["{}"]
+    recipe = recipes.load(BENCHMARKS.parent / "recipes" / "pretrain" / "pictogram-clip.yaml")
+    assert recipe.head is None
+    assert recipe.data.task == "captions"
+    assert [term for term, _ in recipe.terms()] == ["mpm-nce"]

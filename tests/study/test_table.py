@@ -311,7 +311,7 @@ def test_a_dry_run_counts_and_says_how_it_knows(small, cli):
     first = cli("study", "small.yaml", "--dry-run")
     assert "3 methods. Trials: 2 runs, 2 of them missing." in first.out
     assert "Finalists: 3 runs, 3 missing. To train: 3 runs." in first.out
-    assert "by a timing of full: 3 steps" in first.out
+    assert "by a timing of 1 kind of training, 3 steps each" in first.out
     assert small.done == []
     small.run()
     after = cli("study", "small.yaml", "--dry-run")
