@@ -106,7 +106,8 @@ def _add_worst(
     shifted = [model["roles"].get("shifted", {}) for model in models.values()]
     if any(len(own.get("datasets", [])) < 2 or key not in own for own in shifted):
         return
-    cells = [f"{own[key]['worst_dataset']} {metric.text(own[key]['worst'])}     " for own in shifted]
+    means = [own[key] for own in shifted]
+    cells = [f"{mean['worst_dataset']} {metric.text(mean['worst'])}     " for mean in means]
     table.add("  worst of shifted", *(cells[:1] + [""] * 2 * published + cells[1:]))
 
 

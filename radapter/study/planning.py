@@ -300,11 +300,19 @@ class Plan:
 
 
 def suite_of(name: str, smoke: bool) -> Suite:
-    """A suite by its name or file; to try that all works, one data set of each role."""
+    """A suite by its name or file; to try that all works, one data set of each role, and of icons
+    one of each class."""
     suite = load_suite(name)
+    if not smoke:
+        return suite
     first = {dataset.role: dataset.name for dataset in reversed(suite.datasets)}
     more = [dataset.name for dataset in suite.datasets if dataset.name not in first.values()]
-    return suite.without(more) if smoke else suite
+    suite = suite.without(more)
+    datasets = [
+        own.model_copy(update={"data": own.data.model_copy(update={"shots": 1})})
+        if own.data.source == "icons" else own for own in suite.datasets
+    ]  # fmt: skip
+    return suite.model_copy(update={"datasets": datasets})
 
 
 def suite_for(suite: Suite, recipe: Recipe, precision: str = "fp32") -> tuple[Suite, str]:

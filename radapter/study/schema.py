@@ -115,6 +115,11 @@ class Merge(Section):
     of vrf. DaWin's clusters are fitted on held-out pictures: the released form, which fits them on
     the test pictures, has no place among methods that have not seen these."""
 
+    def smallest(self) -> Merge:
+        """In as few steps as can be, where it takes any."""
+        few = {"steps": 1} if "steps" in MERGE_SETTINGS[self.rule] else {}
+        return self.model_copy(update={"settings": self.settings | few})
+
     @model_validator(mode="after")
     def _settings_are_of_the_rule(self) -> Merge:
         for key in self.settings:
@@ -305,7 +310,13 @@ class Study(Section):
     def smallest(self) -> Study:
         """The study with one trial and one seed: to try that all works."""
         methods = {
-            label: own.model_copy(update={"grid": {}, "trials": own.settings()[:1] or None})
+            label: own.model_copy(
+                update={
+                    "grid": {},
+                    "trials": own.settings()[:1] or None,
+                    "merge": own.merge and own.merge.smallest(),
+                }
+            )
             for label, own in self.methods.items()
         }
         stages = {stage: Stage(seeds=getattr(self, stage).seeds[:1]) for stage in STAGES}
