@@ -21,7 +21,7 @@ from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
 from radapter.study import running, schema
 from radapter.study.estimate import estimate
-from radapter.study.planning import Plan, key_of
+from radapter.study.planning import Plan, agrees, key_of
 from radapter.study.results import Folder, share_of
 from radapter.study.table import summarise
 
@@ -118,6 +118,31 @@ def test_a_result_of_another_recipe_or_other_weights_is_replaced(small):
         assert small.done[0] == job.name
         again = small.folder.read_run(job.name)
         assert {**again, "cost": 0} == {**kept, "cost": 0}
+
+
+def test_a_result_whose_terms_have_settings_since_is_kept():
+    """Of an objective that is a list, as of other sections; and none of its terms may be gone."""
+    kept = {"seed": 1, "objective": [{"name": "mpm-nce", "margin": 0.0}, {"name": "l2-sp"}]}
+    terms = [{"name": "mpm-nce", "margin": 0.0, "new": 1}, {"name": "l2-sp"}]
+    assert agrees(kept, {"seed": 1, "objective": terms})
+    assert not agrees(kept, {"seed": 1, "objective": terms[:1]})
+    assert not agrees(kept, {"seed": 1, "objective": [terms[0] | {"margin": 0.1}, terms[1]]})
+
+
+def test_one_alpha_that_auto_does_not_look_at(small):
+    assert 0.33 not in ALPHAS
+    methods = {"zero-shot": {"alpha": 0}, "a third": FULL | {"grid": {}, "alpha": 0.33}}
+    assert small.run(methods=methods) == []
+    (row,) = (m for m in summarise(small.folder)["methods"] if m["label"] == "a third")
+    assert {run["alpha"] for run in row["runs"]} == {0.33}
+
+
+def test_a_process_that_something_else_stopped_is_a_failure(small, monkeypatch):
+    monkeypatch.setattr(running.Workers, "call", lambda self, order: (running.INTERRUPTED, ""))
+    failed = small.run()
+    assert failed
+    assert {failure.code for failure in failed} == {130}
+    assert "something else than the study asked its process to stop" in failed[0].message
 
 
 def test_keys_follow_what_is_trained_alone(small):
@@ -504,8 +529,16 @@ def test_a_head_that_is_not_trained_is_a_method_like_others(small):
         "Tip-Adapter": {"set": cache, "alpha": 1},
         "full": FULL | {"grid": {}},
     }
+    long = methods | {
+        "full": methods["full"] | {"set": FULL["set"] | {"optimisation.epochs": 5000}}
+    }
+    few, many = (estimate(small.plan(methods=m), small.folder, 1).seconds for m in (methods, long))
+    assert many > 5 * few
     found = estimate(small.plan(methods=methods), small.folder, 1)
-    assert (found.trainings_missing, found.by.partition(":")[0]) == (4, "a timing of full")
+    assert (found.trainings_missing, found.by.partition(",")[0]) == (
+        4,
+        "a timing of 2 kinds of training",
+    )
     assert small.run(methods=methods) == []
     for job in small.plan().finalists("Tip-Adapter"):
         cost = small.folder.read_run(job.name)["cost"]

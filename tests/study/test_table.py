@@ -293,6 +293,13 @@ def test_tables_of_committed_results_are_those_that_were_printed(small, cli):
     # The page is the one that the results give.
     assert cli("report", str(small.folder.path), "--out", "r.html").code == 0
     assert Path("r.html").read_text() == small.folder.report.read_text()
+    # Differences may be from another method, if it is one.
+    other = cli("study", "small.yaml", "--tables", "--baseline", "full")
+    assert "difference from full" in other.out
+    assert "difference from zero-shot" not in other.out
+    unknown = cli("study", "small.yaml", "--tables", "--baseline", "ful")
+    assert (unknown.code, "not one of the methods. Did you mean 'full'" in unknown.err) == (2, True)
+    assert cli("study", "small.yaml", "--baseline", "full").code == 2
     # A study file that says something else now is not what the table is of.
     assert "has changed" not in again.err
     small.write(baseline="full")
