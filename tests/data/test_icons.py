@@ -170,3 +170,24 @@ def test_what_is_drawn_anew_says_so():
     assert opened(drawing="anew").varies
     assert not opened(drawing="anew", split="test").varies
     assert not opened(drawing="fixed").varies
+
+
+def test_no_near_copies_by_different_designers():
+    """Correlation in small, as the build measures it, above 0.95: within each class, whatever the
+    kind, so in no two splits either."""
+    rows, of_class = [], defaultdict(list)
+    for icon in icons.pictures():
+        drawing = icons.drawing(icon.number)
+        grey = drawing.coverage.astype(np.float32)
+        if drawing.colours is not None:
+            grey = grey * (1 - drawing.colours.astype(np.float32).mean(-1) / 255 * 0.85)
+        small = grey.reshape(32, 2, 32, 2).mean((1, 3)).ravel()
+        small -= small.mean()
+        rows.append(small / (np.linalg.norm(small) + 1e-6))
+        of_class[icon.label].append(icon)
+    found = []
+    for own in of_class.values():
+        near = np.argwhere(np.triu(np.corrcoef([rows[icon.number] for icon in own]), 1) > 0.951)
+        pairs = ((own[i], own[j]) for i, j in near)
+        found += [(a.name, b.name) for a, b in pairs if icons.designer(a) != icons.designer(b)]
+    assert not found
