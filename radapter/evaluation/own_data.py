@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from radapter.data import open_data
+from radapter.data.listing import class_folders, names_in_folder
 from radapter.data.opening import DataSource
-from radapter.data.settings import HeldOut, Templates
+from radapter.data.settings import Data, HeldOut, Templates, located
+from radapter.data.videos import is_video
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite
@@ -39,7 +41,7 @@ def suite_of(
         BrokenInput: there is nothing, or it is damaged.
         UsageError: nothing that is read was recognised, or it has splits: one has to be named.
     """
-    settings, what = _settings(path, pictures)
+    settings, what = _videos(path) or _settings(path, pictures)
     classify = settings.task == "classification"
     name = slug(Path(path).resolve().name).strip("-.") or "data"
     return Suite(
@@ -56,6 +58,17 @@ def suite_of(
             )
         ],
     )
+
+
+def _videos(path: str) -> tuple[Any, str] | None:
+    """The data section for class folders of videos; None: there are none."""
+    place = located(Data(), path)
+    folders = class_folders(place) if place.is_dir() else []
+    classes = [name for name in folders if any(map(is_video, names_in_folder(place / name)))]
+    if len(classes) < 2:
+        return None
+    data = {"source": "videos", "root": path, "task": "classification"}
+    return TypeAdapter(DataSource).validate_python(data), "class folders of videos"
 
 
 def _settings(path: str, pictures: str | None) -> tuple[Any, str]:

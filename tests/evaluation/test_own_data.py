@@ -5,11 +5,17 @@ import tarfile
 
 import pytest
 import tiny
+import torch
 import trees
+from video_files import video
 
+from radapter import models
 from radapter.data import open_data
 from radapter.errors import UsageError
+from radapter.evaluation.adapting import with_controls
+from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.own_data import suite_of
+from radapter.runtimes.opened import from_loaded
 
 
 @pytest.fixture
@@ -85,3 +91,22 @@ def test_paths_of_several_splits_are_refused(scored, tmp_path):
     (tmp_path / "s/a.csv").write_text("\n".join(["image,caption", *names]))
     with pytest.raises(UsageError, match="several splits"):
         scored("s")
+
+
+def test_class_folders_of_videos_with_their_controls(tmp_path, tiny_folder):
+    """What they owe to time stands beside them; of pictures there is nothing to control."""
+    for name in ("falling", "rising"):
+        for number in range(2):
+            video(tmp_path / "v" / name / f"{number}.mp4", 8)
+    suite = with_controls(suite_of(str(tmp_path / "v"), ["a {}."]))
+    roles = {own.name: own.role for own in suite.datasets}
+    control = dict.fromkeys(("v-first-frame", "v-shuffled"), "control")
+    assert roles == {"v": "in-distribution", **control}
+    found = evaluate(suite, from_loaded(models.load(tiny_folder)))
+    assert [len(own.metrics["accuracy"].scores) for own in found.sets.values()] == [4, 4, 4]
+    features = [own.image_features for own in found.sets.values()]
+    assert (features[0] - features[1]).abs().max() > 1e-4
+    assert torch.allclose(features[0], features[2], atol=1e-5)  # a mean knows no order
+    tiny.draw_shapes(tmp_path / "s", each=2)
+    pictures = suite_of(str(tmp_path / "s"), ["a {}."])
+    assert with_controls(pictures) == pictures
