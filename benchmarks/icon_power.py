@@ -1,6 +1,7 @@
 """What differences the test pictures of the built-in icons can show, and what raw pixels do there.
 
     python benchmarks/icon_power.py [--model pictogram-clip]
+    python benchmarks/icon_power.py --write
 
 For line and solid: zero-shot accuracy, and accuracy by the nearest mean of the features of 8 shots;
 half-widths of 95 % intervals, of the accuracy and of the paired difference of two such classifiers
@@ -11,6 +12,7 @@ grey pixels: pixels have to lose clearly, since colours, size and place are draw
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import numpy as np
@@ -18,12 +20,16 @@ import torch
 import typer
 from torch.nn.functional import normalize
 
-from radapter.data import Dataset, open_data
+from radapter.data import Dataset, icons, open_data
 from radapter.data.sources.icons import IconsData
+from radapter.files import write_atomic
 from radapter.models import LoadedModel, load
 
 RESAMPLINGS = 2000
 KINDS = ("line", "solid")
+EACH = [(kind,) for kind in ("line", "solid", "two-tone", "colour", "pixel")]
+SETS = {"all": EACH, "base": EACH, "novel": EACH, "unseen": [("line", "solid")]}
+"""By classes, the kinds of test sets"""
 
 
 def opened(kind: str, split: str, **values: object) -> Dataset:
@@ -31,17 +37,24 @@ def opened(kind: str, split: str, **values: object) -> Dataset:
 
 
 @torch.no_grad()
-def features(model: LoadedModel, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and raw pixels, [pictures, n], both of length 1."""
-    found, pixels = [], []
+def features(model: LoadedModel, dataset: Dataset) -> torch.Tensor:
+    """[pictures, dim], of length 1."""
+    found = []
     for start in range(0, len(dataset), 256):
         pictures = [dataset.read(i) for i in range(start, min(start + 256, len(dataset)))]
         batch = torch.stack([model.preprocess(picture) for picture in pictures])
         found.append(model.model.encode_image(batch))
-        grey = [np.asarray(p.convert("L").resize((16, 16)), np.float32) for p in pictures]
-        rows = torch.from_numpy(np.stack(grey)).flatten(1)
-        pixels.append(rows - rows.mean(1, keepdim=True))
-    return normalize(torch.cat(found), dim=-1), normalize(torch.cat(pixels), dim=-1)
+    return normalize(torch.cat(found), dim=-1)
+
+
+def pixels_of(dataset: Dataset) -> torch.Tensor:
+    """Grey pictures of 16 x 16, less their mean, [pictures, 256], of length 1."""
+    grey = [
+        np.asarray(dataset.read(i).convert("L").resize((16, 16)), np.float32)
+        for i in range(len(dataset))
+    ]
+    rows = torch.from_numpy(np.stack(grey)).flatten(1)
+    return normalize(rows - rows.mean(1, keepdim=True), dim=-1)
 
 
 def half_widths(values: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -59,16 +72,43 @@ def half_widths(values: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return tuple(50 * np.ptp(np.percentile(v, [2.5, 97.5])) for v in (np.array(within), over))
 
 
+def raw_pixels() -> dict[str, float]:
+    """The accuracy of the nearest training picture in lines of the same classes, by raw pixels, of
+    every test set of the suites: what `radapter/data/icons/raw_pixels.json` has."""
+    found = {}
+    for classes, sets in SETS.items():
+        train = opened("line", "train", classes=classes)
+        if not len(train):
+            continue
+        trained, labels = pixels_of(train), torch.tensor(train.labels)
+        for kinds in sets:
+            test = open_data(
+                IconsData(source="icons", kinds=list(kinds), split="test", classes=classes)
+            )
+            guess = nearest(pixels_of(test), trained, labels)
+            right = (guess == torch.tensor(test.labels)).double().mean()
+            found[icons.measured(kinds, classes)] = round(float(right), 6)
+    return found
+
+
 def nearest(rows: torch.Tensor, others: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return labels[(rows @ others.T).argmax(1)]
 
 
-def main(model: Annotated[str, typer.Option(help="A model.")] = "pictogram-clip") -> None:
-    """Print the table."""
+def main(
+    model: Annotated[str, typer.Option(help="A model.")] = "pictogram-clip",
+    write: Annotated[
+        bool, typer.Option("--write", help="Only measure raw pixels, for the tables.")
+    ] = False,
+) -> None:
+    """Print the table, or write what raw pixels have right."""
+    if write:
+        write_atomic(icons.HERE / "raw_pixels.json", json.dumps(raw_pixels(), indent=1) + "\n")
+        return
     loaded = load(model)
     loaded.model.eval()
     train = opened("line", "train")
-    trained, trained_pixels = features(loaded, train)
+    trained, trained_pixels = features(loaded, train), pixels_of(train)
     labels = torch.tensor(train.labels)
     tokens = loaded.tokenizer(train.class_names)
     with torch.no_grad():
@@ -82,7 +122,7 @@ def main(model: Annotated[str, typer.Option(help="A model.")] = "pictogram-clip"
     print("| | pictures | accuracy | ± within classes | ± over classes |\n|---|---|---|---|---|")
     for kind in KINDS:
         test = opened(kind, "test")
-        found, pixels = features(loaded, test)
+        found, pixels = features(loaded, test), pixels_of(test)
         truth = np.array(test.labels)
         right = {
             "zero-shot": (found @ texts.T).argmax(1),

@@ -101,6 +101,9 @@ class Dataset:
     draw: Callable[[int, int, int], Example] | None = field(default=None, metadata=EACH)
     """From an index, an epoch and a seed to what training takes of it; None: what is read, and its
     texts"""
+    trivial: dict[str, float] = field(default_factory=dict)
+    """The accuracy, among all its classes, of answers that use no model, by what they are; it is a
+    fact of the data, which was measured once"""
     left_out: LeftOut = field(default_factory=dict)
     """Names of what the source passed over, by reason: see `radapter.data.left_out`"""
     notes: list[str] = field(default_factory=list)
@@ -111,7 +114,7 @@ class Dataset:
 
     def select(self, indices: list[int]) -> Dataset:
         """The pictures at `indices`, in that order."""
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"trivial": {}}
         for column in dataclasses.fields(self):
             value = getattr(self, column.name)
             if not column.metadata.get("each") or not value:

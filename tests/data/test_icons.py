@@ -1,6 +1,8 @@
 import hashlib
+import importlib
 import random
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from radapter.data import icons, open_data
 from radapter.data.pairs import Pairs
+from radapter.data.scored import among
 from radapter.data.sources.emoji import EmojiData
 from radapter.data.sources.icons import IconsData
 
@@ -191,3 +194,25 @@ def test_no_near_copies_by_different_designers():
         pairs = ((own[i], own[j]) for i, j in near)
         found += [(a.name, b.name) for a, b in pairs if icons.designer(a) != icons.designer(b)]
     assert not found
+
+
+def test_what_raw_pixels_have_right_is_known_of_whole_test_sets_alone(monkeypatch):
+    label = "nearest training icon by raw pixels"
+    whole = opened(kinds=["solid"], split="test")
+    assert 1 / len(whole.class_names) < whole.trivial[label] < 0.2
+    half = opened(kinds=["solid"], split="test", classes="novel")
+    assert half.trivial[label] != whole.trivial[label]
+    for other in (
+        opened(kinds=["solid"], split="train"),
+        opened(kinds=["solid"], split="test", shots=2),
+        opened(kinds=["solid"], split="test", drawing="plain"),
+        opened(kinds=["solid", "line"], split="test"),
+        whole.select([0, 1]),
+        among(whole, half.class_names),
+    ):
+        assert other.trivial == {}
+    # As measured: see the benchmark, of which this is one set.
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    power = importlib.import_module("icon_power")
+    monkeypatch.setattr(power, "SETS", {"unseen": [("line", "solid")]})
+    assert power.raw_pixels() == {"line+solid, unseen": icons.raw_pixels()["line+solid, unseen"]}

@@ -14,6 +14,7 @@ import io
 import json
 import random
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def pictures() -> list[Icon]:
         Icon(number, name, label, kind, split[name.split(":")[0]])
         for number, (name, label, kind) in enumerate(table()["pictures"])
     ]
+
+
+@functools.cache
+def raw_pixels() -> dict[str, float]:
+    """The accuracy on test pictures, by `measured`, of the class of the nearest training picture in
+    lines, of the same classes, by grey pixels of 16 x 16: from `benchmarks/icon_power.py`."""
+    return json.loads((HERE / "raw_pixels.json").read_text(encoding="utf-8"))
+
+
+def measured(kinds: Sequence[str], classes: str) -> str:
+    """What test pictures of these kinds and classes are called in `raw_pixels`."""
+    return f"{'+'.join(kinds)}, {classes}"
 
 
 def designer(icon: Icon) -> str:

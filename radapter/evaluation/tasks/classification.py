@@ -83,7 +83,7 @@ def score(
         "curve": zero_shot.reliability(sure, right, BINS),
     }
     return Scores(
-        {"accuracy": Scored(right.numpy(), clusters, 1 / answers)},
+        {"accuracy": Scored(right.numpy(), clusters, 1 / answers, dict(dataset.trivial))},
         predictions=torch.tensor(first_of_name(dataset.class_names))[first[predicted]],
         remarks=[*_remarks(dataset, answers), *_of_head(texts.model.head, head)],
         further={"calibration_error": calibration},
