@@ -1,4 +1,4 @@
-"""Pictures: how alpha trades one score against another.
+"""Pictures: how alpha trades one score against another; many methods side by side.
 
 Needs matplotlib (the extra `plot`). Curves differ in dashes and markers as well as in colour, and
 the colours are Okabe and Ito's, so both grey prints and colour-blind eyes can tell them apart.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,41 @@ def trade_off(curves: Sequence[Curve], x: str, panels: Sequence[str], path: Path
     )
     rows = -(-len(curves) // 3)
     figure.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
+    write(figure, path)
+
+
+def dots(
+    rows: Mapping[str, Sequence[Sequence[float]]], panels: Sequence[str], baseline: str, path: Path
+) -> None:
+    """Draw a row for each of many methods and write the picture to `path`, a PNG: curves of so many
+    could not be told apart.
+
+    Args:
+        rows: by label, for each panel a mean and both ends of its 95 % interval, shares.
+        panels: their titles, with the unit.
+        baseline: the row whose means are lines through all others.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    plt = pyplot_to_file()
+    size = (1.8 + 2.6 * len(panels), 1.1 + 0.27 * len(rows))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True)
+    places = range(len(rows), 0, -1)  # the first stands on top
+    for number, (panel, axis) in enumerate(zip(panels, axes[0], strict=True)):
+        for place, (label, values) in zip(places, rows.items(), strict=True):
+            mean, low, high = _percent(values[number])
+            axis.plot([low, high], [place, place], color="0.45", linewidth=1.4)
+            face = "black" if label == baseline else "white"
+            axis.plot(mean, place, "o", color="black", markerfacecolor=face, markersize=5)
+        if baseline in rows:
+            mean = 100 * rows[baseline][number][0]
+            axis.axvline(mean, color="0.45", linewidth=0.8, linestyle=":", zorder=0)
+        axis.set_title(panel, fontsize=9)
+        axis.grid(color="0.9", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_yticks(list(places), list(rows), fontsize=9)
+    figure.tight_layout()
     write(figure, path)
 
 

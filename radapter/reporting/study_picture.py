@@ -10,7 +10,7 @@ from typing import Any
 
 from radapter.errors import UsageError
 from radapter.evaluation.scores import metric_of
-from radapter.reporting.plots import Curve, trade_off
+from radapter.reporting.plots import STYLES, Curve, dots, trade_off
 from radapter.reporting.study_tables import column_groups
 
 MOST = 3
@@ -18,7 +18,8 @@ MOST = 3
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
-    """Draw curves over alpha, from what `study.table.summarise` gives, and write them as PNG.
+    """Draw curves over alpha, from what `study.table.summarise` gives, and write them as PNG; of
+    more methods than there are looks of curves a row each.
 
     The first suite and metric with a data set that was trained on and others is drawn: across is
     that one, and a panel each has the first others of those that the study compares.
@@ -35,7 +36,15 @@ def draw(summary: dict[str, Any], path: Path) -> None:
             "that is trained on and other data."
         )
     labels = [_label(summary["columns"][i]) for i in (x, *panels)]
-    trade_off([_curve(method, x, panels) for method in methods], labels[0], labels[1:], path)
+    if len(methods) <= len(STYLES):
+        trade_off([_curve(method, x, panels) for method in methods], labels[0], labels[1:], path)
+        return
+    rows = {
+        method["label"]: [_with_interval(method, i) for i in (x, *panels)]
+        for method in summary["methods"]
+    }
+    titles = [label.replace(": ", "\n") for label in labels]
+    dots(rows, titles, summary["study"]["baseline"], path)
 
 
 def _axes(summary: dict[str, Any]) -> tuple[int, list[int]]:
@@ -60,15 +69,16 @@ def _label(column: dict[str, Any]) -> str:
     return f"{metric_of(column['metric']).heading}: {column['place']}{several}"
 
 
-def _curve(method: dict[str, Any], x: int, panels: list[int]) -> Curve:
-    def merged(i: int) -> list[float]:
-        own = method["values"][i]
-        return [own["mean"], *own["interval"]]
+def _with_interval(method: dict[str, Any], i: int) -> list[float]:
+    own = method["values"][i]
+    return [own["mean"], *own["interval"]]
 
+
+def _curve(method: dict[str, Any], x: int, panels: list[int]) -> Curve:
     points = [point["values"] for point in method["curve"]]
     return Curve(
         method["label"],
         [values[x] for values in points],
         [[values[i] for values in points] for i in panels],
-        (merged(x), [merged(i) for i in panels]),
+        (_with_interval(method, x), [_with_interval(method, i) for i in panels]),
     )

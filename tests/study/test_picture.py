@@ -45,6 +45,24 @@ def test_the_file_is_a_picture(summary, tmp_path):
     assert width > height > 300
 
 
+def test_many_methods_have_a_row_each(summary, tmp_path, monkeypatch):
+    more = [summary["methods"][-1] | {"label": f"number {n}"} for n in range(20)]
+    summary["methods"] = [*summary["methods"], *more]
+    drawn = {}
+    real = study_picture.dots
+    monkeypatch.setattr(
+        study_picture, "dots", lambda *given: (drawn.update(rows=given[0]), real(*given))
+    )
+    study_picture.draw(summary, tmp_path / "a.png")
+    assert list(drawn["rows"]) == [method["label"] for method in summary["methods"]]
+    place = [column["place"] for column in summary["columns"]].index("sharp")
+    for method in summary["methods"]:
+        value = method["values"][place]
+        assert drawn["rows"][method["label"]][0] == [value["mean"], *value["interval"]]
+    width, height = plots.pyplot_to_file().imread(tmp_path / "a.png").shape[1::-1]
+    assert height > 1000 > width / 2
+
+
 def test_a_study_without_another_set_has_none(summary, tmp_path):
     summary["columns"] = [column | {"role": "in-distribution"} for column in summary["columns"]]
     with pytest.raises(UsageError, match="no picture of this study"):

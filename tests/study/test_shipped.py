@@ -53,6 +53,8 @@ def small_suite(folder, name, keep):
 
 
 FEWER = [
+    "line",
+    "udcdr-solid",
     "noto",
     "white-windows",
     "clips",
@@ -62,12 +64,14 @@ FEWER = [
     "msr-vtt",
     "msr-vtt-first-frame",
 ]
+ONE_SHOT = {"data.shots": 1}
 CHANGES = {
     "m2-raap": {},
     "video": {"data.concepts": 2, "validation.concepts": 2},
     "emoji-video": {},
     "segmentation": {"data.scenes.pictures": 12, "data.scenes.words": 3},
     "composed": {"method.hidden": 1},
+    **dict.fromkeys(("methods", "candidates", "image-text", "few-shot-heads", "ucdr"), ONE_SHOT),
 }
 
 
