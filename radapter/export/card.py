@@ -72,7 +72,7 @@ def _header(facts: Mapping[str, Any]) -> str:
     name = str(facts.get("recipe") or "clip")
     results = [
         EvalResult(
-            task_type=HUB_TASKS[task_of(metric)],
+            task_type=task,
             dataset_name=f"{suite['suite']}: {dataset}",
             dataset_type=dataset,
             metric_type=metric,
@@ -84,7 +84,7 @@ def _header(facts: Mapping[str, Any]) -> str:
         if label != "zero-shot"
         for dataset, scores in datasets.items()
         for metric, scored in scores.items()
-        if metric in headlines() and task_of(metric) in HUB_TASKS
+        if metric in headlines() and (task := HUB_TASKS.get(task_of(metric) or ""))
     ]
     data = ModelCardData(
         library_name="transformers" if "transformers" in checkpoints else "onnx",

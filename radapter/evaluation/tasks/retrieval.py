@@ -131,7 +131,9 @@ def score(
     if by_best_caption(dataset):
         right = [[number] for number in range(len(dataset))]
         ways["image_to_text"] = Way(by_picture, right, ones, None, clusters)
-        ranks["image_to_text"] = retrieval.best_caption_ranks(*by_picture, task.captions_of, apart)
+        clips, told = by_picture
+        of_clips = retrieval.best_caption_ranks(clips, told, task.captions_of, apart)
+        ranks["image_to_text"] = of_clips
     _add(found, ways, ranks)
     if match.rerank is None or not getattr(texts.model.runtime, "matches", False):
         return found
