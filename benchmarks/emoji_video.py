@@ -67,7 +67,8 @@ comes without warranty.
 
 **Changes made:** of each clip {frames} frames were taken, at equal distances, drawn on a white
 background, resized to {size} x {size} pixels and stored side by side as WebP (quality {quality}).
-Skin tones and the 24 clocks were left out. Nothing else was altered.
+Skin tones, the 24 clocks and files with a single frame were left out; {count} clips are here.
+Nothing else was altered.
 
 ## Clips
 
@@ -178,7 +179,7 @@ def main() -> None:
     write_atomic(arguments.out / "clips.json", text)
     notice = NOTICE.format(
         frames=emoji_video.FRAMES, size=SIZE, quality=QUALITY, credit=CREDIT, commit=COMMIT,
-        emojibase=EMOJIBASE[0],
+        emojibase=EMOJIBASE[0], count=len(clips),
     )  # fmt: skip
     write_atomic(arguments.out / "NOTICE.md", notice)
     folds = sorted(Counter(clip["fold"] for clip in clips).items())

@@ -13,6 +13,7 @@ lie beside this one.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,28 +69,41 @@ def of_video(path: Path, most: int) -> list[Image.Image]:
         return found + ([turned(before)] if times and before is not None else [])
 
 
-def features(bundle: Path, frames: list[Image.Image], of_clips: bool, most: int) -> np.ndarray:
-    """Frames -> the unit-norm feature of their clip, [dim]."""
-    config = json.loads((bundle / "preprocessor_config.json").read_text())
+def features(
+    model, config: dict, frames: list[Image.Image], of_clips: bool, most: int
+) -> np.ndarray:
+    """Frames -> the unit-norm feature of their clip, [dim], by `video_model` or `vision_model`."""
     pixels = np.concatenate([preprocess(frame, config) for frame in frames])
     if of_clips:  # frames that are none are NaN
         clip = np.full((1, most, *pixels.shape[1:]), np.nan, dtype=np.float32)
         clip[0, : len(pixels)] = pixels
-        return open_model(bundle, "video_model").run(None, {"pixel_values_videos": clip})[0][0]
-    mean = open_model(bundle, "vision_model").run(None, {"pixel_values": pixels})[0].sum(axis=0)
+        return model.run(None, {"pixel_values_videos": clip})[0][0]
+    mean = model.run(None, {"pixel_values": pixels})[0].sum(axis=0)
     return mean / np.linalg.norm(mean)
 
 
 def main(bundle: Path, videos: Path, text: str, top: int) -> None:
     query = text_features(bundle, [text], "fp32")[0]
     frames = json.loads((bundle / "manifest.json").read_text("utf-8")).get("frames")
-    most = frames or FRAMES
+    config = json.loads((bundle / "preprocessor_config.json").read_text())
+    most, of_clips = frames or FRAMES, frames is not None
+    model = open_model(bundle, "video_model" if of_clips else "vision_model")
     found = []
     for path in sorted(videos.rglob("*")):
+        if path.suffix.lower() not in (*ANIMATED, *VIDEOS):
+            continue
         read = of_animation if path.suffix.lower() in ANIMATED else of_video
-        if path.suffix.lower() in (*ANIMATED, *VIDEOS):
-            own = features(bundle, read(path, most), frames is not None, most)
-            found.append((float(own @ query), path))
+        try:
+            images = read(path, most)
+            if not images:
+                raise ValueError("it has no frames")
+        except ImportError:
+            raise  # PyAV is not installed
+        except Exception as error:  # Pillow's and PyAV's have no common base
+            print(f"skipped: {path}: {error}", file=sys.stderr)
+            continue
+        own = features(model, config, images, of_clips, most)
+        found.append((float(own @ query), path))
     for cosine, path in sorted(found, key=lambda pair: -pair[0])[:top]:
         print(f"{cosine:.3f}  {path}")
 

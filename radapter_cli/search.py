@@ -59,6 +59,12 @@ def search(
     facts = features.read_facts(file)  # before the model: it is quick, and what is often wrong
     opened = open_chosen(run, model, runtime, device)
     searching.check_model(file, opened, pictures=image is not None)
+    if text is not None and image is not None and text_weight is None and opened.lacks_query:
+        console.note(
+            f"{opened.runtime.name} in {opened.runtime.precision} has no query model, so the query "
+            f"is the sum of picture and text, {searching.TEXT_WEIGHT} each: for the model's own, "
+            "give --run with --runtime torch, or export a bundle in fp32 or fp16."
+        )
     query = searching.query_of(opened, text, image, text_weight)
     found = searching.search(file, query, top)
     if as_json:

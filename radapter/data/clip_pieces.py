@@ -102,17 +102,19 @@ def open_clips(root: Path | str, frames: int = FRAMES, window: float | None = No
     need_decoder(names, str(root))
     if window is None:
         return Pieces(root, names, frames)
-    keys: list[str] = []
-    broken = []
-    for name in names:
-        try:
-            keys += _pieces(name, length_of(root / name), window) if is_video(name) else [name]
-        except BrokenInput:
-            broken.append(name)
-    return Pieces(root, keys, frames, window, {"broken": broken} if broken else {})
+    keys = [key for name in names for key in _pieces(root, name, window)]
+    return Pieces(root, keys, frames, window)
 
 
-def _pieces(name: str, length: float, window: float) -> Sequence[str]:
+def _pieces(root: Path, name: str, window: float) -> Sequence[str]:
+    """The names of a clip's pieces; of one that cannot be read its own, so that whoever reads it
+    says what is wrong."""
+    if not is_video(name):
+        return [name]
+    try:
+        length = length_of(root / name)
+    except BrokenInput:
+        return [name]
     number = max(1, round(length / window))
     if number == 1:
         return [name]

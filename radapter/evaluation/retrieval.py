@@ -64,6 +64,53 @@ def best_ranks(
     return torch.cat(ranks)
 
 
+def best_caption_ranks(
+    videos: Tensor,
+    texts: Tensor | None,
+    captions_of: Sequence[Sequence[int]],
+    apart: bool,
+    chunk: int | None = None,
+) -> Tensor:
+    """The rank, from 0, of each video among all, each standing for its caption most similar to the
+    one that asks (CLIP4Clip's video-to-text retrieval of videos with several captions).
+
+    A tie counts as a miss, and memory is bounded, as in `best_ranks`.
+
+    Args:
+        videos: unit-norm features [videos, dim].
+        texts: unit-norm features [texts, dim]; None: `videos` are similarities themselves,
+            [videos, texts].
+        captions_of: the texts of each video, at least one.
+        apart: whether an asking video's caption that another video has too counts for that one;
+            if not, it is right for both.
+        chunk: videos that ask at a time; None: as many as `SIMILARITIES` allows.
+
+    Returns:
+        int64 [videos].
+    """
+    columns = torch.tensor([number for own in captions_of for number in own])
+    sizes = [len(own) for own in captions_of]
+    starts = np.cumsum([0, *sizes[:-1]])
+    chunk = chunk or max(1, SIMILARITIES // len(columns))
+    ranks = []
+    for start in range(0, len(captions_of), chunk):
+        asking = range(start, min(start + chunk, len(captions_of)))
+        rows = videos[start : asking.stop]
+        similarity = rows if texts is None else rows @ texts.T
+        # The largest of a video's captions; what is no number stays none, and counts against us.
+        found = np.maximum.reduceat(similarity[:, columns].numpy(), starts, axis=1)
+        best = found[range(len(asking)), asking]
+        if not apart:
+            others = similarity.clone()
+            for row, video in zip(others, asking, strict=True):
+                row[list(captions_of[video])] = -torch.inf
+            found = np.maximum.reduceat(others[:, columns].numpy(), starts, axis=1)
+        ahead = ~(found < best[:, None])
+        ahead[range(len(asking)), asking] = False
+        ranks.append(torch.from_numpy(np.count_nonzero(ahead, axis=1)))
+    return torch.cat(ranks)
+
+
 @dataclass(frozen=True)
 class CaptionTask:
     """Retrieval between pictures and their captions, both ways; texts and pictures are numbers."""

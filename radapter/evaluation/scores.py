@@ -92,6 +92,11 @@ def name_of(metric: str) -> str:
     return metric_of(metric).title
 
 
+def task_of(metric: str) -> str | None:
+    """The task that a metric is of."""
+    return next((task for task in TASKS if metric in load(TASKS, task).METRICS), None)
+
+
 def headlines() -> dict[str, Metric]:
     """The metrics that tables show, by name."""
     return {name: metric for name, metric in metrics().items() if metric.headline}

@@ -31,6 +31,11 @@ OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
 OF_PAIRS = {bundle.QUERY: queries, bundle.MATCHING: matching}
 """Files that take a picture and a text together, of models that do so"""
 CALIBRATION_BATCH = 8
+NO_CLASSIFIER = (
+    f"The bundle has no {bundle.CLASSIFIER}, which would read pictures, and this is a model of "
+    f"clips: put {heads.FILE} behind {bundle.VIDEO}."
+)
+"""Of a model of clips with a trained head"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ class Contents:
                 f"One file with the whole image tower in fp32 would take {size / 1e9:.1f} GB, and "
                 "ONNX's end at 2 GB: export it by --precision fp16, or without --input uint8 and "
                 "--classifier."
+            )
+        if self.classifier is not None and most_frames(loaded.model):
+            raise UsageError(
+                f"A classifier file reads pictures, and {loaded.name} is a model of clips: leave "
+                "out --classifier."
             )
         if self.max_batch < 1:
             raise UsageError(f"The largest batch must be 1 or more, not {self.max_batch}.")

@@ -10,13 +10,20 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from radapter import bundle
-from radapter.evaluation.scores import headlines, name_of
+from radapter.evaluation.scores import headlines, name_of, task_of
 from radapter.export import card_numbers, golden, matching, queries
 from radapter.heads.head import FILE as HEAD_FILE
 from radapter.models import conventions
 from radapter.registry import METHODS, load
 
 TASK = "zero-shot-image-classification"
+HUB_TASKS = {
+    "classification": TASK,
+    "top-5": TASK,
+    "retrieval": "text-to-image-retrieval",
+    "segmentation": "image-segmentation",
+}
+"""The hub's name of a task; it has none for the others, whose scores stand in the tables alone"""
 
 
 def finish(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def _header(facts: Mapping[str, Any]) -> str:
     name = str(facts.get("recipe") or "clip")
     results = [
         EvalResult(
-            task_type=TASK if metric == "accuracy" else "text-to-image-retrieval",
+            task_type=task,
             dataset_name=f"{suite['suite']}: {dataset}",
             dataset_type=dataset,
             metric_type=metric,
@@ -77,7 +84,7 @@ def _header(facts: Mapping[str, Any]) -> str:
         if label != "zero-shot"
         for dataset, scores in datasets.items()
         for metric, scored in scores.items()
-        if metric in headlines()
+        if metric in headlines() and (task := HUB_TASKS.get(task_of(metric) or ""))
     ]
     data = ModelCardData(
         library_name="transformers" if "transformers" in checkpoints else "onnx",
@@ -182,6 +189,11 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
             f"{facts['head']['name']}: its weights, with the names of its classes in the "
             "metadata.\n\n"
         )
+        if "frames" in facts:
+            text += (
+                "It reads `video_embeds`. No file has it behind the video tower; a "
+                f"`{bundle.CLASSIFIER}` would see single pictures.\n\n"
+            )
         if examples := facts["head"].get("examples"):
             size = 4 * facts["embed_dim"]
             text += (

@@ -129,7 +129,8 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
     except BrokenInput:
         present = {}
     classifier = facts.classes_of(wanted.classifier, recipe) if wanted.classifier else None
-    if classifier is None and loaded.head is not None:
+    of_clips = most_frames(loaded.model) is not None
+    if classifier is None and loaded.head is not None and not of_clips:
         classifier = {"names": loaded.head.names}
     had_bytes = any("_from_bytes" in file for file in present.get("models", ()))
     had_patches = any("patch_model" in file for file in present.get("models", ()))
@@ -161,6 +162,7 @@ def plan(run: Run, wanted: Wanted | None = None, *, force: bool = False) -> Plan
         **({"verified": True, "tolerances": contents.tolerances} if wanted.verify else {}),
     }
     changed = any(present.get(key) != value for key, value in asked.items())
+    changed |= of_clips and "classifier" in present  # of earlier versions
     changed |= recipe.data.may_be_passed_on and golden.NOTICE not in present.get("files", {})
     further = contents.from_bytes, contents.patches
     written = force or changed or further != (had_bytes, had_patches)
@@ -214,6 +216,8 @@ def export(
     with run.lock():
         if planned.lost:
             note(f"The new bundle is written without {' and '.join(planned.lost)}.")
+        if planned.loaded.head is not None and most_frames(planned.loaded.model):
+            note(bundling.NO_CLASSIFIER)
         known = facts.run_facts(run, recipe, planned.merged)
         gate, missing = None, dict[str, str]()
         if planned.wanted.verify and (planned.written or planned.flavour):

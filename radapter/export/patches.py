@@ -34,8 +34,8 @@ def check(loaded: models.LoadedModel) -> None:
     """Raise UsageError for a model without patch features that are known."""
     if not has_patches(loaded.model):
         raise UsageError(
-            f"--patches needs a ViT of open_clip's own code, which {loaded.name} is not: leave it "
-            "out."
+            f"--patches needs a ViT of open_clip's own code, for pictures, which {loaded.name} is "
+            "not: leave it out."
         )
 
 

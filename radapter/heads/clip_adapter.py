@@ -1,10 +1,10 @@
 """CLIP-Adapter (Gao et al., IJCV 2024): a bottleneck on features of pictures before the texts.
 
-    f' = ratio · relu(U relu(D f)) + (1 - ratio) · f
+    f' = ratio · U relu(D f) + (1 - ratio) · f
     logits = κ f' / |f'| W^T
 
-D [dim / reduction, dim] and U [dim, dim / reduction] have no biases; the second ReLU is the
-released code's, and the paper's formula has none. Radapter's alpha multiplies `ratio`.
+D [dim / reduction, dim] and U [dim, dim / reduction] have no biases. The released code has another
+ReLU behind U (`last_relu`), the paper's formula none. Radapter's alpha multiplies `ratio`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from radapter.registry import Count, Unit
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {},
     {"ratio": 0.6, "reduction": 2},
-    {"last_relu": False},
+    {"last_relu": True},
 )
 
 
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
 
 
 def head(
-    start: Start, *, ratio: Unit = 0.2, reduction: Count = 4, last_relu: bool = True
+    start: Start, *, ratio: Unit = 0.2, reduction: Count = 4, last_relu: bool = False
 ) -> Adapter:
     """The adapter with random weights, as torch's linear layers have them.
 
@@ -66,7 +66,7 @@ def head(
         ratio: the share of adapted features.
         reduction: how many times narrower the bottleneck is than the features.
         last_relu: whether there is a ReLU behind U, as in the released code. `false`: as in the
-            paper's formula.
+            paper's formula, so that what is added may have either sign.
     """
     dim = start.weights.shape[1]
     width = max(1, dim // reduction)

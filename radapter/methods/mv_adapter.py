@@ -34,7 +34,7 @@ from radapter.registry import Average, Count, Towers
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {"rank": 4, "scale": 1.0, "frames": 4},
-    {"rank": 4, "scale": 1.0, "factors": "ones", "average": Average(momentum=0.9)},
+    {"rank": 4, "scale": 1.0, "factors": "random", "average": Average(momentum=0.9)},
     {"rank": 4, "scale": 1.0, "frames": 3, "towers": "image"},
     {"rank": 4, "scale": 1.0, "towers": "text"},
     {"rank": 4, "scale": 1.0, "tied": 0},
@@ -200,7 +200,7 @@ def attach(
     frames: Count = 12,
     scale: float = 0.1,
     tied: Annotated[int, Field(ge=0)] = 2,
-    factors: Literal["random", "ones"] = "random",
+    factors: Literal["random", "ones"] = "ones",
     average: Average = Average(momentum=0.0),
 ) -> Attached:
     """Freeze an open_clip model and add adapters to its blocks, with which it takes clips.
@@ -213,8 +213,8 @@ def attach(
             a clip of one frame.
         scale: the factor s of what an adapter adds; it is not trained.
         tied: in how many last layers both towers share a factor, where both are trained.
-        factors: what the rows of D are scaled by at first there. `random`: as in the released code
-            by what a linear layer has for biases at random, some -0.18 to 0.18. `ones`: by one.
+        factors: what the rows of D are scaled by at first there. `ones`: by one. `random`: as in
+            the released code by what a linear layer has for biases at random, some -0.18 to 0.18.
         average: moving average of the adapters' weights, what is kept after training; off by
             default.
 

@@ -15,14 +15,16 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from radapter.errors import UsageError
+from radapter.models.joint import behind
 
 
 def has_patches(model: nn.Module) -> bool:
     """Whether a model is one of which patch features are known: a ViT of open_clip's own code whose
-    picture feature is one token's, without prompts."""
+    picture feature is one token's, without prompts, and which does not look at several frames."""
     tower: Any = getattr(model, "visual", None)
     return (
         isinstance(tower, VisionTransformer)
+        and not hasattr(model, "clip")
         and type(tower).forward is VisionTransformer.forward
         and tower.attn_pool is None
         and tower.proj is not None
@@ -35,13 +37,14 @@ def patch_features(model: nn.Module, pixels: Tensor) -> Tensor:
     """Pictures [n, 3, height, width] -> [n, rows, columns, dim], not normalised.
 
     Raises:
-        UsageError: the image tower is of another kind.
+        UsageError: the image tower is of another kind, or of clips.
     """
     if not has_patches(model):
-        kind = type(getattr(model, "visual", model)).__name__
+        kind = f"image tower is a {type(getattr(model, 'visual', model)).__name__}"
+        kind = "model is one of clips" if hasattr(model, "clip") else kind
         raise UsageError(
-            f"Patch features need a ViT of open_clip's own code, and this image tower is a {kind}: "
-            "score it with `dense: {by: windows}` in the suite."
+            f"Patch features need a ViT of open_clip's own code, and this {kind}: score it with "
+            "`dense: {by: windows}` in the suite."
         )
     tower: Any = model.visual
     *blocks, last = tower.transformer.resblocks
@@ -60,5 +63,5 @@ def patch_features(model: nn.Module, pixels: Tensor) -> Tensor:
     )
     values = last.ls_1(attention.out_proj(values))
     values = values if first else values.transpose(0, 1)
-    features: Tensor = tower.ln_post(values[:, 1:]) @ tower.proj
-    return features.unflatten(1, tower.grid_size)
+    features = tower.ln_post(values[:, 1:]) @ tower.proj
+    return behind(model, "image", features).unflatten(1, tower.grid_size)

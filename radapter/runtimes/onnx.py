@@ -117,7 +117,7 @@ class OnnxRuntime:
                 f"{', '.join(ort.get_available_providers())}. For an NVIDIA device type first: "
                 f"pip uninstall -y onnxruntime, then {GPU_LINE}"
             )
-        self.name = NAMES[provider]
+        self.name, self._provider = NAMES[provider], provider
         self.device = "cpu" if provider == CPU else "cuda" if index == 0 else f"cuda:{index}"
         if provider != CPU:
             preload(ort)
@@ -147,13 +147,14 @@ class OnnxRuntime:
                 files[name] = file
         for file in files.values():  # before any session: onnxruntime would open what they name
             bundle.external_data(folder, manifest, file)
-        self._matching = files.pop("matching_model", None)
+        # What few commands use is opened when it is asked for; matching is as large as all others.
+        self._further = {name: files[name] for name in bundle.FURTHER if name in files}
 
         self._open = lambda name: _session(
             ort, folder / name, options, chosen(provider, manifest, name, index)
         )
         try:
-            self._towers |= {tower: self._open(file) for tower, file in files.items()}
+            self._towers |= {t.name: self._open(files[t.name]) for t in towers}
             self.logit_scale = float(manifest["logit_scale"])
             self._context_length = int(manifest["context_length"])
             self._pads = manifest["text_length"] == "fixed"
@@ -171,7 +172,11 @@ class OnnxRuntime:
                 for tower, session in self._towers.items()
             },
             "threads": options.intra_op_num_threads,
-            "files": {name: manifest["files"][name] for name in files.values()},
+            "files": {
+                name: manifest["files"][name]
+                for tower, name in files.items()
+                if tower != "matching_model"
+            },
             **({"arithmetic": "TF32"} if provider == TENSORRT and may_use_tf32() else {}),
         }
 
@@ -208,7 +213,7 @@ class OnnxRuntime:
     @property
     def makes_patches(self) -> bool:
         """Whether there is a file for `encode_patches`."""
-        return "patch_model" in self._towers
+        return "patch_model" in self._further
 
     def encode_patches(self, pixel_values: Tensor) -> Tensor:
         """Pictures -> features of their patches [n, rows, columns, dim], float32, unit norm.
@@ -221,29 +226,35 @@ class OnnxRuntime:
                 f"The bundle has no patch model for {self.name} in {self.precision}: export it "
                 "with --patches, in fp32 or fp16."
             )
-        return self._run(self._towers["patch_model"], pixel_values.detach().cpu().float())
+        return self._run(self._opened("patch_model"), pixel_values.detach().cpu().float())
 
     @property
     def makes_queries(self) -> bool:
         """Whether there is a file for `encode_query`."""
-        return "query_model" in self._towers
+        return "query_model" in self._further
 
     def encode_query(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
         """Pictures, and token ids of as many texts in their template -> features of what is looked
         for [n, dim], float32, unit norm."""
-        session = self._towers["query_model"]
+        session = self._opened("query_model")
         return self._run(session, pixel_values.detach().cpu().float(), tokens.detach().cpu().long())
 
     def match(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
         """Pictures, and token ids of as many texts -> logits [n, 2], float32; the second says that
         the text is of the picture. UsageError: the bundle has no file for it."""
-        if self._matching is None:
+        if "matching_model" not in self._further:
             raise UsageError(f"The bundle has no matching model in {self.precision}.")
-        if "matching_model" not in self._towers:  # it is as large as all others together
-            self._towers["matching_model"] = self._open(self._matching)
         tokens = F.pad(tokens.detach().cpu(), (0, self._context_length - tokens.shape[1])).long()
-        session = self._towers["matching_model"]
+        session = self._opened("matching_model")
         return self._run(session, pixel_values.detach().cpu().float(), tokens)
+
+    def _opened(self, name: str) -> Any:
+        """The session of one of `bundle.FURTHER`, opened at its first use."""
+        if name not in self._towers:
+            session = self._towers[name] = self._open(self._further[name])
+            nodes = served(session, self._provider, self._further[name])
+            self.provenance["nodes"][name.removesuffix("_model")] = nodes
+        return self._towers[name]
 
     def _run(self, session: Any, *values: Tensor) -> Tensor:
         """In parts where the provider was made for batches up to a size."""

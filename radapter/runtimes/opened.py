@@ -53,6 +53,8 @@ class OpenModel:
     query: str | None = None
     """What a text beside a picture is put into, where the runtime makes a query of both by
     `encode_query`; None: it does not"""
+    lacks_query: bool = False
+    """The model was trained to make such a query, and the runtime has no file for it"""
     pictures_as: str | None = None
     """The hash of another model's weights with the very same image tower: features of its pictures
     can be searched"""
@@ -118,6 +120,7 @@ def open_bundle(
     if "query" in manifest:
         template = str(manifest["query"].get("template"))
         more["query"] = template if getattr(runtime, "makes_queries", False) else None
+        more["lacks_query"] = more["query"] is None
         more["pictures_as"] = manifest.get("base_hash")
     return OpenModel(
         name or f"{manifest.get('recipe', folder)}, alpha {manifest.get('alpha', '?')}",

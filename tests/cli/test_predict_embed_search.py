@@ -1,5 +1,6 @@
 """predict, embed and search: numbers against open_clip itself, and every way they refuse."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -416,6 +417,26 @@ def test_a_picture_and_what_is_to_be_changed_of_it(cli, merged, photos):
     summed = 0.7 * cosines(*image)[1] + 0.3 * cosines("a red square")[1]
     torch.testing.assert_close(both / both.norm(), summed / summed.norm(), atol=1e-5, rtol=0)
     assert cosines("a red square", *image)[0]["text_weight"] == 0.5
+
+
+def test_an_engine_that_makes_no_queries_says_so(cli, tiny_folder, photos, tmp_path, monkeypatch):
+    """Its model was trained to make one of picture and text; a sum takes its place."""
+    from radapter_cli import model_options, search
+
+    def lacking(*chosen):
+        return dataclasses.replace(model_options.open_chosen(*chosen), lacks_query=True)
+
+    more = ("--model", tiny_folder)
+    assert cli("embed", photos, "--out", "f.safetensors", *more).code == 0
+    image = next(path for path in sorted(Path(photos).rglob("*")) if path.is_file())
+    command = ("search", "blue", "--image", image, "--in", "f.safetensors", *more)
+    said = "has no query model, so the query is the sum of picture and text, 0.5 each"
+    assert said not in " ".join(cli(*command).err.split())
+    monkeypatch.setattr(search, "open_chosen", lacking)
+    outcome = cli(*command)
+    assert outcome.code == 0
+    assert said in " ".join(outcome.err.split())
+    assert said not in " ".join(cli(*command, "--text-weight", "0.3").err.split())
 
 
 def test_a_query_picture_that_cannot_be_read(cli, merged, photos, tmp_path):

@@ -184,10 +184,15 @@ def test_it_searches_videos(run, exported, tiny, tmp_path):
     turn(two_colours(tmp_path / "d.mp4"))
     frames["d.mp4"] = decoded(tmp_path / "d.mp4", shares(12), USUAL)
     assert frames["d.mp4"][0].size == (48, 64)
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    (tmp_path / "broken.gif").write_bytes(b"no picture at all")
     done = run(EXAMPLE.with_name("search_videos.py"), exported, tmp_path, "a cat")
     assert done.returncode == 0, done.stderr
     said = {Path(line.split("  ")[1]).name: float(line.split()[0]) for line in
             done.stdout.splitlines()}  # fmt: skip
+    assert said.keys() == frames.keys()
+    for name in ("broken.gif", "broken.mp4"):
+        assert f"skipped: {tmp_path / name}: " in done.stderr
     text = encode_text(tiny.model, tiny.tokenizer(["a cat"]))[0]
     for name, pictures in frames.items():
         pixels = torch.stack([tiny.preprocess(picture) for picture in pictures])[None]

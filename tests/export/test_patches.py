@@ -6,10 +6,11 @@ import torch
 from tiny_bundle import FACTS, make
 from torch import nn
 
-from radapter import bundle, models
+from radapter import bundle, models, registry
 from radapter.errors import UsageError
 from radapter.export import export_bundle, towers
 from radapter.export.bundling import Contents
+from radapter.methods import multiway
 from radapter.models.patches import has_patches, patch_features
 from radapter.runtimes.onnx import OnnxRuntime
 from radapter.runtimes.pytorch import PyTorchRuntime
@@ -84,7 +85,34 @@ def test_another_tower_is_refused_before_the_work(tmp_path, monkeypatch):
     loaded = make()
     monkeypatch.setattr(loaded.model, "visual", nn.Identity())
     assert not has_patches(loaded.model)
-    with pytest.raises(UsageError, match="a ViT of open_clip's own code, which tiny is not"):
+    with pytest.raises(UsageError, match="for pictures, which tiny is not"):
         Contents(patches=True).check(loaded)
     with pytest.raises(UsageError, match="this image tower is a Identity"):
         patch_features(loaded.model, torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["mv-adapter", "stan", "gru"])
+def test_a_model_of_clips_is_refused(name):
+    """It would take pictures for frames of the clip that it saw last."""
+    loaded = make()
+    settings = {"depth": 2} if name == "stan" else {}
+    registry.load(registry.METHODS, name).attach(loaded.model, **settings)
+    with pytest.raises(UsageError, match="for pictures, which tiny is not"):
+        Contents(patches=True).check(loaded)
+    with pytest.raises(UsageError, match="this model is one of clips"):
+        patch_features(loaded.model, torch.zeros(1, 3, *models.image_size(loaded.model)))
+
+
+def test_a_module_behind_the_tower_reads_patches_too():
+    loaded = make()
+    pixels = torch.randn(2, 3, *models.image_size(loaded.model))
+    before = patch_features(loaded.model.eval(), pixels).detach()
+    torch.manual_seed(1)
+    attached = multiway.attach(loaded.model, rank=4, place="joint", extractor=False)
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.normal_()
+    found = patch_features(loaded.model.eval(), pixels)
+    wanted = before + loaded.model.joint(before.flatten(0, 2)).view_as(before)
+    torch.testing.assert_close(found, wanted)
+    assert (found - before).abs().max() > 0.1

@@ -20,7 +20,7 @@ from radapter.inference import embed, open_model, search
 from radapter.inference.searching import check_model, query_of
 from radapter.models.queries import asked
 from radapter.runtimes.onnx import OnnxRuntime
-from radapter.runtimes.opened import from_loaded
+from radapter.runtimes.opened import from_loaded, open_bundle
 from radapter.runtimes.pytorch import PyTorchRuntime
 
 pytestmark = pytest.mark.slow  # they export
@@ -54,7 +54,7 @@ def written(request, tmp_path_factory):
     return loaded, folder, manifest, check
 
 
-def test_the_file_gives_what_pytorch_gives(written):
+def test_the_file_gives_what_pytorch_gives(written, monkeypatch):
     loaded, folder, manifest, _ = written
     files = [bundle.in_precision(bundle.QUERY, p) for p in ("fp32", "fp16")]
     assert [manifest["models"][file]["for"] for file in files] == [["onnxruntime"]] * 2
@@ -70,6 +70,9 @@ def test_the_file_gives_what_pytorch_gives(written):
         runtime = OnnxRuntime(folder, precision=precision)
         assert (runtime.encode_query(pixels, ids) - wanted).abs().max() < off
     assert not OnnxRuntime(folder, precision="int8").makes_queries
+    assert not open_bundle(folder).lacks_query
+    monkeypatch.setattr(OnnxRuntime, "makes_queries", False)
+    assert open_bundle(folder).lacks_query
 
 
 def test_a_suite_has_a_row_of_it_and_the_gate_compares_it(written):

@@ -148,6 +148,20 @@ def test_every_precision_gets_an_engine_but_onnxruntimes_own_int8(bundle_copy, t
     assert precision["tensorrt/text_model_int8.rtx.engine"] == "int8"
 
 
+def test_files_for_onnxruntime_alone_get_no_engine(bundle_copy):
+    patches = bundle_copy / bundle.PATCHES
+    shutil.copyfile(bundle_copy / bundle.VISION, patches)
+    facts = bundle.read_manifest(bundle_copy)
+    del facts["schema_version"], facts["files"]
+    facts["models"][bundle.PATCHES] = {"precision": "fp32", "for": ["onnxruntime"]}
+    manifest = bundle.write_manifest(bundle_copy, facts)
+    chosen, left_out = engines.sources(bundle_copy, manifest, engines.limits(manifest))
+    assert [source.onnx for source in chosen] == [bundle.TEXT, bundle.VISION]
+    assert left_out == {bundle.PATCHES: "the bundle has it for onnxruntime alone"}
+    planned = engines.plan({bundle.TEXT: 1, bundle.PATCHES: 1, bundle.QUERY: 1}, RTX)
+    assert list(planned) == ["tensorrt/text_model.rtx.engine"]
+
+
 def test_the_bundle_says_how_large_batches_are():
     manifest = {"context_length": 77, "max_batch": 16}
     assert engines.limits(manifest) == engines.Limits(16, 77, 77)

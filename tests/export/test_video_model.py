@@ -171,3 +171,10 @@ def test_a_server_gets_it_too(exported, tmp_path):
     assert [path.name for path in places] == ["mine_vision", "mine_text", "mine_video"]
     config = (places[-1] / "config.pbtxt").read_text()
     assert f"dims: [ {FRAMES}, 3, 32, 32 ]" in config
+
+
+def test_a_file_of_classes_would_see_single_pictures():
+    loaded = tiny.build()
+    load(METHODS, "gru").attach(loaded.model)
+    with pytest.raises(UsageError, match="is a model of clips: leave out --classifier"):
+        Contents(classifier={"names": ["a", "b"]}).check(loaded)

@@ -59,11 +59,12 @@ def test_clip_adapter(start, last_relu):
     assert torch.equal(again(f), head(f))
 
 
-def test_clip_adapter_is_the_released_one_by_default(start):
+def test_clip_adapter_is_the_released_one_with_its_last_relu(start):
     """`ratio = 0.2`, a reduction of 4, no biases and two ReLUs, of features before normalisation:
     a length of them cancels."""
     f = unit(5, DIM)
-    head = clip_adapter.head(start)
+    head = clip_adapter.head(start, last_relu=True)
+    assert not clip_adapter.head(start).last_relu  # a quirk of released code is no default
     layers = torch.nn.Sequential(
         torch.nn.Linear(DIM, DIM // 4, bias=False), torch.nn.ReLU(),
         torch.nn.Linear(DIM // 4, DIM, bias=False), torch.nn.ReLU(),

@@ -77,6 +77,17 @@ def test_pieces_of_a_long_video_say_when_they_are(model, tmp_path):
     assert path.endswith("v/long.mp4")
 
 
+def test_a_video_without_a_length_is_named_and_counted(model, tmp_path):
+    video(tmp_path / "v" / "good.mp4", 20)
+    (tmp_path / "v" / "broken.mp4").write_bytes(b"no video at all")
+    found = open_clips(tmp_path / "v", frames=2, window=1.0)
+    assert found.keys == ["broken.mp4", *(f"good.mp4#t={k},{k + 1}" for k in (0, 1))]
+    facts, messages = embed(model, found, tmp_path / "f.safetensors")
+    assert (facts["count"], facts["skipped"]) == (2, 1)
+    assert "broken.mp4" in messages[0]
+    assert facts["left_out"]["broken"]["count"] == 1
+
+
 def test_folders_without_clips_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(BrokenInput, match="No videos, animated pictures or folders of frames in"):

@@ -1,12 +1,15 @@
 """MV-Adapter against numpy, and what a model of clips is: order counts, padding does not."""
 
 import copy
+import inspect
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import tiny
 import torch
+import yaml
 
 from radapter.errors import UsageError
 from radapter.methods import mv_adapter
@@ -260,3 +263,10 @@ def test_factors_at_first(factors):
         else:
             assert 0.05 < scale.std() < 32**-0.5
             assert abs(scale.mean()) < 0.05
+
+
+def test_a_quirk_of_released_code_is_no_default():
+    """The recipe with the published settings states it."""
+    assert inspect.signature(mv_adapter.attach).parameters["factors"].default == "ones"
+    recipe = Path(__file__).parents[2] / "recipes/mv-adapter-msr-vtt.yaml"
+    assert yaml.safe_load(recipe.read_text())["method"]["factors"] == "random"

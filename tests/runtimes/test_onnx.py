@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shutil
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -392,3 +393,19 @@ def _rehash(folder, name):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = file_hash(folder / name)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_files_that_few_commands_use_are_opened_at_their_first_use(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "bundle")
+    shutil.copyfile(folder / bundle.VISION, folder / bundle.PATCHES)
+    facts = bundle.read_manifest(folder)
+    del facts["schema_version"], facts["files"]
+    bundle.write_manifest(folder, facts)
+    runtime = OnnxRuntime(folder)
+    assert runtime.makes_patches
+    assert not runtime.makes_queries
+    assert set(runtime.provenance["nodes"]) == {"vision", "text"}
+    assert bundle.PATCHES in runtime.provenance["files"]
+    pixels = torch.zeros(2, 3, *bundle.read_manifest(folder)["image_size"])
+    assert torch.equal(runtime.encode_patches(pixels), runtime.encode_image(pixels))
+    assert set(runtime.provenance["nodes"]) == {"vision", "text", "patch"}

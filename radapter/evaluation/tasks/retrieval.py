@@ -31,6 +31,8 @@ METRICS = {
     for k in RECALLS
 }
 DATA = "captions"
+BY_BEST_CAPTION = "a clip is looked for among all clips, each by its nearest caption (CLIP4Clip)"
+"""How clips with several captions find a caption: CLIP4Clip's protocol on MSVD"""
 EQUAL_CAPTIONS = {
     "one": "texts of the same tokens are one caption",
     "apart": "no prefix; texts of the same tokens are captions of their own, each right for its "
@@ -44,7 +46,7 @@ def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
     if described.match.rerank and dataset.frames is not None:
         raise UsageError(f"{dataset.source} has clips, and `match.rerank` is of pictures.")
     if said is None:
-        return captioned(dataset)
+        return _counted(captioned(dataset))
     if dataset.frames is None:
         raise UsageError(f"{dataset.source} has pictures, and `match` is of clips: leave it out.")
     if described.match.frames == "auxiliary" and not dataset.auxiliary:
@@ -52,8 +54,21 @@ def needs(dataset: Dataset, described: SuiteDataset) -> Dataset:
             f"{dataset.source} has no auxiliary captions: name their column as auxiliary_column in "
             "the data section of the suite."
         )
-    dataset = captioned(dataset)
+    dataset = _counted(captioned(dataset))
     return dataclasses.replace(dataset, protocol=dataset.protocol | {"match": said})
+
+
+def by_best_caption(dataset: Dataset) -> bool:
+    """Whether these are clips of which some have several captions."""
+    return dataset.frames is not None and any(len(own) > 1 for own in dataset.captions)
+
+
+def _counted(dataset: Dataset) -> Dataset:
+    """The data set, whose protocol says how clips with several captions are counted."""
+    if not by_best_caption(dataset):
+        return dataset
+    said = {"clip to caption": BY_BEST_CAPTION}
+    return dataclasses.replace(dataset, protocol=dataset.protocol | said)
 
 
 def asks(dataset: Dataset, templates: Sequence[str]) -> tuple[str, Iterable[str]]:
@@ -83,8 +98,8 @@ def score(
     from radapter.evaluation import matching, reranking, retrieval
 
     match = described.match
-    alike = texts.by_tokens(dataset.captions)
-    task = retrieval.caption_task(alike, suite.identical_captions == "apart")
+    alike, apart = texts.by_tokens(dataset.captions), suite.identical_captions == "apart"
+    task = retrieval.caption_task(alike, apart)
     ones = torch.ones(len(dataset), dtype=torch.int32)
     found = Scores(
         {},
@@ -113,6 +128,12 @@ def score(
         name: retrieval.best_ranks(*w.sides, w.right, copies=w.copies, which=w.which)
         for name, w in ways.items()
     }
+    if by_best_caption(dataset):
+        right = [[number] for number in range(len(dataset))]
+        ways["image_to_text"] = Way(by_picture, right, ones, None, clusters)
+        clips, told = by_picture
+        of_clips = retrieval.best_caption_ranks(clips, told, task.captions_of, apart)
+        ranks["image_to_text"] = of_clips
     _add(found, ways, ranks)
     if match.rerank is None or not getattr(texts.model.runtime, "matches", False):
         return found

@@ -79,6 +79,8 @@ def sources(
             unfit[name] = f"its int8 is onnxruntime's own, for the CPU ({operators})"
         elif unknown:
             unfit[name] = f"its inputs have dimensions without known limits: {', '.join(unknown)}"
+        elif "tensorrt" not in manifest.get("models", {}).get(name, {}).get("for", ["tensorrt"]):
+            unfit[name] = "the bundle has it for onnxruntime alone"
         else:
             fit.append(Source(name, profile))
     return fit, unfit
@@ -114,7 +116,7 @@ def plan(files: Mapping[str, int], flavour: Flavour) -> dict[str, int]:
     return {
         engine_name(name, flavour): size + KERNELS
         for name, size in files.items()
-        if name.endswith(".onnx")
+        if name.endswith(".onnx") and not PurePosixPath(name).stem.startswith(tuple(bundle.FURTHER))
     }
 
 
