@@ -26,7 +26,7 @@ SHARES = {
 """Of each method what it scores on line, and on every other data set"""
 
 
-def result(shares, generator):
+def result(shares, generator, rate):
     datasets = {}
     for place, role in PLACES.items():
         share = shares[LINE if place == "line" else ELSEWHERE]
@@ -39,7 +39,9 @@ def result(shares, generator):
         }
     protocol = {"averages": {"shifts": ["solid", "two-tone", "colour", "pixel"]}}
     suite = {"protocol": protocol, "alphas": [1.0], "clusters": [list(range(CLASSES))]}
-    return {"held_out": {"auto": 1.0}, "suites": {"icons-shifts": suite | {"datasets": datasets}}}
+    recipe = {"optimisation": {"lr": rate}}
+    suites = {"icons-shifts": suite | {"datasets": datasets}}
+    return {"held_out": {"auto": 1.0}, "recipe": recipe, "suites": suites}
 
 
 @pytest.fixture
@@ -48,13 +50,14 @@ def laboratory(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     script = importlib.import_module("laboratory")
 
-    def run(shares):
+    def run(shares, times=10):
         generator, folder = np.random.default_rng(0), Folder(tmp_path / "laboratory")
         methods = {}
         for number, (label, own) in enumerate(shares.items()):
             names = [f"m{number}-seed{seed}" for seed in range(6)]
             for name in names:
-                folder.write_run(name, result(own, generator))
+                rate = times * 1e-4 if label == "ten times the rate" else 1e-4
+                folder.write_run(name, result(own, generator, rate))
             finalists = [{"fold": 0, "seed": i, "run": name} for i, name in enumerate(names)]
             methods[label] = {
                 "alpha": 1.0, "settings": [], "chosen": None, "finalists": finalists
@@ -75,6 +78,19 @@ def test_what_holds_is_shown(laboratory, capsys):
     assert truths(said) == ["yes"] * 5
     gain = float(re.search(r"line ([+-][\d.]+)", said)[1])
     assert gain == pytest.approx(20, abs=1.5)
+
+
+def test_ten_times_the_rate_has_to_be_that(laboratory, capsys):
+    with pytest.raises(typer.Exit):
+        laboratory(SHARES, times=3)
+    said = capsys.readouterr().out
+    assert truths(said) == ["yes"] * 4 + ["NO"]
+    assert "3 times the rate that is chosen for full" in said
+
+
+def test_methods_that_lack_runs_are_named(laboratory):
+    with pytest.raises(typer.BadParameter, match="lacks runs of WiSE-FT"):
+        laboratory({label: own for label, own in SHARES.items() if label != "WiSE-FT"})
 
 
 @pytest.mark.parametrize(
