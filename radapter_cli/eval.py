@@ -156,8 +156,8 @@ def eval_command(
         chosen = [load_suite(name) for name in suite or ()]
         if data is not None:
             classes, prompts = classes_and_prompts(Path(model))
-            suite = own_data.suite_of(data, prompts, classes=classes, pictures=pictures)
-            chosen = [adapting.with_controls(suite)]
+            own = own_data.suite_of(data, prompts, classes=classes, pictures=pictures)
+            chosen = [adapting.with_controls(own)]
         changes = protocol or [], without or [], broken_images, not no_rerank
         suites = adapting.changed(chosen, *changes)
         settings = {"device": device.value, "precision": precision.value}

@@ -98,7 +98,8 @@ def study(
 
         radapter study emoji --dry-run
         radapter study mine.yaml --jobs 2
-        radapter study mine.yaml --tables --baseline LoRA --out mine.md
+        radapter study mine.yaml --tables --out mine.md
+        radapter study mine.yaml --tables --baseline LoRA
     """
     for path in out or []:
         if path.suffix[1:] not in ENDINGS:

@@ -237,6 +237,10 @@ class Data(Section):
         """All that is there to be scored, of a set found on disk; None: nothing is."""
         return self
 
+    def fewest(self) -> Data:
+        """What of it is enough to try that all works; all, where it cannot be cut."""
+        return self
+
     def for_model_trained_on(self, trained: Data) -> Data | None:
         """What of a suite's data such a model is scored on; None: rather on another set of this
         source, if the suite has one that fits."""

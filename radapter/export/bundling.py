@@ -31,11 +31,6 @@ OPSETS = range(18, 26)  # 26 writes an invalid file with the present exporter
 OF_PAIRS = {bundle.QUERY: queries, bundle.MATCHING: matching}
 """Files that take a picture and a text together, of models that do so"""
 CALIBRATION_BATCH = 8
-NO_CLASSIFIER = (
-    f"The bundle has no {bundle.CLASSIFIER}, which would read pictures, and this is a model of "
-    f"clips: put {heads.FILE} behind {bundle.VIDEO}."
-)
-"""Of a model of clips with a trained head"""
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,7 @@ class Contents:
                 "--classifier."
             )
         if self.classifier is not None and most_frames(loaded.model):
-            raise UsageError(
-                f"A classifier file reads pictures, and {loaded.name} is a model of clips: leave "
-                "out --classifier."
-            )
+            raise UsageError(f"A classifier reads pictures, and {loaded.name} clips: leave it out.")
         if self.max_batch < 1:
             raise UsageError(f"The largest batch must be 1 or more, not {self.max_batch}.")
         weights.check_forms(self.checkpoints, loaded)
@@ -151,9 +143,8 @@ def export_bundle(
         dynamic = models.text.takes_short_texts(loaded.model)
         shown = golden.write(temporary, loaded, dynamic=dynamic, pictures=pictures, notice=notice)
         cases = {file: own for file, _, own in written}
-        for kind, precision in itertools.product(
-            shown, {"fp32", "fp16"} & set(contents.precisions)
-        ):
+        floats = {"fp32", "fp16"} & set(contents.precisions)
+        for kind, precision in itertools.product(shown, floats):
             cases[bundle.in_precision(kind, precision)] |= shown[kind]
         figures = verify(temporary, cases, inputs.batches)
         for file, precision, _ in written:

@@ -19,6 +19,7 @@ from radapter.export.classes import classes_hash, with_head
 from radapter.export.gate import parity_gate
 from radapter.export.sample import training_sample
 from radapter.export.trt import engines
+from radapter.heads import head as heads
 from radapter.models import LoadedModel
 from radapter.models.frames import most_frames
 from radapter.recipe import Recipe
@@ -26,6 +27,11 @@ from radapter.run import Run
 from radapter.runtimes.trt import flavours
 from radapter.runtimes.trt.flavours import Flavour
 
+NO_CLASSIFIER = (
+    f"The bundle has no {bundle.CLASSIFIER}, which would read pictures, and this is a model of "
+    f"clips: put {heads.FILE} behind {bundle.VIDEO}."
+)
+"""Of a model of clips with a trained head"""
 Status = Callable[[str], AbstractContextManager[None]]
 """Of words for what is being done, around the work"""
 
@@ -217,7 +223,7 @@ def export(
         if planned.lost:
             note(f"The new bundle is written without {' and '.join(planned.lost)}.")
         if planned.loaded.head is not None and most_frames(planned.loaded.model):
-            note(bundling.NO_CLASSIFIER)
+            note(NO_CLASSIFIER)
         known = facts.run_facts(run, recipe, planned.merged)
         gate, missing = None, dict[str, str]()
         if planned.wanted.verify and (planned.written or planned.flavour):

@@ -34,7 +34,6 @@ class Attached:
         change: the squared Frobenius norm of the change that the present values make to the model's
             weights, a scalar with gradients; None: their squared distance from `start`.
         rates: by name, what the learning rate of some parameters is multiplied by.
-        behind: whether the image tower stays as it is, and what is trained reads its features.
     """
 
     def __init__(
@@ -49,11 +48,11 @@ class Attached:
         towers: Collection[str] = (),
         change: Callable[[], Tensor] | None = None,
         rates: Mapping[str, float] = MappingProxyType({}),
-        behind: bool = False,
     ):
         self.model, self.hold, self.settings, self._kept = model, hold, average, kept
         self.change, self._towers, self.rates = change, towers, rates
-        self.behind = behind
+        self.behind = False
+        """Whether the image tower stays as it is, and what is trained reads its features"""
         self.modules = {n: part for n, part in parts.items() if isinstance(part, nn.Module)}
         self.trained = {n: part for n, part in parts.items() if isinstance(part, nn.Parameter)}
         for name, module in self.modules.items():

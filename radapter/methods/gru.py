@@ -85,5 +85,6 @@ def attach(
     hold = holding_both(added, [branch], own, lambda: attached.start)
     parts: dict[str, Any] = {**own, **added}
     rates = dict.fromkeys(own, rate)
-    attached = Attached(model, parts, hold, average, towers=("image",), rates=rates, behind=True)
+    attached = Attached(model, parts, hold, average, towers=("image",), rates=rates)
+    attached.behind = True
     return attached

@@ -300,8 +300,8 @@ class Plan:
 
 
 def suite_of(name: str, smoke: bool) -> Suite:
-    """A suite by its name or file; to try that all works, one data set of each role, and of icons
-    one of each class."""
+    """A suite by its name or file; to try that all works, one data set of each role, with few
+    pictures where it can be so."""
     suite = load_suite(name)
     if not smoke:
         return suite
@@ -309,8 +309,7 @@ def suite_of(name: str, smoke: bool) -> Suite:
     more = [dataset.name for dataset in suite.datasets if dataset.name not in first.values()]
     suite = suite.without(more)
     datasets = [
-        own.model_copy(update={"data": own.data.model_copy(update={"shots": 1})})
-        if own.data.source == "icons" else own for own in suite.datasets
+        own.model_copy(update={"data": own.data.fewest()}) for own in suite.datasets
     ]  # fmt: skip
     return suite.model_copy(update={"datasets": datasets})
 

@@ -56,7 +56,7 @@ def built_in(root, shapes):
     """These pictures come with radapter."""
 
 
-PENALTIES = ("l2-sp", "car-ft", "lipsum-ft", "fd-align", "carot")
+PENALTIES = ("retention", "l2-sp", "car-ft", "lipsum-ft", "fd-align", "carot")
 HEADS = ("clip-adapter", "tip-adapter", "tip-adapter-f", "xmadapter")
 NOTHING_TRAINED = ("tip-adapter", "tip-adapter-icons")
 TREES = {

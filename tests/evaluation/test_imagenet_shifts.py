@@ -301,9 +301,7 @@ def test_anchors_are_of_these_weights_this_protocol_and_whole_sets(tmp_path):
     assert with_anchors(partial, "ViT-B-16:openai") == {}
     suite = whole(shipped(tmp_path))
     found = with_anchors(evaluate_mini(tmp_path, suite), "ViT-B-16:openai")["anchors"]
-    assert set(found) == {d.name for d in suite.datasets}
-    assert found["objectnet"]["accuracy"]["published"] == pytest.approx(0.5417)
-    assert found["objectnet"]["accuracy"]["source"].startswith("CaRot")
+    assert set(found) == {d.name for d in suite.datasets} - {"objectnet"}  # of another protocol
     result = evaluate_mini(tmp_path, suite)
     ours = result.sets["imagenet"].value("accuracy")
     assert found["imagenet"]["accuracy"]["difference"] == pytest.approx(ours - 0.6834)

@@ -66,6 +66,10 @@ class IconsData(Data):
         parts += [f"{self.shots} shots"] if self.shots else []
         return ", ".join(parts)
 
+    def fewest(self) -> Data:
+        """A picture of each class."""
+        return self.model_copy(update={"shots": 1})
+
     def for_model_trained_on(self, trained: Data) -> Data | None:
         """The half of the classes that was trained on. Novel classes are novel for a model that
         was trained on the others alone."""
@@ -124,8 +128,9 @@ class IconsData(Data):
         them."""
         usual = how == "fixed" and self.drawing_seed == 0 and self.shots is None
         found = icons.raw_pixels().get(icons.measured(self.kinds, self.classes))
-        known = usual and self.split == "test" and found is not None
-        return {"nearest training icon by raw pixels": found} if known else {}
+        if found is None or not usual or self.split != "test":
+            return {}
+        return {"nearest training icon by raw pixels": found}
 
     def _texts(self, icon: icons.Icon) -> list[str]:
         facts = icons.classes()[icon.label]
