@@ -20,10 +20,11 @@ from radapter.evaluation.suite import held_out_suite
 from radapter.merging import tpgm
 from radapter.models import load
 from radapter.runtimes.opened import from_loaded
-from radapter.study.planning import NOT_TRAINED, Job, Plan, missing, suite_for
+from radapter.study.planning import NOT_TRAINED, Job, Plan, missing
 from radapter.study.results import Folder
 from radapter.study.running import distinct
 from radapter.study.schema import Merge
+from radapter.study.suites import suite_for
 
 STEPS, SECONDS = 3, 20.0
 """A timing ends after so many steps, or after the first step behind so much time"""

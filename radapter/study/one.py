@@ -47,8 +47,9 @@ from radapter.registry import OF_QUERIES, TASKS, folds
 from radapter.registry import load as registered
 from radapter.run import Run
 from radapter.runtimes.opened import from_loaded
-from radapter.study.planning import agrees, suite_for, suite_of
+from radapter.study.planning import agrees
 from radapter.study.results import Clusters, Folder, curves_of, summed
+from radapter.study.suites import suite_for, suite_of
 from radapter.training.projecting import merge_by_tpgm
 from radapter.versions import versions
 

@@ -16,12 +16,14 @@ from radapter import recipe as recipes
 from radapter.errors import UsageError, nearest
 from radapter.evaluation import seeing
 from radapter.evaluation.alphas import ALPHAS
-from radapter.evaluation.suite import Suite, load_suite, trained_metric
+from radapter.evaluation.suite import trained_metric
 from radapter.precision import on_cpu
 from radapter.recipe import Recipe
-from radapter.registry import OF_QUERIES
+from radapter.registry import OF_QUERIES, TASKS
+from radapter.registry import load as registered
 from radapter.study.results import Folder
 from radapter.study.schema import Merge, Study
+from radapter.study.suites import suite_for, suite_of
 
 NOT_TRAINED = ("name", "description", "suites", "export", "gpu", "trackers", "workers",
                "checkpoints", "alpha")  # fmt: skip
@@ -244,7 +246,15 @@ class Plan:
         return sorted({*self.study.alphas, *stated, *own})
 
     def _check_names(self, recipe: Recipe) -> None:
-        """That `compare` names places of the suites."""
+        """That `compare` names places of the suites, and that these have what is compared."""
+        tasks = {task for suite in self.suites.values() for task in suite.tasks}
+        given = [name for task in sorted(tasks) for name in registered(TASKS, task).METRICS]
+        for name in self.study.metrics or [self.trained_metric]:
+            if name not in given:
+                raise UsageError(
+                    f"{self.place}: metrics: the suites have no {name}: name some of "
+                    f"{', '.join(given)}."
+                )
         fitted = [suite.for_recipe(recipe) for suite in self.suites.values()]
         names = [dataset.name for suite in fitted for dataset in suite.datasets]
         names += [name for suite in fitted for name in (*suite.roles(), *suite.averages)]
@@ -297,29 +307,6 @@ class Plan:
                         f"{suite.name}, the test data. Settings are chosen on other pictures: "
                         "correct `validation`."
                     )
-
-
-def suite_of(name: str, smoke: bool) -> Suite:
-    """A suite by its name or file; to try that all works, one data set of each role, with few
-    pictures where it can be so."""
-    suite = load_suite(name)
-    if not smoke:
-        return suite
-    first = {dataset.role: dataset.name for dataset in reversed(suite.datasets)}
-    more = [dataset.name for dataset in suite.datasets if dataset.name not in first.values()]
-    suite = suite.without(more)
-    datasets = [
-        own.model_copy(update={"data": own.data.fewest()}) for own in suite.datasets
-    ]  # fmt: skip
-    return suite.model_copy(update={"datasets": datasets})
-
-
-def suite_for(suite: Suite, recipe: Recipe, precision: str = "fp32") -> tuple[Suite, str]:
-    """The suite as a recipe's model is scored on it, and a hash of what it says."""
-    fitted = suite.for_recipe(recipe)
-    half = {} if precision == "fp32" else {"precision": precision}
-    text = json.dumps(fitted.model_dump(mode="json") | half, sort_keys=True)
-    return fitted, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- what is there, and the choice

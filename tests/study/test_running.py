@@ -544,3 +544,8 @@ def test_a_head_that_is_not_trained_is_a_method_like_others(small):
         cost = small.folder.read_run(job.name)["cost"]
         assert (cost["steps"], cost["seconds"]) == (0, None)
     assert {m["label"] for m in summarise(small.folder)["methods"]} == methods.keys()
+
+
+def test_a_metric_that_no_suite_has_is_refused_before_any_run(small):
+    with pytest.raises(UsageError, match="metrics: the suites have no map: name some of accuracy"):
+        small.plan(metrics=["map"])

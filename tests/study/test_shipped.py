@@ -86,6 +86,11 @@ def test_a_study_runs_whole(name, small, tiny_folder, shapes, monkeypatch):
         "model": str(tiny_folder), "device": "cpu", "workers": 0, "precision": "fp32",
         "optimisation.batch_size": 16, "optimisation.micro_batch": None,
     }  # fmt: skip
+    # A model that has learned nothing has no right answers to measure a distance from.
+    kept = {
+        k: own for k, own in tree["methods"].items() if own.get("merge", {}).get("rule") != "vrf"
+    }
+    tree["methods"] = kept
     for label, method in tree["methods"].items():
         if "STAN" in label:
             method["set"] = method.get("set", {}) | {"method.depth": 2}
