@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from PIL import Image
 from pydantic import Field
@@ -40,6 +40,11 @@ class ClipData(Data):
         """What training reads by: `draw`, which takes other frames each time; None, without random
         changes to what is trained on."""
         return None if self.augmentation is None else draw
+
+    def controls(self) -> dict[str, Data]:
+        """What a score owes to time: the first frame alone, and the frames in another order."""
+        views = [view for view in get_args(View) if view != "clip"]
+        return {view: self.model_copy(update={"view": view}) for view in views}
 
     def clip_facts(self) -> dict[str, str]:
         """What results say of the frames."""

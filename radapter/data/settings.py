@@ -237,6 +237,10 @@ class Data(Section):
         """All that is there to be scored, of a set found on disk; None: nothing is."""
         return self
 
+    def controls(self) -> dict[str, Data]:
+        """What stands beside it to show what a score is owed to, by name."""
+        return {}
+
     def fewest(self) -> Data:
         """What of it is enough to try that all works; all, where it cannot be cut."""
         return self

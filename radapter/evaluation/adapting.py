@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
-from radapter.data.clips import ClipData, View
 from radapter.errors import UsageError
 from radapter.evaluation import own_data
 from radapter.evaluation.suite import Suite, held_out_suite, load_suite
 from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.run import Run
-
-CONTROLS = [view for view in get_args(View) if view != "clip"]
 
 
 def suites_of_run(
@@ -40,14 +36,12 @@ def suites_of_run(
 
 
 def with_controls(suite: Suite) -> Suite:
-    """The suite with controls of its clips, which show what a score owes to time: their first frame
-    alone, and their frames in another order."""
+    """The suite with the controls of its data sets, see `Data.controls`."""
     datasets: list[SuiteDataset] = []
     for own in suite.datasets:
         datasets.append(own)
-        for view in CONTROLS if isinstance(own.data, ClipData) else ():
-            data = own.data.model_copy(update={"view": view})
-            change = {"name": f"{own.name}-{view}", "role": "control", "data": data}
+        for name, data in own.data.controls().items():
+            change = {"name": f"{own.name}-{name}", "role": "control", "data": data}
             datasets.append(own.model_copy(update=change))
     return suite.model_copy(update={"datasets": datasets})
 

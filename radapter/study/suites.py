@@ -18,9 +18,7 @@ def suite_of(name: str, smoke: bool) -> Suite:
     first = {dataset.role: dataset.name for dataset in reversed(suite.datasets)}
     more = [dataset.name for dataset in suite.datasets if dataset.name not in first.values()]
     suite = suite.without(more)
-    datasets = [
-        own.model_copy(update={"data": own.data.fewest()}) for own in suite.datasets
-    ]  # fmt: skip
+    datasets = [own.model_copy(update={"data": own.data.fewest()}) for own in suite.datasets]
     return suite.model_copy(update={"datasets": datasets})
 
 
