@@ -51,7 +51,7 @@ def moving(split):
 
 
 OF_CLIPS = {
-    "mv-adapter": {"rank": 8, "scale": 1.0, "frames": FRAMES},
+    "mv-adapter": {"rank": 8, "scale": 1.0, "frames": FRAMES, "factors": "random"},
     "stan": {"depth": 2, "frames": FRAMES, "towers": "none", "places": "random"},
     "gru": {"width": 32, "frames": FRAMES},
 }
@@ -176,5 +176,5 @@ def test_a_server_gets_it_too(exported, tmp_path):
 def test_a_file_of_classes_would_see_single_pictures():
     loaded = tiny.build()
     load(METHODS, "gru").attach(loaded.model)
-    with pytest.raises(UsageError, match="is a model of clips: leave out --classifier"):
+    with pytest.raises(UsageError, match="and tiny clips: leave it out"):
         Contents(classifier={"names": ["a", "b"]}).check(loaded)
