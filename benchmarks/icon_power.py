@@ -1,28 +1,32 @@
 """What differences the test pictures of the built-in icons can show, and what raw pixels do there.
 
-    python benchmarks/icon_power.py [--model pictogram-clip]
+    python benchmarks/icon_power.py [--tuned RUN --tuned RUN]
     python benchmarks/icon_power.py --write
 
-For line and solid: zero-shot accuracy, and accuracy by the nearest mean of the features of 8 shots;
-half-widths of 95 % intervals, of the accuracy and of the paired difference of two such classifiers
-(draws 1 and 2, as an example of two tuned models), when pictures are resampled within classes and
-when classes are. Beside them the nearest of all training pictures, by features and by raw 16 x 16
-grey pixels: pixels have to lose clearly, since colours, size and place are drawn at random.
+For line and solid: zero-shot accuracy, that of two tuned models, such as two seeds of a method of
+the study `icons`, and half-widths of 95 % intervals, of each accuracy and of the tuned models'
+paired difference, when pictures are resampled within classes and when classes are. Beside them the
+nearest of all training pictures, by features and by raw 16 x 16 grey pixels: pixels have to lose
+clearly, since colours, size and place are drawn at random.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 from torch.nn.functional import normalize
+from torchvision.transforms.functional import to_tensor
 
 from radapter.data import Dataset, icons, open_data
 from radapter.data.sources.icons import IconsData
+from radapter.evaluation.trivial import RawPixels
 from radapter.files import write_atomic
+from radapter.merging import open_trained
 from radapter.models import LoadedModel, load
 
 RESAMPLINGS = 2000
@@ -48,13 +52,10 @@ def features(model: LoadedModel, dataset: Dataset) -> torch.Tensor:
 
 
 def pixels_of(dataset: Dataset) -> torch.Tensor:
-    """Grey pictures of 16 x 16, less their mean, [pictures, 256], of length 1."""
-    grey = [
-        np.asarray(dataset.read(i).convert("L").resize((16, 16)), np.float32)
-        for i in range(len(dataset))
-    ]
-    rows = torch.from_numpy(np.stack(grey)).flatten(1)
-    return normalize(rows - rows.mean(1, keepdim=True), dim=-1)
+    """As in tables: [pictures, 256], of length 1."""
+    pixels = RawPixels([0.0] * 3, [1.0] * 3)
+    found = [pixels.encode_image(to_tensor(dataset.read(i))[None]) for i in range(len(dataset))]
+    return torch.cat(found)
 
 
 def half_widths(values: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -95,8 +96,17 @@ def nearest(rows: torch.Tensor, others: torch.Tensor, labels: torch.Tensor) -> t
     return labels[(rows @ others.T).argmax(1)]
 
 
+def texts_of(model: LoadedModel, names: list[str]) -> torch.Tensor:
+    """[classes, dim], of length 1."""
+    with torch.no_grad():
+        return normalize(model.model.encode_text(model.tokenizer(names)), dim=-1)
+
+
 def main(
-    model: Annotated[str, typer.Option(help="A model.")] = "pictogram-clip",
+    model: Annotated[str, typer.Option(help="The zero-shot model.")] = "pictogram-clip",
+    tuned: Annotated[
+        list[Path] | None, typer.Option(help="A run; two of them are compared.")
+    ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Only measure raw pixels, for the tables.")
     ] = False,
@@ -105,35 +115,30 @@ def main(
     if write:
         write_atomic(icons.HERE / "raw_pixels.json", json.dumps(raw_pixels(), indent=1) + "\n")
         return
-    loaded = load(model)
-    loaded.model.eval()
+    models = {"zero-shot": load(model)}
+    for number, run in enumerate(tuned or [], 1):
+        trained = open_trained(run)
+        trained.base.model.load_state_dict(trained.at(1.0))
+        models[f"tuned, run {number}"] = trained.base
+    for loaded in models.values():
+        loaded.model.eval()
     train = opened("line", "train")
-    trained, trained_pixels = features(loaded, train), pixels_of(train)
+    known = features(models["zero-shot"], train), pixels_of(train)
     labels = torch.tensor(train.labels)
-    tokens = loaded.tokenizer(train.class_names)
-    with torch.no_grad():
-        texts = normalize(loaded.model.encode_text(tokens), dim=-1)
-    means = []
-    for seed in (1, 2):
-        kept = set(opened("line", "train", shots=8, shots_seed=seed).keys)
-        chosen = torch.tensor([key in kept for key in train.keys])
-        sums = torch.zeros_like(texts).index_add_(0, labels[chosen], trained[chosen])
-        means.append(normalize(sums, dim=-1))
     print("| | pictures | accuracy | ± within classes | ± over classes |\n|---|---|---|---|---|")
     for kind in KINDS:
         test = opened(kind, "test")
-        found, pixels = features(loaded, test), pixels_of(test)
-        truth = np.array(test.labels)
+        found = {name: features(loaded, test) for name, loaded in models.items()}
         right = {
-            "zero-shot": (found @ texts.T).argmax(1),
-            "nearest mean of 8 shots, draw 1": (found @ means[0].T).argmax(1),
-            "nearest training picture, features": nearest(found, trained, labels),
-            "nearest training picture, raw pixels": nearest(pixels, trained_pixels, labels),
+            name: (own @ texts_of(models[name], test.class_names).T).argmax(1)
+            for name, own in found.items()
         }
+        right["nearest training picture, features"] = nearest(found["zero-shot"], known[0], labels)
+        right["nearest training picture, raw pixels"] = nearest(pixels_of(test), known[1], labels)
+        truth = np.array(test.labels)
         rows = {name: (guess.numpy() == truth).astype(float) for name, guess in right.items()}
-        second = ((found @ means[1].T).argmax(1).numpy() == truth).astype(float)
-        first = rows["nearest mean of 8 shots, draw 1"]
-        rows["difference of draws 1 and 2"] = first - second
+        if len(models) == 3:
+            rows["difference of the tuned"] = rows["tuned, run 1"] - rows["tuned, run 2"]
         for name, values in rows.items():
             within, over = half_widths(values, truth)
             print(
