@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from radapter import bundle
 from radapter.benchmarking.inputs import Batches
@@ -23,7 +24,41 @@ from radapter.runtimes import Runtime
 from radapter.runtimes.engines import ENGINES
 from radapter.versions import versions
 
-PICTURES, TEXTS = "pictures", "texts"
+Encode = Callable[[Any, Batches, int], Callable[[], Tensor]]
+"""A runtime, inputs and a batch size -> a call of it"""
+
+
+def _pictures(runtime: Any, inputs: Batches, batch: int) -> Callable[[], Tensor]:
+    values = inputs.pictures(batch)
+    return lambda: runtime.encode_image(values)
+
+
+def _texts(runtime: Any, inputs: Batches, batch: int) -> Callable[[], Tensor]:
+    values = inputs.tokens(batch)
+    return lambda: runtime.encode_text(values)
+
+
+def _clips(runtime: Any, inputs: Batches, batch: int) -> Callable[[], Tensor]:
+    values = inputs.clips(batch, runtime.frames)
+    return lambda: runtime.encode_video(values)
+
+
+def _queries(runtime: Any, inputs: Batches, batch: int) -> Callable[[], Tensor]:
+    values = inputs.pictures(batch), inputs.queries(batch)
+    return lambda: runtime.encode_query(*values)
+
+
+TOWERS: dict[str, Encode] = {
+    "pictures": _pictures, "texts": _texts, "clips": _clips, "queries": _queries
+}  # fmt: skip
+
+
+def towers_of(runtime: Any) -> dict[str, Encode]:
+    """What a runtime encodes: clips only where its model was made for them, and queries of a
+    picture and a text only where it makes such."""
+    has = {"clips": runtime.frames is not None,
+           "queries": getattr(runtime, "makes_queries", False)}  # fmt: skip
+    return {name: encode for name, encode in TOWERS.items() if has.get(name, True)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +119,7 @@ def bench(
 
     Returns:
         `cases`: each with `tower`, `runtime`, `precision`, `device`, `batch`, `threads`, `calls`,
-        `median_ms` and `p95_ms` of a call, `per_second` (pictures or texts), `speedup` over
+        `median_ms` and `p95_ms` of a call, `per_second` (pictures, say), `speedup` over
         PyTorch eager of the same tower, device, batch and threads (the median over rounds, with
         `speedup_range`; None if that was not measured) in the precision `speedup_over`: fp16 for
         engines of less than fp32, where PyTorch was measured in it, else fp32; and the
@@ -116,9 +151,10 @@ def bench(
         opened, left_out = open_runtimes(subject, settings.runtimes, precisions, threads)
         cases = [
             _case(name, runtime, n, tower, inputs, batch)
-            for tower in (PICTURES, TEXTS)
+            for tower in TOWERS
             for batch in dict.fromkeys(settings.batches)
             for name, runtime, n in opened
+            if tower in towers_of(runtime)
         ]
         try:
             measure(cases, settings.rounds, settings.seconds, on_progress)
@@ -146,12 +182,10 @@ def bench(
 def _case(
     name: str, runtime: Runtime, threads: int | None, tower: str, inputs: Batches, batch: int
 ) -> Case:
-    encode = runtime.encode_image if tower == PICTURES else runtime.encode_text
-    values = inputs.pictures(batch) if tower == PICTURES else inputs.tokens(batch)
     engine = ENGINES[name]
     return Case(
         tower, name, runtime.precision, engine.device, batch, threads,
-        lambda: encode(values), engine.reference,
+        TOWERS[tower](runtime, inputs, batch), engine.reference,
     )  # fmt: skip
 
 

@@ -28,9 +28,9 @@ def bench_table(result: dict[str, Any]) -> Table:
     halves = any(case.get("speedup_over") == "fp16" for case in result["cases"])
     over = " (in fp16 for engines of less than fp32)" if halves else ""
     table.note(
-        "median and p95 in ms of a call; per second: pictures or texts; speed: times PyTorch eager "
-        f"of the same batch, device and threads{over}; cosine: the worst to PyTorch's features of "
-        f"these inputs. {result['rounds']} rounds, in turns."
+        "median and p95 in ms of a call; per second: pictures, texts and so on; speed: times "
+        f"PyTorch eager of the same batch, device and threads{over}; cosine: the worst to "
+        f"PyTorch's features of these inputs. {result['rounds']} rounds, in turns."
     )
     load, cores = machine["load_before"], machine["cores"]
     if load is not None and cores and load > BUSY * cores:

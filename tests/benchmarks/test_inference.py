@@ -5,29 +5,30 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from radapter import bundle, registry
+from radapter import registry
 
 
 @pytest.mark.parametrize(
     ("text", "length"), [({}, 16), ({"context_length": 6}, 6), ({"pool_type": "last"}, 77)]
 )
 def test_texts_are_as_long_as_the_model_takes_them(inference, text, length):
-    base = tiny.build(text=text)
-    tokens = inference.examples(base, 3)["input_ids"]
-    wanted = base.tokenizer([f"a picture of thing number {n}" for n in range(3)], length)
-    assert tokens.shape == (3, length)
-    assert tokens.equal(wanted)
+    assert inference.inputs_of(tiny.build(text=text)).tokens(3).shape == (3, length)
 
 
 @pytest.mark.slow  # it exports
-@pytest.mark.parametrize("pool", ["argmax", "last"])
-def test_exported_towers_give_what_pytorch_gives(inference, pool):
-    base = tiny.build(text={"pool_type": pool})
-    calls, given = inference.sessions(base.model, base), inference.examples(base, 2)
-    with torch.no_grad():
-        wanted = tiny.features(base.model, given["pixel_values"], given["input_ids"])
-    found = [calls[tower.name](given[tower.input]) for tower in bundle.TOWERS]
-    torch.testing.assert_close(torch.cat(found), F.normalize(wanted, dim=-1), rtol=0, atol=1e-5)
+def test_the_tables_have_every_method_and_head(inference, tiny_folder, monkeypatch, capsys):
+    few = {label: inference.ATTACHED[label] for label in ("MoTa", "GRU, 8 frames", "UCDR-Adapter")}
+    monkeypatch.setattr(inference, "ATTACHED", few)
+    inference.main(str(tiny_folder), [2], rounds=1, seconds=0.0)
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines if line.startswith("| ")}
+    measured = {
+        label: [bool(cell.strip(" |")) for cell in rows[f"| {label}"]] for label in few
+    }  # pictures, texts, clips, queries
+    assert measured["MoTa"] == [True, True, False, True]
+    assert measured["GRU, 8 frames"] == [True, True, True, False]
+    assert measured["UCDR-Adapter"] == [True, True, False, False]
+    assert all(f"| {name}" in rows for name in registry.HEADS)
 
 
 @pytest.mark.slow  # it exports

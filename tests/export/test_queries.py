@@ -12,6 +12,7 @@ import torch
 from tiny_bundle import FACTS
 
 from radapter import bundle, registry
+from radapter.benchmarking import Settings, bench
 from radapter.data.pictures import open_pictures
 from radapter.errors import BrokenInput
 from radapter.evaluation.suite import Suite
@@ -118,3 +119,11 @@ def test_an_index_of_the_base_model_is_searched_by_picture_and_text(
     assert cosines == pytest.approx(dict(found), abs=2e-3)
     np.testing.assert_array_equal(sorted(cosines), sorted(dict(found)))
     assert json.loads((folder / bundle.MANIFEST).read_text())["query"]["place"] == "$"
+
+
+def test_bench_measures_queries_too(written):
+    _, folder, _, _ = written
+    settings = Settings(["torch", "onnx"], ["fp32"], (2,), rounds=1, seconds=0.0, text_length=9)
+    result = bench(folder, settings)
+    assert [case["tower"] for case in result["cases"]] == ["pictures", "texts", "queries"]
+    assert [item["runtime"] for item in result["left_out"]] == ["torch"]

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_bundle import FACTS
 
 from radapter import bundle
+from radapter.benchmarking import Settings, bench
 from radapter.data.clip_pieces import open_clips
 from radapter.data.sources.moving_emoji import MovingEmojiData
 from radapter.errors import GateFailed, UsageError
@@ -178,3 +179,9 @@ def test_a_file_of_classes_would_see_single_pictures():
     load(METHODS, "gru").attach(loaded.model)
     with pytest.raises(UsageError, match="and tiny clips: leave it out"):
         Contents(classifier={"names": ["a", "b"]}).check(loaded)
+
+
+def test_bench_measures_clips_too(exported):
+    settings = Settings(["onnx"], ["fp32"], (1, 2), rounds=1, seconds=0.0)
+    cases = bench(exported, settings)["cases"]
+    assert [case["tower"] for case in cases] == ["pictures"] * 2 + ["texts"] * 2 + ["clips"] * 2
