@@ -45,9 +45,11 @@ class EmojiData(Data):
         return f"emoji {'+'.join(self.styles)}, fold {self.fold}"
 
     def for_model_trained_on(self, trained: Data) -> Data:
-        """The fold that was kept for testing."""
-        fold = trained.fold if isinstance(trained, EmojiData) else self.fold
-        return self.model_copy(update={"fold": fold})
+        """The fold that was kept for testing; of all concepts those of that fold."""
+        if not isinstance(trained, EmojiData):
+            return self
+        split = "test" if self.split == "all" else self.split
+        return self.model_copy(update={"fold": trained.fold, "split": split})
 
     def open(self) -> Dataset:
         """Pictures of the chosen styles and split; the group is the concept, in whatever style."""
