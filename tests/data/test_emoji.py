@@ -4,6 +4,7 @@ import pytest
 
 from radapter.data import emoji, open_data
 from radapter.data.sources.emoji import EmojiData
+from radapter.data.sources.icons import IconsData
 from radapter.errors import UsageError
 
 STYLES = [
@@ -53,6 +54,14 @@ def test_splits_are_disjoint_and_cover_everything_alike_in_every_style(fold, tas
     assert len(set(found["all"])) == len(found["all"])
     assert len(parts[0]) == pytest.approx(0.6 * len(found["all"]), rel=0.05)
     assert len(parts[2]) == pytest.approx(0.2 * len(found["all"]), rel=0.05)
+
+
+def test_a_model_trained_on_emoji_is_scored_on_concepts_kept_for_testing():
+    trained, whole = settings(fold=3), settings(styles=["emojione"], split="all")
+    own = whole.for_model_trained_on(trained)
+    assert (own.styles, own.split, own.fold) == (["emojione"], "test", 3)
+    assert settings(split="train").for_model_trained_on(trained).split == "train"
+    assert whole.for_model_trained_on(IconsData(source="icons")) == whole
 
 
 def test_every_concept_is_tested_and_validated_on_once_over_the_folds():
