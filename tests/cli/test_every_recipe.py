@@ -64,6 +64,7 @@ TREES = {
     "coco": lambda root, shapes: trees.coco(root / "coco"),
     "emoji": built_in,
     "emoji-retrieval": built_in,
+    "emoji-ucdr": built_in,
     "emoji-video": built_in,
     "gru-moving-emoji": built_in,
     "mv-adapter-moving-emoji": built_in,
@@ -83,6 +84,8 @@ TREES = {
     "icons-ucdr": built_in,
     "ucdr-prompts-icons": built_in,
     "ucdr-adapter-icons": built_in,
+    "ucdr-prompts-emoji": built_in,
+    "ucdr-adapter-emoji": built_in,
     "ucdr-prompts-domainnet": domainnet,
     "ucdr-adapter-domainnet": domainnet,
     "flyp-icons": built_in,
@@ -148,6 +151,7 @@ has to be trained first"""
 BEFORE = {
     "mota-emoji": "lincir-emoji",
     "ucdr-adapter-icons": "ucdr-prompts-icons",
+    "ucdr-adapter-emoji": "ucdr-prompts-emoji",
     "ucdr-adapter-domainnet": "ucdr-prompts-domainnet",
 }
 """What has to be"""

@@ -2,10 +2,12 @@ from collections import Counter
 
 import pytest
 
+from radapter import recipe as recipes
 from radapter.data import emoji, open_data
 from radapter.data.sources.emoji import EmojiData
 from radapter.data.sources.icons import IconsData
 from radapter.errors import UsageError
+from radapter.evaluation.suite import load_suite
 
 STYLES = [
     "emojione", "emojione-monotone", "fluent-emoji", "fluent-emoji-flat",
@@ -114,3 +116,94 @@ def test_styles_of_one_concept_are_one_group():
 def test_an_unknown_style():
     with pytest.raises(UsageError, match=r"Unknown emoji style 'twemojy'.*Did you mean 'twemoji'"):
         open_data(settings(styles=["noto", "twemojy"]))
+
+
+SEEN = {"task": "classification", "classes": "seen"}
+UNSEEN = {"task": "classification", "classes": "unseen"}
+
+
+def test_five_draws_part_the_large_subgroups():
+    sizes = Counter(concept["subgroup"] for concept in emoji.concepts())
+    large = {name for name, size in sizes.items() if size >= 8}
+    draws = []
+    for draw in range(1, 6):
+        seen, unseen = (
+            open_data(settings(**which, draw=draw, split="all")) for which in (SEEN, UNSEEN)
+        )
+        assert (len(seen.class_names), len(unseen.class_names)) == (37, 18)
+        assert {*seen.class_names} | {*unseen.class_names} == large
+        draws.append(tuple(unseen.class_names))
+        for dataset in (seen, unseen):
+            names = dataset.class_names
+            assert names == sorted(names)
+            assert {*dataset.labels} == {*range(len(names))}
+            subgroup = {c["hexcode"]: c["subgroup"] for c in emoji.concepts()}
+            assert [names[label] for label in dataset.labels] == [
+                subgroup[code] for code in hexcodes(dataset)
+            ]
+    assert len(set(draws)) == 5
+    with pytest.raises(ValueError, match="less than or equal to 5"):
+        settings(draw=6)
+
+
+def test_a_part_of_a_draw_has_splits_and_captions_of_its_own_classes():
+    parts = [
+        hexcodes(open_data(settings(**SEEN, draw=2, split=split)))
+        for split in ("train", "validation", "test", "all")
+    ]
+    assert sorted(parts[0] + parts[1] + parts[2]) == sorted(parts[3])
+    assert hexcodes(open_data(settings(classes="seen", draw=2, split="all"))) == parts[3]
+    dataset = open_data(settings(**UNSEEN, draw=2, fold=3, split="test"))
+    assert dataset.source == "emoji noto, test of fold 3, unseen classes of draw 2"
+    assert dataset.protocol == {"classes": "unseen classes of draw 2"}
+
+
+def test_a_suite_takes_the_fold_and_the_draw_of_the_run():
+    suite = load_suite("emoji-ucdr")
+    recipe = recipes.load(recipes.shipped()["emoji-ucdr"])
+    for draw in (1, 4):
+        data = recipe.data.model_copy(update={"draw": draw, "fold": 2})
+        fitted = suite.for_recipe(recipe.model_copy(update={"data": data}))
+        assert [d.name for d in fitted.datasets] == [d.name for d in suite.datasets]
+        sections = [section for d in fitted.datasets for section in d.all_data()]
+        assert {(s.draw, s.fold) for s in sections} == {(draw, 2)}
+    trained = open_data(data)
+    for name, tasks in fitted.open().items():
+        found = tasks["picture-retrieval"]
+        names = {found.class_names[label] for label in found.labels}
+        generalised = name.endswith("generalised")
+        overlap = {"udcdr": 37, "uccdr": 0, "ucdr": 37 if generalised else 0}
+        assert len(names & {*trained.class_names}) == overlap[name.partition("-")[0]], name
+        assert not {*trained.keys} & {*found.keys}
+        if name.startswith("udcdr"):  # the concepts are others, too
+            assert not {*trained.groups} & {*found.groups}
+
+
+def test_classes_are_unseen_by_a_run_that_was_trained_on_the_seen_ones():
+    seen, unseen, every = (settings(classes=c, draw=3) for c in ("seen", "unseen", "all"))
+    assert unseen.for_model_trained_on(every) is None
+    assert unseen.for_model_trained_on(unseen) is None
+    assert seen.for_model_trained_on(every) == seen
+    assert every.for_model_trained_on(seen) == seen
+    assert settings(**UNSEEN).for_model_trained_on(seen).draw == 3
+    assert unseen.for_model_trained_on(IconsData(source="icons")) == unseen
+    left = load_suite("emoji-ucdr").for_recipe(recipes.load(recipes.shipped()["emoji"]))
+    assert {d.name for d in left.datasets} == {"udcdr-emojione", "udcdr-emojione-monotone"}
+
+
+def test_parts_of_one_draw_have_nothing_in_common():
+    seen, unseen, every = (settings(classes=c) for c in ("seen", "unseen", "all"))
+    assert not seen.overlaps(unseen)
+    assert not unseen.overlaps(seen)
+    assert seen.overlaps(settings(classes="unseen", draw=2))
+    assert seen.overlaps(every)
+    assert every.overlaps(unseen)
+    assert not seen.overlaps(settings(classes="seen", styles=["twemoji"]))
+    assert not seen.overlaps(IconsData(source="icons"))
+
+
+def test_what_is_written_of_all_classes_names_no_draw():
+    """A study knows its results on a suite by a hash of what the suite says."""
+    assert not {"classes", "draw"} & settings(draw=2).model_dump().keys()
+    section = settings(classes="seen", draw=2)
+    assert EmojiData.model_validate(section.model_dump()) == section

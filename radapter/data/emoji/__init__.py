@@ -19,9 +19,12 @@ from radapter.data.tar_index import Member, index_shard
 
 HERE = Path(__file__).parent
 FOLDS = 5
+DRAWS = 5
 MASKS = "masks.xz"
 SIZE = 64
 SMALLEST_CLASS = 5
+SMALLEST_DRAWN = 8
+"""Concepts of a class that draws have: its own is no answer to a query, so fewer are too few"""
 
 
 @functools.cache
@@ -39,8 +42,23 @@ def styles() -> list[str]:
 @functools.cache
 def class_names() -> list[str]:
     """The subgroups with enough concepts to be classes, sorted."""
+    return subgroups(SMALLEST_CLASS)
+
+
+def subgroups(smallest: int) -> list[str]:
+    """Those with so many concepts, sorted."""
     sizes = Counter(concept["subgroup"] for concept in concepts())
-    return sorted(name for name, size in sizes.items() if size >= SMALLEST_CLASS)
+    return sorted(name for name, size in sizes.items() if size >= smallest)
+
+
+@functools.cache
+def drawn_classes(draw: int, part: str) -> list[str]:
+    """The classes of draw 1 to 5 that are `seen` (37) or `unseen` (18), sorted. The 18 are the
+    first that `numpy.random.default_rng(draw - 1)` permutes to; they are kept in a file, as NumPy
+    may draw others in a later version."""
+    unseen = json.loads((HERE / "draws.json").read_text(encoding="utf-8"))[draw - 1]
+    names = subgroups(SMALLEST_DRAWN)
+    return [name for name in names if (name in unseen) == (part == "unseen")]
 
 
 def in_split(concept: dict[str, Any], split: str, fold: int) -> bool:
