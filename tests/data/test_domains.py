@@ -75,6 +75,25 @@ def test_colours_are_inverted_if_that_is_asked_for(root):
     assert other.protocol["colours"] == "inverted"
 
 
+def test_colours_of_some_domains_are_inverted(root):
+    domains = ["real", "sketch"]
+    plain, other = (opened(root, dataset="domainnet", domains=domains, inverted=inverted)
+                    for inverted in (False, ["sketch", "quickdraw"]))  # fmt: skip
+    for number, key in enumerate(plain.keys):
+        given, found = (d.read(number).getpixel((1, 1)) for d in (plain, other))
+        is_sketch = key.startswith("sketch/")
+        assert list(found) == [255 - c if is_sketch else c for c in given], key
+    last = len(plain) - 1
+    assert other.select([last]).read(0).tobytes() == other.read(last).tobytes()
+    assert other.protocol["colours"] == "inverted of sketch"
+    assert (
+        "colours"
+        not in opened(root, dataset="domainnet", domains=["real"], inverted=["sketch"]).protocol
+    )
+    with pytest.raises(UsageError, match="has no domain 'scetch'. Did you mean 'sketch'"):
+        opened(root, dataset="domainnet", domains=["real"], inverted=["scetch"])
+
+
 def test_a_tree_of_ones_own_has_a_split_file(root):
     settings = {"root": "DomainNet", "domains": ["sketch"], "split_file": "split.json"}
     (root / "split.json").write_text(json.dumps({"unseen": ["ant"], "validation": ["bread"]}))

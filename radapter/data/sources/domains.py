@@ -77,8 +77,9 @@ class DomainsData(Data):
     """Of each class `kept` are 8 % of the pictures, for the generalised gallery, and `trained` the
     others. They are chosen by a hash of the name; the published draw follows the order in which a
     file system lists them."""
-    inverted: bool = False
-    """Invert colours, as the released code of UCDR-Adapter does with `sketch` and `quickdraw`."""
+    inverted: bool | list[str] = False
+    """The domains whose colours are inverted; `true`: all. The released code of UCDR-Adapter does
+    so with `[sketch, quickdraw]`. Those that are not in `domains` may be listed too."""
     task: Literal["classification"] = "classification"
 
     @model_validator(mode="after")
@@ -120,6 +121,7 @@ class DomainsData(Data):
             UsageError: there is no such domain, or the split file names a class that none has.
         """
         root = self._root()
+        inverted = self._inverted(root)
         places = {domain: self._folder(root, domain) for domain in self.domains}
         found = [
             (domain, folder, name)
@@ -145,7 +147,9 @@ class DomainsData(Data):
         dataset = Dataset(
             source=self.in_words(),
             keys=keys,
-            read=functools.partial(_inverted, files.read) if self.inverted else files.read,
+            read=functools.partial(_read, files.read, [d in inverted for d in domains])
+            if inverted
+            else files.read,
             labels=labels,
             class_names=[names[number] for number in order],
             groups=list(range(len(keys))),
@@ -167,14 +171,26 @@ class DomainsData(Data):
         return root
 
     def _folder(self, root: Path, domain: str) -> Path:
+        names = self._names(root, domain)
+        place = next((root / name for name in names if (root / name).is_dir()), None)
+        if place is None:
+            raise MissingData(f"{root} has no domain '{domain}': no folder {names[0]}.")
+        return place
+
+    def _names(self, root: Path, domain: str) -> tuple[str, ...]:
+        """The folders that may hold a domain."""
         known = FOLDERS[self.dataset] if self.dataset else {n: (n,) for n in class_folders(root)}
         if domain not in known:
             what = self.dataset or root
             raise UsageError(f"{what} has no domain '{domain}'.{nearest(domain, list(known))}")
-        place = next((root / name for name in known[domain] if (root / name).is_dir()), None)
-        if place is None:
-            raise MissingData(f"{root} has no domain '{domain}': no folder {known[domain][0]}.")
-        return place
+        return known[domain]
+
+    def _inverted(self, root: Path) -> set[int]:
+        """The numbers of the domains whose colours are inverted."""
+        listed = self.inverted if isinstance(self.inverted, list) else []
+        for domain in listed:
+            self._names(root, domain)  # one that is not known is an error
+        return {n for n, d in enumerate(self.domains) if self.inverted is True or d in listed}
 
     def _spelled(self, folders: Sequence[str]) -> list[tuple[str, str]]:
         """Folders with the names of their classes: TU-Berlin's photos come as `flyingbird`."""
@@ -222,7 +238,11 @@ class DomainsData(Data):
         if self.part != "all":
             share = {"kept": f"{SHARE:.0%}", "trained": f"all but {SHARE:.0%}"}[self.part]
             said["part"] = f"{share} of each class, by a hash of names"
-        return said | ({"colours": "inverted"} if self.inverted else {})
+        if self.inverted is True:
+            said["colours"] = "inverted"
+        elif self.inverted and (own := [d for d in self.domains if d in self.inverted]):
+            said["colours"] = f"inverted of {'+'.join(own)}"
+        return said
 
     def _part(self, dataset: Dataset) -> Dataset:
         if self.part == "all":
@@ -272,5 +292,6 @@ def _read_split(path: Path) -> dict[str, list[str]]:
     return lists
 
 
-def _inverted(read: Any, index: int) -> Image.Image:
-    return ImageOps.invert(read(index))
+def _read(read: Any, inverted: Sequence[bool], index: int) -> Image.Image:
+    picture = read(index)
+    return ImageOps.invert(picture) if inverted[index] else picture
