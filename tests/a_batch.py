@@ -22,10 +22,11 @@ def setting(method, settings=None, **sizes):
     where there are no settings."""
     loaded = tiny.build(**sizes)
     settings = settings or registry.load(METHODS, method).EXAMPLES[0]
-    average = schema(method, METHODS[method], "attach").model_fields["average"].default
-    average = average.model_copy(update={"momentum": 0.9})
+    default = schema(method, METHODS[method], "attach").model_fields["average"].default
+    average = settings.get("average", default).model_copy(update={"momentum": 0.9})
+    settings = {**settings, "average": average}
     torch.manual_seed(2)
-    attached = registry.load(METHODS, method).attach(loaded.model, **settings, average=average)
+    attached = registry.load(METHODS, method).attach(loaded.model, **settings)
     dataset = Dataset(
         "x", ["a"], lambda i: None, domains=[0], class_names=["cat", "sea", "sun"],
         captions=[[f"{text} here" for text in TEXTS]],
