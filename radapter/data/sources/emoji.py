@@ -72,7 +72,7 @@ class EmojiData(Data):
         if self.classes == "unseen" and trained.classes != "seen":
             return None
         update: dict[str, Any] = {"fold": trained.fold}
-        if self.split == "all" and self.classes != "unseen":
+        if (self.split, self.classes) == ("all", "all"):
             update["split"] = "test"
         if trained.classes != "all":
             update["draw"] = trained.draw
