@@ -47,7 +47,8 @@ def eval_command(
     pictures: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="With --data: where a table's or caption file's pictures are."
+            metavar="FOLDER",
+            help="With --data: where a table's or caption file's pictures or videos are.",
         ),
     ] = None,
     runtime: Annotated[

@@ -1,4 +1,4 @@
-"""radapter init: a recipe for one's own pictures."""
+"""radapter init: a recipe for one's own pictures or videos."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def init(
     path: Annotated[
         str,
         typer.Argument(
-            help="Class folders, pictures with .txt captions, shards, a table (CSV, TSV, JSON, "
-            "Parquet), or a caption file (Karpathy, COCO)."
+            help="Class folders of pictures or videos, a table of them (CSV, TSV, JSON, Parquet), "
+            "pictures with .txt captions, shards, or a caption file (Karpathy, COCO)."
         ),
     ],
     name: Annotated[
@@ -24,7 +24,9 @@ def init(
     ] = None,
     pictures: Annotated[
         str | None,
-        typer.Option(help="The folder of the pictures that a table or caption file names."),
+        typer.Option(
+            help="The folder of the pictures or videos that a table or caption file names."
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -40,12 +42,13 @@ def init(
     data_root: console.DataRootOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Look at pictures of your own and write a commented recipe that trains on them as it is.
+    """Look at your own pictures or videos and write a commented recipe that trains on them.
 
     [bold]Examples[/]
 
         radapter init my-data/
         radapter init captions.csv --pictures photos/
+        radapter init videos.csv --pictures videos/
         radapter init coco/dataset_coco.json --name my-coco
     """
     from radapter import recipe as recipes

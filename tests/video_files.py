@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
 from PIL import Image
 
 LEVELS = 200
@@ -17,6 +18,14 @@ LEVELS = 200
 def grey(number: int, frames: int) -> int:
     """Of the frame of that number among so many."""
     return 20 + LEVELS * number // frames
+
+
+def animated(path: Path, number: int, frames: int = 4) -> Path:
+    """An animated picture, by the file's ending; with one frame, one that does not move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = (trees.draw(10 * number + k) for k in range(frames))
+    first.save(path, save_all=True, append_images=others, duration=40)
+    return path
 
 
 def two_colours(path: Path) -> Path:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from radapter.data.pixels import IMAGE_EXTENSIONS, is_hidden, is_picture
 from radapter.data.settings import MissingData, check_missing
 from radapter.data.videos import VIDEO_EXTENSIONS, is_video
@@ -24,6 +26,17 @@ def list_clips(root: Path) -> list[str]:
 def is_clip(name: str) -> bool:
     """Whether a file is one by its ending."""
     return is_video(name) or name.lower().endswith(ANIMATED)
+
+
+def moves(path: Path) -> bool:
+    """Whether a file is a video, or a picture of several frames."""
+    if is_video(path.name):
+        return True
+    try:
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1) > 1
+    except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError):
+        return False
 
 
 def _clips(root: Path) -> Iterator[str]:

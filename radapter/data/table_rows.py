@@ -73,6 +73,35 @@ def read_rows(path: Path, form: Form, columns: list[str]) -> Iterator[Row]:
         check_columns(path, columns, list(seen))
 
 
+def rows_of_split(rows: Iterator[Row], column: str | None, split: str | None) -> Iterator[Row]:
+    """The rows of a split; broken ones, and those that name no split, stay and are named by who
+    reads them. Without a column: all."""
+    for row in rows:
+        if column is None or row.broken or cell_of(row, column) in (split, ""):
+            yield row
+
+
+def cell_of(row: Row, column: str) -> str:
+    """The text of a cell; empty, if there is none."""
+    value = row.cells.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def texts_of(value: Any, lists: bool = False) -> list[str]:
+    """The texts in a cell; numbers are texts too, as class numbers are.
+
+    Args:
+        lists: whether the cell is a JSON list of them.
+    """
+    if lists and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    values = value if isinstance(value, list) else [value]
+    return [text for v in values if v is not None and (text := str(v).strip())]
+
+
 def check_columns(path: Path, columns: list[str], have: list[str]) -> None:
     """Raises BrokenInput if one of the columns is not there."""
     for column in columns:

@@ -9,15 +9,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from radapter.data import open_data
-from radapter.data.listing import class_folders, names_in_folder
+from radapter.data.clips import ClipData
 from radapter.data.opening import DataSource
-from radapter.data.settings import Data, HeldOut, Templates, located
-from radapter.data.videos import is_video
+from radapter.data.settings import HeldOut, Templates
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite
 from radapter.evaluation.suite_dataset import SuiteDataset
 from radapter.init import look
+from radapter.init.checking import items_of
 from radapter.init.splits import Chosen, Doubt, check_unmixed, split_of_name
 from radapter.names import slug
 
@@ -28,20 +28,24 @@ def suite_of(
     *,
     classes: Sequence[str] | None = None,
     pictures: str | None = None,
+    frames: int | None = None,
 ) -> Suite:
     """All that lies at a path, recognised as `radapter init` does.
 
     Args:
-        path: class folders, a table, a caption file, shards and so on.
+        path: class folders of pictures or videos, a table, a caption file, shards and so on.
         templates: prompts of the classifier.
         classes: of a model: what is answered among. None: those that lie there.
         pictures: the folder that a table or caption file names pictures in, if it is elsewhere.
+        frames: of each clip. None: as many as `radapter init` writes.
 
     Raises:
         BrokenInput: there is nothing, or it is damaged.
         UsageError: nothing that is read was recognised, or it has splits: one has to be named.
     """
-    settings, what = _videos(path) or _settings(path, pictures)
+    settings, what = _settings(path, pictures)
+    if frames is not None and isinstance(settings, ClipData):
+        settings = settings.model_copy(update={"frames": frames})
     classify = settings.task == "classification"
     name = slug(Path(path).resolve().name).strip("-.") or "data"
     return Suite(
@@ -60,17 +64,6 @@ def suite_of(
     )
 
 
-def _videos(path: str) -> tuple[Any, str] | None:
-    """The data section for class folders of videos; None: there are none."""
-    place = located(Data(), path)
-    folders = class_folders(place) if place.is_dir() else []
-    classes = [name for name in folders if any(map(is_video, names_in_folder(place / name)))]
-    if len(classes) < 2:
-        return None
-    data = {"source": "videos", "root": path, "task": "classification"}
-    return TypeAdapter(DataSource).validate_python(data), "class folders of videos"
-
-
 def _settings(path: str, pictures: str | None) -> tuple[Any, str]:
     """The data section for all that lies at a path, and what it is.
 
@@ -86,7 +79,8 @@ def _settings(path: str, pictures: str | None) -> tuple[Any, str]:
         if settings is None:
             raise UsageError(f"{path} has no test split: name the folder or table to score.")
         if isinstance(settings, HeldOut) and not found.chosen:
-            check_unmixed(open_data(settings).keys, path)
+            opened = open_data(settings)
+            check_unmixed(opened.keys, path, items_of(opened))
     except Doubt as doubt:
         raise UsageError(
             f"{doubt} (--split and --task are options of `radapter init`; here name the folder or "

@@ -15,6 +15,11 @@ MOST = 0.1
 GONE = -1  # the size of a file that is not there
 
 
+def items_of(dataset: Dataset) -> str:
+    """What its items are called."""
+    return "pictures" if dataset.frames is None else "clips"
+
+
 def check_enough(dataset: Dataset, settings: Data) -> None:
     """Raises BrokenInput for a set that nothing can be learned from."""
     if settings.task == "captions":
@@ -22,12 +27,14 @@ def check_enough(dataset: Dataset, settings: Data) -> None:
         if pairs < 2:
             raise BrokenInput(f"{dataset.source} has {pairs} pair: training needs at least two.")
         if len(dataset) == 1:
-            raise BrokenInput(f"{dataset.source} has 1 picture: there is nothing to tell apart.")
+            one = items_of(dataset).removesuffix("s")
+            raise BrokenInput(f"{dataset.source} has 1 {one}: there is nothing to tell apart.")
     elif len(set(dataset.labels)) == 1:
         name = dataset.class_names[dataset.labels[0]]
         raise BrokenInput(
-            f"All {len(dataset):,} pictures of {dataset.source} are of one class, '{name}': there "
-            "is nothing to tell apart, and any model scores 100. Add another class."
+            f"All {len(dataset):,} {items_of(dataset)} of {dataset.source} are of one class, "
+            f"'{name}': there is nothing to tell apart, and any model scores 100. Add another "
+            "class."
         )
 
 
@@ -41,13 +48,13 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
     Raises:
         BrokenInput: none can be read, or more than a tenth is missing or broken.
     """
-    gone = []
+    gone, items = [], items_of(dataset)
     if dataset.stamp is not None:
         gone = [i for i in range(len(dataset)) if dataset.stamp(i)[0] == GONE]
     if len(gone) > MOST * len(dataset):
         names = listed([dataset.keys[i] for i in gone[:3]], len(gone))
         raise BrokenInput(
-            f"{len(gone):,} of {len(dataset):,} pictures of {dataset.source} are missing: {names}. "
+            f"{len(gone):,} of {len(dataset):,} {items} of {dataset.source} are missing: {names}. "
             "Put them where the others are, name their folder with --pictures, or remove them from "
             "the table or list: no recipe is written where more than a tenth is missing."
         )
@@ -61,15 +68,16 @@ def unreadable(dataset: Dataset) -> tuple[int, list[str], int]:
         except BrokenInput as error:
             broken.append(str(error))
     if len(broken) == number:
-        raise BrokenInput(f"None of {number} pictures of {dataset.source} can be read: {broken[0]}")
+        raise BrokenInput(f"None of {number} {items} of {dataset.source} can be read: {broken[0]}")
     share = len(broken) / number
     if len(gone) + share * len(there) > MOST * len(dataset):
         raise BrokenInput(
-            f"{len(broken)} of {number} pictures of {dataset.source} that were opened are "
+            f"{len(broken)} of {number} {items} of {dataset.source} that were opened are "
             f"broken: {'; '.join(broken[:3])}. Repair or remove them: no recipe is "
             "written where more than a tenth is broken."
         )
     likely = len(broken) if number == len(there) else math.ceil(2 * share * len(there))
     limit = min(len(gone) + likely, int(MOST * len(dataset)))
-    missing = [f"Picture is missing: {dataset.keys[i]}" for i in gone]
+    one = "Picture" if items == "pictures" else "Video"
+    missing = [f"{one} is missing: {dataset.keys[i]}" for i in gone]
     return number, missing + broken, limit

@@ -6,7 +6,6 @@ import re
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from radapter.data.clip_files import list_clips
 from radapter.data.listing import class_folders, list_pictures
 from radapter.data.names_file import is_id
 from radapter.data.sources.caption_files import ENDINGS, caption_of
@@ -18,10 +17,10 @@ from radapter.init.found import Found, Spot, Wanted
 from radapter.init.splits import Doubt, choose, is_plain
 
 EXPECTED = (
-    "expected class folders (PATH/CLASS NAME/picture.jpg), pictures with a .txt of captions beside "
-    "each, a table of pictures and texts (CSV, TSV, JSON, JSON lines, Parquet), tar shards, "
-    "clip-benchmark's folders, a set saved by Hugging Face datasets, or a caption file in "
-    "Karpathy's or COCO's form."
+    "expected class folders (PATH/CLASS NAME/picture.jpg or video.mp4), pictures with a .txt of "
+    "captions beside each, a table of pictures or videos and texts (CSV, TSV, JSON, JSON lines, "
+    "Parquet), tar shards, clip-benchmark's folders, a set saved by Hugging Face datasets, or a "
+    "caption file in Karpathy's or COCO's form."
 )
 LOOKED_AT = 500  # pictures, for whether captions lie beside them
 BOXES = re.compile(r"[\d\s.,eE+-]*")
@@ -66,17 +65,17 @@ def has_pictures(folder: Path) -> bool:
     return bool(list_pictures(folder).pictures)
 
 
+def has_items(folder: Path) -> bool:
+    """Whether there is a picture or a video in a folder or below it."""
+    found = list_pictures(folder)
+    return bool(found.pictures) or any(map(is_video, found.left_out.get("ending", ())))
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _too_few(place: Path, classes: list[str]) -> str:
-    if not classes and any(map(is_video, list_clips(place))):
-        return (
-            f"{place} has videos, and `radapter init` writes recipes for pictures. Take "
-            "`radapter recipes copy emoji-video`, and write `source: videos` into it, its root and "
-            "its list: docs/video.md says how."
-        )
     if not classes:
         return f"{place} has no pictures in folders: {EXPECTED}"
     inner = place / classes[0]
@@ -132,8 +131,7 @@ def _split_inside(spot: Spot, wanted: Wanted, classes: list[str]) -> Found | Non
 
 def _listed(spot: Spot, wanted: Wanted) -> Found | None:
     """Class folders beside lists of the splits: train.txt, val.txt, meta/test.txt."""
-    files = [p for p in (*spot.path.glob("*.txt"), *spot.path.glob("*/*.txt")) if is_plain(p.stem)]
-    lists = {p.relative_to(spot.path).as_posix(): p for p in sorted(files)}
+    lists = lists_of_splits(spot)
     if not lists or wanted.split == "none":
         return None
     by_stem: dict[str, str] = {}
@@ -154,6 +152,12 @@ def _listed(spot: Spot, wanted: Wanted) -> Found | None:
     found = Found("class folders with lists of the splits", data)
     found.taken["listed_in"] = "only the pictures that this list names"
     return found.choose(chosen, lambda name: {"listed_in": spot.below(by_stem[name]).written})
+
+
+def lists_of_splits(spot: Spot) -> dict[str, Path]:
+    """Text files called like splits, in a folder or the folders right below it, by name."""
+    files = [p for p in (*spot.path.glob("*.txt"), *spot.path.glob("*/*.txt")) if is_plain(p.stem)]
+    return {p.relative_to(spot.path).as_posix(): p for p in sorted(files)}
 
 
 def _root_of_list(spot: Spot, path: Path) -> Spot:

@@ -16,12 +16,13 @@ from radapter.data.sources.clip_benchmark import ClipBenchmarkData
 from radapter.data.sources.huggingface import SAVED
 from radapter.errors import BrokenInput, UsageError
 from radapter.init.captions import captions_file, captions_folder
-from radapter.init.folders import EXPECTED, folder_of_pictures, has_pictures
+from radapter.init.folders import EXPECTED, folder_of_pictures, has_items
 from radapter.init.found import Found, Spot, Task, Wanted
 from radapter.init.hugging_face import holds_pictures, set_of_files
 from radapter.init.shards import has_words, is_shard, refuse_compressed, shard, shards_in
 from radapter.init.splits import Doubt, choose, like_splits, sort
 from radapter.init.tables import ENDINGS, is_table, table
+from radapter.init.videos import class_folders_of_clips, holds_clips
 
 
 def look(
@@ -43,7 +44,7 @@ def look(
     wanted = Wanted(None if pictures is None else _spot(pictures), split, task)
     found = _file(spot, wanted) if spot.path.is_file() else _folder(spot, wanted)
     settings: Any = TypeAdapter(DataSource).validate_python(found.data)
-    if pictures is not None and not settings.pictures_elsewhere:
+    if pictures is not None and not (settings.pictures_elsewhere and found.data.get("path")):
         raise UsageError(f"--pictures goes with a table or a caption file, and {path} is neither.")
     if task not in (None, settings.task):
         lacks = "no classes" if task == "classification" else "no captions"
@@ -119,7 +120,7 @@ def _ask_if_like_splits(spot: Spot, names: list[str]) -> None:
     say several splits, or one of them has folders of pictures of its own."""
     like = like_splits(names)
     folders = {name: class_folders(spot.path / name) for name in like}
-    inside = [n for n in like if any(has_pictures(spot.path / n / f) for f in folders[n])]
+    inside = [n for n in like if any(has_items(spot.path / n / f) for f in folders[n])]
     if len(set(like.values())) > 1 or inside:
         first = min(inside or like, key=lambda name: like[name] != "train")
         raise Doubt(
@@ -141,20 +142,27 @@ def _inside(spot: Spot, wanted: Wanted) -> Found:
     if not tables:
         for path in files:
             refuse_compressed(path)
-        return _in_split_folders(spot, wanted) or folder_of_pictures(spot, wanted)
+        return _in_split_folders(spot, wanted) or _class_folders(spot, wanted)
     try:
         return _table(spot, tables, wanted)
     except Doubt:
         raise
     except (UsageError, BrokenInput) as error:
         try:
-            found = _in_split_folders(spot, wanted) or folder_of_pictures(spot, wanted)
+            found = _in_split_folders(spot, wanted) or _class_folders(spot, wanted)
         except Doubt:
             raise
         except (UsageError, BrokenInput):
             raise error from None
         found.notes.append(f"not used: {', '.join(tables[:3])}. {error}")
         return found
+
+
+def _class_folders(spot: Spot, wanted: Wanted) -> Found:
+    """Of clips or of pictures; or pictures with their captions beside them."""
+    if holds_clips(spot.path):
+        return class_folders_of_clips(spot, wanted)
+    return folder_of_pictures(spot, wanted)
 
 
 def _table(spot: Spot, names: list[str], wanted: Wanted) -> Found:
@@ -179,7 +187,7 @@ def _tables(folder: Path) -> list[str]:
 
 
 def _holds_something(folder: Path) -> bool:
-    return any(map(is_shard, folder.iterdir())) or bool(_tables(folder)) or has_pictures(folder)
+    return any(map(is_shard, folder.iterdir())) or bool(_tables(folder)) or has_items(folder)
 
 
 # ---------------------------------------------------------------- clip-benchmark

@@ -165,11 +165,12 @@ def _question(splits: Splits, where: str, what: str) -> str:
     )
 
 
-def check_unmixed(keys: list[str], where: str) -> None:
+def check_unmixed(keys: list[str], where: str, items: str = "pictures") -> None:
     """Pictures whose paths say that they are of several splits must not be trained on as one set.
 
     Args:
         keys: paths of the pictures, with `/`.
+        items: what they are called.
 
     Raises:
         UsageError: some lie in a folder or shard called like a test or validation split and others
@@ -187,7 +188,7 @@ def check_unmixed(keys: list[str], where: str) -> None:
         numbers = {split: splits.count(split) for split in sorted(seen)}
         counts = ", ".join(f"{number:,} of {split}" for split, number in numbers.items())
         raise Doubt(
-            f"By their paths the pictures of {where} are of several splits ({counts}), and no "
+            f"By their paths the {items} of {where} are of several splits ({counts}), and no "
             "folder, column or list separates them. Give each split a folder or table of its own "
             "(train, val, test), or take them all as one set: --split none."
         )

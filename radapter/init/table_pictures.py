@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from radapter.data.clip_files import bare, find_clips, is_clip
+from radapter.data.listing import names_in_folder
 from radapter.data.pixels import IMAGE_EXTENSIONS, is_picture
 from radapter.data.sources.table import TableData, picture_path
 from radapter.errors import BrokenInput
@@ -14,14 +16,18 @@ SAMPLE = 200  # pictures that are looked for
 
 
 def find_pictures(
-    spot: Spot, wanted: Wanted, keys: list[str], split: Split | None, found: Found
-) -> None:
-    """Put `root` into the data section where it is not the table's folder, and `image_ending` where
-    cells have none.
+    spot: Spot, wanted: Wanted, keys: list[str], split: Split | None, found: Found, clips: bool
+) -> Spot:
+    """The folder that they lie in. `root` is put into the data section where it is not the table's,
+    and `image_ending` where cells have none.
 
     Args:
         keys: the pictures as the table writes them.
         split: of the table or of its rows that were chosen, if that is known.
+        clips: whether they are clips, which have any ending or are folders of frames.
+
+    Raises:
+        BrokenInput: none of them is there.
     """
     names = keys[:: max(1, len(keys) // SAMPLE)]
     above = spot.above
@@ -37,14 +43,19 @@ def find_pictures(
     counts: dict[Spot, int] = {}
     ending_at: dict[Spot, str] = {}  # the one that finds most
     for place in places:
-        endings = [""] if with_ending else ["", *_endings_in(place.path)]
-        by_ending = {ending: _there(place.path, names, ending) for ending in endings}
+        endings = [""] if with_ending or clips else ["", *_endings_in(place.path)]
+        there = _clips_there if clips else _there
+        by_ending = {ending: there(place.path, names, ending) for ending in endings}
         ending_at[place] = max(endings, key=lambda ending: by_ending[ending])
         counts[place] = by_ending[ending_at[place]]
     most = max(counts.values())
+    if clips and not most:  # a clip may lie deeper, if one alone is called so
+        deeper = find_clips(places[0].path, names, len(names))
+        most = counts[places[0]] = sum((places[0].path / name).exists() for name in deeper)
     if names and not most:
+        items = "videos" if clips else "pictures"
         raise BrokenInput(
-            f"None of {len(names)} pictures of {spot.path} ({names[0]}, ...) is in "
+            f"None of {len(names)} {items} of {spot.path} ({names[0]}, ...) is in "
             f"{' or '.join(str(p.path) for p in places[:4])}. Name their folder with --pictures."
         )
     place = _place(spot, counts, split, found) if most else places[0]
@@ -53,6 +64,7 @@ def find_pictures(
     if ending_at[place]:
         found.data["image_ending"] = ending_at[place]
         found.taken["image_ending"] = "the table's names have no ending"
+    return place
 
 
 def _place(spot: Spot, numbers: dict[Spot, int], split: Split | None, found: Found) -> Spot:
@@ -85,6 +97,19 @@ def _place(spot: Spot, numbers: dict[Spot, int], split: Split | None, found: Fou
 def _there(folder: Path, names: list[str], ending: str) -> int:
     settings = TableData(source="table", path="", image_ending=ending)
     return sum((folder / picture_path(folder, name, settings)).is_file() for name in names)
+
+
+def _clips_there(folder: Path, names: list[str], _ending: str) -> int:
+    """Those that are there with whatever ending, or as a folder of frames."""
+    beside: dict[Path, set[str]] = {}
+    count = 0
+    for name in names:
+        path = folder / bare(name)
+        if path.parent not in beside:
+            around = names_in_folder(path.parent)
+            beside[path.parent] = {bare(n) for n in around if is_clip(n) or not is_picture(n)}
+        count += path.name in beside[path.parent] or (folder / name).exists()
+    return count
 
 
 def _endings_in(folder: Path) -> list[str]:

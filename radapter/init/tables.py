@@ -5,24 +5,32 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radapter.data.clip_files import find_clips, is_clip
 from radapter.data.names_file import is_id
 from radapter.data.pixels import is_picture
 from radapter.data.sources.table import Gathered, TableData, gather
 from radapter.data.table_rows import DELIMITED, ENDINGS, Form, delimiter_of, read_rows
+from radapter.data.videos import is_video, need_decoder
 from radapter.errors import BrokenInput, UsageError
 from radapter.init.class_words import names_file_for, refuse_several_classes
 from radapter.init.found import Found, Spot, Wanted
 from radapter.init.splits import Chosen, Doubt, choose, is_plain, split_of_name
 from radapter.init.table_pictures import find_pictures
+from radapter.init.videos import WHY_FRAMES, most_move, of_videos
 
 DELIMITERS = (",", "\t", "|", ";")
 IMAGE_COLUMNS = (
     "filepath", "image", "path", "file", "filename", "file_name", "file_path", "image_path",
     "image_name", "image_file", "img", "img_path", "picture", "image_id", "img_id", "id",
+)  # fmt: skip
+VIDEO_COLUMNS = (
+    "video", "video_path", "video_file", "video_name", "video_id", "videoid", "clip", "clip_path",
+    "clip_name", "clip_id",
 )  # fmt: skip
 CAPTION_COLUMNS = ("title", "caption", "text", "comment", "description", "sentence", "raw")
 CLASS_COLUMNS = ("label", "class", "category", "class_name", "label_name", "breed", "species")
@@ -65,7 +73,8 @@ def is_table(path: Path) -> bool:
         header = _header(path)[1]
     except BrokenInput:
         return False
-    return all(_column(header, known) for known in (IMAGE_COLUMNS, CAPTION_COLUMNS + CLASS_COLUMNS))
+    items = VIDEO_COLUMNS + IMAGE_COLUMNS
+    return all(_column(header, known) for known in (items, CAPTION_COLUMNS + CLASS_COLUMNS))
 
 
 def table(spot: Spot, wanted: Wanted) -> Found:
@@ -75,9 +84,8 @@ def table(spot: Spot, wanted: Wanted) -> Found:
     if spot.path.suffix.lower() in DELIMITED:
         _separators(spot.path, found)
     look = _look(spot.path, data, found)
-    image = _column(look.columns, IMAGE_COLUMNS, look) or next(
-        (c for c in look.columns if any(map(is_picture, look.of(c)[:1]))), None
-    )
+    video = _video_column(look, found)
+    image = video or _column(look.columns, IMAGE_COLUMNS, look) or _first(look, is_picture)
     split = _split(look, spot, wanted, image)
     _texts(look, spot, wanted, image, split, found)
     data["image_column"] = image
@@ -89,12 +97,20 @@ def table(spot: Spot, wanted: Wanted) -> Found:
     gathered = gather(spot.path, TableData.model_validate(data))
     _broken_rows(gathered, spot.path, found)
     meant = split_of_name(spot.path.stem if split is None else split[1].train)
-    find_pictures(spot, wanted, list(gathered.texts), meant, found)
+    names = list(gathered.texts)
+    place = find_pictures(spot, wanted, names, meant, found, clips=video is not None)
+    files = [place.path / name for name in names if is_clip(name)]
     if data["task"] == "classification":
-        names = sorted({text for texts in gathered.texts.values() for text in texts})
-        refuse_several_classes(spot.path, data["text_column"], names)
-        if names and all(map(is_id, names)):
-            names_file_for(spot, names, found)
+        classes = sorted({text for texts in gathered.texts.values() for text in texts})
+        refuse_several_classes(spot.path, data["text_column"], classes)
+        if classes and all(map(is_id, classes)):
+            names_file_for(spot, classes, found)
+    # A column of pictures that move: what they are called does not say it.
+    if video or (2 * len(files) > len(gathered.texts) and most_move(files)):
+        found_as = find_clips(place.path, names, len(names))
+        need_decoder(found_as, f"Reading the videos of {spot.path}")
+        found.what, found.data = "a table of videos", of_videos(data, place.written)
+        found.taken["frames"] = WHY_FRAMES
     return found
 
 
@@ -106,8 +122,8 @@ def _separators(path: Path, found: Found) -> None:
     data = found.data
     delimiter, header = _header(path)
     data["delimiter"] = delimiter
-    if any(map(is_picture, header)) and not _column(header, CAPTION_COLUMNS + CLASS_COLUMNS):
-        image = next(i for i, cell in enumerate(header) if is_picture(cell))
+    if any(map(_is_item, header)) and not _column(header, CAPTION_COLUMNS + CLASS_COLUMNS):
+        image = next(i for i, cell in enumerate(header) if _is_item(cell))
         names = [f"column {i + 1}" for i in range(len(header))]
         names[image] = FIRST[0]
         if len(header) == 2:
@@ -141,13 +157,13 @@ def _header(path: Path) -> tuple[str, list[str]]:
         columns = {d: next(csv.reader([line], delimiter=d), []) for d in DELIMITERS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrokenInput(f"{path} is not a readable table: {error}") from None
-    known = IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
+    known = VIDEO_COLUMNS + IMAGE_COLUMNS + CAPTION_COLUMNS + CLASS_COLUMNS
     delimiter = max(
         DELIMITERS,
         key=lambda d: (sum(_plain(name) in known for name in columns[d]), len(columns[d])),
     )
     name, space, number = line.rpartition(" ")
-    if len(columns[delimiter]) == 1 and space and is_picture(name) and number.isdigit():
+    if len(columns[delimiter]) == 1 and space and _is_item(name) and number.isdigit():
         return " ", [name, number]  # a list of names and class numbers
     cells = columns[delimiter]
     return delimiter, [cell.strip() for cell in cells] if delimiter == "|" else cells
@@ -185,6 +201,34 @@ def _column(header: list[str], known: tuple[str, ...], look: Look | None = None)
         files = [name for name in names if any(map(is_picture, look.of(name)[:1]))]
         names = files or names
     return names[0] if names else None
+
+
+def _video_column(look: Look, found: Found) -> str | None:
+    """The column that names videos, with or without their endings; None: it is a table of pictures.
+    So is one that has both, if the column of the pictures is called like one."""
+    named = _column(look.columns, VIDEO_COLUMNS)
+    pictures = [c for c in look.columns if any(map(is_picture, look.of(c)[:1]))]
+    files = [c for c in look.columns if any(map(is_video, look.of(c)[:1]))]
+    image = _column([c for c in pictures if c != named], IMAGE_COLUMNS)
+    if image is None and files:
+        return named if named in files else _column(files, IMAGE_COLUMNS) or files[0]
+    if image is None and (not pictures or named in pictures):
+        return named
+    if files:
+        found.notes.append(
+            f"pictures are taken from '{image}': for the videos of '{files[0]}' write a table "
+            "without that column."
+        )
+    return None
+
+
+def _first(look: Look, kind: Callable[[str], bool]) -> str | None:
+    """The first column whose first cell is of a kind."""
+    return next((c for c in look.columns if any(map(kind, look.of(c)[:1]))), None)
+
+
+def _is_item(name: str) -> bool:
+    return is_picture(name) or is_video(name)
 
 
 def _texts(

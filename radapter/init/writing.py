@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from open_clip import get_tokenizer
 from pydantic import TypeAdapter
 
 from radapter.data import Dataset, open_data
+from radapter.data.clips import ClipData
 from radapter.data.copies import find_copies, lines_of_copies
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.names_file import is_id
 from radapter.data.opening import DataSource, split_of
 from radapter.data.settings import Data, HeldOut
 from radapter.data.texts import cut_texts
-from radapter.init.checking import check_enough, unreadable
+from radapter.init.checking import check_enough, items_of, unreadable
 from radapter.init.found import Task
 from radapter.init.layouts import look
 from radapter.init.splits import check_unmixed
@@ -36,8 +38,8 @@ class Start:
     name: str
     text: str
     summary: dict[str, Any]
-    """What was found: kind, pictures, classes or captions, held out, sampled, broken, left out,
-    notes"""
+    """What was found: kind, items (pictures or clips), pictures (how many), classes or captions,
+    held out, sampled, broken, left out, notes"""
     left_out: LeftOut
     """Names of what was passed over, by reason"""
 
@@ -66,10 +68,11 @@ def start(
     found = look(path, pictures, split, task)
     settings = _settings(found.data)
     held = isinstance(settings, HeldOut)
-    whole = open_data(settings.model_copy(update={"split": "all"} if held else {}))
+    whole = open_data(_whole(settings))
+    items = items_of(whole)
     says_its_split = settings.own_splits or {"dataset_split", "listed_in"} & found.data.keys()
     if split != "none" and not says_its_split:
-        check_unmixed(whole.keys, whole.source)
+        check_unmixed(whole.keys, whole.source, items)
     check_enough(whole, settings)
     train = part_of(whole, found.data)
     validation, kept = None, None
@@ -77,7 +80,7 @@ def start(
         # A part with a source of its own is described whole; else only what differs is.
         common = {} if "source" in found.validation else found.data
         data = common | found.validation | {"split": "all"}
-        validation = part_of(open_data(_settings(data)), data)
+        validation = part_of(open_data(_whole(_settings(data))), data)
     elif held:
         settings = _hold_out(whole, settings)
         if settings.hold_out:
@@ -92,6 +95,7 @@ def start(
     notes = [*found.notes, *train.dataset.notes, *_notes(whole, settings), *lines_of_copies(copies)]
     summary = {
         "kind": found.what,
+        "items": items,
         "pictures": len(whole),
         "captions": sum(map(len, whole.captions)) if texts else None,
         "classes": None if texts else _classes(whole),
@@ -102,10 +106,10 @@ def start(
         "notes": list(dict.fromkeys(notes)),
     }
     name = name or _name(path)
-    scored = "the held-out pictures" if held and settings.hold_out else None
+    scored = f"the held-out {items}" if held and settings.hold_out else None
     if validation is not None or found.own_validation:
         scored = "the validation split"
-    size = size_of(pairs)
+    size = size_of(pairs, items)
     text = recipe_text(name, path, settings, train, validation, summary, size, scored, found.taken)
     return Start(name, text, summary, left_out)
 
@@ -116,6 +120,14 @@ def start(
 def _settings(data: dict[str, Any]) -> Any:
     settings: Any = TypeAdapter(DataSource).validate_python(data)
     return settings
+
+
+def _whole(settings: Any) -> Any:
+    """All that is there. Clips that are missing are counted as pictures are, and not refused."""
+    update: dict[str, Any] = {"split": "all"} if isinstance(settings, HeldOut) else {}
+    if isinstance(settings, ClipData):
+        update["broken_images"] = sys.maxsize
+    return settings.model_copy(update=update)
 
 
 def part_of(dataset: Dataset, data: dict[str, Any]) -> Part:

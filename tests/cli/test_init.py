@@ -8,6 +8,7 @@ import tiny
 import torch
 import trees
 from braceexpand import braceexpand
+from video_files import animated
 
 from radapter import recipe as recipes
 from radapter.data import open_data
@@ -270,6 +271,34 @@ def test_what_is_not_recognised(cli, tmp_path):
         path.write_bytes(b"")
     code, text = said("shapes")
     assert (code, "None of 6 pictures" in text) == (4, True)
+
+
+def test_class_folders_of_videos(init, cli, tmp_path):
+    for c, name in enumerate(("falling_down", "rising")):
+        for i in range(8):
+            animated(tmp_path / "clips" / name / f"{i}.{('gif', 'webp')[i % 2]}", 20 * c + i)
+    (tmp_path / "clips" / "rising" / "0.gif").write_bytes(b"no clip")
+    recipe, out = init("clips/")
+    assert (recipe.data.source, recipe.data.broken_images) == ("videos", 1)
+    assert "16 clips (class folders of videos): 2 classes" in out
+    assert "16 clips were opened, 1 is broken" in out
+    assert "clips/rising/0.gif" in out
+    scored = cli("eval", "--data", "clips", "--broken-images", "1")
+    assert scored.code == 0, scored.err
+    assert "clips-first-frame" in scored.out
+
+
+def test_a_table_of_videos(init, cli, tmp_path):
+    rows = [animated(tmp_path / "v" / f"{i}.webp", i).stem + f",thing {i}" for i in range(16)]
+    (tmp_path / "videos.csv").write_text("\n".join(["video,caption", *rows]))
+    recipe, out = init("videos.csv", "--pictures", "v")
+    assert (recipe.data.source, recipe.data.root) == ("videos", "v")
+    assert "16 clips (a table of videos): 16 captions" in out
+    scored = cli("eval", "--data", "videos.csv", "--pictures", "v", "--json")
+    assert scored.code == 0, scored.err
+    (result,) = json.loads(scored.out)["results"]
+    for model in result["models"].values():
+        assert model["datasets"]["videos.csv"]["text_to_image_r1"]["items"] == 16
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from video_files import animated
 
 from .pages import ROOT, blocks, simple_commands
 
@@ -52,6 +53,11 @@ def reader(own_folder, cli, small, tiny_folder, monkeypatch):
         tiny_picture(own_folder / "photos" / f"photo-{number:02d}.png", number)
         lines.append(f"photo-{number:02d}.png,a picture in colour {number}")
     (own_folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    lines = ["video,caption"]
+    for number in range(20):
+        animated(own_folder / "videos" / f"clip-{number:02d}.gif", number)
+        lines.append(f"clip-{number:02d}.gif,a thing that moves {number}")
+    (own_folder / "videos.csv").write_text("\n".join(lines) + "\n")
     tiny_picture(own_folder / "bicycle.jpg", 0)  # of which search wants something changed
 
     def radapter(*words):

@@ -107,6 +107,7 @@ def test_class_folders_of_videos_with_their_controls(tmp_path, tiny_folder):
     features = [own.image_features for own in found.sets.values()]
     assert (features[0] - features[1]).abs().max() > 1e-4
     assert torch.allclose(features[0], features[2], atol=1e-5)  # a mean knows no order
+    assert suite_of(str(tmp_path / "v"), ["a {}."], frames=3).datasets[0].data.frames == 3
     tiny.draw_shapes(tmp_path / "s", each=2)
     pictures = suite_of(str(tmp_path / "s"), ["a {}."])
     assert with_controls(pictures) == pictures

@@ -348,10 +348,3 @@ def test_classes_of_one_name_are_said(begin, tmp_path):
     _, made = begin("s")
     assert made.summary["classes"]["number"] == 3
     assert any("red square" in note and "red_square" in note for note in made.summary["notes"])
-
-
-def test_a_folder_of_videos_is_sent_to_where_they_are_read(tmp_path):
-    (tmp_path / "running").mkdir()
-    (tmp_path / "running" / "1.mp4").touch()
-    with pytest.raises(UsageError, match="has videos, .* write `source: videos` into it"):
-        start(tmp_path)

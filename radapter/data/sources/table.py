@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from radapter.data.dataset import Dataset, check_broken
 from radapter.data.names_file import names_for
 from radapter.data.settings import HeldOut, Listing, MissingData, located
 from radapter.data.stores import Files
-from radapter.data.table_rows import Form, read_rows
+from radapter.data.table_rows import Form, cell_of, read_rows, rows_of_split, texts_of
 from radapter.errors import BrokenInput
 
 
@@ -175,19 +174,15 @@ def gather(path: Path, settings: TableData) -> Gathered:
     named = settings.text_column
     of_text = [named] if isinstance(named, str) else named
     needed = [c for c in (settings.group_column, settings.split_column) if c]
-    for row in read_rows(path, settings.form(), [settings.image_column, *of_text, *needed]):
+    rows = read_rows(path, settings.form(), [settings.image_column, *of_text, *needed])
+    for row in rows_of_split(rows, settings.split_column, settings.dataset_split):
         if row.broken:
             table.broken.append(row.broken)
             continue
-        if settings.split_column and _cell(row.cells, settings.split_column) not in (
-            settings.dataset_split,
-            "",  # a row without a split is broken, as one without a text is
-        ):
-            continue
         picture = row.cells.get(settings.image_column)
-        texts = [text for c in of_text for text in _texts(row.cells.get(c), settings.text_lists)]
+        texts = [text for c in of_text for text in texts_of(row.cells.get(c), settings.text_lists)]
         empty = not picture or not str(picture).strip() or not texts
-        if empty or any(not _cell(row.cells, column) for column in needed):
+        if empty or any(not cell_of(row, column) for column in needed):
             table.broken.append(f"{path}:{row.line}: a needed cell is empty.")
             continue
         if isinstance(picture, dict):
@@ -211,19 +206,3 @@ def picture_path(root: Path, cell: str, settings: TableData) -> str:
     if "\\" in cell and not (root / cell).exists():
         cell = cell.replace("\\", "/")
     return cell
-
-
-def _cell(cells: dict[str, Any], column: str) -> str:
-    value = cells.get(column)
-    return "" if value is None else str(value).strip()
-
-
-def _texts(value: Any, lists: bool) -> list[str]:
-    """The texts in a cell; numbers are texts too, as class numbers are."""
-    if lists and isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return []
-    values = value if isinstance(value, list) else [value]
-    return [text for v in values if v is not None and (text := str(v).strip())]
