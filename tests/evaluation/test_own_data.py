@@ -2,19 +2,21 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 import trees
-from video_files import video
+from video_files import animated, video
 
 from radapter import models
 from radapter.data import open_data
 from radapter.errors import UsageError
-from radapter.evaluation.adapting import with_controls
+from radapter.evaluation.adapting import suites_of_run, with_controls
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.own_data import suite_of
+from radapter.recipe import parse
 from radapter.runtimes.opened import from_loaded
 
 
@@ -111,3 +113,21 @@ def test_class_folders_of_videos_with_their_controls(tmp_path, tiny_folder):
     tiny.draw_shapes(tmp_path / "s", each=2)
     pictures = suite_of(str(tmp_path / "s"), ["a {}."])
     assert with_controls(pictures) == pictures
+
+
+def test_a_table_of_videos_with_the_frames_of_the_run(tmp_path, monkeypatch):
+    """A model of clips takes no more frames than it was trained with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RADAPTER_DATA", "")
+    rows = [animated(tmp_path / "v" / f"{i}.gif", i).stem + f",thing {i}" for i in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["video,caption", *rows]))
+    text = "name: a\nmodel: m\nmethod: {name: full}\ndata: "
+    for section, frames in (("{source: moving-emoji, frames: 3}", 3), ("{source: emoji}", 12)):
+        recipe = parse(text + section)
+        run = SimpleNamespace(recipe=lambda own=recipe: own, class_names=lambda: None)
+        (suite,) = suites_of_run(run, data="t.csv", pictures="v")
+        assert suite.tasks == ["retrieval"]
+        own = {d.name: d.data for d in suite.datasets}
+        assert list(own) == ["t.csv", "t.csv-first-frame", "t.csv-shuffled"]
+        assert {data.frames for data in own.values()} == {frames}
+        assert len(open_data(own["t.csv"]).read(0)) == min(frames, 4)
