@@ -28,15 +28,13 @@ def is_clip(name: str) -> bool:
     return is_video(name) or name.lower().endswith(ANIMATED)
 
 
-def moves(path: Path) -> bool:
-    """Whether a file is a video, or a picture of several frames."""
-    if is_video(path.name):
-        return True
+def frames_in(path: Path) -> int:
+    """How many frames a picture has; 0 if it cannot be read."""
     try:
         with Image.open(path) as opened:
-            return getattr(opened, "n_frames", 1) > 1
+            return int(getattr(opened, "n_frames", 1))
     except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError):
-        return False
+        return 0
 
 
 def _clips(root: Path) -> Iterator[str]:

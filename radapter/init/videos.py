@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from radapter.data.clip_files import ANIMATED, list_clips, moves
+from radapter.data.clip_files import ANIMATED, frames_in, list_clips
 from radapter.data.key_frames import MARK
+from radapter.data.left_out import some
 from radapter.data.listing import list_pictures
 from radapter.data.names_file import is_id
 from radapter.data.videos import is_video, need_decoder
@@ -35,13 +36,13 @@ def holds_clips(folder: Path) -> bool:
 
 def most_move(paths: list[Path]) -> bool:
     """Whether most of some files have several frames, by a sample of them."""
-    some = paths[:: max(1, len(paths) // SAMPLE)]
-    return 2 * sum(map(moves, some)) > len(some)
+    sample = paths[:: max(1, len(paths) // SAMPLE)]
+    return 2 * sum(is_video(path.name) or frames_in(path) > 1 for path in sample) > len(sample)
 
 
 def _frames_of_ours(folder: Path, pictures: list[str]) -> bool:
-    some = pictures[:: max(1, len(pictures) // SAMPLE)]
-    return 2 * sum(((folder / n).parent / MARK).is_file() for n in some) > len(some)
+    sample = pictures[:: max(1, len(pictures) // SAMPLE)]
+    return 2 * sum(((folder / n).parent / MARK).is_file() for n in sample) > len(sample)
 
 
 def class_folders_of_clips(spot: Spot, wanted: Wanted) -> Found:
@@ -61,11 +62,12 @@ def class_folders_of_clips(spot: Spot, wanted: Wanted) -> Found:
     data = {"source": "videos", "root": spot.written, "task": "classification", "frames": FRAMES}
     found = Found("class folders of videos", data | {"templates": TEMPLATES})
     found.taken["frames"] = WHY_FRAMES
-    still = [n for n in clips if n.lower().endswith(ANIMATED) and not moves(spot.path / n)]
+    pictures = [name for name in clips if name.lower().endswith(ANIMATED)]
+    still = [name for name in pictures if frames_in(spot.path / name) == 1]
     if still:
         found.notes.append(
-            f"{len(still):,} of the clips are pictures that do not move, such as {still[0]}: move "
-            "them away if they are not meant."
+            f"clips that are pictures and do not move: {len(still):,} ({some(still)}). Move them "
+            "away if they are not meant."
         )
     if all(map(is_id, classes)):
         names_file_for(spot, classes, found)

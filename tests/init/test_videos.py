@@ -112,7 +112,7 @@ def test_pictures_that_do_not_move_stay_pictures(begin, tmp_path):
     animated(tmp_path / "w" / "rising" / "preview.webp", 99, frames=1)
     recipe, made = begin("w")
     assert recipe.data.source == "videos"
-    assert any("do not move, such as rising/preview.webp" in n for n in made.summary["notes"])
+    assert any("do not move: 1 (rising/preview.webp)" in n for n in made.summary["notes"])
 
 
 def test_folders_of_frames_are_clips_if_radapter_wrote_them(begin, tmp_path):
@@ -316,6 +316,7 @@ def test_broken_videos_in_class_folders(begin, tmp_path):
     recipe, made = begin("v")
     assert recipe.data.broken_images == 1
     assert made.summary["broken"][0].startswith("Video cannot be read: v/falling_down/0.gif: ")
+    assert not made.summary["notes"]
     for path in paths:
         path.write_bytes(b"")
     for path in paths:
