@@ -8,6 +8,7 @@ evaluation. A clip with fewer frames gives all it has.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
@@ -40,6 +41,16 @@ class ClipData(Data):
         """What training reads by: `draw`, which takes other frames each time; None, without random
         changes to what is trained on."""
         return None if self.augmentation is None else draw
+
+    def read_like(self, trained: Data) -> Data:
+        """With as many frames: a model of clips takes no more than in training."""
+        if not isinstance(trained, ClipData):
+            return self
+        return self.model_copy(update={"frames": trained.frames})
+
+    def with_missing(self) -> Data:
+        """Whatever number of them."""
+        return self.model_copy(update={"broken_images": sys.maxsize})
 
     def controls(self) -> dict[str, Data]:
         """What a score owes to time: the first frame alone, and the frames in another order."""

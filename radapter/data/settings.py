@@ -241,6 +241,14 @@ class Data(Section):
         """What stands beside it to show what a score is owed to, by name."""
         return {}
 
+    def read_like(self, trained: Data) -> Data:
+        """One's own data as a model reads it that was trained on other data."""
+        return self
+
+    def with_missing(self) -> Data:
+        """Opened although items are missing, for who counts them."""
+        return self
+
     def fewest(self) -> Data:
         """What of it is enough to try that all works; all, where it cannot be cut."""
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from radapter.data.clips import ClipData
 from radapter.errors import UsageError
 from radapter.evaluation import own_data
 from radapter.evaluation.suite import Suite, held_out_suite, load_suite
@@ -29,9 +28,9 @@ def suites_of_run(
     classes = run.class_names()
     if data is not None:
         prompts = recipe.data.prompts()
-        # As many frames as in training: a model of clips takes no more of them.
-        frames = recipe.data.frames if isinstance(recipe.data, ClipData) else None
-        suite = own_data.suite_of(data, prompts, classes=classes, pictures=pictures, frames=frames)
+        suite = own_data.suite_of(
+            data, prompts, classes=classes, pictures=pictures, trained=recipe.data
+        )
         return [with_controls(suite)]
     if names or recipe.suites:
         return [load_suite(name).for_recipe(recipe) for name in names or recipe.suites]

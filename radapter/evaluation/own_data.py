@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from radapter.data import open_data
-from radapter.data.clips import ClipData
 from radapter.data.opening import DataSource
-from radapter.data.settings import HeldOut, Templates
+from radapter.data.settings import Data, HeldOut, Templates
 from radapter.errors import UsageError
 from radapter.evaluation.scores import task_for
 from radapter.evaluation.suite import Suite
@@ -28,7 +27,7 @@ def suite_of(
     *,
     classes: Sequence[str] | None = None,
     pictures: str | None = None,
-    frames: int | None = None,
+    trained: Data | None = None,
 ) -> Suite:
     """All that lies at a path, recognised as `radapter init` does.
 
@@ -37,15 +36,15 @@ def suite_of(
         templates: prompts of the classifier.
         classes: of a model: what is answered among. None: those that lie there.
         pictures: the folder that a table or caption file names pictures in, if it is elsewhere.
-        frames: of each clip. None: as many as `radapter init` writes.
+        trained: what the model was trained on. None: it is read as `radapter init` writes it.
 
     Raises:
         BrokenInput: there is nothing, or it is damaged.
         UsageError: nothing that is read was recognised, or it has splits: one has to be named.
     """
     settings, what = _settings(path, pictures)
-    if frames is not None and isinstance(settings, ClipData):
-        settings = settings.model_copy(update={"frames": frames})
+    if trained is not None:
+        settings = settings.read_like(trained)
     classify = settings.task == "classification"
     name = slug(Path(path).resolve().name).strip("-.") or "data"
     return Suite(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from open_clip import get_tokenizer
 from pydantic import TypeAdapter
 
 from radapter.data import Dataset, open_data
-from radapter.data.clips import ClipData
 from radapter.data.copies import find_copies, lines_of_copies
 from radapter.data.left_out import LeftOut, merged, summary_of
 from radapter.data.names_file import is_id
@@ -124,10 +122,8 @@ def _settings(data: dict[str, Any]) -> Any:
 
 def _whole(settings: Any) -> Any:
     """All that is there. Clips that are missing are counted as pictures are, and not refused."""
-    update: dict[str, Any] = {"split": "all"} if isinstance(settings, HeldOut) else {}
-    if isinstance(settings, ClipData):
-        update["broken_images"] = sys.maxsize
-    return settings.model_copy(update=update)
+    update = {"split": "all"} if isinstance(settings, HeldOut) else {}
+    return settings.with_missing().model_copy(update=update)
 
 
 def part_of(dataset: Dataset, data: dict[str, Any]) -> Part:

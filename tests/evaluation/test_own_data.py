@@ -12,6 +12,7 @@ from video_files import animated, video
 
 from radapter import models
 from radapter.data import open_data
+from radapter.data.sources.moving_emoji import MovingEmojiData
 from radapter.errors import UsageError
 from radapter.evaluation.adapting import suites_of_run, with_controls
 from radapter.evaluation.evaluate import evaluate
@@ -109,7 +110,9 @@ def test_class_folders_of_videos_with_their_controls(tmp_path, tiny_folder):
     features = [own.image_features for own in found.sets.values()]
     assert (features[0] - features[1]).abs().max() > 1e-4
     assert torch.allclose(features[0], features[2], atol=1e-5)  # a mean knows no order
-    assert suite_of(str(tmp_path / "v"), ["a {}."], frames=3).datasets[0].data.frames == 3
+    trained = MovingEmojiData(source="moving-emoji", frames=3)
+    suite = suite_of(str(tmp_path / "v"), ["a {}."], trained=trained)
+    assert suite.datasets[0].data.frames == 3
     tiny.draw_shapes(tmp_path / "s", each=2)
     pictures = suite_of(str(tmp_path / "s"), ["a {}."])
     assert with_controls(pictures) == pictures

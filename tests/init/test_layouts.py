@@ -10,7 +10,6 @@ import trees
 from radapter.data import open_data
 from radapter.data.sources.table import TableData
 from radapter.errors import BrokenInput, UsageError
-from radapter.init import start
 from radapter.init.checking import unreadable
 from radapter.init.found import Spot, Wanted
 from radapter.init.tables import table
@@ -18,13 +17,12 @@ from radapter.recipe import parse
 
 
 @pytest.fixture
-def begin(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RADAPTER_DATA", "")
+def begin(begin):
+    """With the data section alone."""
 
     def call(path: str, **options: str):
-        made = start(path, **options)
-        return parse(made.text, f"{made.name}.yaml").data, made
+        recipe, made = begin(path, **options)
+        return recipe.data, made
 
     return call
 

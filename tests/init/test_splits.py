@@ -7,22 +7,13 @@ import tiny
 import trees
 
 from radapter.data import open_data
-from radapter.init import start
 from radapter.init.splits import Doubt, check_unmixed, is_plain, split_of_name
-from radapter.recipe import parse
 
 
 @pytest.fixture
-def begin(tmp_path, monkeypatch):
-    """`begin("my-set")` in an empty working folder: the recipe that init writes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RADAPTER_DATA", "")
-
-    def call(path: str, **options: str):
-        made = start(path, **options)
-        return parse(made.text, f"{made.name}.yaml")
-
-    return call
+def begin(begin):
+    """The recipe alone."""
+    return lambda path, **options: begin(path, **options)[0]
 
 
 def keys_of(data):

@@ -11,22 +11,8 @@ from radapter.data import key_frames, open_data
 from radapter.data.sources.videos import VideosData
 from radapter.errors import BrokenInput, MissingDependency, UsageError
 from radapter.evaluation.own_data import suite_of
-from radapter.init import start
 from radapter.init.splits import Doubt
 from radapter.init.text import size_of
-from radapter.recipe import parse
-
-
-@pytest.fixture
-def begin(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RADAPTER_DATA", "")
-
-    def call(path: str, **options: str):
-        made = start(path, **options)
-        return parse(made.text, f"{made.name}.yaml"), made
-
-    return call
 
 
 def clips(root, number=6, endings=("gif", "webp"), classes=("falling_down", "rising")):
