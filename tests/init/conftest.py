@@ -6,7 +6,7 @@ from radapter.recipe import parse
 
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
-    """`begin("my-set")` in an empty working folder: the recipe that init writes, and all it made."""
+    """`begin("my-set")` in an empty folder: the recipe that init writes, and all it made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RADAPTER_DATA", "")
 
