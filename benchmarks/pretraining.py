@@ -3,9 +3,9 @@
     python benchmarks/pretraining.py DRAWINGS [--epochs 1] [--variant "all upright" ...]
 
 Short pre-trainings of `recipes/pretrain/pictogram-clip.yaml`, one factor changed in each, scored on
-the drawings of the designer whom the recipe holds out: from names to pictures and back. DRAWINGS is
-the folder that `icon_pretraining.py` writes. Each run leaves one file in `--out`; a finished one is
-not repeated.
+the drawings of the designer whom the recipe holds out, from names to pictures: as training draws
+them, and plain (in black on white, in full size, upright). DRAWINGS is the folder that
+`icon_pretraining.py` writes. Each run leaves one file in `--out`; a finished one is not repeated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ VARIANTS: dict[str, list[str]] = {
 SIZES = {f"{layers} x {width}": (layers, width) for layers, width in ((4, 192), (6, 192), (6, 256))}
 """Layers and width of the picture tower; the recipe's is 8 x 256"""
 DROPPED = 0.5
-METRICS = ("text_to_image_r1", "text_to_image_r10", "image_to_text_r1")
+PLAIN = {"coloured": 0.0, "smallest": 1.0, "turn": 0.0}
+METRICS = ("text_to_image_r1", "text_to_image_r10")
+COLUMNS = [f"{name}, {metric}" for name in ("drawn", "plain") for metric in METRICS]
 
 
 def start(folder: Path, size: tuple[int, int] | None) -> None:
@@ -63,13 +65,14 @@ def score(variant: str, drawings: Path, epochs: int) -> dict[str, Any]:
         place = recipes.locate("pretrain/pictogram-clip")
         held_out = recipes.load(place, overrides).data.held_out()
         recipe = recipes.load(place, overrides + VARIANTS.get(variant, []))
-        dataset = SuiteDataset(name="held out", role="unseen", data=held_out)
-        suite = Suite(name="held out", tasks=["retrieval"], datasets=[dataset])
+        forms = {"drawn": held_out, "plain": held_out.model_copy(update=PLAIN)}
+        sets = [SuiteDataset(name=name, role="unseen", data=of) for name, of in forms.items()]
+        suite = Suite(name="held-out", tasks=["retrieval"], datasets=sets)
         run = training.train(recipe, Path(folder) / "runs")
         trained = merging.open_trained(run)
-        last = json.loads(run.metrics.read_text().splitlines()[-1])
+        last = run.logged("loss")[-1]
         trained.base.model.load_state_dict(trained.at(1.0))
-        result = evaluate(suite, from_loaded(trained.base)).result()["datasets"]["held out"]
+        result = evaluate(suite, from_loaded(trained.base)).result()["datasets"]
         parameters = sum(p.numel() for p in trained.base.model.visual.parameters())
     took = {"steps": last["steps"], "seconds": last["seconds"], "parameters": parameters}
     return {"variant": variant} | took | result
@@ -86,9 +89,8 @@ def main(
 ) -> None:
     """Run the variants that have no result yet, then print the table."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {epochs} epochs")
-    print(
-        "| | picture tower, M | " + " | ".join(METRICS) + " | s a step |\n|---|---|---|---|---|---|"
-    )
+    head = ["", "picture tower, M", *COLUMNS, "s a step"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for name in variant or [*VARIANTS, *SIZES]:
         path = out / f"{name.replace(' ', '_')}-{epochs}.json"
         if not path.is_file():
@@ -96,8 +98,9 @@ def main(
             write_atomic(path, json.dumps(found, default=list, indent=1) + "\n")
         result = json.loads(path.read_text())
         cells = [f"{result['parameters'] / 1e6:.1f}"]
-        for metric in METRICS:
-            (low, high), value = result[metric]["interval"], result[metric]["value"]
+        for column in COLUMNS:
+            form, metric = column.split(", ")
+            (low, high), value = (result[form][metric][key] for key in ("interval", "value"))
             cells.append(f"{100 * value:.1f} ±{50 * (high - low):.1f}")
         pace = result["seconds"] / result["steps"]
         print(f"| {name} | " + " | ".join(cells) + f" | {pace:.2f} |", flush=True)

@@ -36,7 +36,7 @@ def in_ranks(count, function, *arguments):
         started[-1].start()
         theirs.close()
     try:
-        assert all(pipe.poll(60) for pipe in pipes), "a rank hangs"
+        assert all(pipe.poll(400) for pipe in pipes), "a rank hangs"
         return [received(pipe) for pipe in pipes]
     finally:
         for process in started:

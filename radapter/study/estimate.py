@@ -109,7 +109,7 @@ def estimate(plan: Plan, folder: Folder, jobs: int) -> Estimate:
     first = [job for job, parts in of_trials.items() if parts]
     keys = {job.key for job in first}
     more = [job for job, parts in of_last.items() if "held-out" in parts and job.key not in keys]
-    pace = _of_finished(plan, folder, trials + last) or _by_timing(plan, last, jobs)
+    pace = _of_finished(plan, folder, distinct(trials + last)) or _by_timing(plan, last, jobs)
     seconds = sum(pace.training(job) + pace.scoring(plan, job, False) for job in first + more)
     scored = [job for job, parts in of_last.items() if parts]
     seconds += sum(START + pace.scoring(plan, job, True) for job in scored)
@@ -143,8 +143,9 @@ def _of_finished(plan: Plan, folder: Folder, jobs: list[Job]) -> Pace | None:
             of_suite = sum(facts["pictures"] for facts in own["datasets"].values())
             count["suites"] = max(of_suite, count.get("suites", 0))
             scored += of_suite * len(own["alphas"])
-        pictures.append(result["cost"]["scoring_seconds"] / scored)
-    if not times:
+        if (seconds := result["cost"]["scoring_seconds"]) is not None:  # it was trained, no more
+            pictures.append(seconds / scored)
+    if not times or not pictures:
         return None
     suites = count.get("suites") or _pictures_of_suites(plan, jobs[-1])
     means, of_steps = (

@@ -324,4 +324,15 @@ def test_a_dry_run_counts_and_says_how_it_knows(small, cli):
     after = cli("study", "small.yaml", "--dry-run")
     assert "0 of them missing" in after.out
     assert "To train: 0 runs" in after.out
-    assert "finished runs of this study" in after.out
+    assert "by the 4 finished runs of this study" in after.out
+    runs = [json.loads(path.read_text()) for path in trained_of(small.folder)]
+    for path, run in zip(trained_of(small.folder), runs, strict=True):  # as a kill would leave them
+        path.write_text(json.dumps(run | {"cost": run["cost"] | {"scoring_seconds": None}}))
+    assert "by a timing of" in cli("study", "small.yaml", "--dry-run").out
+    path.write_text(json.dumps(run))
+    assert "by the 1 finished runs" in cli("study", "small.yaml", "--dry-run").out
+
+
+def trained_of(folder):
+    """Results of runs that were trained."""
+    return sorted(folder.path.glob("full-*.json"))
