@@ -25,6 +25,7 @@ from torch import Tensor
 from radapter import models
 from radapter.data import emoji
 from radapter.data.sources.emoji import EmojiData
+from radapter.data.sources.icons import IconsData
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.scores import headlines
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -96,8 +97,6 @@ def scored(model: LoadedModel, name: str, data: Any, template: str) -> dict[str,
 
 def icons_by_name(model: LoadedModel) -> dict[str, Any]:
     """Classes of the built-in icons, test designers."""
-    from radapter.data.sources.icons import IconsData
-
     found = {}
     for classes in ("all", "unseen"):
         for kind in ("line", "solid", "two-tone", "colour", "pixel"):
@@ -111,10 +110,9 @@ def icons_by_name(model: LoadedModel) -> dict[str, Any]:
 
 
 def words(model: LoadedModel) -> dict[str, Any]:
-    """The 98 words, as far as they name classes: black on white, all kinds, test designers."""
-    from radapter.data.sources.icons import IconsData
-
-    pictures, labels, known = [], [], []
+    """The 98 words, as far as they name classes: black on white, all kinds, test designers. `known`
+    leaves out words of `unseen` concepts, which the built-in model was never taught."""
+    pictures, labels, known, taught = [], [], [], []
     for classes in ("all", "unseen"):
         kinds = ["line", "solid", "two-tone", "colour", "pixel"]
         data = IconsData(
@@ -128,11 +126,13 @@ def words(model: LoadedModel) -> dict[str, Any]:
                 known += own[:1] if own[0] not in known else []
                 pictures.append(data.read(index))
                 labels.append(known.index(own[0]))
+                taught.append(classes == "all")
     answers = (of_pictures(model, pictures) @ of_texts(model, known).T).argmax(1)
     right = answers == torch.tensor(labels)
     return {
         "words": len(known), "pictures": len(pictures),
         "accuracy": round(100 * right.float().mean().item(), 1),
+        "known": round(100 * right[torch.tensor(taught)].float().mean().item(), 1),
     }  # fmt: skip
 
 

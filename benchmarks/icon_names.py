@@ -80,11 +80,11 @@ def ends(words: list[str], set_name: str) -> str | None:
         elif (
             last in OTHER
             or (last in SIZES and set_name in SIZED)
-            or (last in NUMBERS and (last not in {"o", "f", "r", "s"} or len(words) > 1))
+            or last in NUMBERS
             or re.fullmatch(r"\d{1,2}", last)
         ):
             pass
-        elif (found := re.fullmatch(r"([a-z]{3,})(\d{1,2})", last)) and len(words) >= 1:
+        elif found := re.fullmatch(r"([a-z]{3,})(\d{1,2})", last):
             words[-1] = found[1]
             continue
         else:

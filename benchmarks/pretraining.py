@@ -1,6 +1,6 @@
 """What augmentation and size give the built-in model, measured on a designer held out for it.
 
-    python benchmarks/pretraining.py DRAWINGS [--epochs 1] [--variant "all upright" ...]
+    python benchmarks/pretraining.py DRAWINGS [--epochs 1] [--variant upright ...]
 
 Short pre-trainings of `recipes/pretrain/pictogram-clip.yaml`, one factor changed in each, scored on
 the drawings of the designer whom the recipe holds out, from names to pictures: as training draws
@@ -15,11 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
+import open_clip
 import torch
 import typer
 from safetensors.torch import save_file
 
-from radapter import merging, models, training
+from radapter import merging, training
 from radapter import recipe as recipes
 from radapter.evaluation.evaluate import evaluate
 from radapter.evaluation.suite import Suite, SuiteDataset
@@ -27,9 +28,11 @@ from radapter.files import write_atomic
 from radapter.models.loading import CONFIG, FOLDER, WEIGHTS
 from radapter.runtimes.opened import from_loaded
 
-OUT = Path(__file__).parent / "results" / "pretraining"
+OUT = Path("results") / "pretraining"
+# "in full size" leaves no room for another place: sizes and places change together.
 VARIANTS: dict[str, list[str]] = {
     "as the recipe says": [],
+    "with another seed": ["seed=1"],
     "black on white": ["data.coloured=0"],
     "in full size": ["data.smallest=1"],
     "upright": ["data.turn=0"],
@@ -52,7 +55,7 @@ def start(folder: Path, size: tuple[int, int] | None) -> None:
         vision["layers"], vision["width"] = size
     (folder / CONFIG).write_text(json.dumps(config))
     torch.manual_seed(0)
-    model = models.loading.open_clip.CLIP(**config["model_cfg"])
+    model = open_clip.CLIP(**config["model_cfg"])
     save_file(model.state_dict(), folder / WEIGHTS)
 
 
@@ -91,6 +94,8 @@ def main(
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {epochs} epochs")
     head = ["", "picture tower, M", *COLUMNS, "s a step"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    if unknown := set(variant or []) - {*VARIANTS, *SIZES}:
+        raise typer.BadParameter(f"no variant {', '.join(sorted(unknown))}: {[*VARIANTS, *SIZES]}")
     for name in variant or [*VARIANTS, *SIZES]:
         path = out / f"{name.replace(' ', '_')}-{epochs}.json"
         if not path.is_file():

@@ -339,14 +339,15 @@ def row_of(method: Method, columns: Sequence[Column], drawn: np.ndarray) -> dict
 
 
 def cost_of(results: Sequence[Result]) -> dict[str, Any]:
-    """Means over runs; None where one does not say."""
+    """Medians over runs, since other work on the machine makes some slow; None where a run does not
+    say."""
     found: dict[str, Any] = {}
     for key in results[0]["cost"]:
         own = [result["cost"][key] for result in results]
         if key in NO_MEAN:
             found[key] = own[0] if len(set(own)) == 1 else None
         else:
-            found[key] = None if None in own else float(np.mean(own))
+            found[key] = None if None in own else float(np.median(own))
     return found
 
 

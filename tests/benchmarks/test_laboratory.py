@@ -13,7 +13,7 @@ from radapter.study.results import Folder, counts_of
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PLACES = {
     "line": "in-distribution", "solid": "shifted", "two-tone": "shifted", "colour": "shifted",
-    "pixel": "shifted", "novel": "zero-shot",
+    "pixel": "shifted", "novel": "zero-shot", "noto": "zero-shot", "emojione": "zero-shot",
 }  # fmt: skip
 CLASSES, EACH = 200, 9
 LINE, ELSEWHERE = 0, 1
@@ -37,7 +37,8 @@ def result(shares, generator, rate):
             "partial": None,
             "metrics": {"accuracy": metric | {"right": [counts_of(right)]}},
         }
-    protocol = {"averages": {"shifts": ["solid", "two-tone", "colour", "pixel"]}}
+    shifts, emoji = ["solid", "two-tone", "colour", "pixel"], ["noto", "emojione"]
+    protocol = {"averages": {"shifts": shifts, "emoji": emoji}}
     suite = {"protocol": protocol, "alphas": [1.0], "clusters": [list(range(CLASSES))]}
     recipe = {"optimisation": {"lr": rate}}
     suites = {"icons-shifts": suite | {"datasets": datasets}}
