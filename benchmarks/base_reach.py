@@ -169,13 +169,8 @@ def noto(packages: Path, concepts: list[dict[str, Any]]) -> list[Image.Image]:
     """The concepts in noto, RGBA, drawn from the pinned packages."""
     import emoji_set
     import resvg_py
-    from emoji_set_sources import STYLES
 
-    icons, chars = {}, {}
-    for style, pin in STYLES.items():
-        with emoji_set.fetch(f"@iconify-json/{style}", *pin, packages) as package:
-            icons[style] = emoji_set.read(package, "icons.json")
-            chars[style] = emoji_set.read(package, "chars.json")
+    _, icons, chars = emoji_set.sources(packages)
     matched = emoji_set.match({c["hexcode"]: c for c in emoji.concepts()}, icons, chars)["noto"]
     pictures = []
     for concept in concepts:

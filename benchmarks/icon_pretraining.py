@@ -26,7 +26,6 @@ from typing import Any
 import emoji_set
 import icon_set
 import numpy as np
-from emoji_set_sources import EMOJIBASE, STYLES
 
 from radapter.data import emoji
 
@@ -103,13 +102,7 @@ def of_icons(groups: list[dict[str, Any]], cache: Path, pictures: Pictures) -> l
 
 def of_emoji(packages: Path, kept_out: set[str], pictures: Pictures) -> list[dict[str, Any]]:
     """Entries of the five styles, without the concepts that are kept out."""
-    with emoji_set.fetch("emojibase-data", *EMOJIBASE, packages) as package:
-        concepts = emoji_set.load_concepts(package)
-    icons, chars = {}, {}
-    for style, pin in STYLES.items():
-        with emoji_set.fetch(f"@iconify-json/{style}", *pin, packages) as package:
-            icons[style] = emoji_set.read(package, "icons.json")
-            chars[style] = emoji_set.read(package, "chars.json")
+    concepts, icons, chars = emoji_set.sources(packages)
     matched = emoji_set.match(concepts, icons, chars)
     entries = []
     for concept in emoji.concepts():

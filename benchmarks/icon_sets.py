@@ -132,7 +132,7 @@ LABORATORY = {
         "garden",
         "ionicons",
         "lsicon",
-        "nimbus",
+        "nimbus",  # drawn at Linkedstore; line-md's author, in its copyright line, keeps it
         "oui",
         "rivet-icons",
         "topcoat",
