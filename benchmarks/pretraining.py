@@ -38,7 +38,7 @@ VARIANTS: dict[str, list[str]] = {
     "upright": ["data.turn=0"],
     "alone": ["data.several=0"],
 }
-SIZES = {f"{layers} x {width}": (layers, width) for layers, width in ((4, 192), (6, 192), (6, 256))}
+SIZES = {f"{layers} x {width}": (layers, width) for layers, width in ((4, 192), (6, 192))}
 """Layers and width of the picture tower; the recipe's is 8 x 256"""
 DROPPED = 0.5
 PLAIN = {"coloured": 0.0, "smallest": 1.0, "turn": 0.0}

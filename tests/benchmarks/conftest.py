@@ -27,3 +27,9 @@ def training(monkeypatch):
 def inference(monkeypatch):
     """benchmarks/inference.py."""
     yield from script(monkeypatch, "inference")
+
+
+@pytest.fixture
+def pretraining(monkeypatch):
+    """benchmarks/pretraining.py."""
+    yield from script(monkeypatch, "pretraining")
