@@ -215,6 +215,6 @@ def test_what_raw_pixels_have_right_is_known_of_whole_test_sets_alone(monkeypatc
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     power = importlib.import_module("icon_power")
     monkeypatch.setattr(power, "SETS", ("base",))
-    monkeypatch.setattr(power, "ALL_KINDS", ("pixel", "colour"))
+    monkeypatch.setattr(power, "KINDS", ("pixel", "colour"))
     names = "pixel, base", "colour, base"
     assert power.raw_pixels() == {name: icons.raw_pixels()[name] for name in names}
