@@ -43,7 +43,7 @@ SIZES = {f"{layers} x {width}": (layers, width) for layers, width in ((4, 192), 
 DROPPED = 0.5
 PLAIN = {"coloured": 0.0, "smallest": 1.0, "turn": 0.0}
 METRICS = ("text_to_image_r1", "text_to_image_r10")
-COLUMNS = [f"{name}, {metric}" for name in ("drawn", "plain") for metric in METRICS]
+COLUMNS = [(form, metric) for form in ("drawn", "plain") for metric in METRICS]
 
 
 def start(folder: Path, size: tuple[int, int] | None) -> None:
@@ -92,7 +92,7 @@ def main(
 ) -> None:
     """Run the variants that have no result yet, then print the table."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {epochs} epochs")
-    head = ["", "picture tower, M", *COLUMNS, "s a step"]
+    head = ["", "picture tower, M", *map(", ".join, COLUMNS), "s a step"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     if unknown := set(variant or []) - {*VARIANTS, *SIZES}:
         raise typer.BadParameter(f"no variant {', '.join(sorted(unknown))}: {[*VARIANTS, *SIZES]}")
@@ -103,8 +103,7 @@ def main(
             write_atomic(path, json.dumps(found, default=list, indent=1) + "\n")
         result = json.loads(path.read_text())
         cells = [f"{result['parameters'] / 1e6:.1f}"]
-        for column in COLUMNS:
-            form, metric = column.split(", ")
+        for form, metric in COLUMNS:
             (low, high), value = (result[form][metric][key] for key in ("interval", "value"))
             cells.append(f"{100 * value:.1f} ±{50 * (high - low):.1f}")
         pace = result["seconds"] / result["steps"]
