@@ -324,7 +324,8 @@ def test_a_dry_run_counts_and_says_how_it_knows(small, cli):
     after = cli("study", "small.yaml", "--dry-run")
     assert "0 of them missing" in after.out
     assert "To train: 0 runs" in after.out
-    assert "by the 4 finished runs of this study" in after.out
+    count = len(trained_of(small.folder))  # both rates, and the second seed of each that is chosen
+    assert f"by the {count} finished runs of this study" in after.out
     runs = [json.loads(path.read_text()) for path in trained_of(small.folder)]
     for path, run in zip(trained_of(small.folder), runs, strict=True):  # as a kill would leave them
         path.write_text(json.dumps(run | {"cost": run["cost"] | {"scoring_seconds": None}}))
